@@ -1,0 +1,40 @@
+"""What is learned: five families of generative models under one contract."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from .autoencoder import Autoencoder
+from .contract import CAPABILITIES, Batch, GenerativeModel, Losses, Objective, Streams, tasks
+from .diffusion import Diffusion
+from .domains import domain
+from .flow import Flow
+from .gan import GAN
+from .vae import VAE
+
+__all__ = ["CAPABILITIES", "FAMILIES", "Batch", "GenerativeModel", "Losses", "Objective", "Streams", "build", "tasks"]
+
+FAMILIES: dict[str, type[GenerativeModel]] = {
+    "autoencoder": Autoencoder,
+    "vae": VAE,
+    "gan": GAN,
+    "flow": Flow,
+    "diffusion": Diffusion,
+}
+
+
+def build(spec: Mapping[str, Any]) -> GenerativeModel:
+    """Build an untrained model.
+
+    Arguments:
+        spec: `family`, `config` (the family's settings), `domain` (the domain's spec), `classes`.
+
+    Raises:
+        ValueError: If the family or a setting is unknown or out of range.
+    """
+    family = spec["family"]
+    if family not in FAMILIES:
+        raise ValueError(f"unknown family {family!r}; known: {', '.join(FAMILIES)}")
+    cls = FAMILIES[family]
+    return cls(cls.Config(**spec["config"]), domain(spec["domain"]), spec["classes"])  # type: ignore[call-arg]

@@ -1,0 +1,281 @@
+"""The contract every family keeps: what is trained, on what, and what a trained model can do.
+
+A family is a `GenerativeModel` that hands the training loop one or more `Objective`s and declares
+what it can do by inheriting the small capability classes at the end of this file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from .shapes import Bool, Float, Int, Num
+
+if TYPE_CHECKING:
+    from .domains import Domain
+
+
+class Streams:
+    """A source of random numbers made of independent streams, one per virtual rank.
+
+    The leading dimension of every draw is divided evenly among the streams, so a global batch sees
+    the same noise whether one worker plays all of its virtual ranks or eight workers one each.
+
+    Arguments:
+        generators: One generator per virtual rank, all on one device.
+    """
+
+    def __init__(self, generators: Sequence[torch.Generator]) -> None:
+        if not generators:
+            raise ValueError("Streams needs at least one generator, got none")
+        self.generators = tuple(generators)
+
+    @classmethod
+    def seeded(cls, *key: int | str, ranks: Sequence[int] = (0,), device: str | torch.device = "cpu") -> Streams:
+        """Streams that are a pure function of `key` and of each virtual rank in `ranks`."""
+        generators = []
+        for rank in ranks:
+            digest = hashlib.blake2b(repr((key, rank)).encode(), digest_size=8).digest()
+            seed = int.from_bytes(digest, "big") >> 1
+            generators.append(torch.Generator(device).manual_seed(seed))
+        return cls(generators)
+
+    @property
+    def device(self) -> torch.device:
+        return self.generators[0].device
+
+    def _concatenated(self, draw, shape: Sequence[int]) -> Tensor:
+        parts = len(self.generators)
+        if shape[0] % parts:
+            raise ValueError(f"the leading dimension of a draw must be a multiple of {parts} streams, got {shape[0]}")
+        each = (shape[0] // parts, *shape[1:])
+        return torch.cat([draw(each, generator) for generator in self.generators])
+
+    def normal(self, *shape: int) -> Tensor:
+        """Standard normal draws of the given shape."""
+        return self._concatenated(lambda s, g: torch.randn(s, generator=g, device=g.device), shape)
+
+    def uniform(self, *shape: int) -> Tensor:
+        """Draws from the uniform distribution on [0, 1)."""
+        return self._concatenated(lambda s, g: torch.rand(s, generator=g, device=g.device), shape)
+
+    def integers(self, high: int, *shape: int) -> Tensor:
+        """Integers from 0 to `high` - 1, int64."""
+        return self._concatenated(lambda s, g: torch.randint(high, s, generator=g, device=g.device), shape)
+
+    def categorical(self, probabilities: Float[Tensor, " classes"], n: int) -> Int[Tensor, " n"]:
+        """`n` draws from a categorical distribution, int64."""
+        edges = probabilities.to(self.device).cumsum(0)
+        draws = torch.searchsorted(edges / edges[-1], self.uniform(n), right=True)
+        return draws.clamp(max=len(edges) - 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Examples as a model is given them.
+
+    Arguments:
+        x: Examples in the dataset's own space, `[batch, *event]` (images: uint8, channels last).
+        label: Class of each example, `[batch]`, -1 where unknown; `None` for unlabelled data.
+        observed: Which cells of `x` are known, `[batch, *event]`; `None` when all are.
+        seen: Examples the model was trained on before this batch.
+    """
+
+    x: Num[Tensor, "batch *event"]
+    label: Int[Tensor, " batch"] | None = None
+    observed: Bool[Tensor, "batch *event"] | None = None
+    seen: int = 0
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def to(self, device: str | torch.device) -> Batch:
+        """The same batch on another device."""
+
+        def move(tensor: Tensor | None) -> Tensor | None:
+            return None if tensor is None else tensor.to(device, non_blocking=True)
+
+        return replace(self, x=self.x.to(device, non_blocking=True), label=move(self.label), observed=move(self.observed))
+
+
+@dataclass(frozen=True, slots=True)
+class Losses:
+    """Per-example losses: what is minimized, and the terms worth a curve.
+
+    Arguments:
+        total: What the optimizer minimizes, in nats unless the family says otherwise, `[batch]`.
+        terms: Named parts or diagnostics, each `[batch]`, detached by the loop.
+    """
+
+    total: Float[Tensor, " batch"]
+    terms: dict[str, Float[Tensor, " batch"]] = field(default_factory=dict)
+
+
+class Objective(nn.Module, ABC):
+    """What one optimizer minimizes.
+
+    It registers as submodules only what it trains. What it merely reads (a GAN's other player) it
+    holds outside the module tree, so that DDP or `torch.compile` around it sees exactly the
+    parameters it trains, every one of them used in every forward.
+
+    Attributes:
+        name: Short name, the prefix of its curves.
+        every: The optimizer steps on every `every`-th batch.
+    """
+
+    name: str = "loss"
+    every: int = 1
+
+    @abstractmethod
+    def forward(self, batch: Batch, generator: Streams) -> Losses:
+        """Per-example losses of a batch."""
+
+
+class GenerativeModel(nn.Module, ABC):
+    """A trainable model of a domain.
+
+    Arguments:
+        domain: What an example is: its shape, scaling, likelihood and default networks.
+        classes: Number of labels the model is conditional on; 0 for none.
+    """
+
+    Config: ClassVar[type]
+
+    def __init__(self, domain: Domain, classes: int) -> None:
+        super().__init__()
+        self.domain = domain
+        self.classes = classes
+        frequencies = torch.full((classes,), 1 / classes) if classes else torch.zeros(0)
+        self.register_buffer("label_frequencies", frequencies)
+        self.label_frequencies: Tensor
+
+    @abstractmethod
+    def objectives(self) -> tuple[Objective, ...]:
+        """What is minimized, in the order of the updates within a step."""
+
+    @torch.no_grad()
+    def initialize(self, batch: Batch, generator: Streams) -> None:
+        """Set what depends on data before training (every rank is given the same batch)."""
+        if batch.label is not None and self.classes:
+            counts = torch.bincount(batch.label[batch.label >= 0], minlength=self.classes).float() + 1
+            self.label_frequencies.copy_(counts / counts.sum())
+
+    @torch.no_grad()
+    def finalize(self, batch: Batch, generator: Streams) -> None:  # noqa: B027 - optional
+        """Fit what is fitted after training (a density of codes, statistics of normal examples)."""
+
+    def draw_labels(self, n: int, label: Int[Tensor, " n"] | None, generator: Streams) -> Int[Tensor, " n"] | None:
+        """The labels asked for, with unknown ones (-1) drawn as often as the data had them."""
+        if not self.classes:
+            return None
+        drawn = generator.categorical(self.label_frequencies, n)
+        if label is None:
+            return drawn
+        if len(label) != n:
+            raise ValueError(f"label must have one entry per draw: expected {n}, got {len(label)}")
+        if n and int(label.max()) >= self.classes:
+            raise ValueError(f"label must be below {self.classes} (or -1 for any), got {int(label.max())}")
+        return torch.where(label < 0, drawn, label)
+
+
+class Sampling(ABC):
+    """Draws new examples."""
+
+    @abstractmethod
+    def sample(self, n: int, label: Int[Tensor, " n"] | None, generator: Streams, *, steps: int = 0) -> Num[Tensor, "n *event"]:
+        """`n` draws in data space.
+
+        Arguments:
+            n: How many.
+            label: Class of each draw, -1 for any; `None` for any.
+            generator: Source of randomness; the same streams give the same draws.
+            steps: Steps of an iterative sampler; 0 for the model's own. One-pass families ignore it.
+        """
+
+
+class Density(ABC):
+    """Knows the density of its examples, exactly or by an ODE."""
+
+    @abstractmethod
+    def log_prob(self, x: Num[Tensor, "batch *event"], generator: Streams) -> Float[Tensor, " batch"]:
+        """Log-probability of data-space examples, in nats per example."""
+
+
+class DensityBound(ABC):
+    """Knows a lower bound of the log-density."""
+
+    @abstractmethod
+    def elbo(self, x: Num[Tensor, "batch *event"], generator: Streams, *, samples: int = 1) -> Float[Tensor, " batch"]:
+        """Lower bound of the log-probability in nats, importance-weighted with `samples` draws."""
+
+
+class Coding(ABC):
+    """Maps examples to latent codes and back."""
+
+    @abstractmethod
+    def encode(self, x: Num[Tensor, "batch *event"]) -> Float[Tensor, "batch latent"]:
+        """Latent codes, deterministic."""
+
+    @abstractmethod
+    def decode(self, z: Float[Tensor, "batch latent"]) -> Num[Tensor, "batch *event"]:
+        """Examples in data space for latent codes."""
+
+
+class Reconstruction(ABC):
+    """Rebuilds an example from what it keeps of it."""
+
+    @abstractmethod
+    def reconstruct(self, x: Num[Tensor, "batch *event"], generator: Streams) -> Num[Tensor, "batch *event"]:
+        """The model's version of `x`, in data space."""
+
+
+class AnomalyScoring(ABC):
+    """Says how unlike the training data an example is."""
+
+    @abstractmethod
+    def anomaly_score(self, x: Num[Tensor, "batch *event"], generator: Streams) -> Float[Tensor, " batch"]:
+        """Higher is more anomalous. No unit; only the order means something."""
+
+
+class Imputation(ABC):
+    """Fills in missing cells."""
+
+    @abstractmethod
+    def impute(
+        self, x: Num[Tensor, "batch *event"], observed: Bool[Tensor, "batch *event"], generator: Streams, *, draws: int = 1
+    ) -> Num[Tensor, "draws batch *event"]:
+        """Several completions; observed cells come back untouched."""
+
+
+class Denoising(ABC):
+    """Removes Gaussian noise of known strength."""
+
+    @abstractmethod
+    def denoise(self, x: Num[Tensor, "batch *event"], sigma: float) -> Num[Tensor, "batch *event"]:
+        """The expected clean example, given noise of standard deviation `sigma` in data units."""
+
+
+CAPABILITIES: dict[str, type] = {
+    "sample": Sampling,
+    "log_prob": Density,
+    "elbo": DensityBound,
+    "encode": Coding,
+    "decode": Coding,
+    "interpolate": Coding,
+    "reconstruct": Reconstruction,
+    "anomaly_score": AnomalyScoring,
+    "impute": Imputation,
+    "denoise": Denoising,
+}
+"""The capability behind each task a registered model can be asked for."""
+
+
+def tasks(model: GenerativeModel) -> tuple[str, ...]:
+    """Names of the tasks a model can do, in the order of `CAPABILITIES`."""
+    return tuple(task for task, capability in CAPABILITIES.items() if isinstance(model, capability))

@@ -1,0 +1,230 @@
+"""What an example is: event shape, scaling to and from model space, likelihood, default networks.
+
+A family is written once against a domain. Data space is the dataset's own (images: uint8, channels
+last); model space is what networks see (images: floats in [-1, 1], channels first).
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .contract import Streams
+from .networks import Decoder, Encoder, UNet, default_patch
+from .shapes import Float, Num, UInt8
+
+
+class Domain(ABC):
+    """A kind of data, its scaling and the networks that suit it.
+
+    Attributes:
+        kind: Name in a dataset's card.
+        event_shape: Shape of one example in model space.
+    """
+
+    kind: ClassVar[str]
+    event_shape: tuple[int, ...]
+
+    @property
+    def dimensions(self) -> int:
+        """Number of values in one example."""
+        return math.prod(self.event_shape)
+
+    @abstractmethod
+    def spec(self) -> dict[str, Any]:
+        """What `domain()` needs to build this domain again, JSON types only."""
+
+    @abstractmethod
+    def to_model(self, x: Num[Tensor, "batch *data"]) -> Float[Tensor, "batch *event"]:
+        """Data space to model space.
+
+        Raises:
+            ValueError: If `x` has another event shape.
+        """
+
+    @abstractmethod
+    def to_data(self, y: Float[Tensor, "batch *event"]) -> Num[Tensor, "batch *data"]:
+        """Model space to the nearest valid example in data space."""
+
+
+class Image(Domain):
+    """Images of 8-bit pixels, grey or colour, of which `levels` values occur.
+
+    Arguments:
+        channels: 1 (grey) or 3 (colour).
+        height: Pixels.
+        width: Pixels.
+        levels: Number of equally spaced grey values from 0 to 255; 256 for ordinary images.
+    """
+
+    kind = "image"
+
+    def __init__(self, *, channels: int, height: int, width: int, levels: int = 256) -> None:
+        if channels not in (1, 3):
+            raise ValueError(f"an image has 1 or 3 channels, got {channels}")
+        if not 2 <= levels <= 256:
+            raise ValueError(f"levels must be between 2 and 256, got {levels}")
+        self.channels, self.height, self.width, self.levels = channels, height, width, levels
+        self.event_shape = (channels, height, width)
+
+    def spec(self) -> dict[str, Any]:
+        shape = {"channels": self.channels, "height": self.height, "width": self.width}
+        return {"kind": self.kind, **shape, "levels": self.levels}
+
+    @property
+    def spacing(self) -> float:
+        """Distance of neighbouring levels in model space."""
+        return 2 / (self.levels - 1)
+
+    def _channels_first(self, x: Num[Tensor, "batch height width channels"]) -> Float[Tensor, "batch channels height width"]:
+        expected = (self.height, self.width, self.channels)
+        if tuple(x.shape[1:]) != expected:
+            raise ValueError(f"expected images of shape [n, {', '.join(map(str, expected))}], got {list(x.shape)}")
+        return x.permute(0, 3, 1, 2).to(torch.get_default_dtype() if not x.is_floating_point() else x.dtype)
+
+    def index(self, x: Num[Tensor, "batch height width channels"]) -> Float[Tensor, "batch channels height width"]:
+        """The level of each pixel, 0 to `levels` - 1, as a float."""
+        return (self._channels_first(x) * ((self.levels - 1) / 255)).round()
+
+    def to_model(self, x: Num[Tensor, "batch height width channels"]) -> Float[Tensor, "batch channels height width"]:
+        if x.is_floating_point():  # between levels: a noisy image
+            return self._channels_first(x) / 127.5 - 1
+        return self.index(x) * self.spacing - 1
+
+    def to_data(self, y: Float[Tensor, "batch channels height width"]) -> UInt8[Tensor, "batch height width channels"]:
+        level = ((y.float() + 1) / self.spacing).round().clamp(0, self.levels - 1)
+        return (level * (255 / (self.levels - 1))).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+
+    def dequantize(
+        self, x: Num[Tensor, "batch height width channels"], generator: Streams
+    ) -> Float[Tensor, "batch channels height width"]:
+        r"""Uniform dequantization to the unit interval, :math:`(k + u) / L`.
+
+        References:
+            | A note on the evaluation of generative models (Theis et al., 2016), section 3.1
+            | https://arxiv.org/abs/1511.01844
+        """
+        index = self.index(x)
+        return (index + generator.uniform(*index.shape).to(index.dtype)) / self.levels
+
+    def quantize(self, u: Float[Tensor, "batch channels height width"]) -> UInt8[Tensor, "batch height width channels"]:
+        """The inverse of `dequantize`: unit interval to data space."""
+        return self.to_data((u * self.levels).floor().clamp(0, self.levels - 1) * self.spacing - 1)
+
+    # Default networks
+
+    def _patch(self, patch: int) -> int:
+        return patch or default_patch(self.height, self.width)
+
+    def encoder(self, outputs: int, *, width: int, blocks: int = 1, patch: int = 0) -> nn.Module:
+        """Example to vector; `patch` 0 chooses by size."""
+        return Encoder(self.event_shape, outputs, width=width, blocks=blocks, patch=self._patch(patch))  # type: ignore[arg-type]
+
+    def critic(self, outputs: int, *, width: int, blocks: int = 1, patch: int = 0, spectral: bool = True) -> nn.Module:
+        """Example to features, without normalization over positions, for a GAN's critic."""
+        return Encoder(
+            self.event_shape,  # type: ignore[arg-type]
+            outputs,
+            width=width,
+            blocks=blocks,
+            patch=self._patch(patch),
+            norm=False,
+            spectral=spectral,
+        )
+
+    def decoder(
+        self, inputs: int, *, width: int, parameters: int = 1, blocks: int = 1, patch: int = 0, embed: int = 0
+    ) -> nn.Module:
+        """Vector to `parameters` numbers per value of an example."""
+        shape = (self.channels * parameters, self.height, self.width)
+        return Decoder(inputs, shape, width=width, blocks=blocks, patch=self._patch(patch), embed=embed)
+
+    def denoiser(self, *, width: int, embed: int, blocks: int = 1, patch: int = 0) -> nn.Module:
+        """Example to example of the same shape, conditional on a vector."""
+        return UNet(self.event_shape, width=width, embed=embed, blocks=blocks, patch=self._patch(patch))  # type: ignore[arg-type]
+
+    # Likelihood
+
+    def likelihood(self, components: int) -> DiscretizedLogistic:
+        """The likelihood of an example given network outputs."""
+        return DiscretizedLogistic(self, components)
+
+
+class DiscretizedLogistic:
+    r"""A mixture of logistics, integrated over each level's interval.
+
+    .. math:: p(k) = \sum_i \pi_i \left[ F_i(v_k + \delta/2) - F_i(v_k - \delta/2) \right]
+
+    The two outer levels take the tails. Each channel is independent given the network's outputs.
+
+    Arguments:
+        image: The domain: its levels.
+        components: Logistics in the mixture.
+
+    References:
+        | PixelCNN++ (Salimans et al., 2017), eq. 2
+        | https://arxiv.org/abs/1701.05517
+    """
+
+    def __init__(self, image: Image, components: int) -> None:
+        self.image = image
+        self.components = components
+        self.parameters = 3 * components
+        """Network outputs needed per value."""
+
+    def _split(self, raw: Float[Tensor, "batch _ height width"]) -> tuple[Tensor, Tensor, Tensor]:
+        raw = raw.float().unflatten(1, (self.image.channels, 3, self.components))  # [b, c, 3, k, h, w]
+        logits, mean, log_scale = raw.unbind(2)
+        return logits.log_softmax(2), mean, (log_scale - 2).clamp(min=-7, max=3)
+
+    def log_prob(
+        self, raw: Float[Tensor, "batch _ height width"], x: Num[Tensor, "batch height width channels"]
+    ) -> Float[Tensor, "batch channels height width"]:
+        """Log-probability of each value in nats."""
+        log_weight, mean, log_scale = self._split(raw)
+        level = self.image.to_model(x)[:, :, None]
+        half = self.image.spacing / 2
+        upper = (level + half - mean) * (-log_scale).exp()
+        lower = (level - half - mean) * (-log_scale).exp()
+        # log(F(upper) - F(lower)) without cancellation: F(u) - F(l) = F(u) (1 - F(-u)... ) in logs
+        inside = F.logsigmoid(upper) + F.logsigmoid(-lower) + torch.log(-torch.expm1(-(upper - lower)))
+        log_p = torch.where(level < -1 + half, F.logsigmoid(upper), inside)
+        log_p = torch.where(level > 1 - half, F.logsigmoid(-lower), log_p)
+        return (log_weight + log_p).logsumexp(2)
+
+    def mean(self, raw: Float[Tensor, "batch _ height width"]) -> Float[Tensor, "batch channels height width"]:
+        """Approximate mean in model space: the weighted component means, clamped."""
+        log_weight, mean, _ = self._split(raw)
+        return (log_weight.exp() * mean.clamp(-1, 1)).sum(2)
+
+    def sample(
+        self, raw: Float[Tensor, "batch _ height width"], generator: Streams
+    ) -> Float[Tensor, "batch channels height width"]:
+        """One draw in model space."""
+        log_weight, mean, log_scale = self._split(raw)
+        gumbel = -(-generator.uniform(*log_weight.shape).clamp(1e-7, 1 - 1e-7).log()).log()
+        choice = (log_weight + gumbel).argmax(2, keepdim=True)
+        u = generator.uniform(*mean.shape).gather(2, choice).clamp(1e-5, 1 - 1e-5)
+        value = mean.gather(2, choice) + log_scale.gather(2, choice).exp() * (u.log() - (1 - u).log())
+        return value.squeeze(2).clamp(-1, 1)
+
+
+DOMAINS: dict[str, type[Domain]] = {"image": Image}
+
+
+def domain(spec: dict[str, Any]) -> Domain:
+    """Build a domain from its spec.
+
+    Raises:
+        ValueError: If its kind is unknown.
+    """
+    options = dict(spec)
+    kind = options.pop("kind", None)
+    if kind not in DOMAINS:
+        raise ValueError(f"unknown kind of data {kind!r}; known: {', '.join(DOMAINS)}")
+    return DOMAINS[kind](**options)

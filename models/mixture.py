@@ -1,0 +1,110 @@
+"""A Gaussian mixture per class, fitted by expectation maximization: the density of latent codes."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from .contract import Streams
+from .shapes import Float, Int
+
+
+class GaussianMixture(nn.Module):
+    r"""One full-covariance Gaussian mixture per class; one for all where there are no labels.
+
+    .. math:: p(z \mid y) = \sum_k \pi_{yk} \, \mathcal{N}(z; \mu_{yk}, \Sigma_{yk})
+
+    Arguments:
+        dim: Length of a code.
+        classes: Number of classes; 0 for unlabelled codes.
+        components: Gaussians per class.
+
+    References:
+        | From variational to deterministic autoencoders (Ghosh et al., 2020), section 4
+        | https://arxiv.org/abs/1903.12436
+    """
+
+    def __init__(self, dim: int, classes: int, components: int) -> None:
+        super().__init__()
+        groups = max(classes, 1)
+        self.log_weight: Tensor
+        self.mean: Tensor
+        self.scale: Tensor
+        self.register_buffer("log_weight", torch.full((groups, components), -math.log(components)))
+        self.register_buffer("mean", torch.zeros(groups, components, dim))
+        self.register_buffer("scale", torch.eye(dim).expand(groups, components, dim, dim).clone())
+
+    def fit(self, z: Float[Tensor, "n dim"], label: Int[Tensor, " n"] | None, generator: Streams, steps: int = 50) -> None:
+        """Fit every class's mixture to its codes; unknown labels join every class's data never."""
+        overall = torch.cov(z.T) if len(z) > 1 else torch.eye(z.shape[1])
+        for group in range(len(self.mean)):
+            members = z if label is None or len(self.mean) == 1 else z[label == group]
+            if len(members) < 2:
+                self.mean[group] = z.mean(0)
+                self.scale[group] = _cholesky(overall)
+                continue
+            self._fit_group(group, members, overall, generator, steps)
+
+    def _fit_group(self, group: int, z: Tensor, overall: Tensor, generator: Streams, steps: int) -> None:
+        n, dim = z.shape
+        components = self.mean.shape[1]
+        prior = 0.1 * overall.diagonal().clamp(min=1e-8)  # what a component's variance shrinks towards
+        strength = 0.1 * dim
+        first = torch.randperm(n, generator=generator.generators[0], device=z.device)[:components]
+        self.mean[group] = z[first.repeat(components)[:components]]
+        self.scale[group] = _cholesky(torch.cov(z.T) + torch.diag(prior))
+        self.log_weight[group] = -math.log(components)
+        for _ in range(steps if components > 1 else 1):
+            responsibility = (self._component_log_prob(z, group) + self.log_weight[group]).softmax(1)  # [n, k]
+            count = responsibility.sum(0) + 1e-6
+            self.log_weight[group] = (count / count.sum()).log()
+            self.mean[group] = responsibility.T @ z / count[:, None]
+            for k in range(components):
+                centred = z - self.mean[group, k]
+                scatter = (centred * responsibility[:, k, None]).T @ centred
+                self.scale[group, k] = _cholesky((scatter + strength * torch.diag(prior)) / (count[k] + strength))
+
+    def _component_log_prob(self, z: Float[Tensor, "n dim"], group: int) -> Float[Tensor, "n components"]:
+        normal = torch.distributions.MultivariateNormal(self.mean[group], scale_tril=self.scale[group], validate_args=False)
+        return normal.log_prob(z[:, None])
+
+    def conditional_log_prob(self, z: Float[Tensor, "n dim"]) -> Float[Tensor, "n groups"]:
+        """Log-density of each code under each class, in nats."""
+        groups = range(len(self.mean))
+        return torch.stack(
+            [(self._component_log_prob(z, g) + self.log_weight[g]).logsumexp(1) for g in groups], dim=1
+        )
+
+    def log_prob(
+        self, z: Float[Tensor, "n dim"], label: Int[Tensor, " n"] | None, frequencies: Float[Tensor, " groups"]
+    ) -> Float[Tensor, " n"]:
+        """Log-density in nats: of the class where known, else marginal over classes."""
+        conditional = self.conditional_log_prob(z)
+        if len(self.mean) == 1:
+            return conditional[:, 0]
+        marginal = (conditional + frequencies.log()).logsumexp(1)
+        if label is None:
+            return marginal
+        known = conditional.gather(1, label.clamp(min=0)[:, None])[:, 0]
+        return torch.where(label < 0, marginal, known)
+
+    def sample(self, n: int, label: Int[Tensor, " n"] | None, generator: Streams) -> Float[Tensor, "n dim"]:
+        """A code per label."""
+        group = torch.zeros(n, dtype=torch.long, device=self.mean.device) if label is None else label
+        edges = self.log_weight.exp().cumsum(1)[group]
+        component = (generator.uniform(n)[:, None] * edges[:, -1:] > edges).sum(1).clamp(max=edges.shape[1] - 1)
+        noise = generator.normal(n, self.mean.shape[2])
+        return self.mean[group, component] + torch.einsum("nij,nj->ni", self.scale[group, component], noise)
+
+
+def _cholesky(covariance: Float[Tensor, "dim dim"]) -> Float[Tensor, "dim dim"]:
+    """Cholesky factor, with as little added to the diagonal as makes it exist."""
+    jitter = 1e-6 * covariance.diagonal().mean().clamp(min=1e-8)
+    for _ in range(12):
+        factor, failed = torch.linalg.cholesky_ex(covariance + jitter * torch.eye(len(covariance), device=covariance.device))
+        if not failed:
+            return factor
+        jitter = jitter * 10
+    raise ValueError("the covariance of the codes is not finite; the encoder has diverged (lower the learning rate)")

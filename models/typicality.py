@@ -1,0 +1,45 @@
+"""How typical an example is, judged by several statistics of it at once."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from .shapes import Float
+
+
+class Typicality(nn.Module):
+    r"""Mahalanobis distance of an example's statistics from those of the training data.
+
+    A single likelihood calls smooth images normal; a vector of statistics (likelihood, norms,
+    errors at several noise levels) is unusual whenever any combination of them is, too high as
+    well as too low.
+
+    .. math:: a(x) = (s(x) - m)^\top C^{-1} (s(x) - m)
+
+    Arguments:
+        statistics: Number of statistics per example.
+
+    References:
+        | Density of states estimation for out-of-distribution detection (Morningstar et al., 2021)
+        | https://arxiv.org/abs/2006.09273
+    """
+
+    def __init__(self, statistics: int) -> None:
+        super().__init__()
+        self.mean: Tensor
+        self.precision: Tensor
+        self.register_buffer("mean", torch.zeros(statistics))
+        self.register_buffer("precision", torch.eye(statistics))
+
+    def fit(self, statistics: Float[Tensor, "n statistics"]) -> None:
+        """Take mean and (slightly shrunk) covariance from training examples."""
+        values = statistics.double()
+        self.mean.copy_(values.mean(0))
+        covariance = torch.cov(values.T).reshape(values.shape[1], values.shape[1])
+        covariance = covariance + torch.diag(1e-3 * covariance.diagonal() + 1e-9)
+        self.precision.copy_(torch.linalg.inv(covariance))
+
+    def forward(self, statistics: Float[Tensor, "n statistics"]) -> Float[Tensor, " n"]:
+        centred = statistics - self.mean
+        return torch.einsum("ni,ij,nj->n", centred, self.precision, centred)
