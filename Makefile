@@ -1,0 +1,44 @@
+# Two commands: `make repro` runs the whole pipeline, `make test` passes the tests.
+PYTHON ?= python3
+BIN := .venv/bin
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.PHONY: setup repro test test-slow check format lock clean
+
+setup: .venv/.ready
+
+.venv/.ready: requirements.lock pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Fivefold needs Python 3.11 or newer; set PYTHON=")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -e .
+	@touch $@
+
+repro: setup
+	dvc repro
+
+test: setup
+	pytest -m "not slow"
+
+test-slow: setup
+	pytest
+
+check: setup
+	ruff format --check .
+	ruff check .
+	basedpyright
+	lint-imports
+
+format: setup
+	ruff format .
+	ruff check --fix .
+
+lock:
+	rm -rf .lock-venv
+	$(PYTHON) -m venv .lock-venv
+	.lock-venv/bin/pip install --quiet ".[dev]"
+	(echo "# made by make lock from pyproject.toml"; .lock-venv/bin/pip freeze --exclude fivefold | sed 's/+cpu//') > requirements.lock
+	rm -rf .lock-venv
+
+clean:
+	rm -rf runs data/prepared mlflow.db mlruns mlartifacts

@@ -1,0 +1,202 @@
+"""From a card to a prepared dataset: read once, divide, shuffle, write shards, describe.
+
+Memory stays flat: examples wait in a spool on the disk while only one byte per example is kept in
+memory. Every split is shuffled on the way from the spool to its shards (each shard's rows are first
+gathered in a file of their own), so any prefix of a split is a fair sample of it.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data.cards import Card
+from data.findings import Findings
+from data.order import permuted
+from data.reading import Mapper, Reader
+from data.sources import locate, open_source
+from data.splitting import NAMES, Division, Ledger, divide
+from data.statistics import ImageMoments, table_domain, table_statistics
+from data.summary import write_summary
+from data.writing import SCHEMA, content_digest, rows_per_shard, whole_folder, write_json, write_shard
+
+log = logging.getLogger(__name__)
+
+BLOCK_BYTES = 8 << 20
+
+
+def build(card: Card, root: Path, out: Path, mapper: Mapper) -> dict[str, Any]:
+    """Prepare a dataset.
+
+    Arguments:
+        card: What to prepare.
+        root: The project's root, where relative paths start.
+        out: The folder to write; whole or untouched.
+        mapper: Applies a function to items, on as many cores or machines as it likes, in order.
+    Returns:
+        The manifest.
+    Raises:
+        ValueError: If the source is not what the card says, or holds what it must not.
+        OSError: If the source cannot be read or the output not written.
+    """
+    located = locate(card, root)
+    findings = Findings(on_bad=card.on_bad, max_bad=card.max_bad)
+    with whole_folder(out) as folder, _working_folder(folder) as work:
+        reader = open_source(card, located.path, findings, mapper)
+        ledger = Ledger(work)
+        with (work / "spool").open("wb") as spool, (work / "sources").open("wb") as sources:
+            for chunk in reader.chunks():
+                chunk.x.tofile(spool)
+                chunk.source.astype("<i8").tofile(sources)
+                ledger.add(chunk)
+                findings.read += len(chunk.x)
+        ledger.close()
+        findings.close(located.name)
+        located.check_unchanged()
+        division = divide(card, ledger, located.name)
+        splits, statistics = _write_splits(card, reader, ledger, division, work, folder)
+        manifest = _manifest(card, reader, splits, statistics, located.facts, division)
+        shutil.rmtree(work)
+        write_summary(folder, card, manifest, findings, division)
+        write_json(folder / "manifest.json", manifest)
+    return manifest
+
+
+class _working_folder:  # noqa: N801 - reads as a function
+    """A folder for what is needed only while preparing."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "work"
+
+    def __enter__(self) -> Path:
+        self.path.mkdir()
+        return self.path
+
+    def __exit__(self, *_: object) -> None:
+        shutil.rmtree(self.path, ignore_errors=True)
+
+
+def _manifest(
+    card: Card,
+    reader: Reader,
+    splits: dict[str, Any],
+    statistics: dict[str, Any],
+    source: dict[str, Any],
+    division: Division,
+) -> dict[str, Any]:
+    if card.kind == "image":
+        height, width, channels = reader.event_shape
+        levels = card.image.levels if card.image else 256
+        domain = {"kind": "image", "channels": channels, "height": height, "width": width, "levels": levels}
+    else:
+        domain = table_domain(reader.columns, statistics)
+    manifest = {
+        "schema": SCHEMA,
+        "name": card.name,
+        "title": card.title,
+        "kind": card.kind,
+        "domain": domain,
+        "class_names": reader.class_names,
+        "splits": splits,
+        "published_splits": division.published,
+        "digest": "",
+        "source": source,
+        "licence": card.licence,
+        "citation": card.citation,
+        "statistics": statistics,
+    }
+    manifest["digest"] = content_digest(manifest)
+    return manifest
+
+
+def _write_splits(
+    card: Card, reader: Reader, ledger: Ledger, division: Division, work: Path, folder: Path
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Shuffle the spool into shards; returns the manifest's splits and the training statistics."""
+    row = np.dtype([("place", "<i8"), ("source", "<i8"), ("label", "<i8"), ("x", reader.dtype, reader.event_shape)])
+    per_shard = rows_per_shard(row["x"].itemsize)
+    counts = {name: int((division.split == code).sum()) for code, name in enumerate(NAMES)}
+    _scatter(card, reader, ledger, division, work, row, per_shard, counts)
+    splits: dict[str, Any] = {}
+    moments = ImageMoments() if card.kind == "image" else None
+    for name, count in counts.items():
+        if not count:
+            continue
+        shards = []
+        frequencies = np.zeros(len(reader.class_names) + 1, np.int64)
+        for index in range(-(-count // per_shard)):
+            gathered = work / f"{name}-{index:05}"
+            rows = np.fromfile(gathered, row)
+            gathered.unlink()
+            rows = rows[np.argsort(rows["place"])]
+            x = np.ascontiguousarray(rows["x"])
+            shards.append(write_shard(folder / f"{name}-{index:05}.arrow", x, rows["label"].copy(), rows["source"].copy()))
+            frequencies += np.bincount(rows["label"] + 1, minlength=len(frequencies))
+            if moments is not None and name == "train":
+                moments.add(x)
+        splits[name] = {"count": count, "shards": shards}
+        if reader.class_names:
+            splits[name]["labels"] = dict(zip(["", *reader.class_names], frequencies.tolist(), strict=True))
+            splits[name]["unlabelled"] = splits[name]["labels"].pop("")
+    if moments is not None:
+        return splits, moments.as_dict()
+    return splits, table_statistics(folder, splits, reader.columns)
+
+
+def _scatter(
+    card: Card,
+    reader: Reader,
+    ledger: Ledger,
+    division: Division,
+    work: Path,
+    row: np.dtype[Any],
+    per_shard: int,
+    counts: dict[str, int],
+) -> None:
+    """Append every row of the spool to the file of the shard it belongs to."""
+    ranks = dict.fromkeys(counts, 0)
+    labels = _stream(work / "labels", np.dtype("<i4"))
+    sources = _stream(work / "sources", np.dtype("<i8"))
+    event = np.dtype((reader.dtype, reader.event_shape))
+    block = max(1, BLOCK_BYTES // max(1, event.itemsize))
+    with (work / "spool").open("rb") as spool:
+        for start in range(0, ledger.size, block):
+            x = np.fromfile(spool, event, block)
+            split = division.split[start : start + len(x)]
+            label, source = labels(len(x)), sources(len(x))
+            for code, name in enumerate(NAMES):
+                mine = np.flatnonzero(split == code)
+                if not len(mine):
+                    continue
+                rank = np.arange(ranks[name], ranks[name] + len(mine))
+                ranks[name] += len(mine)
+                place = permuted(rank, counts[name], "shuffle", card.splits.seed, name)
+                shard = place // per_shard
+                for index in np.unique(shard):
+                    here = mine[shard == index]
+                    rows = np.empty(len(here), row)
+                    rows["place"], rows["x"] = place[shard == index], x[here]
+                    rows["label"], rows["source"] = label[here], source[here]
+                    with (work / f"{name}-{index:05}").open("ab") as file:
+                        rows.tofile(file)
+    (work / "spool").unlink()
+
+
+def _stream(path: Path, dtype: np.dtype[Any]) -> Any:  # noqa: ANN401 - a reading function
+    """A function that returns the next so many values of a file."""
+    file = path.open("rb")
+
+    def following(count: int) -> NDArray[Any]:
+        values = np.fromfile(file, dtype, count)
+        if len(values) < count or count == 0:
+            file.close()
+        return values
+
+    return following

@@ -1,0 +1,262 @@
+"""Encoded images to arrays, with every conversion defined and counted.
+
+Imports little, because worker processes import it afresh.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from data.hashing import image_hashes
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".dib", ".gif")
+
+
+class Fault(Exception):  # noqa: N818 - a fault of the data
+    """What is wrong with an image.
+
+    Arguments:
+        reason: A few words that are the same for every image with this fault.
+        detail: Expected and got.
+    """
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(reason, detail)
+        self.reason = reason
+        self.detail = detail
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Target:
+    """What every image is brought to; see `data.cards.ImageShape`."""
+
+    height: int
+    width: int
+    channels: int
+    levels: int = 256
+    resize: str = "none"
+    alpha: str = "white"
+    max_pixels: int = 50_000_000
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """`(height, width, channels)`."""
+        return self.height, self.width, self.channels
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Encoded:
+    """A batch of encoded images on its way to a worker.
+
+    Arguments:
+        target: What they are brought to.
+        names: What messages call them.
+        blobs: Their bytes.
+        label: Their classes, `[n]`.
+        split: Their published splits, `[n]`.
+        source: Their positions in the source, `[n]`.
+    """
+
+    target: Target
+    names: Sequence[str]
+    blobs: Sequence[bytes]
+    label: NDArray[np.int64]
+    split: NDArray[np.int8]
+    source: NDArray[np.int64]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Decoded:
+    """A batch of decoded images on its way back.
+
+    Arguments:
+        x: The good ones, `[kept, height, width, channels]`.
+        content: Their hashes, `[kept]`.
+        label, split, source: Of the good ones, `[kept]`.
+        conversions: `(what, name)` of each conversion.
+        faults: `(name, reason, detail)` of each bad image.
+    """
+
+    x: NDArray[np.uint8]
+    content: NDArray[np.uint64]
+    label: NDArray[np.int64]
+    split: NDArray[np.int8]
+    source: NDArray[np.int64]
+    conversions: list[tuple[str, str]]
+    faults: list[tuple[str, str, str]]
+
+
+def decode_batch(batch: Encoded) -> Decoded:
+    """Decode a batch of images; runs anywhere."""
+    target = batch.target
+    x = np.empty((len(batch.blobs), *target.shape), np.uint8)
+    kept: list[int] = []
+    conversions: list[tuple[str, str]] = []
+    faults: list[tuple[str, str, str]] = []
+    allowed = level_table(target.levels)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow's warnings name no file; what matters is checked here
+        for name, blob in zip(batch.names, batch.blobs, strict=True):
+            noted: list[str] = []
+            try:
+                decoded = decode(blob, target, noted.append)
+                if allowed is not None and not allowed[decoded].all():
+                    value = int(decoded[~allowed[decoded]].flat[0])
+                    raise Fault("pixel off its levels", f"expected one of {target.levels} levels, got {value}")
+            except Fault as fault:
+                faults.append((name, fault.reason, fault.detail))
+                continue
+            x[len(kept)] = decoded
+            conversions += [(what, name) for what in noted]
+            kept.append(len(kept) + len(faults))
+    x = x[: len(kept)]
+    return Decoded(
+        x=x,
+        content=image_hashes(x),
+        label=batch.label[kept],
+        split=batch.split[kept],
+        source=batch.source[kept],
+        conversions=conversions,
+        faults=faults,
+    )
+
+
+def level_table(levels: int) -> NDArray[np.bool_] | None:
+    """Which values 0 … 255 a pixel of so many levels may take; `None` when all, `[256]`."""
+    if levels == 256:
+        return None
+    allowed = np.zeros(256, np.bool_)
+    allowed[np.round(np.arange(levels) * (255 / (levels - 1))).astype(np.intp)] = True
+    return allowed
+
+
+def image_format(blob: bytes) -> str:
+    """The format of an encoded image by its first bytes, empty when it is none of those read here."""
+    if blob.startswith(b"\xff\xd8\xff"):
+        return "JPEG"
+    if blob.startswith(b"\x89PNG\r\n\x1a\n"):
+        return "PNG"
+    if blob[:4] == b"RIFF" and blob[8:12] == b"WEBP":
+        return "WEBP"
+    if blob.startswith((b"GIF87a", b"GIF89a")):
+        return "GIF"
+    return "BMP" if blob.startswith(b"BM") else ""
+
+
+def opened(blob: bytes, max_pixels: int) -> Image.Image:
+    """An image whose header has been read and whose size is bearable; its pixels wait.
+
+    Raises:
+        Fault: If it is empty, not an image, or has too many pixels.
+    """
+    if not blob:
+        raise Fault("empty file", "expected an image, got 0 bytes")
+    kind = image_format(blob)
+    if not kind:
+        raise Fault("not an image", f"expected PNG, JPEG, WebP, BMP or GIF, got a file that starts with {blob[:8]!r}")
+    try:
+        image = Image.open(io.BytesIO(blob), formats=[kind])
+    except Image.DecompressionBombError as error:
+        raise Fault("too many pixels", f"{error}; at most {max_pixels} are read (image.max_pixels)") from None
+    except Exception as error:  # Pillow's plugins raise whatever a stranger's bytes make them raise
+        raise Fault("broken image", f"its {kind} header cannot be read: {error}") from None
+    if image.width * image.height > max_pixels:
+        size = f"{image.width}×{image.height}"
+        raise Fault("too many pixels", f"expected at most {max_pixels} (image.max_pixels), got {size}")
+    return image
+
+
+def decode(blob: bytes, target: Target, note: Callable[[str], Any]) -> NDArray[np.uint8]:
+    """One image as an array, `[height, width, channels]`.
+
+    Arguments:
+        blob: The encoded image.
+        target: What it is brought to.
+        note: Called with the name of each conversion.
+    Raises:
+        Fault: If the image is broken or not what the target wants.
+    """
+    image = opened(blob, target.max_pixels)
+    try:
+        image.load()
+    except Exception as error:  # as above
+        raise Fault("broken image", f"its pixels cannot be read: {error}") from None
+    plain = "L" if target.channels == 1 else "RGB"
+    special = "exif" in image.info or "transparency" in image.info
+    if image.mode != plain or special or image.format == "GIF" or (image.format == "PNG" and blob[24] == 16):
+        image = _plain(image, blob, target, note)
+    if image.size != (target.width, target.height):
+        image = _resized(image, target, note)
+    pixels = np.frombuffer(image.tobytes(), np.uint8).reshape(target.height, target.width, -1)
+    if pixels.shape[-1] == target.channels:
+        return pixels
+    if target.channels == 3:
+        note("grey to colour (the value repeated)")
+        return np.repeat(pixels, 3, axis=-1)
+    if (pixels == pixels[..., :1]).all():
+        note("grey stored as colour, to grey")
+        return pixels[..., :1]
+    raise Fault("wrong number of channels", "expected a grey image, got a colour image")
+
+
+def _plain(image: Image.Image, blob: bytes, target: Target, note: Callable[[str], Any]) -> Image.Image:
+    """An 8-bit grey or RGB image, upright and opaque."""
+    if image.format == "GIF" or getattr(image, "n_frames", 1) > 1:
+        if getattr(image, "n_frames", 1) > 1:
+            note("animation to its first frame")
+        image.seek(0)
+    if image.mode.startswith("I;16"):
+        note("16-bit to 8-bit")
+        wide = np.asarray(image).astype(np.uint32)
+        image = _carry(image, Image.fromarray(((wide + 128) // 257).astype(np.uint8)))
+    elif image.mode in ("I", "F"):
+        raise Fault("unsupported pixel type", f"expected at most 16 bits per channel, got mode {image.mode}")
+    elif image.format == "PNG" and len(blob) > 24 and blob[24] == 16:
+        note("16-bit to 8-bit")
+    if "exif" in image.info and image.getexif().get(0x0112, 1) not in (0, 1):
+        note("turned upright by its EXIF orientation")
+        image = ImageOps.exif_transpose(image)
+    if image.mode == "1":
+        note("1-bit to 8-bit")
+        image = _carry(image, image.convert("L"))
+    if image.mode in ("P", "PA"):
+        note("palette to colour")
+    if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
+        rgba = image.convert("RGBA")
+        if rgba.getextrema()[3] != (255, 255):
+            note(f"transparency to a {target.alpha} background")
+        ground = Image.new("RGBA", rgba.size, target.alpha)
+        return Image.alpha_composite(ground, rgba).convert("RGB")
+    if image.mode not in ("L", "RGB"):
+        if image.mode not in ("P", "PA"):
+            note(f"{image.mode} to RGB")
+        image = image.convert("RGB")
+    return image
+
+
+def _carry(old: Image.Image, new: Image.Image) -> Image.Image:
+    """A converted image that keeps the metadata still needed."""
+    new.info = {key: old.info[key] for key in ("exif",) if key in old.info}
+    return new
+
+
+def _resized(image: Image.Image, target: Target, note: Callable[[str], Any]) -> Image.Image:
+    size = (target.width, target.height)
+    if target.resize == "none":
+        raise Fault(
+            "wrong size",
+            f"expected {target.width}×{target.height} (width×height), got {image.width}×{image.height}; "
+            "`image: {resize: crop}` or `stretch` in the card brings all to one size",
+        )
+    note(f"resized ({target.resize})")
+    if target.resize == "stretch":
+        return image.resize(size, Image.Resampling.LANCZOS)
+    return ImageOps.fit(image, size, Image.Resampling.LANCZOS)

@@ -1,0 +1,243 @@
+"""Image folders and archives of them: what their folders mean, and their images as chunks."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from data.archives import Member, members, unsafe
+from data.cards import SPLITS, Card
+from data.decoding import SUFFIXES, Decoded, Encoded, Target, decode_batch
+from data.findings import Findings
+from data.reading import (
+    SPLIT_NAMES,
+    UNPUBLISHED,
+    Chunk,
+    Mapper,
+    Reader,
+    check_anomaly,
+    class_codes,
+    class_list,
+    split_by_rows,
+)
+
+BATCH = 512
+BATCH_BYTES = 8 << 20
+
+
+def is_image(name: str) -> bool:
+    """Whether a file's name is that of an image, hidden files and macOS's shadows aside."""
+    path = PurePosixPath(name)
+    hidden = any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
+    return not hidden and path.suffix.lower() in SUFFIXES
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Layout:
+    """What the folders of a source mean.
+
+    Arguments:
+        prefix: Number of leading folders that all images share.
+        split: Position of the folder that names the split, after the prefix; -1 when none does.
+        labelled: Whether the (next) folder names the class.
+        classes: The names found.
+        images: Number of files that look like images.
+        ignored: Other files, by suffix.
+        unlabelled: Images that lie beside class folders instead of in one.
+        published: Splits found.
+    """
+
+    prefix: int
+    split: int
+    labelled: bool
+    classes: tuple[str, ...]
+    images: int
+    ignored: Counter[str]
+    unlabelled: int
+    published: tuple[str, ...]
+
+    def place(self, name: str) -> tuple[int, str | None]:
+        """Published split (its index in `SPLITS`, or -1) and class (`None` without one) of a file."""
+        return self.place_parts(PurePosixPath(name).parts[self.prefix : -1])
+
+    def place_parts(self, parts: tuple[str, ...]) -> tuple[int, str | None]:
+        """The same for the folders below the prefix."""
+        split = UNPUBLISHED
+        if self.split >= 0 and len(parts) > self.split:
+            split = SPLITS.index(SPLIT_NAMES[parts[self.split].lower()])
+            parts = parts[: self.split] + parts[self.split + 1 :]
+        return split, parts[0] if parts and self.labelled else None
+
+
+def survey(path: Path) -> Layout:
+    """Read the names in a folder or archive and find out what its folders mean.
+
+    Raises:
+        ValueError: If there are no images, or the folders contradict each other.
+    """
+    folders: Counter[tuple[str, ...]] = Counter()
+    ignored: Counter[str] = Counter()
+
+    def note(name: str) -> bool:
+        if unsafe(name):
+            return False
+        if is_image(name):
+            folders[PurePosixPath(name).parts[:-1]] += 1
+        else:
+            ignored[PurePosixPath(name).suffix.lower() or PurePosixPath(name).name] += 1
+        return False
+
+    for _ in members(path, note):
+        pass
+    if not folders:
+        kinds = ", ".join(f"{count} × {suffix}" for suffix, count in ignored.most_common(5)) or "nothing"
+        raise ValueError(f"{path} holds no images (png, jpg, webp, bmp, gif), but {kinds}. Give another source.")
+    prefix = _shared(list(folders))
+    below = Counter({parts[prefix:]: 0 for parts in folders})
+    for parts, count in folders.items():
+        below[parts[prefix:]] += count
+    split = _split_level(path, list(below))
+    rests = {parts: (parts[:split] + parts[split + 1 :]) if split >= 0 else parts for parts in below}
+    labelled = any(rests.values())
+    return Layout(
+        prefix=prefix,
+        split=split,
+        labelled=labelled,
+        classes=tuple(sorted({rest[0] for rest in rests.values() if rest})),
+        images=sum(folders.values()),
+        ignored=ignored,
+        unlabelled=sum(count for parts, count in below.items() if not rests[parts]) if labelled else 0,
+        published=tuple(sorted({SPLIT_NAMES[parts[split].lower()] for parts in below})) if split >= 0 else (),
+    )
+
+
+def _shared(folders: list[tuple[str, ...]]) -> int:
+    """Number of leading folders that all share and that say nothing."""
+    prefix = 0
+    while all(len(parts) > prefix and parts[prefix] == folders[0][prefix] for parts in folders):
+        prefix += 1
+    return prefix
+
+
+def _split_level(path: Path, folders: list[tuple[str, ...]]) -> int:
+    """Which folder names the split, -1 when none does."""
+    for level in (0, 1):
+        names = {parts[level].lower() if len(parts) > level else "" for parts in folders}
+        known = {SPLIT_NAMES[name] for name in names if name in SPLIT_NAMES}
+        if len(known) < 2:
+            continue
+        strange = sorted(name for name in names if name not in SPLIT_NAMES)
+        if not strange:
+            return level
+        if "train" in known and level == 0:
+            raise ValueError(
+                f"{path} has folders named after splits ({', '.join(sorted(known))}) beside others "
+                f"({', '.join(repr(name) for name in strange[:5])}): it is unclear what the others are. "
+                "Move them into a split's folder, or leave them out of the source."
+            )
+    return -1
+
+
+def open_images(card: Card, path: Path, findings: Findings, mapper: Mapper) -> Reader:
+    """Look at an image folder or archive and return its reader."""
+    assert card.image is not None
+    layout = survey(path)
+    findings.ignored.update(layout.ignored)
+    check_anomaly(card, layout.classes, str(path))
+    classes = class_list(card, layout.classes) if layout.labelled else []
+    _compare_classes(card, classes, layout, findings, path)
+    target = Target(**{item.name: getattr(card.image, item.name) for item in fields(Target)})
+
+    def chunks() -> Iterator[Chunk]:
+        names = list(layout.classes)
+        codes, anomalous = class_codes(card, names, classes)
+        for decoded in mapper(decode_batch, _batches(card, path, layout, target, findings, classes)):
+            yield _chunk(card, decoded, findings, codes, anomalous, labelled=layout.labelled)
+
+    return Reader(event_shape=target.shape, dtype="uint8", class_names=classes, chunks=chunks)
+
+
+def _compare_classes(card: Card, classes: list[str], layout: Layout, findings: Findings, path: Path) -> None:
+    absent = sorted(set(classes) - set(layout.classes))
+    if absent:
+        findings.warn(f"{path}: classes {', '.join(map(repr, absent[:20]))} of the card have no images")
+    if card.classes and not layout.labelled:
+        raise ValueError(
+            f"{path} has no class folders, the card lists {len(card.classes)} classes. "
+            "Remove classes from the card, or give a source with one folder per class."
+        )
+
+
+def _batches(
+    card: Card, path: Path, layout: Layout, target: Target, findings: Findings, classes: list[str]
+) -> Iterator[Encoded]:
+    """Encoded images in batches, faults of the archive and of labels noted on the way."""
+    index = {name: position for position, name in enumerate(layout.classes)}
+    known = {*classes, *([card.anomaly.value] if card.anomaly else ())}
+    names: list[str] = []
+    blobs: list[bytes] = []
+    rows: list[tuple[int, int, int]] = []
+    size = 0
+
+    def batch() -> Encoded:
+        label, split, source = np.array(rows, np.int64).reshape(-1, 3).T
+        return Encoded(
+            target=target, names=tuple(names), blobs=tuple(blobs), label=label, split=split.astype(np.int8), source=source
+        )
+
+    for position, member in enumerate(members(path, is_image)):
+        where = f"{path}: {member.name!r}"
+        split, folder = layout.place(member.name)
+        blob = _usable(member, where, folder, layout, known, findings)
+        if blob is None:
+            continue
+        names.append(where)
+        blobs.append(blob)
+        rows.append((-1 if folder is None else index[folder], split, position))
+        size += len(blob)
+        if len(blobs) == BATCH or size > BATCH_BYTES:
+            yield batch()
+            names, blobs, rows, size = [], [], [], 0
+    if blobs:
+        yield batch()
+
+
+def _usable(
+    member: Member, where: str, folder: str | None, layout: Layout, known: set[str], findings: Findings
+) -> bytes | None:
+    """The bytes of a member, or `None` once its fault has been noted."""
+    if member.fault:
+        findings.reject(where, "unsafe or unreadable file", member.fault)
+        return None
+    if layout.labelled and folder is None:
+        findings.reject(where, "no label", "expected a class folder around it, as other images have")
+        return None
+    if folder is not None and folder not in known:
+        findings.reject(where, "unknown label", f"expected one of the card's classes, got {folder!r}")
+        return None
+    try:
+        return member.read()
+    except ValueError as error:
+        findings.reject(where, "damaged member", str(error))
+    return None
+
+
+def _chunk(
+    card: Card, decoded: Decoded, findings: Findings, codes: np.ndarray, anomalous: np.ndarray, *, labelled: bool
+) -> Chunk:
+    for what, where in decoded.conversions:
+        findings.convert(what, where)
+    for where, reason, detail in decoded.faults:
+        findings.reject(where, reason, detail)
+    return Chunk(
+        x=decoded.x,
+        label=codes[decoded.label] if labelled else decoded.label,
+        split=split_by_rows(card, decoded.source) if card.splits.rows else decoded.split,
+        anomaly=anomalous[decoded.label] if labelled else np.zeros(len(decoded.x), np.bool_),
+        content=decoded.content,
+        source=decoded.source,
+    )

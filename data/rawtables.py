@@ -1,0 +1,324 @@
+"""CSV and Parquet files as batches of raw columns, with the place of every row kept for messages."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from data.archives import Readable, inflated
+from data.cards import SPLITS, Card
+from data.findings import Findings
+from data.reading import SPLIT_NAMES, UNPUBLISHED
+
+BLOCK_BYTES = 4 << 20
+PARQUET_ROWS = 1 << 15
+CSV_SUFFIXES = (".csv", ".tsv", ".txt", ".csv.gz", ".tsv.gz", ".txt.gz")
+PARQUET_SUFFIXES = (".parquet", ".pq")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RawBatch:
+    """Some rows of a table as its files hold them.
+
+    Arguments:
+        file: Where they come from.
+        rows: Row numbers for people: in CSV the header is row 1, in Parquet the first row is 1, `[n]`.
+        positions: Positions in the whole source, from 0, `[n]`.
+        split: Index into `SPLITS` of the file's published split, -1 where none is.
+        columns: The columns by name; those of CSV files are text.
+    """
+
+    file: Path
+    rows: NDArray[np.int64]
+    positions: NDArray[np.int64]
+    split: int
+    columns: dict[str, pa.Array]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RawTable:
+    """A table that has been looked at.
+
+    Arguments:
+        name: What messages call it.
+        names: Names of the columns.
+        types: Original types of the columns; `pa.binary()` where a CSV file leaves them open.
+        batches: Reads it from the start, noting bad rows.
+    """
+
+    name: str
+    names: list[str]
+    types: dict[str, pa.DataType]
+    batches: Callable[[Findings], Iterator[RawBatch]]
+
+
+def open_raw(card: Card, path: Path) -> RawTable:
+    """Look at the files of a table and make sure that they agree.
+
+    Raises:
+        ValueError: If a file is empty, damaged, or has other columns than the first.
+    """
+    suffixes = PARQUET_SUFFIXES if card.source.format == "parquet" else CSV_SUFFIXES
+    files = table_files(path, suffixes)
+    if card.source.format == "parquet":
+        return _parquet(path, files)
+    return _csv(path, files, card.source.delimiter)
+
+
+def table_files(path: Path, suffixes: tuple[str, ...]) -> list[Path]:
+    """The files of a table, in the order of their names.
+
+    Raises:
+        ValueError: If there are none.
+    """
+    if path.is_file():
+        return [path]
+    files = sorted(
+        file
+        for file in path.rglob("*")
+        if file.is_file() and file.name.lower().endswith(suffixes) and not file.name.startswith((".", "_"))
+    )
+    if not files:
+        raise ValueError(f"{path} holds no files named {', '.join('*' + suffix for suffix in suffixes)}.")
+    return files
+
+
+def _splits_of(path: Path, files: list[Path]) -> list[int]:
+    """The published split of each file by the words of its name or folder; all or none have one."""
+    found = []
+    for file in files:
+        inside = file.relative_to(path) if path.is_dir() else Path(file.name)
+        words = inside.as_posix().lower().replace("-", " ").replace("_", " ").replace("/", " ").replace(".", " ").split()
+        named = [SPLIT_NAMES[word] for word in words if word in SPLIT_NAMES]
+        found.append(SPLITS.index(named[0]) if named else UNPUBLISHED)
+    if UNPUBLISHED in found or len(set(found)) < 2:
+        return [UNPUBLISHED] * len(files)
+    return found
+
+
+class _Watched:
+    """A stream that counts the quotation marks passing through it."""
+
+    def __init__(self, stream: Readable) -> None:
+        self._stream = stream
+        self.quotes = 0
+        self.closed = False
+
+    def read(self, size: int = -1, /) -> bytes:
+        piece = self._stream.read(size)
+        self.quotes += piece.count(b'"')
+        return piece
+
+    def readable(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def csv_header(path: Path, delimiter: str) -> list[str]:
+    """Names of the columns of a CSV file.
+
+    Raises:
+        ValueError: If the file is empty, not UTF-8, or a name is missing or repeated.
+    """
+    with closing(inflated(path)) as stream:
+        head = stream.read(1 << 20)
+    if not head.strip():
+        raise ValueError(f"{path} is empty: expected a header row and data. Give another file.")
+    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise ValueError(f"{path} is encoded as UTF-16: expected UTF-8. Save it as UTF-8.")
+    first = head.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "surrogateescape")
+    names = next(csv.reader(io.StringIO(first, newline=""), delimiter=delimiter), [])
+    for position, name in enumerate(names, 1):
+        if not name.isprintable() or any(0xDC80 <= ord(letter) <= 0xDCFF for letter in name):
+            raise ValueError(f"{path}: the name of column {position} is not valid UTF-8 text: {name!r}. Save it as UTF-8.")
+        if not name.strip():
+            raise ValueError(f"{path}: column {position} of {len(names)} has no name in the header. Name every column.")
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise ValueError(f"{path}: the header names {', '.join(map(repr, repeated))} more than once. Rename the columns.")
+    return names
+
+
+def _csv(path: Path, files: list[Path], delimiter: str) -> RawTable:
+    names = csv_header(files[0], delimiter)
+    for file in files[1:]:
+        _same_columns(file, csv_header(file, delimiter), files[0], names)
+    splits = _splits_of(path, files)
+
+    def batches(findings: Findings) -> Iterator[RawBatch]:
+        offset = 0
+        for file, split in zip(files, splits, strict=True):
+            last = 1
+            for batch in _csv_batches(file, split, names, delimiter, findings, offset):
+                last = int(batch.rows[-1]) if len(batch.rows) else last
+                yield batch
+            offset += last - 1
+
+    return RawTable(name=str(path), names=names, types=dict.fromkeys(names, pa.binary()), batches=batches)
+
+
+def _same_columns(file: Path, found: list[str], first: Path, expected: list[str]) -> None:
+    absent, extra = [n for n in expected if n not in found], [n for n in found if n not in expected]
+    if absent or extra:
+        raise ValueError(
+            f"{file} has other columns than {first.name}: "
+            f"missing {', '.join(map(repr, absent)) or 'none'}, additional {', '.join(map(repr, extra)) or 'none'}. "
+            "Give all files of the table the same columns."
+        )
+
+
+@dataclass(slots=True)
+class _Ragged:
+    """Rows that pyarrow skipped because they have another number of cells."""
+
+    file: Path
+    findings: Findings
+    numbers: list[int] = field(default_factory=list)
+    error: ValueError | None = None
+
+    def __call__(self, row: Any) -> str:  # noqa: ANN401 - pyarrow's InvalidRow
+        self.numbers.append(row.number)
+        text = row.text if len(row.text) <= 60 else row.text[:60] + "…"
+        try:
+            self.findings.reject(
+                f"{self.file}: row {row.number}",
+                "wrong number of cells",
+                f"expected {row.expected_columns}, got {row.actual_columns}: {text!r} "
+                "(a delimiter inside a cell needs quotation marks; a quotation mark that is never closed joins rows)",
+            )
+        except ValueError as error:
+            self.error = error
+            return "error"
+        return "skip"
+
+    def rows(self, emitted: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Row numbers, the header being 1, of rows counted from 0 without the skipped ones."""
+        gaps = np.array(self.numbers, np.int64) - 2 - np.arange(len(self.numbers))
+        return emitted + 2 + np.searchsorted(gaps, emitted, side="right")
+
+
+def _csv_batches(
+    file: Path, split: int, names: list[str], delimiter: str, findings: Findings, offset: int
+) -> Iterator[RawBatch]:
+    ragged = _Ragged(file, findings)
+    emitted = 0
+    ends_inside = False
+    with closing(inflated(file)) as stream:
+        watched = _Watched(stream)
+        try:
+            reader = pa.csv.open_csv(
+                watched,
+                read_options=pa.csv.ReadOptions(use_threads=False, block_size=BLOCK_BYTES),
+                parse_options=pa.csv.ParseOptions(
+                    delimiter=delimiter, invalid_row_handler=ragged, newlines_in_values=True, ignore_empty_lines=False
+                ),
+                convert_options=pa.csv.ConvertOptions(
+                    column_types=dict.fromkeys(names, pa.binary()), strings_can_be_null=False
+                ),
+            )
+            for batch in reader:
+                if not batch.num_rows:
+                    continue
+                rows = ragged.rows(np.arange(emitted, emitted + batch.num_rows))
+                emitted += batch.num_rows
+                ends_inside = any(b"\n" in (column[-1].as_py() or b"") for column in batch.columns)
+                yield _without_blank(file, rows, offset, split, batch, findings)
+        except pa.ArrowInvalid as error:
+            raise ragged.error or _csv_error(file, error, emitted) from None
+        if watched.quotes % 2 and ends_inside:
+            last = int(ragged.rows(np.array([emitted - 1]))[0])
+            raise ValueError(
+                f"{file}: row {last}: a quotation mark is opened and never closed, so the rest of the file became one "
+                "cell. Close it, or double it if it belongs to the text."
+            )
+
+
+def _csv_error(file: Path, error: Exception, rows: int) -> ValueError:
+    text = " ".join(str(error).split())
+    if "straddling" in text:
+        text = f"a row has more than {BLOCK_BYTES >> 20} MiB (a quotation mark that is never closed?)"
+    return ValueError(f"{file}: after row {rows + 1}: {text}. Mend the file.")
+
+
+def _without_blank(
+    file: Path, rows: NDArray[np.int64], offset: int, split: int, batch: pa.RecordBatch, findings: Findings
+) -> RawBatch:
+    """A batch without the rows that have no content at all."""
+    blank = np.ones(batch.num_rows, np.bool_)
+    for column in batch.columns:
+        if not blank.any():
+            break
+        blank &= pa.compute.equal(pa.compute.binary_length(column), 0).to_numpy(zero_copy_only=False)
+    if blank.any():
+        findings.ignored["blank rows"] += int(blank.sum())
+        batch, rows = batch.filter(pa.array(~blank)), rows[~blank]
+    columns = dict(zip(batch.schema.names, batch.columns, strict=True))
+    return RawBatch(file=file, rows=rows, positions=rows - 2 + offset, split=split, columns=columns)
+
+
+def _parquet(path: Path, files: list[Path]) -> RawTable:
+    first: pa.Schema | None = None
+    for file in files:
+        schema = _parquet_schema(file)
+        repeated = sorted({name for name in schema.names if schema.names.count(name) > 1})
+        if repeated:
+            raise ValueError(f"{file}: columns {repeated} occur more than once. Rename the columns.")
+        if first is None:
+            first = schema
+            continue
+        _same_columns(file, schema.names, files[0], first.names)
+        for name in first.names:
+            if schema.field(name).type != first.field(name).type:
+                raise ValueError(
+                    f"{file}: column {name!r} has type {schema.field(name).type}, in {files[0].name} it has "
+                    f"{first.field(name).type}. Write all files with the same types."
+                )
+    assert first is not None
+    splits = _splits_of(path, files)
+    names = list(first.names)
+
+    def batches(findings: Findings) -> Iterator[RawBatch]:
+        offset = 0
+        for file, split in zip(files, splits, strict=True):
+            start = 0
+            for batch in _parquet_batches(file, names):
+                rows = np.arange(start, start + batch.num_rows)
+                start += batch.num_rows
+                columns = dict(zip(batch.schema.names, batch.columns, strict=True))
+                yield RawBatch(file=file, rows=rows + 1, positions=rows + offset, split=split, columns=columns)
+            offset += start
+
+    return RawTable(name=str(path), names=names, types={item.name: item.type for item in first}, batches=batches)
+
+
+def _parquet_schema(file: Path) -> pa.Schema:
+    try:
+        with pq.ParquetFile(file) as opened:
+            return opened.schema_arrow
+    except (pa.ArrowInvalid, OSError) as error:
+        raise ValueError(f"{file} is not a Parquet file, or is truncated or damaged: {_one_line(error)}") from None
+
+
+def _parquet_batches(file: Path, names: list[str]) -> Iterator[pa.RecordBatch]:
+    try:
+        with pq.ParquetFile(file, page_checksum_verification=True, memory_map=False, pre_buffer=False) as opened:
+            yield from opened.iter_batches(PARQUET_ROWS, columns=names, use_threads=False)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
+        raise ValueError(f"{file} is damaged: {_one_line(error)} Fetch it again.") from None
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()).rstrip(".") + "."

@@ -1,0 +1,120 @@
+"""Sources as streams of chunks: the one form in which every format reaches the shards."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data.cards import SPLITS, Card
+from data.findings import Findings
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+Mapper = Callable[[Callable[[Any], Any], Iterable[Any]], Iterator[Any]]
+"""Applies a function to items, anywhere, and yields the results in the order of the items."""
+
+UNPUBLISHED = -1
+SPLIT_NAMES = {
+    "train": "train", "training": "train",
+    "val": "val", "valid": "val", "validation": "val", "dev": "val",
+    "test": "test", "testing": "test", "eval": "test", "t10k": "test",
+}  # fmt: skip
+"""What published splits are called."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Chunk:
+    """A few thousand examples of a source, in its order.
+
+    Arguments:
+        x: `[n, *event]`, uint8 or float64.
+        label: Class of each example, -1 where unknown, `[n]`.
+        split: Index into `SPLITS` of each example's published split, -1 where none is, `[n]`.
+        anomaly: Which examples are anomalies, `[n]`.
+        content: A 64-bit hash of each example's content, `[n]`.
+        source: Position of each example in the source, `[n]`.
+    """
+
+    x: NDArray[Any]
+    label: NDArray[np.int64]
+    split: NDArray[np.int8]
+    anomaly: NDArray[np.bool_]
+    content: NDArray[np.uint64]
+    source: NDArray[np.int64]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Reader:
+    """A source that has been looked at and can be read.
+
+    Arguments:
+        event_shape: Shape of an example.
+        dtype: `uint8` or `float64`.
+        class_names: Names of the classes, empty when there are no labels.
+        columns: Of a table: name, type, categories and original dtype of each column.
+        chunks: Reads the source from the start.
+    """
+
+    event_shape: tuple[int, ...]
+    dtype: str
+    class_names: list[str]
+    chunks: Callable[[], Iterator[Chunk]]
+    columns: list[dict[str, Any]] = field(default_factory=list)
+
+
+class Opener(Protocol):
+    """Looks at a source and returns its reader."""
+
+    def __call__(self, card: Card, path: Path, findings: Findings, mapper: Mapper) -> Reader: ...
+
+
+def natural(name: str) -> list[tuple[int, int, str]]:
+    """Sorting key under which `2` comes before `10`."""
+    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in re.split(r"(\d+)", name) if part]
+
+
+def naturally(names: Iterable[str]) -> list[str]:
+    """Distinct names in natural order."""
+    return sorted(set(names), key=lambda name: (natural(name), name))
+
+
+def split_by_rows(card: Card, positions: NDArray[np.int64]) -> NDArray[np.int8]:
+    """The published split of each row, where the card gives ranges of rows."""
+    split = np.full(len(positions), UNPUBLISHED, np.int8)
+    for name, (first, end) in card.splits.rows.items():
+        split[(positions >= first) & (positions < end)] = SPLITS.index(name)
+    return split
+
+
+def class_list(card: Card, found: Iterable[str]) -> list[str]:
+    """The classes of labelled data in the order of their codes: the card's, or those found, the anomalous one aside."""
+    anomalous = card.anomaly.value if card.anomaly else None
+    return [name for name in card.classes or naturally(found) if name != anomalous]
+
+
+def class_codes(card: Card, found: list[str], classes: list[str]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Code of each class of the source (-1 for the anomalous one), and which is anomalous."""
+    code = {name: index for index, name in enumerate(classes)}
+    anomalous = card.anomaly.value if card.anomaly else None
+    codes = np.array([code.get(name, -1) for name in found], np.int64)
+    return codes, np.array([name == anomalous for name in found], np.bool_)
+
+
+def check_anomaly(card: Card, found: Iterable[str], what: str) -> None:
+    """Make sure that the card's anomalies exist.
+
+    Raises:
+        ValueError: If no example has the value that marks anomalies.
+    """
+    names = naturally(found)
+    if card.anomaly and card.anomaly.value not in names:
+        raise ValueError(
+            f"{what}: no example has {card.anomaly.column} = {card.anomaly.value!r}, which marks anomalies in the card; "
+            f"found {', '.join(map(repr, names[:20])) or 'no classes'}. Mend anomaly in the card."
+        )

@@ -1,0 +1,177 @@
+"""The command line: a verb per stage of the pipeline, and a few for people.
+
+Every stage of `dvc.yaml` calls what a person can type. Libraries are imported when a verb needs
+them, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+
+DESCRIPTION = """\
+Five families of generative models, one contract, one pipeline, one yardstick.
+
+The whole pipeline is `dvc repro` (or `make repro`); it calls the stages below in order and skips
+what has not changed. Each can be called by hand; settings come from params.yaml."""
+
+EPILOG = """\
+examples:
+  fivefold doctor                                what is installed and reachable, and what to fix
+  fivefold prepare --dataset digits              read, check and write a dataset as shards
+  fivefold train --family vae                    train, or go on where training was interrupted
+  fivefold sample digits --label 3 -n 64 -o 3.png   draw from the best registered generator
+  fivefold data add photos.zip --name photos     inspect a source and write its card
+
+exit status: 0 done; 1 an error that the message says how to mend; 2 a mistyped command;
+130 interrupted (run the same command again to go on)"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """All verbs and their options."""
+    top = argparse.ArgumentParser(
+        prog="fivefold", description=DESCRIPTION, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("-v", "--verbose", action="store_true", help="say more: library logs, tracebacks")
+    verbs = top.add_subparsers(dest="verb", required=True, metavar="verb", title="verbs")
+
+    def verb(name: str, text: str, *, dataset: bool = True, family: bool = False) -> argparse.ArgumentParser:
+        added = verbs.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.", parents=[common])
+        if dataset:
+            added.add_argument("--dataset", metavar="NAME", help="a card in data/catalog/ (default: params.yaml's)")
+        if family:
+            added.add_argument("--family", required=True, metavar="FAMILY", help="one of params.yaml's families")
+        return added
+
+    verb("prepare", "read a dataset, check it and write it as shards")
+    verb("features", "make the yardstick: frozen classifiers, floors and the classical baseline")
+    verb("tune", "search a family's settings by short trials", family=True)
+    verb("train", "train a family, or go on where training was interrupted", family=True)
+    verb("evaluate", "measure a trained family by the yardstick", family=True)
+    verb("register", "put every family's model into the registry and give each job to the best")
+    verb("report", "write the report: one HTML page")
+    _add_sample(verb("sample", "draw from a registered model into PNG or NPY", dataset=False))
+    lineage = verb("lineage", "check the chain from an alias back to the raw data")
+    lineage.add_argument("alias", nargs="?", default="generation", help="a job (default: generation)")
+    verb("doctor", "say what is installed and reachable, and what to fix", dataset=False)
+    _add_data(verbs, common)
+    return top
+
+
+def _add_sample(sample: argparse.ArgumentParser) -> None:
+    sample.add_argument("model", help="a dataset's name (its best generator) or a URI such as models:/digits@density")
+    sample.add_argument("-o", "--out", default="samples.png", metavar="PATH", help=".png, .npy or a folder of PNGs")
+    sample.add_argument("-n", type=int, default=16, metavar="N", help="how many (default: 16)")
+    sample.add_argument("--label", type=int, default=-1, metavar="K", help="class of the draws; -1 for any (default)")
+    sample.add_argument("--seed", type=int, default=0, help="the same seed draws the same (default: 0)")
+    sample.add_argument("--steps", type=int, default=0, help="sampler steps; 0 for the model's own (default)")
+
+
+def _add_data(verbs: argparse._SubParsersAction, common: argparse.ArgumentParser) -> None:
+    data = verbs.add_parser("data", help="add a dataset, or show one")
+    actions = data.add_subparsers(dest="action", required=True, metavar="action")
+    add = actions.add_parser("add", help="inspect a source and write its card", parents=[common])
+    add.add_argument("source", help="path or URL of images, an archive, CSV, Parquet, IDX, NPY")
+    add.add_argument("--name", required=True, help="name of the card")
+    add.add_argument("--label", metavar="COLUMN", help="column of a table that holds the class")
+    add.add_argument("--anomaly", metavar="COLUMN=VALUE", help="rows kept out of training to measure detection")
+    show = actions.add_parser("show", help="print card, counts and a few examples", parents=[common])
+    show.add_argument("name", help="name of the card")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Do what the arguments ask for."""
+    verbose = arguments.verbose
+    match arguments.verb:
+        case "data":
+            _data(arguments)
+        case "doctor":
+            from pipelines.doctor import doctor
+
+            doctor()
+        case "sample":
+            from pipelines.sample import sample
+
+            sample(arguments.model, arguments.out, arguments.n, arguments.label, arguments.seed, arguments.steps)
+        case "train":
+            from pipelines.train import train
+
+            train(arguments.family, dataset=arguments.dataset, verbose=verbose)
+        case "tune":
+            from pipelines.tune import tune
+
+            tune(arguments.family, dataset=arguments.dataset, verbose=verbose)
+        case _:
+            _stage(arguments)
+
+
+def _stage(arguments: argparse.Namespace) -> None:
+    from pipelines import params
+
+    settings = params.load(dataset=arguments.dataset)
+    dataset = settings.dataset
+    match arguments.verb:
+        case "prepare":
+            from pipelines.prepare import prepare
+
+            prepare(dataset)
+        case "features":
+            from pipelines.features import features
+
+            features(dataset, seed=settings.seed, settings=settings.features)
+        case "evaluate":
+            from pipelines.evaluate import evaluate
+            from pipelines.train import family_settings
+
+            family_settings(settings, arguments.family)
+            chosen = settings.evaluate
+            evaluate(
+                dataset, arguments.family, samples=chosen.samples, bootstrap=chosen.bootstrap, seed=settings.seed
+            )
+        case "register":
+            from pipelines.register import register
+
+            register(dataset, settings.families)
+        case "report":
+            from pipelines.report import report
+
+            report(dataset, settings.families)
+        case "lineage":
+            from pipelines.register import verify
+
+            verify(dataset, arguments.alias)
+
+
+def _data(arguments: argparse.Namespace) -> None:
+    from pipelines.prepare import add, show
+
+    if arguments.action == "show":
+        show(arguments.name)
+    else:
+        add(arguments.source, arguments.name, label=arguments.label, anomaly=arguments.anomaly)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit status."""
+    chosen = parser().parse_args(arguments)
+    if not chosen.verbose:
+        os.environ.setdefault("PYTHONWARNINGS", "ignore::FutureWarning,ignore::DeprecationWarning")
+    try:
+        run(chosen)
+    except KeyboardInterrupt:
+        print("\nfivefold: interrupted; the same command goes on where it stopped", file=sys.stderr)
+        return 130
+    except (ValueError, OSError, RuntimeError) as error:
+        if chosen.verbose:
+            traceback.print_exc()
+        print(f"fivefold {chosen.verb}: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

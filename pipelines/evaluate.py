@@ -1,0 +1,310 @@
+"""The stage `evaluate`: measure a finished model with the yardstick, in everything it can do.
+
+A family is never named here: what is measured follows from the capabilities its model has. Every
+number stands beside its floor (what real examples score) and the classical baseline's, computed by
+the same functions on as many rows.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from models.contract import AnomalyScoring, Coding, Density, DensityBound, GenerativeModel, Reconstruction, Sampling
+
+from . import artifact
+from .evaluation import leaderboard as board
+from .evaluation import queries
+from .evaluation.anomaly import anomaly_metrics
+from .evaluation.conditional import recognized
+from .evaluation.copies import CRITERION
+from .evaluation.leaderboard import JOBS, Job
+from .evaluation.likelihood import bits_per_dim
+from .evaluation.measures import copy_metrics, error_unit, probe_metric, strange_examples
+from .evaluation.metric import Metric
+from .evaluation.pictures import Gallery
+from .evaluation.reconstruction import squared_error
+from .evaluation.samples import distribution_metrics, root_mean, share
+from .evaluation.space import Yardstick, checked_facts
+from .evaluation.storage import json_text, whole_folder
+from .evaluation.validation import validation_score
+
+if TYPE_CHECKING:
+    from data.shards import Dataset, Examples
+
+__all__ = ["JOBS", "Job", "Measuring", "evaluate", "leaderboard", "results", "validation_score"]
+
+log = logging.getLogger(__name__)
+
+MOST_DENSITY_ROWS = 1_000
+"""Test rows whose likelihood is asked for."""
+
+
+def evaluate(
+    dataset: str,
+    family: str,
+    *,
+    samples: int = 2_000,
+    seed: int = 0,
+    bootstrap: int = 200,
+    bound_samples: int = 64,
+    device: str = "cpu",
+    root: str | Path = ".",
+) -> dict[str, Any]:
+    """Measure a finished model and write `runs/<dataset>/results/<family>.json`.
+
+    Beside it: `<family>.metrics.json` (names and numbers only, for `dvc metrics`) and the folder
+    `<family>/` with pictures.
+
+    Arguments:
+        dataset: Name of the dataset.
+        family: Which finished model, `runs/<dataset>/models/<family>/`.
+        samples: Samples drawn.
+        seed: Seed of samples, folds and resamples.
+        bootstrap: Resamples behind each interval; 0 for no intervals.
+        bound_samples: Draws behind each likelihood bound.
+        device: Where the model runs.
+        root: The project's folder.
+    Returns:
+        What the JSON file says.
+    Raises:
+        FileNotFoundError: If the data, the yardstick or the model is missing.
+        ValueError: If one of them was altered, they do not belong together, or the model's answers
+            are not finite.
+        OSError: If the results cannot be written.
+    """
+    from data.shards import Dataset
+
+    folder = Path(root) / "runs" / dataset
+    prepared = Dataset.open(Path(root) / "data" / "prepared" / dataset)
+    yardstick = Yardstick.open(folder / "yardstick")
+    model, facts = artifact.load(folder / "models" / family, device)
+    for what, stated in (("yardstick", yardstick.facts["data_digest"]), (f"model {family}", facts.get("data_digest"))):
+        if stated not in (None, prepared.digest):
+            raise ValueError(
+                f"The {what} in {folder} was made from other data: it states digest {stated}, data/prepared/{dataset} "
+                f"has {prepared.digest}. Run `dvc repro`, which makes again what is out of date."
+            )
+    measuring = Measuring(
+        model, prepared, yardstick, samples=samples, seed=seed, bootstrap=bootstrap, bound_samples=bound_samples
+    )
+    with whole_folder(folder / "results" / family) as pictures:
+        measured = measuring.run(pictures)
+    result = {
+        "family": family,
+        "dataset": dataset,
+        "data_digest": prepared.digest,
+        "yardstick_digest": yardstick.digest,
+        "model_digest": artifact.model_digest(folder / "models" / family),
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        **measured,
+    }
+    flat = {name: value["value"] for name, value in result["metrics"].items()}
+    artifact.write_atomically(folder / "results" / f"{family}.metrics.json", json_text(flat))
+    artifact.write_atomically(folder / "results" / f"{family}.json", json_text(result))
+    return result
+
+
+@dataclass(kw_only=True)
+class Clock:
+    """Seconds spent, by name."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def __call__(self, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.seconds[name] = round(self.seconds.get(name, 0) + time.perf_counter() - start, 3)
+
+
+class Measuring:
+    """One model, measured.
+
+    Arguments:
+        model: The finished model.
+        dataset: The prepared dataset.
+        yardstick: The dataset's yardstick.
+        samples: Samples drawn.
+        seed: Seed of samples, folds and resamples.
+        bootstrap: Resamples behind each interval.
+        bound_samples: Draws behind each likelihood bound.
+    """
+
+    def __init__(
+        self,
+        model: GenerativeModel,
+        dataset: Dataset,
+        yardstick: Yardstick,
+        *,
+        samples: int,
+        seed: int,
+        bootstrap: int,
+        bound_samples: int,
+    ) -> None:
+        self.model, self.dataset, self.yardstick = model, dataset, yardstick
+        self.samples, self.seed, self.bootstrap, self.bound_samples = (samples, seed, bootstrap, bound_samples)
+        self.train: Examples = dataset.split("train").take(yardstick.index["train"])
+        self.test: Examples = dataset.split("test").take(yardstick.index["test"])
+        self.metrics: dict[str, Metric] = {}
+        self.clock = Clock()
+        self.extra: dict[str, Any] = {}
+        self.gallery = Gallery(dataset.domain, dataset.class_names)
+
+    def run(self, pictures: Path) -> dict[str, Any]:
+        """Measure everything the model can do, draw the pictures, and say what was found."""
+        steps: list[tuple[str, type, Callable[[], None]]] = [
+            ("sample", Sampling, self._sample),
+            ("log_prob", Density, self._log_prob),
+            ("elbo", DensityBound, self._elbo),
+            ("reconstruct", Reconstruction, self._reconstruct),
+            ("codes", Coding, self._codes),
+            ("anomaly", AnomalyScoring, self._anomaly),
+        ]
+        for name, capability, step in steps:
+            if isinstance(self.model, capability):
+                with self.clock(name):
+                    step()
+                log.info("%s measured in %.1f s", name, self.clock.seconds[name])
+        self.gallery.write(pictures)
+        floors, baseline = (self.yardstick.facts["reference"]["floors"], self.yardstick.facts["reference"]["baseline"])
+        return {
+            "metrics": {name: self._beside(name, value, floors, baseline) for name, value in self.metrics.items()},
+            **self.extra,
+            "settings": {
+                "samples": self.samples,
+                "compared": self._compared,
+                "reference_rows": len(self.test),
+                "bootstrap": self.bootstrap,
+                "bound_samples": self.bound_samples,
+                "seed": self.seed,
+            },
+            "pictures": sorted(path.name for path in pictures.iterdir()),
+            "seconds": self.clock.seconds,
+        }
+
+    @property
+    def _options(self) -> dict[str, int]:
+        return {"resamples": self.bootstrap, "seed": self.seed}
+
+    @property
+    def _compared(self) -> int:
+        """Generated rows in the distances: as many as there are training rows for the floor, at most."""
+        return min(self.samples, len(self.train.x))
+
+    def _beside(self, name: str, value: Metric, floors: dict[str, Any], baseline: dict[str, Any]) -> dict[str, Any]:
+        """A metric with its floor and baseline; an exact density and a bound share their baseline."""
+        rival = baseline.get(name) or (baseline.get("bits_per_dim") if name == "bits_per_dim_bound" else None)
+        found = value.floor if value.floor is not None else floors.get(name, {}).get("value")
+        return value.beside(floor=found, baseline=rival["value"] if rival else None).as_dict()
+
+    # One step per capability
+
+    def _sample(self) -> None:
+        counts = self.yardstick.facts["label_counts"]
+        asked = bool(self.model.classes) and sum(counts) > 0
+        label = queries.proportional_labels(counts, self.samples, self.seed) if asked else None
+        with self.clock("draw"):
+            drawn = queries.sample(self.model, self.samples, label, self.seed)
+        n = self._compared
+        points = {name: space.features(drawn[:n]) for name, space in self.yardstick.spaces.items()}
+        strata = (None, None) if label is None else (label[:n].numpy(), self.test.label.numpy())
+        self.metrics |= distribution_metrics(self._real("test"), points, strata=strata, **self._options)
+        self._refresh_reference(n)
+        if label is not None and self.yardstick.judge is not None:
+            right = recognized(self.yardstick.judge, drawn, label, self.yardstick.inputs)
+            self.metrics["accuracy"] = share(right, **self._options)
+        train = self.dataset.split("train").all().x
+        found, check, nearest = copy_metrics(drawn, train, self.test.x, self.yardstick.inputs, **self._options)
+        self.metrics |= found
+        self.extra["copies"] = {"clean": check.clean, "nearer_than_test": check.nearer, "criterion": CRITERION}
+        self.gallery.samples(drawn, label)
+        self.gallery.nearest(drawn, train[torch.from_numpy(nearest.index)])
+
+    def _real(self, rows: str) -> dict[str, np.ndarray]:
+        return {name: space.rows[rows] for name, space in self.yardstick.spaces.items()}
+
+    def _refresh_reference(self, n: int) -> None:
+        """Floors and baseline for `n` rows, where the yardstick holds them for another number."""
+        reference = self.yardstick.facts["reference"]
+        if reference["samples"] == n:
+            return
+        for rows, kept in (("train", "floors"), ("baseline", "baseline")):
+            points = {name: values[:n] for name, values in self._real(rows).items()}
+            scores = distribution_metrics(self._real("test"), points, resamples=0, seed=self.seed)
+            reference[kept] = {**reference[kept], **{name: value.as_dict() for name, value in scores.items()}}
+        reference["samples"] = n
+
+    def _density_rows(self) -> Tensor:
+        return self.test.x[:MOST_DENSITY_ROWS]
+
+    def _bits(self, nats: np.ndarray) -> Metric:
+        bits = bits_per_dim(nats, int(np.prod(self.yardstick.inputs.shape)))
+        return share(bits, self.bootstrap, self.seed, unit="bits/dim", better="lower")
+
+    def _log_prob(self) -> None:
+        self.metrics["bits_per_dim"] = self._bits(queries.log_prob(self.model, self._density_rows(), self.seed))
+
+    def _elbo(self) -> None:
+        nats = queries.elbo(self.model, self._density_rows(), self.seed, self.bound_samples)
+        self.metrics["bits_per_dim_bound"] = self._bits(nats)
+
+    def _reconstruct(self) -> None:
+        rebuilt = queries.reconstruct(self.model, self.test.x, self.seed)
+        error = squared_error(self.test.x, rebuilt, self.yardstick.inputs)
+        unit = error_unit(self.yardstick.inputs)
+        self.metrics["reconstruction_rmse"] = root_mean(error, self.bootstrap, self.seed, unit=unit)
+        self.gallery.reconstructions(self.test.x, rebuilt)
+
+    def _codes(self) -> None:
+        train, test = (queries.encode(self.model, rows.x) for rows in (self.train, self.test))
+        self.extra["code_size"] = test.shape[1]
+        if self.yardstick.judge is not None:
+            self.metrics["probe_accuracy"] = probe_metric(
+                train.double().numpy(), self.train.label, test.double().numpy(), self.test.label, **self._options
+            )
+        self.gallery.interpolations(test, lambda codes: queries.decode(self.model, codes))
+
+    def _anomaly(self) -> None:
+        strange = strange_examples(self.dataset, self.test, self.yardstick.facts["seed"])
+        ordinary = queries.anomaly_score(self.model, self.test.x, self.seed)
+        self.gallery.anomalies(self.test.x, ordinary)
+        if strange:
+            scores = {kind: queries.anomaly_score(self.model, x, self.seed) for kind, x in strange.items()}
+            self.metrics |= anomaly_metrics(ordinary, scores, **self._options)
+
+
+def results(dataset: str, families: Sequence[str], *, root: str | Path = ".") -> dict[str, dict[str, Any]]:
+    """What `evaluate` wrote of each family.
+
+    Raises:
+        FileNotFoundError: If a family has not been evaluated.
+    """
+    found = {}
+    for family in families:
+        path = Path(root) / "runs" / dataset / "results" / f"{family}.json"
+        if not path.is_file():
+            raise FileNotFoundError(f"There is no {path}. Run `fivefold evaluate --family {family}` first.")
+        found[family] = json.loads(path.read_text(encoding="utf-8"))
+    return found
+
+
+def leaderboard(dataset: str, families: Sequence[str], *, root: str | Path = ".") -> list[dict[str, Any]]:
+    """A row for real data, for the classical baseline and for every family (see `leaderboard.rows`).
+
+    Raises:
+        FileNotFoundError: If a family has not been evaluated, or there is no yardstick.
+        ValueError: If a file of the yardstick was altered.
+    """
+    yardstick = Path(root) / "runs" / dataset / "yardstick"
+    return board.rows(checked_facts(yardstick)["reference"], results(dataset, families, root=root))

@@ -1,0 +1,315 @@
+"""The stage `features`: make the yardstick of a dataset and freeze it.
+
+Two classifiers are trained on the train split, one for the feature space and an unlike one that
+judges conditional samples; a network with random weights gives a second space. Beside them stand what
+real training examples score in place of samples (the floors) and what the classical baseline scores.
+The folder is a pure function of data, seed and settings: the same twice gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from jaxtyping import Int
+from safetensors.torch import save_file
+from torch import Tensor
+
+from .artifact import canonical, sha256
+from .evaluation.anomaly import anomaly_metrics
+from .evaluation.baseline import ClassicalBaseline, IndependentPixels
+from .evaluation.conditional import recognized
+from .evaluation.distribution import frechet
+from .evaluation.inputs import Inputs, inputs
+from .evaluation.likelihood import bits_per_dim
+from .evaluation.measures import copy_metrics, error_unit, probe_metric, strange_examples
+from .evaluation.metric import Metric
+from .evaluation.networks import network
+from .evaluation.queries import proportional_labels
+from .evaluation.reconstruction import squared_error
+from .evaluation.samples import distribution_metrics, root_mean, share
+from .evaluation.space import FACTS, FORMAT, SPACES, Space, standardized
+from .evaluation.storage import json_text, whole_folder
+from .evaluation.training import PseudoLabels, fit, fixed_threads, predict
+
+if TYPE_CHECKING:
+    from data.shards import Dataset, Examples
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Settings:
+    """How the yardstick is made.
+
+    Arguments:
+        examples: Examples each classifier is trained on, counting repeats.
+        batch_size: Examples a step.
+        learning_rate: Largest learning rate of the classifiers.
+        rows: Most rows of a split that features are kept of.
+        samples: Samples drawn from the baseline, and from a family by default.
+        bootstrap: Resamples behind each interval.
+        components: Numbers of principal components the baseline chooses from (by its Fréchet distance
+            from the validation split).
+        clusters: Pseudo-classes of unlabelled data.
+    """
+
+    examples: int = 40_000
+    batch_size: int = 64
+    learning_rate: float = 2e-3
+    rows: int = 10_000
+    samples: int = 2_000
+    bootstrap: int = 200
+    components: tuple[int, ...] = (8, 16, 32, 64)
+    clusters: int = 10
+
+    def __post_init__(self) -> None:
+        for name in ("examples", "batch_size", "learning_rate", "rows", "samples"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"features.{name} must be positive, got {getattr(self, name)}")
+        if self.bootstrap < 0:
+            raise ValueError(f"features.bootstrap must not be negative, got {self.bootstrap}")
+        if self.clusters < 2:
+            raise ValueError(f"features.clusters must be at least 2, got {self.clusters}")
+        if not self.components or min(self.components) < 1:
+            raise ValueError(f"features.components must be positive numbers, got {list(self.components)}")
+
+
+def features(dataset: str, *, seed: int = 0, settings: Settings | None = None, root: str | Path = ".") -> None:
+    """Make the yardstick of a prepared dataset in `runs/<dataset>/yardstick/`.
+
+    Arguments:
+        dataset: Name of the dataset; `data/prepared/<dataset>/` must be there.
+        seed: Seed of everything random.
+        settings: How it is made; `None` for the defaults.
+        root: The project's folder.
+    Raises:
+        FileNotFoundError: If the dataset is not prepared.
+        ValueError: If a split the yardstick needs is missing or too small.
+        OSError: If the folder cannot be written.
+    """
+    from data.shards import Dataset
+
+    prepared = Dataset.open(Path(root) / "data" / "prepared" / dataset)
+    make(prepared, dataset, Path(root) / "runs" / dataset / "yardstick", seed=seed, settings=settings or Settings())
+
+
+def make(dataset: Dataset, name: str, folder: Path, *, seed: int, settings: Settings) -> None:
+    """Make the yardstick of an open dataset in `folder`, whole or not at all."""
+    with fixed_threads(), whole_folder(folder) as temporary:
+        Making(dataset, name, seed, settings).write(temporary)
+
+
+class Making:
+    """A yardstick while it is made: each step adds tensors or facts.
+
+    Arguments:
+        dataset: The prepared dataset.
+        name: Its name.
+        seed: Seed of everything random.
+        settings: How it is made.
+    """
+
+    def __init__(self, dataset: Dataset, name: str, seed: int, settings: Settings) -> None:
+        self.dataset, self.name, self.seed, self.settings = (dataset, name, seed, settings)
+        self.inputs: Inputs = inputs(dataset.domain)
+        self.index = {split: self._chosen(split) for split in ("train", "val", "test")}
+        self.rows: dict[str, Examples] = {
+            split: dataset.split(split).take(index) for split, index in self.index.items() if len(index)
+        }
+        self.facts: dict[str, Any] = {"networks": {}}
+        self.files: dict[str, dict[str, Tensor]] = {}
+        self.labelled = len(set(self.rows["train"].label[self.rows["train"].label >= 0].tolist())) > 1
+
+    def _chosen(self, split: str) -> Int[Tensor, " n"]:
+        """Row numbers in random order, at most `settings.rows`; empty for a split the dataset lacks."""
+        n = len(self.dataset.split(split)) if split in self.dataset.splits else 0
+        needed = {"train": 20, "test": 10}.get(split, 0)
+        if n < needed:
+            raise ValueError(
+                f"The yardstick needs at least {needed} rows in the split {split!r} of {self.name}, got {n}. "
+                "Give the dataset's card larger splits and run `fivefold prepare` again."
+            )
+        order = np.random.default_rng([self.seed, n]).permutation(n)[: self.settings.rows]
+        return torch.from_numpy(order)
+
+    def write(self, folder: Path) -> None:
+        """Make everything and write it into an empty folder."""
+        train, test = self.rows["train"], self.rows["test"]
+        labels = self._labels()
+        spaces = {"classifier": self._space("classifier", labels), "random": self._space("random", labels)}
+        judge = self._judge(labels) if self.labelled else None
+        points = {
+            space.name: {split: space.features(rows.x) for split, rows in self.rows.items()}
+            for space in spaces.values()
+        }
+        log.info("the yardstick's classifiers are trained: %s", self.facts["networks"])
+
+        baseline = self._baseline(spaces["classifier"], points["classifier"], labels["train"])
+        wanted = proportional_labels(torch.bincount(labels["train"]).tolist(), self.settings.samples, self.seed)
+        drawn = baseline.sample(wanted, self.seed)
+        for name, space in spaces.items():
+            points[name]["baseline"] = space.features(drawn)
+        n = min(self.settings.samples, len(train))
+        strata = (labels["train"], wanted) if self.labelled else (None, None)
+        floors = self._scored(points, "train", n, strata[0])
+        scores = self._scored(points, "baseline", n, strata[1])
+        if judge is not None:
+            options = {"resamples": self.settings.bootstrap, "seed": self.seed}
+            known = test.label >= 0
+            floors["accuracy"] = share(recognized(judge, test.x[known], test.label[known], self.inputs), **options)
+            scores["accuracy"] = share(recognized(judge, drawn, wanted, self.inputs), **options)
+        scores |= self._baseline_rows(baseline, drawn, labels["train"])
+        self.facts["reference"] = {
+            "samples": n,
+            "floors": {name: value.as_dict() for name, value in floors.items()},
+            "baseline": {name: value.as_dict() for name, value in scores.items()},
+        }
+        self.files["baseline"] = {"x": drawn, "label": wanted}
+        self.files["features"] = self._features(points)
+        self._write_files(folder)
+
+    # Classifiers and spaces
+
+    def _labels(self) -> dict[str, Int[Tensor, " n"]]:
+        """A class for every row: the given labels, or clusters where there are none."""
+        if self.labelled:
+            self.facts["labels"] = "given"
+            return {split: rows.label for split, rows in self.rows.items()}
+        self.facts["labels"] = (
+            f"none given: the classifier learned {self.settings.clusters} k-means clusters of principal component codes"
+        )
+        clusters = PseudoLabels(self.rows["train"].x, self.inputs, clusters=self.settings.clusters, seed=self.seed)
+        return {split: clusters(rows.x) for split, rows in self.rows.items()}
+
+    def _space(self, role: str, labels: dict[str, Tensor]) -> Space:
+        if role == "random":
+            built = network(role, shape=self.inputs.shape, classes=0, seed=self.seed + 2).eval().requires_grad_(False)
+            self.facts["networks"][role] = {"classes": 0}
+        else:
+            built = self._classifier(role, labels, self.seed)
+        space = standardized(role, built, self.inputs, self.rows["train"].x)
+        self.files[role] = space.tensors()
+        return space
+
+    def _judge(self, labels: dict[str, Tensor]) -> torch.nn.Module:
+        judge = self._classifier("judge", labels, self.seed + 1)
+        self.files["judge"] = {f"network.{key}": value.clone() for key, value in judge.state_dict().items()}
+        return judge
+
+    def _classifier(self, role: str, labels: dict[str, Tensor], seed: int) -> torch.nn.Module:
+        classes = max(len(self.dataset.class_names), int(labels["train"].max()) + 1)
+        built = network(role, shape=self.inputs.shape, classes=classes, seed=seed)
+        known = labels["train"] >= 0
+        settings = self.settings
+        fit(
+            built,
+            self.rows["train"].x[known],
+            labels["train"][known],
+            self.inputs,
+            examples=settings.examples,
+            batch_size=settings.batch_size,
+            learning_rate=settings.learning_rate,
+            seed=seed,
+        )
+        accuracy = {}
+        for split, label in labels.items():
+            known = label >= 0
+            if known.any():
+                right = predict(built, self.rows[split].x[known], self.inputs) == label[known]
+                accuracy[split] = round(right.double().mean().item(), 6)
+        self.facts["networks"][role] = {"classes": classes, "accuracy": accuracy}
+        return built
+
+    # Floors and the baseline
+
+    def _baseline(self, space: Space, points: dict[str, np.ndarray], label: Tensor) -> ClassicalBaseline:
+        """The classical baseline with the number of components that suits the validation split best."""
+        known = label >= 0
+        x, label = self.rows["train"].x[known], label[known]
+        reference = points["val"] if len(points.get("val", ())) >= 2 * points["train"].shape[1] else points["train"]
+        wanted = proportional_labels(torch.bincount(label).tolist(), len(label), self.seed)
+        tried = []
+        for components in sorted({min(c, int(np.prod(self.inputs.shape))) for c in self.settings.components}):
+            baseline = ClassicalBaseline(x, label, self.inputs, components=components, seed=self.seed)
+            distance = frechet(space.features(baseline.sample(wanted, self.seed + 1)), reference)
+            tried.append((distance, components, baseline))
+        _, components, best = min(tried, key=lambda entry: entry[:2])
+        self.facts["baseline"] = {
+            "what": "per class, principal components and a Gaussian mixture chosen by BIC",
+            "components": components,
+            "mixtures": {str(c): model.mixture.n_components for c, model in best.models.items()},
+        }
+        return best
+
+    def _scored(
+        self, points: dict[str, dict[str, np.ndarray]], rows: str, n: int, label: Tensor | None
+    ) -> dict[str, Metric]:
+        reference = {name: points[name]["test"] for name in SPACES}
+        generated = {name: points[name][rows][:n] for name in SPACES}
+        strata = (None, None) if label is None else (label[:n].numpy(), self.rows["test"].label.numpy())
+        options = {"resamples": self.settings.bootstrap, "seed": self.seed}
+        return distribution_metrics(reference, generated, strata=strata, **options)
+
+    def _baseline_rows(self, baseline: ClassicalBaseline, drawn: Tensor, label: Tensor) -> dict[str, Metric]:
+        """What the baseline scores in everything but the distribution of its samples."""
+        train, test = self.rows["train"], self.rows["test"]
+        resamples, seed = self.settings.bootstrap, self.seed
+        found = copy_metrics(drawn, self.dataset.split("train").all().x, test.x, self.inputs, resamples, seed)[0]
+        error = squared_error(test.x, baseline.reconstruct(test.x), self.inputs)
+        found["reconstruction_rmse"] = root_mean(error, resamples, seed, unit=error_unit(self.inputs))
+        if self.labelled:
+            found["probe_accuracy"] = probe_metric(
+                baseline.encode(train.x), train.label, baseline.encode(test.x), test.label, resamples, seed
+            )
+        strange = strange_examples(self.dataset, test, seed)
+        if strange:
+            scores = {kind: baseline.anomaly_score(x) for kind, x in strange.items()}
+            ordinary = baseline.anomaly_score(test.x)
+            found |= anomaly_metrics(ordinary, scores, resamples=resamples, seed=seed)
+        if self.dataset.kind == "image":
+            levels = self.dataset.domain["levels"]
+            pixels = IndependentPixels(_level(train.x[label >= 0], levels), label[label >= 0].numpy(), levels)
+            nats = pixels.log_prob(_level(test.x, levels))
+            bits = bits_per_dim(nats, int(np.prod(self.inputs.shape)))
+            found["bits_per_dim"] = share(bits, resamples, seed, unit="bits/dim", better="lower")
+            self.facts["baseline"]["bits_per_dim"] = "per class, independent pixels with histograms"
+        return found
+
+    # The folder
+
+    def _features(self, points: dict[str, dict[str, np.ndarray]]) -> dict[str, Tensor]:
+        tensors: dict[str, Tensor] = {}
+        for space, splits in points.items():
+            tensors |= {f"{space}.{split}": torch.from_numpy(values).float() for split, values in splits.items()}
+        for split, rows in self.rows.items():
+            tensors |= {f"label.{split}": rows.label, f"index.{split}": self.index[split]}
+        return tensors
+
+    def _write_files(self, folder: Path) -> None:
+        for name, tensors in self.files.items():
+            save_file({key: value.contiguous() for key, value in tensors.items()}, folder / f"{name}.safetensors")
+        hashes = {f"{name}.safetensors": sha256(folder / f"{name}.safetensors") for name in sorted(self.files)}
+        label = self.rows["train"].label
+        facts = {
+            "format": FORMAT,
+            "dataset": self.name,
+            "data_digest": self.dataset.digest,
+            "digest": hashlib.sha256(canonical({"format": FORMAT, "files": hashes})).hexdigest(),
+            "domain": self.dataset.domain,
+            "class_names": list(self.dataset.class_names),
+            "label_counts": torch.bincount(label[label >= 0], minlength=len(self.dataset.class_names)).tolist(),
+            "seed": self.seed,
+            **self.facts,
+            "files": hashes,
+        }
+        (folder / FACTS).write_text(json_text(facts), encoding="utf-8")
+
+
+def _level(x: Tensor, levels: int) -> np.ndarray:
+    return (x.flatten(1).double() * ((levels - 1) / 255)).round().long().numpy()

@@ -1,0 +1,48 @@
+"""Progress on the terminal: a bar where there is one, a plain line now and then where there is not."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+
+from tqdm import tqdm
+
+PLAIN_SECONDS = 10.0
+"""Seconds between plain lines when standard error is not a terminal."""
+
+
+class Bar:
+    """Progress of something counted in examples.
+
+    Arguments:
+        name: Shown in front.
+        total: Examples in all.
+    """
+
+    def __init__(self, name: str, total: int) -> None:
+        self.name, self.total = name, total
+        self.terminal = sys.stderr.isatty()
+        self.bar = tqdm(total=total, desc=name, unit="ex", unit_scale=True, disable=not self.terminal, leave=True)
+        self.shown = time.monotonic()
+        self.examples = 0
+
+    def __enter__(self) -> Bar:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.close()
+        if not self.terminal and self.examples:
+            print(f"{self.name}: {self.examples:,} of {self.total:,} examples", file=sys.stderr, flush=True)
+
+    def show(self, examples: int, metrics: Mapping[str, float]) -> None:
+        """Show how far it has come, and its losses."""
+        losses = {name.split("/")[0]: f"{value:.4g}" for name, value in metrics.items() if name.endswith("/loss")}
+        self.examples = examples
+        if self.terminal:
+            self.bar.n = examples
+            self.bar.set_postfix(losses)
+        elif time.monotonic() - self.shown >= PLAIN_SECONDS:
+            self.shown = time.monotonic()
+            told = ", ".join(f"{name} {value}" for name, value in losses.items())
+            print(f"{self.name}: {examples:,} of {self.total:,} examples, {told}", file=sys.stderr, flush=True)

@@ -1,0 +1,46 @@
+"""The MLflow side: runs, sweeps, evaluations, and the model registry.
+
+This package and `served_model` are the only importers of MLflow, and they import it when first used.
+A run is an outbox: what is said goes to the server when it can be reached, is kept when not, and is
+said once, whatever was killed or unreachable in between. What was said already is recognized: a run
+by its tag `run_key`, a point by its metric and step, a picture by its name and step, a model version
+by its tags `model_digest` and `code_digest`.
+"""
+
+from __future__ import annotations
+
+from pipelines.tracking.registry import (
+    Version,
+    aliases,
+    download,
+    evaluation_metrics,
+    load_served,
+    log_evaluation,
+    publish,
+    run_record,
+    set_alias,
+    versions,
+)
+from pipelines.tracking.runs import Outbox, TrainingRun, replay
+from pipelines.tracking.server import DEFAULT_URI, code_version, connect
+from pipelines.tracking.sweeps import Sweep
+
+__all__ = [
+    "DEFAULT_URI",
+    "Outbox",
+    "Sweep",
+    "TrainingRun",
+    "Version",
+    "aliases",
+    "code_version",
+    "connect",
+    "download",
+    "evaluation_metrics",
+    "load_served",
+    "log_evaluation",
+    "publish",
+    "replay",
+    "run_record",
+    "set_alias",
+    "versions",
+]

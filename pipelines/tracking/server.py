@@ -1,0 +1,152 @@
+"""Reaching the MLflow server: quickly, quietly, or with a message that says what to do."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import re
+import socket
+import subprocess
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+DEFAULT_URI = "sqlite:///mlflow.db"
+PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "60"}
+"""How long a stage waits for a server, where the user has not said; MLflow alone would retry for minutes."""
+IMPATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "3"}
+"""How long anything waits that must not hold up training."""
+QUIET = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+}
+LONGEST_PARAM = 500
+"""Characters kept of a param's value."""
+
+
+def connect(uri: str | None = None) -> str:
+    """Point MLflow at its store and make sure, within seconds, that it answers.
+
+    Arguments:
+        uri: The store; by default `MLFLOW_TRACKING_URI`, else `sqlite:///mlflow.db`.
+    Returns:
+        The store's URI.
+    Raises:
+        ConnectionError: If the store cannot be reached or used, naming it and the mend.
+    """
+    uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI
+    if uri == DEFAULT_URI:
+        uri = f"sqlite:///{Path('mlflow.db').absolute()}"
+    for name, value in (QUIET | PATIENCE).items():
+        os.environ.setdefault(name, value)
+    with warnings.catch_warnings():  # it warns of its own code
+        warnings.simplefilter("ignore")
+        import mlflow
+        import mlflow.pyfunc
+    _hush()
+    try:
+        _knock(uri)
+        with environment(IMPATIENCE):
+            mlflow.MlflowClient(uri).search_experiments(max_results=1)
+    except Exception as error:
+        raise ConnectionError(
+            f"The MLflow store at {_without_password(uri)} cannot be used: {reason(error)}. Start it, or correct "
+            f"MLFLOW_TRACKING_URI, or unset MLFLOW_TRACKING_URI to use {DEFAULT_URI} in this folder."
+        ) from error
+    mlflow.set_tracking_uri(uri)
+    return uri
+
+
+def get_client() -> MlflowClient:
+    """A client of the store that `connect` found."""
+    import mlflow
+
+    return mlflow.MlflowClient()
+
+
+def _knock(uri: str) -> None:
+    """Fail at once where MLflow would try for minutes: a closed port, a database that cannot be written."""
+    parts = urlsplit(uri)
+    if parts.scheme == "sqlite":
+        path = Path(uri.removeprefix("sqlite:///") or ".").absolute()
+        nearest = next(folder for folder in (path, *path.parents) if folder.exists())
+        if not os.access(nearest, os.W_OK):
+            raise PermissionError(f"no permission to write {nearest}")
+    elif parts.hostname and parts.port:
+        socket.create_connection((parts.hostname, parts.port), timeout=3).close()
+
+
+def _hush() -> None:
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for name in ("urllib3", "mlflow.system_metrics", "mlflow.utils.autologging_utils", "mlflow.store.db"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+@contextlib.contextmanager
+def environment(values: Mapping[str, str]) -> Iterator[None]:
+    """Environment variables for the time of a block (MLflow reads its patience from there at every request)."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None) if value is None else os.environ.update({name: value})
+
+
+def reason(error: BaseException) -> str:
+    """The cause of a failure in one line, without the layers around it."""
+    text = " ".join(str(error).split())
+    if found := re.search(r"\(Caused by \w+\(.*?: (.*?)['\"]?\)\)?$", text):
+        text = found[1]
+    return text.split(" [SQL:")[0].rstrip(".")[:300] or type(error).__name__
+
+
+def _without_password(uri: str) -> str:
+    return re.sub(r"(://[^:/@]+):[^@]*@", r"\1:…@", uri)
+
+
+def code_version(folder: str | Path = ".") -> dict[str, str]:
+    """Tags that say which code ran: `git_commit` and `git_dirty`; empty where there is no git.
+
+    `dvc.lock`, which `dvc repro` rewrites while it runs, does not count as a change.
+    """
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(folder), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout.strip()
+
+    try:
+        commit = git("rev-parse", "HEAD")
+        changed = git("status", "--porcelain", "--", ".", ":(exclude)dvc.lock")
+    except (OSError, subprocess.SubprocessError):
+        return {}
+    return {"git_commit": commit, "git_dirty": str(bool(changed)).lower()}
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Nested settings as MLflow params: keys joined by dots, long values cut with their length stated."""
+    flat: dict[str, str] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping) and value:
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            text = value if isinstance(value, str) else json.dumps(value, default=str, ensure_ascii=False)
+            if len(text) > LONGEST_PARAM:
+                text = f"{text[: LONGEST_PARAM - 30]}… ({len(text)} characters)"
+            flat[allowed(f"{prefix}{key}")] = text
+    return flat
+
+
+def allowed(name: str) -> str:
+    """A name as MLflow allows it for params, metrics and pictures."""
+    return re.sub(r"[^\w\-./ ]", "_", name, flags=re.ASCII)[:250]

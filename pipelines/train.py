@@ -1,0 +1,402 @@
+"""The stage `train`: one family's training, on one worker or many, resumable by the same command."""
+
+from __future__ import annotations
+
+import dataclasses
+import fcntl
+import hashlib
+import inspect
+import json
+import os
+import shutil
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from data.batches import Batches
+from data.shards import Dataset
+from models import FAMILIES, Batch, GenerativeModel, Streams, build
+from pipelines import artifact, loop, params
+from pipelines.params import Family, Params
+from pipelines.progress import Bar
+
+REFERENCE = 4096
+"""Training examples that initialize a model and are fitted after training, at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """Everything a worker needs to train, as plain data.
+
+    Arguments:
+        spec: For `models.build`.
+        training: Fields of `loop.Settings`.
+        seed: Seed of weights, noise and order.
+        prepared: Folder of the prepared dataset.
+        yardstick: Folder of the yardstick.
+        state: Folder of this training's state.
+    """
+
+    spec: dict[str, Any]
+    training: dict[str, Any]
+    seed: int
+    prepared: str
+    yardstick: str
+    state: str
+
+
+class TrainingData:
+    """Batches of the training split, as the loop wants them."""
+
+    def __init__(self, dataset: Dataset, settings: loop.Settings, seed: int, device: str) -> None:
+        self.split = dataset.split("train")
+        self.labelled = bool(dataset.class_names)
+        self.batches = Batches(self.split, settings.batch_size, seed, device)
+
+    def ids(self, step: int) -> Any:
+        return self.batches.ids(step)
+
+    def batch(self, step: int, rank: int, world_size: int) -> Batch:
+        examples = self.batches.get(step, rank, world_size)
+        return Batch(examples.x, examples.label if self.labelled else None)
+
+    def reference(self) -> Batch:
+        chosen = torch.randperm(len(self.split), generator=torch.Generator().manual_seed(0))[:REFERENCE]
+        examples = self.split.take(chosen)
+        return Batch(examples.x, examples.label if self.labelled else None)
+
+
+class Recorder:
+    """What rank 0 keeps of a training: curves, pictures from fixed latents, scores.
+
+    Arguments:
+        job: The training.
+        dataset: Its data, for the score.
+        examples: Examples already seen; what was recorded beyond is dropped and will come again.
+    """
+
+    def __init__(self, job: Job, dataset: Dataset, examples: int) -> None:
+        self.job, self.dataset = job, dataset
+        self.state = Path(job.state)
+        self.state.mkdir(parents=True, exist_ok=True)
+        kept = [point for point in points(self.state) if point["examples"] <= examples]
+        artifact.write_atomically(self.state / "metrics.jsonl", "".join(json.dumps(p) + "\n" for p in kept))
+        self.earlier = kept[-1]["seconds"] if kept else 0.0
+        self.started = time.perf_counter()
+        self.yardstick: Any = None
+
+    def __call__(self, report: loop.Report) -> float | None:
+        metrics, score = dict(report.metrics), None
+        if report.model is not None:
+            score = self.score(report.model)
+            metrics["validation_frechet"] = score
+            self.picture(report.model, report.examples)
+        seconds = self.earlier + time.perf_counter() - self.started
+        point = {"examples": report.examples, "seconds": seconds, "time": time.time(), "metrics": metrics}
+        with (self.state / "metrics.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(point) + "\n")
+        return score
+
+    def score(self, model: GenerativeModel) -> float:
+        """Fréchet distance of samples to the validation split; lower is better."""
+        from pipelines.evaluation.space import Yardstick
+        from pipelines.evaluation.validation import validation_score
+
+        if self.yardstick is None:
+            self.yardstick = Yardstick.open(self.job.yardstick)
+        return validation_score(model, self.yardstick.spaces["classifier"], n=1000, seed=self.job.seed)
+
+    def picture(self, model: GenerativeModel, examples: int) -> None:
+        """A grid of samples from the same latents each time, a column per class."""
+        from pipelines.evaluation.pictures import grid, png
+
+        columns = min(model.classes, 10) or 8
+        label = torch.arange(columns).repeat(4).to(model.label_frequencies.device) if model.classes else None
+        device = next(model.parameters()).device
+        drawn = model.sample(4 * columns, label, Streams.seeded(self.job.seed, "grid", device=device))  # type: ignore[attr-defined]
+        artifact.write_atomically(self.state / "samples" / f"{examples:012d}.png", png(grid(drawn.cpu(), columns)))
+
+
+def points(state: Path) -> list[dict[str, Any]]:
+    """The recorded points of a training; a last line cut short by a kill is dropped."""
+    path = state / "metrics.jsonl"
+    if not path.exists():
+        return []
+    lines = path.read_text(encoding="utf-8").split("\n")
+    return [json.loads(line) for line in lines[:-1] if line]
+
+
+def fresh_model(job: Job) -> GenerativeModel:
+    """The untrained model, the same on every worker."""
+    torch.manual_seed(job.seed)
+    return build(job.spec)
+
+
+def work(config: dict[str, Any], place: loop.Place) -> None:
+    """What a worker does: train, and as rank 0 record and leave the finished model in the state folder.
+
+    An error that the user can mend is left in `failure.json` for the driver, so that Ray does not
+    try again what would fail again.
+    """
+    job = Job(**config)
+    state = Path(job.state)
+    try:
+        settings = loop.Settings(**job.training)
+        dataset = Dataset.open(job.prepared)
+        data = TrainingData(dataset, settings, job.seed, place.device)
+        saved = loop.checkpoint.load_newest(state / "checkpoints")
+        seen = saved[1]["examples"] if saved else 0
+        recorder = Recorder(job, dataset, seen) if place.rank == 0 else None
+        model = loop.train(
+            fresh_model(job),
+            data,
+            settings,
+            seed=job.seed,
+            report=recorder or (lambda _: None),
+            folder=state / "checkpoints",
+            place=place,
+        )
+        if place.rank == 0:
+            artifact.save(model, state / "model", job.spec)
+    except (ValueError, OSError, loop.Diverged) as error:
+        if place.rank == 0 or not isinstance(error, loop.Diverged):
+            failure = {"kind": type(error).__name__, "message": str(error), "rank": place.rank}
+            artifact.write_atomically(state / "failure.json", json.dumps(failure))
+
+
+def run_key(job: Job, data_digest: str) -> str:
+    """Identity of a training: its settings, its data and the code that computes it."""
+    code = hashlib.sha256()
+    for path in family_code(job.spec["family"]):
+        code.update(path.read_bytes())
+    identity = {"spec": job.spec, "training": job.training, "seed": job.seed, "data": data_digest, "code": code.hexdigest()}
+    return hashlib.sha256(artifact.canonical(identity)).hexdigest()
+
+
+def family_code(family: str) -> list[Path]:
+    """The files whose change makes a training another one."""
+    own = Path(inspect.getfile(FAMILIES[family]))
+    shared = ("contract", "domains", "networks", "mixture", "typicality")
+    loop_file = Path(inspect.getfile(loop))
+    order = Path(inspect.getfile(Batches))
+    return [own, *(own.parent / f"{name}.py" for name in shared), loop_file, order, order.with_name("order.py")]
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold a folder for this process; a lock left by a dead process does not count.
+
+    Raises:
+        RuntimeError: If another process holds it, naming that process.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("a+", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise RuntimeError(
+                f"{folder} is in use by {file.read().strip() or 'another process'}; wait for it or end it"
+            ) from None
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}")
+        file.flush()
+        yield
+
+
+def prepared_folder(dataset: str) -> Path:
+    """Where `prepare` leaves a dataset."""
+    return Path("data/prepared") / dataset
+
+
+def runs_folder(dataset: str) -> Path:
+    """Where everything made from a dataset lies."""
+    return Path("runs") / dataset
+
+
+def family_settings(settings: Params, family: str) -> Family:
+    """A family's settings, checked to be one that is trained.
+
+    Raises:
+        ValueError: If it is not among `families`.
+    """
+    if family not in settings.families:
+        raise ValueError(
+            f"{family} is not in families of params.yaml ({', '.join(settings.families)})"
+            f"{'; add it there' if family in FAMILIES else params.nearest(family, list(FAMILIES))}"
+        )
+    return settings.family[family]
+
+
+def make_job(settings: Params, family: str, chosen: Family, dataset: Dataset, state: Path) -> Job:
+    """The plain data that a training of these settings is."""
+    config = dataclasses.asdict(chosen.model)
+    spec = {"family": family, "config": config, "domain": dataset.domain, "classes": len(dataset.class_names)}
+    folder = runs_folder(settings.dataset)
+    return Job(
+        spec=spec,
+        training=dataclasses.asdict(chosen.training),
+        seed=settings.seed,
+        prepared=str(prepared_folder(settings.dataset).resolve()),
+        yardstick=str((folder / "yardstick").resolve()),
+        state=str(state),
+    )
+
+
+def train(family: str, *, dataset: str | None = None, verbose: bool = False) -> None:
+    """Train a family to the end, or go on where its training was interrupted.
+
+    Arguments:
+        family: Which.
+        dataset: Use this dataset instead of the one in `params.yaml`.
+        verbose: Let Ray's own log through.
+
+    Raises:
+        ValueError: If a setting does not fit.
+        FileNotFoundError: If an earlier stage has not run.
+        ConnectionError: If MLflow or Ray cannot be reached.
+        Diverged: If the loss stopped being finite.
+    """
+    from pipelines import tracking
+
+    settings = params.load(dataset=dataset)
+    chosen = family_settings(settings, family)
+    data = Dataset.open(prepared_folder(settings.dataset))
+    folder = runs_folder(settings.dataset)
+    chosen = params.with_settings(chosen, tuned(folder, family))
+    _require_batch(chosen, data, family)
+    job = make_job(settings, family, chosen, data, Path())
+    key = run_key(job, data.digest)
+    state = (folder / "state" / f"{family}-{key[:12]}").resolve()
+    job = dataclasses.replace(job, state=str(state))
+    _say_what_begins(folder / "state", state, family)
+    with locked(state), tracking.TrainingRun.open(
+        dataset=settings.dataset,
+        family=family,
+        run_key=key,
+        params={"family": family, "seed": job.seed, "model": job.spec["config"], "training": job.training},
+        manifest=data.manifest,
+        tags={"workers": str(settings.train.workers)},
+        spool=state,
+    ) as run:
+        artifact.write_atomically(state / "job.json", json.dumps(dataclasses.asdict(job), indent=1))
+        if not (state / "model" / artifact.MANIFEST).exists():
+            _run(job, settings, run, verbose=verbose)
+        run.sync(state / "metrics.jsonl")
+        for picture in sorted((state / "samples").glob("*.png")):
+            run.log_image(picture, "samples", int(picture.stem))
+        _publish(job, settings, folder, run.run_id, data, key)
+
+
+def _run(job: Job, settings: Params, run: Any, *, verbose: bool) -> None:
+    from pipelines import cluster
+
+    state = Path(job.state)
+    (state / "failure.json").unlink(missing_ok=True)
+    total = job.training["total_examples"]
+    with cluster.connected(verbose=verbose), following(state, total, job.spec["family"], run):
+        workers = cluster.worker_count(settings.train.workers)
+        loop.Place(0, workers).virtual_ranks(job.training["virtual_ranks"])
+        cluster.run_workers(
+            work,
+            dataclasses.asdict(job),
+            workers=workers,
+            storage=state / "ray",
+            max_failures=settings.train.max_failures,
+        )
+    shutil.rmtree(state / "ray", ignore_errors=True)
+    if (state / "failure.json").exists():
+        failure = json.loads((state / "failure.json").read_text(encoding="utf-8"))
+        kind = {"Diverged": loop.Diverged}.get(failure["kind"], ValueError)
+        raise kind(failure["message"])
+
+
+@contextmanager
+def following(state: Path, total: int, name: str, run: Any) -> Iterator[None]:
+    """While the block runs: a progress bar, and MLflow kept up to date, from what rank 0 records."""
+    stop = threading.Event()
+
+    def follow() -> None:
+        with Bar(name, total) as bar:
+            while True:
+                ended = stop.wait(0.5)
+                recorded = points(state)
+                if recorded:
+                    bar.show(recorded[-1]["examples"], recorded[-1]["metrics"])
+                run.follow(state / "metrics.jsonl")
+                if ended:
+                    return
+
+    thread = threading.Thread(target=follow, name="following", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def tuned(folder: Path, family: str) -> dict[str, float]:
+    """The settings that the stage `tune` found best, by dotted name.
+
+    Raises:
+        FileNotFoundError: If `tune` has not run.
+    """
+    path = folder / "tune" / f"{family}.json"
+    if not path.exists():
+        raise FileNotFoundError(f"{path} does not exist; run `fivefold tune --family {family}` first")
+    return json.loads(path.read_text(encoding="utf-8"))["settings"]
+
+
+def _require_batch(chosen: Family, data: Dataset, family: str) -> None:
+    available, wanted = len(data.split("train")), chosen.training.batch_size
+    if wanted > available:
+        raise ValueError(
+            f"{family}.training.batch_size in params.yaml is {wanted}, but {data.name} has {available} training"
+            f" examples; set it to {available - available % chosen.training.virtual_ranks} or less"
+        )
+
+
+def _say_what_begins(root: Path, state: Path, family: str) -> None:
+    if (state / "checkpoints").exists():
+        print(f"{family}: going on from the newest checkpoint in {os.path.relpath(state)}")
+    elif any(root.glob(f"{family}-*")):
+        print(f"{family}: settings, data or code have changed since the last training; starting afresh")
+
+
+def _publish(job: Job, settings: Params, folder: Path, run_id: str, data: Dataset, key: str) -> None:
+    """The finished model with its facts, and its curves, where DVC expects them."""
+    model, _ = artifact.load(Path(job.state) / "model")
+    recorded = points(Path(job.state))
+    facts = {
+        **job.spec,
+        "dataset": settings.dataset,
+        "class_names": data.class_names,
+        "data_digest": data.digest,
+        "run_key": key,
+        "run_id": run_id,
+        "seed": job.seed,
+        "training": job.training,
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "train_seconds": round(recorded[-1]["seconds"], 1),
+        "total_examples": recorded[-1]["examples"],
+        "validation_frechet": min(p["metrics"].get("validation_frechet", float("inf")) for p in recorded),
+    }
+    artifact.write_atomically(folder / "curves" / f"{job.spec['family']}.csv", curves(recorded))
+    artifact.save(model, folder / "models" / job.spec["family"], facts)
+
+
+def curves(recorded: list[dict[str, Any]]) -> str:
+    """The recorded metrics as CSV, a row per report."""
+    names = sorted({name for point in recorded for name in point["metrics"] if name != "examples_per_second"})
+    rows = [["examples", *(name.replace("/", "_") for name in names)]]
+    for point in recorded:
+        rows.append([str(point["examples"]), *(f"{point['metrics'].get(n, float('nan')):.6g}" for n in names)])
+    return "".join(",".join(row).replace("nan", "") + "\n" for row in rows)
