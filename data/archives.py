@@ -15,7 +15,7 @@ import struct
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import BinaryIO, Protocol
 
 MEMBER_LIMIT = 512 << 20
@@ -70,8 +70,8 @@ def members(path: Path, keep: Callable[[str], bool] = lambda name: True) -> Iter
 
 def unsafe(name: str) -> str:
     """Why a member's name must not be used, empty when it may be."""
-    parts = PurePosixPath(name.replace("\\", "/")).parts
-    if name.startswith(("/", "\\")) or ".." in parts or (parts and parts[0].endswith(":")) or "\0" in name:
+    parts = name.replace("\\", "/").split("/")
+    if not parts[0] or ".." in parts or parts[0].endswith(":") or "\0" in name:
         return "its name leads out of the archive"
     return ""
 
@@ -236,6 +236,11 @@ def _tar(path: Path, keep: Callable[[str], bool]) -> Iterator[Member]:
         stream.close()
 
 
+def _plain(raw: bytes) -> str:
+    """A member's name as text, without the `./` that tar puts before it."""
+    return raw.decode("utf-8", "surrogateescape").removeprefix("./")
+
+
 def _tar_read(stream: Readable, size: int, path: Path) -> bytes:
     try:
         return stream.read(size)
@@ -265,20 +270,20 @@ def _tar_header(header: bytes, path: Path) -> tuple[str, int, int]:
     name = header[:100].split(b"\0", 1)[0]
     prefix = header[345:500].split(b"\0", 1)[0] if header[257:263] == b"ustar\0" else b""
     full = prefix + b"/" + name if prefix else name
-    return full.decode("utf-8", "surrogateescape"), header[156], size
+    return _plain(full), header[156], size
 
 
 def _long_name(body: bytes, kind: str) -> str:
     """The name in a GNU long-name member or a pax header, empty when it has none."""
     if kind == "L":
-        return body.split(b"\0", 1)[0].decode("utf-8", "surrogateescape")
+        return _plain(body.split(b"\0", 1)[0])
     while body:
-        length, _, rest = body.partition(b" ")
+        length, _, _rest = body.partition(b" ")
         if not length.isdigit() or int(length) <= len(length) + 1:
             break
         key, _, value = body[len(length) + 1 : int(length)].partition(b"=")
         if key == b"path":
-            return value.rstrip(b"\n").decode("utf-8", "surrogateescape")
+            return _plain(value.removesuffix(b"\n"))
         body = body[int(length) :]
     return ""
 
@@ -362,7 +367,9 @@ def _zip64(extra: bytes, size: int, packed: int, start: int) -> tuple[int, int, 
     return size, packed, start
 
 
-def _zip_read(file: BinaryIO, path: Path, name: str, start: int, packed: int, size: int, method: int, crc: int) -> bytes:
+def _zip_read(
+    file: BinaryIO, path: Path, name: str, start: int, packed: int, size: int, method: int, crc: int
+) -> bytes:
     """The content of a zip member, its length and checksum verified."""
     damaged = f"{path}: member {name!r} is damaged"
     file.seek(start)

@@ -142,9 +142,7 @@ def _chunk(
     return Chunk(x=x, label=label, split=split, anomaly=anomaly, content=image_hashes(x), source=where)
 
 
-def _good(
-    card: Card, part: Part, x: NDArray[Any], where: NDArray[np.int64], findings: Findings
-) -> NDArray[np.bool_]:
+def _good(card: Card, part: Part, x: NDArray[Any], where: NDArray[np.int64], findings: Findings) -> NDArray[np.bool_]:
     """Which images hold only values that a pixel may take."""
     flat = x.reshape(len(x), -1)
     good = np.ones(len(x), np.bool_)
@@ -176,13 +174,15 @@ def idx_parts(path: Path) -> list[Part]:
         match = IDX_NAME.match(file.name)
         words = re.split(r"[-_.]", match.group(1).lower()) if match else []
         splits = [SPLIT_NAMES[word] for word in words if word in SPLIT_NAMES]
-        labels = None
+        labels, beside = None, []
         if match and path.is_dir():
             beside = [other for other in path.iterdir() if _is_idx(other, "labels") and _stem(other) == match.group(1)]
             labels = _idx_all(beside[0], 1).astype(np.int64) if beside else None
         shape = _idx_shape(file, (3, 4))
         if labels is not None and len(labels) != shape[0]:
-            raise ValueError(f"{file} has {shape[0]} images, {beside[0].name} has {len(labels)} labels. Fetch them again.")
+            raise ValueError(
+                f"{file} has {shape[0]} images, {beside[0].name} has {len(labels)} labels. Fetch them again."
+            )
         split = SPLITS.index(splits[-1]) if splits and len(images) > 1 else UNPUBLISHED
         parts.append(Part(name=str(file), split=split, shape=shape, blocks=_idx_blocks(file, shape), labels=labels))
     return parts
@@ -264,7 +264,11 @@ def npy_parts(path: Path) -> list[Part]:
     """
     if path.suffix.lower() == ".npy":
         shape, dtype = _npy_header(path, "")
-        return [Part(name=str(path), split=UNPUBLISHED, shape=shape, blocks=_npy_blocks(path, "", shape, dtype), labels=None)]
+        return [
+            Part(
+                name=str(path), split=UNPUBLISHED, shape=shape, blocks=_npy_blocks(path, "", shape, dtype), labels=None
+            )
+        ]
     try:
         with zipfile.ZipFile(path) as archive:
             keys = [name.removesuffix(".npy") for name in archive.namelist()]
@@ -299,7 +303,7 @@ def _role(key: str) -> tuple[str, int]:
     return "", split
 
 
-def _npy_stream(path: Path, key: str) -> Any:  # noqa: ANN401 - a file or a zip member
+def _npy_stream(path: Path, key: str) -> Any:
     return zipfile.ZipFile(path).open(f"{key}.npy") if key else path.open("rb")
 
 
@@ -316,7 +320,7 @@ def _npy_header(path: Path, key: str) -> tuple[tuple[int, ...], np.dtype]:
     return shape, dtype
 
 
-def _parse_npy(stream: Any, name: str) -> tuple[tuple[int, ...], bool, np.dtype]:  # noqa: ANN401
+def _parse_npy(stream: Any, name: str) -> tuple[tuple[int, ...], bool, np.dtype]:
     try:
         version = np.lib.format.read_magic(stream)
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
@@ -346,6 +350,6 @@ def _npy_labels(path: Path, key: str) -> NDArray[np.int64]:
     with _npy_stream(path, key) as stream:
         _parse_npy(stream, key)
         labels = np.frombuffer(stream.read(), dtype).reshape(shape).squeeze()
-    if labels.ndim != 1 or dtype.kind == "f" and not np.array_equal(labels, np.floor(labels)):
+    if labels.ndim != 1 or (dtype.kind == "f" and not np.array_equal(labels, np.floor(labels))):
         raise ValueError(f"{path}[{key!r}]: expected one whole number per image, got {dtype} {shape}.")
     return labels.astype(np.int64)

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +67,7 @@ def build(card: Card, root: Path, out: Path, mapper: Mapper) -> dict[str, Any]:
     return manifest
 
 
-class _working_folder:  # noqa: N801 - reads as a function
+class _working_folder:
     """A folder for what is needed only while preparing."""
 
     def __init__(self, folder: Path) -> None:
@@ -137,7 +135,9 @@ def _write_splits(
             gathered.unlink()
             rows = rows[np.argsort(rows["place"])]
             x = np.ascontiguousarray(rows["x"])
-            shards.append(write_shard(folder / f"{name}-{index:05}.arrow", x, rows["label"].copy(), rows["source"].copy()))
+            shards.append(
+                write_shard(folder / f"{name}-{index:05}.arrow", x, rows["label"].copy(), rows["source"].copy())
+            )
             frequencies += np.bincount(rows["label"] + 1, minlength=len(frequencies))
             if moments is not None and name == "train":
                 moments.add(x)
@@ -189,7 +189,7 @@ def _scatter(
     (work / "spool").unlink()
 
 
-def _stream(path: Path, dtype: np.dtype[Any]) -> Any:  # noqa: ANN401 - a reading function
+def _stream(path: Path, dtype: np.dtype[Any]) -> Any:
     """A function that returns the next so many values of a file."""
     file = path.open("rb")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 import math
 import re
 from collections.abc import Iterable, Mapping
@@ -50,7 +51,7 @@ class ImageShape:
         width: Pixels.
         channels: 1 (grey) or 3 (red, green, blue).
         levels: Distinct values a pixel takes, spread evenly over 0 … 255.
-        resize: `none` treats another size as a fault, `stretch` ignores the aspect, `crop` keeps it and cuts the middle.
+        resize: `none` treats another size as a fault, `stretch` ignores the aspect, `crop` cuts the middle out.
         alpha: What shows through transparent pixels, `white` or `black`.
         max_pixels: An image with more is refused unread.
     """
@@ -183,7 +184,7 @@ def load_card(name: str, root: Path) -> Card:
     return parse_card(content, path)
 
 
-def parse_card(content: Any, path: Path) -> Card:  # noqa: ANN401 - whatever YAML holds
+def parse_card(content: Any, path: Path) -> Card:
     """Make a card of what its file holds.
 
     Raises:
@@ -208,17 +209,17 @@ def parse_card(content: Any, path: Path) -> Card:  # noqa: ANN401 - whatever YAM
     card = _section(Card, values, "", problems)
     if card is not None:
         problems += _faults(card, path)
-    if problems:
+    if problems or card is None:
         raise ValueError(f"{path} has {len(problems)} fault(s): " + "; ".join(problems) + ". Mend the card.")
     return card
 
 
-def _text(value: Any) -> str:  # noqa: ANN401
+def _text(value: Any) -> str:
     """A YAML scalar as the text a data file would hold."""
     return {True: "true", False: "false"}.get(value, str(value)) if isinstance(value, bool) else str(value)
 
 
-def _section(section: type, content: Any, where: str, problems: list[str]) -> Any:  # noqa: ANN401
+def _section(section: type, content: Any, where: str, problems: list[str]) -> Any:
     """Build a dataclass from a mapping, noting unknown keys, missing keys and wrong types."""
     dot = f"{where}." if where else ""
     if not isinstance(content, Mapping):
@@ -245,7 +246,7 @@ def _section(section: type, content: Any, where: str, problems: list[str]) -> An
         return None
 
 
-def _converted(value: Any, kind: str) -> tuple[Any, str]:  # noqa: ANN401
+def _converted(value: Any, kind: str) -> tuple[Any, str]:
     """A value as a field's type wants it, and what was expected if it cannot be."""
     if kind == "str":
         return _text(value), "" if isinstance(value, (str, int, float)) else "text"
@@ -266,7 +267,7 @@ def _converted(value: Any, kind: str) -> tuple[Any, str]:  # noqa: ANN401
     return value, ""
 
 
-def _columns(content: Any, problems: list[str]) -> Iterable[Column]:  # noqa: ANN401
+def _columns(content: Any, problems: list[str]) -> Iterable[Column]:
     if content is None:
         return
     if not isinstance(content, list):
@@ -369,5 +370,5 @@ def _split_faults(plan: SplitPlan) -> Iterable[str]:
     if plan.rows and "train" not in plan.rows:
         yield "splits.rows must have train"
     ranges = sorted(plan.rows.values())
-    if any(after[0] < before[1] for before, after in zip(ranges, ranges[1:], strict=False)):
+    if any(after[0] < before[1] for before, after in itertools.pairwise(ranges)):
         yield f"splits.rows overlap: {dict(plan.rows)}"

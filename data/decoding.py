@@ -20,7 +20,7 @@ from data.hashing import image_hashes
 SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".dib", ".gif")
 
 
-class Fault(Exception):  # noqa: N818 - a fault of the data
+class Fault(Exception):
     """What is wrong with an image.
 
     Arguments:
@@ -231,7 +231,7 @@ def _plain(image: Image.Image, blob: bytes, target: Target, note: Callable[[str]
         note("palette to colour")
     if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
         rgba = image.convert("RGBA")
-        if rgba.getextrema()[3] != (255, 255):
+        if rgba.getchannel("A").getextrema() != (255, 255):
             note(f"transparency to a {target.alpha} background")
         ground = Image.new("RGBA", rgba.size, target.alpha)
         return Image.alpha_composite(ground, rgba).convert("RGB")

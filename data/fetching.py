@@ -54,7 +54,9 @@ def fetch(url: str, folder: Path, sha256: str) -> Path:
     elif scheme == "https" or (scheme == "http" and _is_loopback(url)):
         _fetch_http(url, part)
     else:
-        raise ValueError(f"source.url must start with https:// or s3://, got {url!r}. http is not protected on its way.")
+        raise ValueError(
+            f"source.url must start with https:// or s3://, got {url!r}. http is not protected on its way."
+        )
     found = tree_sha256(part)
     if sha256 and found != sha256:
         _discard(part)
@@ -122,7 +124,7 @@ def _discard(part: Path) -> None:
 class _SameProtection(urllib.request.HTTPRedirectHandler):
     """Follows redirects, except to a place that is less protected."""
 
-    def redirect_request(self, req: Any, fp: Any, code: Any, msg: Any, headers: Any, newurl: str) -> Any:  # noqa: ANN401
+    def redirect_request(self, req: Any, fp: Any, code: Any, msg: Any, headers: Any, newurl: str) -> Any:
         if urlsplit(newurl).scheme != "https" and not _is_loopback(newurl):
             raise ValueError(f"{req.full_url} redirects to {newurl}, which is not https. Give another URL.")
         return super().redirect_request(req, fp, code, msg, headers, newurl)
@@ -147,7 +149,8 @@ def _fetch_http(url: str, part: Path) -> None:
         except (OSError, http.client.HTTPException) as error:
             problem = str(getattr(error, "reason", error)) or type(error).__name__
     raise ConnectionError(
-        f"{url} could not be fetched: {problem}. Check the URL and the network; running the same command again continues."
+        f"{url} could not be fetched: {problem}. Check the URL and the network; "
+        "running the same command again continues."
     )
 
 
@@ -243,8 +246,7 @@ def _fetch_s3(url: str, part: Path) -> None:
 def _copy_s3(store: fs.S3FileSystem, info: fs.FileInfo, part: Path) -> None:
     """Copy one object, continuing a partial copy of the same version of it."""
     version = json.dumps({"path": info.path, "size": info.size, "changed": info.mtime_ns})
-    meta = _meta(part) if not part.name.startswith(".") else part.with_name(part.name + ".json")
-    meta = meta.with_name("." + meta.name.lstrip("."))
+    meta = part.with_name(f".{part.name.lstrip('.')}.json")
     same = meta.exists() and part.exists() and meta.read_text() == version and part.stat().st_size <= info.size
     have = part.stat().st_size if same else 0
     write_text(meta, version)

@@ -31,9 +31,9 @@ BATCH_BYTES = 8 << 20
 
 def is_image(name: str) -> bool:
     """Whether a file's name is that of an image, hidden files and macOS's shadows aside."""
-    path = PurePosixPath(name)
-    hidden = any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
-    return not hidden and path.suffix.lower() in SUFFIXES
+    if not name.lower().endswith(SUFFIXES):
+        return False
+    return not (name.startswith(".") or "/." in name or "__MACOSX" in name)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,10 +62,7 @@ class Layout:
 
     def place(self, name: str) -> tuple[int, str | None]:
         """Published split (its index in `SPLITS`, or -1) and class (`None` without one) of a file."""
-        return self.place_parts(PurePosixPath(name).parts[self.prefix : -1])
-
-    def place_parts(self, parts: tuple[str, ...]) -> tuple[int, str | None]:
-        """The same for the folders below the prefix."""
+        parts = tuple(name.split("/")[self.prefix : -1])
         split = UNPUBLISHED
         if self.split >= 0 and len(parts) > self.split:
             split = SPLITS.index(SPLIT_NAMES[parts[self.split].lower()])
@@ -79,20 +76,20 @@ def survey(path: Path) -> Layout:
     Raises:
         ValueError: If there are no images, or the folders contradict each other.
     """
-    folders: Counter[tuple[str, ...]] = Counter()
+    inside: Counter[str] = Counter()
     ignored: Counter[str] = Counter()
 
     def note(name: str) -> bool:
-        if unsafe(name):
-            return False
-        if is_image(name):
-            folders[PurePosixPath(name).parts[:-1]] += 1
+        folder, _, base = name.rpartition("/")
+        if is_image(name) and not unsafe(name):
+            inside[folder] += 1
         else:
-            ignored[PurePosixPath(name).suffix.lower() or PurePosixPath(name).name] += 1
+            ignored[PurePosixPath(base).suffix.lower() or base] += 1
         return False
 
     for _ in members(path, note):
         pass
+    folders = Counter({tuple(folder.split("/")) if folder else (): count for folder, count in inside.items()})
     if not folders:
         kinds = ", ".join(f"{count} × {suffix}" for suffix, count in ignored.most_common(5)) or "nothing"
         raise ValueError(f"{path} holds no images (png, jpg, webp, bmp, gif), but {kinds}. Give another source.")
@@ -186,7 +183,12 @@ def _batches(
     def batch() -> Encoded:
         label, split, source = np.array(rows, np.int64).reshape(-1, 3).T
         return Encoded(
-            target=target, names=tuple(names), blobs=tuple(blobs), label=label, split=split.astype(np.int8), source=source
+            target=target,
+            names=tuple(names),
+            blobs=tuple(blobs),
+            label=label,
+            split=split.astype(np.int8),
+            source=source,
         )
 
     for position, member in enumerate(members(path, is_image)):

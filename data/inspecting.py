@@ -76,7 +76,8 @@ def _obtain(source: str, name: str, root: Path) -> tuple[Path, Source]:
     if "://" in source:
         if urlsplit(source).query or "@" in urlsplit(source).netloc:
             raise ValueError(
-                f"{source}: a URL with a query or a password does not belong in a card. Fetch the file and give its path."
+                f"{source}: a URL with a query or a password does not belong in a card. "
+                "Fetch the file and give its path."
             )
         return fetch(source, root / "data" / "raw" / name, ""), Source(url=source)
     given = Path(source).expanduser()
@@ -99,7 +100,12 @@ def source_format(path: Path) -> str:
     if path.is_file():
         if is_archive(path):
             return "images"
-        for form, suffixes in (("csv", CSV_SUFFIXES), ("parquet", PARQUET_SUFFIXES), ("npy", (".npy",)), ("npz", (".npz",))):
+        for form, suffixes in (
+            ("csv", CSV_SUFFIXES),
+            ("parquet", PARQUET_SUFFIXES),
+            ("npy", (".npy",)),
+            ("npz", (".npz",)),
+        ):
             if name.endswith(suffixes):
                 return form
         if IDX_NAME.match(path.name):
@@ -162,7 +168,9 @@ def _folders(card: Card, path: Path) -> Inspection:
     if layout.unlabelled:
         inspection.doubts.append(f"{layout.unlabelled} images lie beside the class folders: they have no label")
     if bad:
-        inspection.doubts.append(f"{bad} images cannot be read, for example {faults[0]}; `on_bad: drop` leaves them out")
+        inspection.doubts.append(
+            f"{bad} images cannot be read, for example {faults[0]}; `on_bad: drop` leaves them out"
+        )
     return inspection
 
 
@@ -179,11 +187,15 @@ def _image_shape(sizes: Counter[tuple[int, int]], modes: Counter[str], inspectio
         shorter = sorted(min(size) for size in sizes.elements())[total // 2]
         width = height = max(8, min(64, shorter // 8 * 8))
         resize = "crop"
-        inspection.doubts.append(f"all are cropped to a square and scaled to {width}×{height}; choose otherwise in `image`")
+        inspection.doubts.append(
+            f"all are cropped to a square and scaled to {width}×{height}; choose otherwise in `image`"
+        )
     if 0 < grey < total:
         inspection.doubts.append(f"{grey} of {total} images are grey, the others colour: all become colour")
     if modes["P"]:
-        inspection.doubts.append(f"{modes['P']} images have a palette and are taken as colour; channels: 1 if all are grey")
+        inspection.doubts.append(
+            f"{modes['P']} images have a palette and are taken as colour; channels: 1 if all are grey"
+        )
     inspection.found.append(f"size {width}×{height}, {'grey' if channels == 1 else 'colour'}")
     return ImageShape(height=height, width=width, channels=channels, resize=resize)
 
@@ -242,7 +254,7 @@ def _table(card: Card, path: Path) -> Inspection:
     inspection.found.append(
         f"{first_scan.cells} rows, {len(columns)} columns: " + ", ".join(f"{n} {kind}" for kind, n in types.items())
     )
-    if not card.label:
+    if not card.label and not card.anomaly:
         inspection.doubts.append("no label: give --label COLUMN if a column names the class of a row")
     return inspection
 
@@ -298,7 +310,7 @@ def card_text(inspection: Inspection) -> str:
         lines += [f"  column: {_quoted(card.anomaly.column)}", f"  value: {_quoted(card.anomaly.value)}"]
     plan = card.splits
     lines += [
-        "splits:  # shares where the source publishes no splits; `rows: {train: [0, 1000], test: [1000, 1500]}` states some",
+        "splits:  # shares where the source publishes none; `rows: {train: [0, 1000], test: [1000, 1500]}` states some",
         f"  train: {plan.train}",
         f"  val: {plan.val}  # also the share cut from published training data when no val split is published",
         f"  test: {plan.test}",
@@ -328,14 +340,18 @@ def _image_lines(card: Card) -> list[str]:
 
 
 def _table_lines(card: Card, inspection: Inspection) -> list[str]:
-    lines = [f"label: {_quoted(card.label)}" if card.label else '# label: ""  # the column that names the class of a row']
+    lines = [
+        f"label: {_quoted(card.label)}" if card.label else '# label: ""  # the column that names the class of a row'
+    ]
     lines.append("missing: [" + ", ".join(map(_quoted, card.missing)) + "]  # cells that mean: not known")
     lines.append("columns:  # type: continuous, integer, categorical, or skip to leave it out")
     for column in card.columns:
         doubt = inspection.column_doubts.get(column.name)
         categories = f", categories: [{', '.join(map(_quoted, column.categories))}]" if column.categories else ""
         comment = f"  # unsure: {doubt}" if doubt else ""
-        lines.append(f"  - {{name: {_quoted(column.name)}, type: {column.type}{categories}}}{' '.join(comment.split(chr(10)))}")
+        lines.append(
+            f"  - {{name: {_quoted(column.name)}, type: {column.type}{categories}}}{' '.join(comment.split(chr(10)))}"
+        )
     return lines
 
 

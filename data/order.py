@@ -44,7 +44,7 @@ def permuted(positions: ArrayLike, n: int, *key: int | str) -> NDArray[np.int64]
     bits = max(2, (n - 1).bit_length())
     digest = hashlib.blake2b(repr(key).encode(), digest_size=8).digest()
     start = int.from_bytes(digest, "little")
-    keys = mixed((np.uint64(start) + np.arange(ROUNDS, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)))
+    keys = mixed(np.uint64(start) + np.arange(ROUNDS, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15))
     image = _feistel(positions.astype(np.uint64), bits, keys)
     outside = np.flatnonzero(image >= n)
     while len(outside):

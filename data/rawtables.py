@@ -99,7 +99,9 @@ def _splits_of(path: Path, files: list[Path]) -> list[int]:
     found = []
     for file in files:
         inside = file.relative_to(path) if path.is_dir() else Path(file.name)
-        words = inside.as_posix().lower().replace("-", " ").replace("_", " ").replace("/", " ").replace(".", " ").split()
+        words = (
+            inside.as_posix().lower().replace("-", " ").replace("_", " ").replace("/", " ").replace(".", " ").split()
+        )
         named = [SPLIT_NAMES[word] for word in words if word in SPLIT_NAMES]
         found.append(SPLITS.index(named[0]) if named else UNPUBLISHED)
     if UNPUBLISHED in found or len(set(found)) < 2:
@@ -143,12 +145,16 @@ def csv_header(path: Path, delimiter: str) -> list[str]:
     names = next(csv.reader(io.StringIO(first, newline=""), delimiter=delimiter), [])
     for position, name in enumerate(names, 1):
         if not name.isprintable() or any(0xDC80 <= ord(letter) <= 0xDCFF for letter in name):
-            raise ValueError(f"{path}: the name of column {position} is not valid UTF-8 text: {name!r}. Save it as UTF-8.")
+            raise ValueError(
+                f"{path}: the name of column {position} is not valid UTF-8 text: {name!r}. Save it as UTF-8."
+            )
         if not name.strip():
             raise ValueError(f"{path}: column {position} of {len(names)} has no name in the header. Name every column.")
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
-        raise ValueError(f"{path}: the header names {', '.join(map(repr, repeated))} more than once. Rename the columns.")
+        raise ValueError(
+            f"{path}: the header names {', '.join(map(repr, repeated))} more than once. Rename the columns."
+        )
     return names
 
 
@@ -189,7 +195,7 @@ class _Ragged:
     numbers: list[int] = field(default_factory=list)
     error: ValueError | None = None
 
-    def __call__(self, row: Any) -> str:  # noqa: ANN401 - pyarrow's InvalidRow
+    def __call__(self, row: Any) -> str:
         self.numbers.append(row.number)
         text = row.text if len(row.text) <= 60 else row.text[:60] + "…"
         try:

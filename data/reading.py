@@ -115,6 +115,6 @@ def check_anomaly(card: Card, found: Iterable[str], what: str) -> None:
     names = naturally(found)
     if card.anomaly and card.anomaly.value not in names:
         raise ValueError(
-            f"{what}: no example has {card.anomaly.column} = {card.anomaly.value!r}, which marks anomalies in the card; "
-            f"found {', '.join(map(repr, names[:20])) or 'no classes'}. Mend anomaly in the card."
+            f"{what}: no example has {card.anomaly.column} = {card.anomaly.value!r}, which marks anomalies in the "
+            f"card; found {', '.join(map(repr, names[:20])) or 'no classes'}. Mend anomaly in the card."
         )

@@ -57,7 +57,9 @@ def stamp(path: Path) -> str:
     total = hashlib.sha256()
     for name, file in [("", path)] if path.is_file() else tree(path):
         status = file.stat()
-        total.update(f"{name}\0{status.st_ino}\0{status.st_size}\0{status.st_mtime_ns}\n".encode("utf-8", "surrogateescape"))
+        total.update(
+            f"{name}\0{status.st_ino}\0{status.st_size}\0{status.st_mtime_ns}\n".encode("utf-8", "surrogateescape")
+        )
     return total.hexdigest()
 
 
@@ -74,7 +76,9 @@ def locate(card: Card, root: Path) -> Located:
     source = card.source
     if source.builtin:
         if source.builtin not in BUILTIN:
-            raise ValueError(f"source.builtin must be one of {', '.join(BUILTIN)}, got {source.builtin!r}. Mend the card.")
+            raise ValueError(
+                f"source.builtin must be one of {', '.join(BUILTIN)}, got {source.builtin!r}. Mend the card."
+            )
         return Located(name=source.builtin, path=Path(), facts={"builtin": source.builtin, "sha256": source.sha256})
     if source.url:
         path = fetch(source.url, root / "data" / "raw" / card.name, source.sha256)

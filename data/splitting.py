@@ -150,9 +150,7 @@ def _shares(card: Card, split: NDArray[np.int8], published: bool) -> tuple[float
     return (0.0 if has_val else plan.val), (0.0 if has_test else plan.test)
 
 
-def _assign(
-    card: Card, ledger: Ledger, split: NDArray[np.int8], free: NDArray[np.bool_], published: bool
-) -> None:
+def _assign(card: Card, ledger: Ledger, split: NDArray[np.int8], free: NDArray[np.bool_], published: bool) -> None:
     """Divide the free examples, stratified by label: exact in total, within one example per class."""
     if not free.any():
         return
@@ -236,9 +234,7 @@ def _crossings(ledger: Ledger, split: NDArray[np.int8], free: NDArray[np.bool_])
     }  # fmt: skip
 
 
-def _differs(
-    group: NDArray[np.intp], value: NDArray[np.int64], groups: int, ignore: int
-) -> NDArray[np.bool_]:
+def _differs(group: NDArray[np.intp], value: NDArray[np.int64], groups: int, ignore: int) -> NDArray[np.bool_]:
     """Which groups hold more than one value, those to ignore aside, `[groups]`."""
     kept = value != ignore
     low = np.full(groups, np.iinfo(np.int64).max)

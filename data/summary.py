@@ -1,16 +1,154 @@
-"""The account of a preparation: JSON for machines, a Markdown card with pictures for people."""
+"""The account of a preparation: JSON for machines, a Markdown page with pictures for people."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
+from PIL import Image
+
 from data.cards import Card
 from data.findings import Findings
 from data.splitting import Division
-from data.writing import write_json
+from data.writing import sync, write_json, write_text
+
+BARS = "▁▂▃▄▅▆▇█"
+SHEET = 10
 
 
 def write_summary(folder: Path, card: Card, manifest: dict[str, Any], findings: Findings, division: Division) -> None:
-    """Write `report.json`."""
-    write_json(folder / "report.json", {**findings.as_dict(), "duplicates": division.facts})
+    """Write `report.json`, `README.md` and, for images, `contact.png` into a prepared dataset.
+
+    Nothing in them depends on when or where the data was prepared.
+    """
+    report = {
+        "dataset": card.name,
+        "digest": manifest["digest"],
+        "policy": {"on_bad": card.on_bad, "max_bad": card.max_bad, "duplicates": card.duplicates},
+        **findings.as_dict(),
+        "duplicates": division.facts,
+        "unused": int((division.split < 0).sum()) - division.facts["dropped"],
+    }
+    write_json(folder / "report.json", report)
+    if card.kind == "image":
+        contact_sheet(folder, manifest).save(folder / "contact.png")
+        sync(folder / "contact.png")
+    write_text(folder / "README.md", _page(card, manifest, report))
+
+
+def contact_sheet(folder: Path, manifest: dict[str, Any]) -> Image.Image:
+    """A picture of the first training images: a row per class, or a square of them when there are no classes."""
+    x, label = first_rows(folder, manifest, "train", 4096)
+    height, width, channels = x.shape[1:]
+    if manifest["class_names"]:
+        rows = [np.flatnonzero(label == code)[:SHEET] for code in range(min(len(manifest["class_names"]), 2 * SHEET))]
+        rows = [row for row in rows if len(row)]
+    else:
+        rows = np.array_split(np.arange(min(len(x), SHEET * SHEET)), -(-min(len(x), SHEET * SHEET) // SHEET))
+    sheet = np.full(((height + 1) * max(1, len(rows)) + 1, (width + 1) * SHEET + 1, channels), 128, np.uint8)
+    for down, row in enumerate(rows):
+        for across, index in enumerate(row):
+            top, left = down * (height + 1) + 1, across * (width + 1) + 1
+            sheet[top : top + height, left : left + width] = x[index]
+    scale = max(1, 32 // max(height, width))
+    image = Image.fromarray(sheet[..., 0] if channels == 1 else sheet)
+    return image.resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST)
+
+
+def first_rows(folder: Path, manifest: dict[str, Any], split: str, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """The first examples and labels of a split, straight from its first shard."""
+    shard = manifest["splits"][split]["shards"][0]
+    with pa.memory_map(str(folder / shard["file"])) as source:
+        batch = pa.ipc.open_file(source).get_batch(0)
+        return batch.column("x").to_numpy_ndarray()[:count].copy(), batch.column("label").to_numpy()[:count].copy()
+
+
+def _page(card: Card, manifest: dict[str, Any], report: dict[str, Any]) -> str:
+    source = manifest["source"]
+    place = source.get("url") or source.get("path") or f"built in: {source.get('builtin')}"
+    parts = [
+        f"# {card.title or card.name}",
+        f"Dataset `{card.name}`, digest `{manifest['digest']}`.",
+        f"Licence: {card.licence or 'not stated'}. Citation: {card.citation or 'not stated'}.",
+        f"Source: `{place}`, SHA-256 `{source.get('sha256') or 'not stated'}`.",
+        "## Splits\n\n" + _splits(manifest),
+        "## What was read\n\n" + "\n".join(f"- {line}" for line in account(report)),
+    ]
+    if card.kind == "image":
+        statistics = manifest["statistics"]
+        channels = zip(statistics["mean"], statistics["std"], strict=True)
+        parts.append(
+            "## Images\n\n![The first training images, a row per class](contact.png)\n\n"
+            + "\n".join(f"- channel {i}: mean {mean:.2f}, std {std:.2f}" for i, (mean, std) in enumerate(channels))
+        )
+    else:
+        parts.append("## Columns (training split)\n\n" + _columns(manifest))
+    return "\n\n".join(parts) + "\n"
+
+
+def _splits(manifest: dict[str, Any]) -> str:
+    names = manifest["class_names"][:20]
+    lines = ["| " + " | ".join(["split", "examples", *map(_cell, names)]) + " |", "|---" * (2 + len(names)) + "|"]
+    for name, split in manifest["splits"].items():
+        counts = [str(split["labels"][label]) for label in names] if names else []
+        lines.append("| " + " | ".join([name, str(split["count"]), *counts]) + " |")
+    how = "as published" if manifest["published_splits"] else "drawn here: deterministic, stratified by label"
+    return "\n".join(lines) + f"\n\nSplits are {how}."
+
+
+def account(report: dict[str, Any]) -> list[str]:
+    """What a report says, in lines for people."""
+    policy = report["policy"]["on_bad"]
+    lines = [f"{report['read']} examples read, {report['dropped']} bad ones left out (`on_bad: {policy}`)"]
+    lines += [f"left out: {count} × {reason}" for reason, count in report["dropped_by_reason"].items()]
+    lines += [f"{item['where']}: {item['reason']}: {item['detail']}" for item in report["dropped_first"]]
+    lines += [f"converted: {count} × {what}" for what, count in report["converted"].items()]
+    lines += [f"ignored: {count} × {what}" for what, count in report["ignored_files"].items()]
+    for column, counts in report["missing_cells"].items():
+        tokens = ", ".join(f"{count} × {token!r}" for token, count in counts.items())
+        lines.append(f"missing cells in {column!r}: {tokens}")
+    copies = report["duplicates"]
+    if copies["contents_repeated"]:
+        lines.append(
+            f"{copies['contents_repeated']} contents occur more than once ({copies['extra_copies']} extra copies), "
+            f"{copies['across_splits']} of them in more than one split, {copies['conflicting_labels']} under more than "
+            f"one label; policy `{copies['policy']}`: {copies['dropped']} copies left out, {copies['moved']} moved"
+            + (f" ({copies['note']})" if "note" in copies else "")
+        )
+    else:
+        lines.append("no content occurs more than once")
+    if report["unused"]:
+        lines.append(f"{report['unused']} examples belong to no split")
+    return lines + [f"look at this: {warning}" for warning in report["warnings"]]
+
+
+def _columns(manifest: dict[str, Any]) -> str:
+    lines = ["| column | type | missing | range or categories | distribution |", "|---|---|---|---|---|"]
+    for column in manifest["domain"]["columns"]:
+        if column["type"] == "categorical":
+            found = ", ".join(column["categories"][:8]) + (", …" if len(column["categories"]) > 8 else "")
+            bars = _bars(np.array(column["frequencies"][:40], float))
+        else:
+            found = f"{column['min']:.6g} … {column['max']:.6g}, mean {column['mean']:.6g}, std {column['std']:.6g}"
+            bars = _bars(_histogram(np.array(column["quantiles"])))
+        cells = [column["name"], column["type"], str(column["missing"]), found, bars]
+        lines.append("| " + " | ".join(map(_cell, cells)) + " |")
+    return "\n".join(lines)
+
+
+def _histogram(quantiles: np.ndarray) -> np.ndarray:
+    """Frequencies in twenty equal bins between the 1 % and the 99 % quantile."""
+    low, high = quantiles[len(quantiles) // 100], quantiles[-1 - len(quantiles) // 100]
+    return np.histogram(quantiles, bins=20, range=(low, high if high > low else low + 1))[0].astype(float)
+
+
+def _bars(heights: np.ndarray) -> str:
+    if not len(heights) or not heights.max():
+        return ""
+    return "".join(BARS[round(height / heights.max() * (len(BARS) - 1))] for height in heights)
+
+
+def _cell(text: str) -> str:
+    return str(text).replace("|", "\\|").replace("\n", " ")

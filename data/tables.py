@@ -28,9 +28,7 @@ def scan_table(raw: RawTable, card: Card) -> dict[str, ColumnScan]:
         ValueError: If the table cannot be read.
     """
     quiet = Findings(on_bad="drop", max_bad=1.0)
-    scans = {
-        name: ColumnScan(name=name, kind=raw.types[name], limit=max(card.max_categories, 1)) for name in raw.names
-    }
+    scans = {name: ColumnScan(name=name, kind=raw.types[name], limit=max(card.max_categories, 1)) for name in raw.names}
     rows = 0
     for batch in raw.batches(quiet):
         rows += len(batch.rows)

@@ -107,7 +107,9 @@ class Autoencoder(GenerativeModel, Sampling, Coding, Reconstruction, AnomalyScor
         return torch.stack([error.clamp(min=1e-8).log(), self.mixture.log_prob(z, None, self.label_frequencies)], dim=1)
 
     @torch.no_grad()
-    def sample(self, n: int, label: Int[Tensor, " n"] | None, generator: Streams, *, steps: int = 0) -> Num[Tensor, "n *event"]:
+    def sample(
+        self, n: int, label: Int[Tensor, " n"] | None, generator: Streams, *, steps: int = 0
+    ) -> Num[Tensor, "n *event"]:
         return self.decode(self.mixture.sample(n, self.draw_labels(n, label, generator), generator))
 
     @torch.no_grad()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, ClassVar
 
@@ -50,11 +50,11 @@ class Streams:
     def device(self) -> torch.device:
         return self.generators[0].device
 
-    def _concatenated(self, draw, shape: Sequence[int]) -> Tensor:
+    def _concatenated(self, draw: Callable[[tuple[int, ...], torch.Generator], Tensor], shape: Sequence[int]) -> Tensor:
         parts = len(self.generators)
         if shape[0] % parts:
             raise ValueError(f"the leading dimension of a draw must be a multiple of {parts} streams, got {shape[0]}")
-        each = (shape[0] // parts, *shape[1:])
+        each: tuple[int, ...] = (shape[0] // parts, *shape[1:])
         return torch.cat([draw(each, generator) for generator in self.generators])
 
     def normal(self, *shape: int) -> Tensor:
@@ -101,7 +101,9 @@ class Batch:
         def move(tensor: Tensor | None) -> Tensor | None:
             return None if tensor is None else tensor.to(device, non_blocking=True)
 
-        return replace(self, x=self.x.to(device, non_blocking=True), label=move(self.label), observed=move(self.observed))
+        return replace(
+            self, x=self.x.to(device, non_blocking=True), label=move(self.label), observed=move(self.observed)
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +169,7 @@ class GenerativeModel(nn.Module, ABC):
             self.label_frequencies.copy_(counts / counts.sum())
 
     @torch.no_grad()
-    def finalize(self, batch: Batch, generator: Streams) -> None:  # noqa: B027 - optional
+    def finalize(self, batch: Batch, generator: Streams) -> None:
         """Fit what is fitted after training (a density of codes, statistics of normal examples)."""
 
     def draw_labels(self, n: int, label: Int[Tensor, " n"] | None, generator: Streams) -> Int[Tensor, " n"] | None:
@@ -188,7 +190,9 @@ class Sampling(ABC):
     """Draws new examples."""
 
     @abstractmethod
-    def sample(self, n: int, label: Int[Tensor, " n"] | None, generator: Streams, *, steps: int = 0) -> Num[Tensor, "n *event"]:
+    def sample(
+        self, n: int, label: Int[Tensor, " n"] | None, generator: Streams, *, steps: int = 0
+    ) -> Num[Tensor, "n *event"]:
         """`n` draws in data space.
 
         Arguments:
@@ -248,7 +252,12 @@ class Imputation(ABC):
 
     @abstractmethod
     def impute(
-        self, x: Num[Tensor, "batch *event"], observed: Bool[Tensor, "batch *event"], generator: Streams, *, draws: int = 1
+        self,
+        x: Num[Tensor, "batch *event"],
+        observed: Bool[Tensor, "batch *event"],
+        generator: Streams,
+        *,
+        draws: int = 1,
     ) -> Num[Tensor, "draws batch *event"]:
         """Several completions; observed cells come back untouched."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -112,7 +113,8 @@ class Denoiser(nn.Module):
 class DenoisingObjective(Objective):
     r"""Weighted squared error of the denoiser (no unit), mean over values.
 
-    .. math:: \lambda(\sigma) \, \|D(y + n; \sigma) - y\|^2, \quad \lambda = (\sigma^2 + \sigma_d^2) / (\sigma \sigma_d)^2
+    .. math:: \lambda(\sigma) \, \|D(y + n; \sigma) - y\|^2,
+        \quad \lambda = (\sigma^2 + \sigma_d^2) / (\sigma \sigma_d)^2
 
     References:
         | Karras et al. (2022), eq. 8; https://arxiv.org/abs/2206.00364
@@ -138,9 +140,7 @@ class DenoisingObjective(Objective):
         return Losses(weight * error, {"squared_error": error})
 
 
-class Diffusion(
-    GenerativeModel, Sampling, Density, DensityBound, Coding, Reconstruction, AnomalyScoring, Denoising
-):
+class Diffusion(GenerativeModel, Sampling, Density, DensityBound, Coding, Reconstruction, AnomalyScoring, Denoising):
     """EDM: preconditioned denoiser, Heun's method on the probability-flow ODE.
 
     References:
@@ -195,7 +195,7 @@ class Diffusion(
 
     def integrate(self, x: Tensor, levels: Tensor, label: Tensor | None) -> Tensor:
         """Heun's method along `levels`; a last level of 0 is reached by one Euler step."""
-        for now, then in zip(levels[:-1], levels[1:], strict=True):
+        for now, then in pairwise(levels):
             slope = self.slope(x, now, label)
             ahead = x + (then - now) * slope
             if then > 0:
@@ -204,7 +204,9 @@ class Diffusion(
         return x
 
     @torch.no_grad()
-    def sample(self, n: int, label: Int[Tensor, " n"] | None, generator: Streams, *, steps: int = 0) -> Num[Tensor, "n *event"]:
+    def sample(
+        self, n: int, label: Int[Tensor, " n"] | None, generator: Streams, *, steps: int = 0
+    ) -> Num[Tensor, "n *event"]:
         label = self.draw_labels(n, label, generator)
         noise = generator.normal(n, *self.domain.event_shape).double()
         return self._from_noise(noise, label, steps)
@@ -249,7 +251,7 @@ class Diffusion(
         probe = (generator.uniform(*y.shape) < 0.5).double() * 2 - 1
         levels = self.noise_levels(steps, device=y.device).flip(0)
         change = torch.zeros(len(y), dtype=torch.float64, device=y.device)
-        for now, then in zip(levels[:-1], levels[1:], strict=True):
+        for now, then in pairwise(levels):
             slope, divergence = self._slope_and_divergence(y, now, probe)
             ahead = y + (then - now) * slope
             slope2, divergence2 = self._slope_and_divergence(ahead, then, probe)
@@ -293,7 +295,9 @@ class Diffusion(
             loss = loss + span * error / sigma.square() / samples
         variance = c.sigma_max**2 + float(self.denoiser.sigma_data) ** 2  # of the Gaussian at the far end
         spread = c.sigma_max**2 / variance
-        prior = 0.5 * (y.flatten(1).square().sum(1) / variance + self.domain.dimensions * (spread - 1 - math.log(spread)))
+        prior = 0.5 * (
+            y.flatten(1).square().sum(1) / variance + self.domain.dimensions * (spread - 1 - math.log(spread))
+        )
         return -(prior + loss + self._rounding_nats(y, generator))
 
     def _rounding_nats(self, y: Tensor, generator: Streams) -> Float[Tensor, " batch"]:

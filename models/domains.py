@@ -81,7 +81,9 @@ class Image(Domain):
         """Distance of neighbouring levels in model space."""
         return 2 / (self.levels - 1)
 
-    def _channels_first(self, x: Num[Tensor, "batch height width channels"]) -> Float[Tensor, "batch channels height width"]:
+    def _channels_first(
+        self, x: Num[Tensor, "batch height width channels"]
+    ) -> Float[Tensor, "batch channels height width"]:
         expected = (self.height, self.width, self.channels)
         if tuple(x.shape[1:]) != expected:
             raise ValueError(f"expected images of shape [n, {', '.join(map(str, expected))}], got {list(x.shape)}")

@@ -103,6 +103,8 @@ class InvertibleConvolution(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
+        self.permutation: Tensor
+        self.sign: Tensor
         rotation = torch.linalg.qr(torch.randn(channels, channels))[0]
         permutation, lower, upper = torch.linalg.lu(rotation)
         self.register_buffer("permutation", permutation)
@@ -217,7 +219,9 @@ class MultiScale(nn.Module):
         while height % 2 ** (even + 1) == 0 and width % 2 ** (even + 1) == 0 and min(height, width) >> even >= 4:
             even += 1
         if config.levels > max(even, 1):
-            raise ValueError(f"levels: an image of {height}x{width} pixels allows at most {max(even, 1)}, got {config.levels}")
+            raise ValueError(
+                f"levels: an image of {height}x{width} pixels allows at most {max(even, 1)}, got {config.levels}"
+            )
         count = config.levels or max(1, min(even, 3))
         self.levels = nn.ModuleList()
         self.shapes: list[tuple[int, int, int]] = []  # of what leaves at each level
@@ -347,13 +351,17 @@ class Flow(GenerativeModel, Sampling, Density, Coding, Reconstruction, AnomalySc
     def anomaly_score(self, x: Num[Tensor, "batch *event"], generator: Streams) -> Float[Tensor, " batch"]:
         return self.typicality(self._statistics(x, generator))
 
-    def _generate(self, z: Float[Tensor, "batch latent"], label: Int[Tensor, " batch"] | None) -> Num[Tensor, "batch *event"]:
+    def _generate(
+        self, z: Float[Tensor, "batch latent"], label: Int[Tensor, " batch"] | None
+    ) -> Num[Tensor, "batch *event"]:
         parts = z.split([math.prod(shape) for shape in self.network.shapes], dim=1)
         latents = [part.unflatten(1, shape) for part, shape in zip(parts, self.network.shapes, strict=True)]
         return self.domain.quantize(self._unit(self.network.inverse(latents, self.label(label, len(z)))))  # type: ignore[attr-defined]
 
     @torch.no_grad()
-    def sample(self, n: int, label: Int[Tensor, " n"] | None, generator: Streams, *, steps: int = 0) -> Num[Tensor, "n *event"]:
+    def sample(
+        self, n: int, label: Int[Tensor, " n"] | None, generator: Streams, *, steps: int = 0
+    ) -> Num[Tensor, "n *event"]:
         label = self.draw_labels(n, label, generator)
         return self._generate(self.config.temperature * generator.normal(n, self.domain.dimensions), label)
 

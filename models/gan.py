@@ -70,7 +70,9 @@ class Generator(nn.Module):
             2 * config.latent, width=config.width, blocks=config.blocks, embed=2 * config.latent
         )
 
-    def forward(self, z: Float[Tensor, "batch latent"], label: Int[Tensor, " batch"] | None) -> Float[Tensor, "batch *event"]:
+    def forward(
+        self, z: Float[Tensor, "batch latent"], label: Int[Tensor, " batch"] | None
+    ) -> Float[Tensor, "batch *event"]:
         c = torch.cat([z, self.label(label, len(z))], dim=1)
         return torch.tanh(self.decoder(c, c).float())
 
@@ -223,7 +225,9 @@ class GAN(GenerativeModel, Sampling, AnomalyScoring):
         self.typicality.fit(self.critic.features(self.domain.to_model(batch.x)).float())
 
     @torch.no_grad()
-    def sample(self, n: int, label: Int[Tensor, " n"] | None, generator: Streams, *, steps: int = 0) -> Num[Tensor, "n *event"]:
+    def sample(
+        self, n: int, label: Int[Tensor, " n"] | None, generator: Streams, *, steps: int = 0
+    ) -> Num[Tensor, "n *event"]:
         label = self.draw_labels(n, label, generator)
         return self.domain.to_data(self.generator(generator.normal(n, self.config.latent), label))
 

@@ -36,7 +36,9 @@ class GaussianMixture(nn.Module):
         self.register_buffer("mean", torch.zeros(groups, components, dim))
         self.register_buffer("scale", torch.eye(dim).expand(groups, components, dim, dim).clone())
 
-    def fit(self, z: Float[Tensor, "n dim"], label: Int[Tensor, " n"] | None, generator: Streams, steps: int = 50) -> None:
+    def fit(
+        self, z: Float[Tensor, "n dim"], label: Int[Tensor, " n"] | None, generator: Streams, steps: int = 50
+    ) -> None:
         """Fit every class's mixture to its codes; unknown labels join every class's data never."""
         overall = torch.cov(z.T) if len(z) > 1 else torch.eye(z.shape[1])
         for group in range(len(self.mean)):
@@ -67,15 +69,15 @@ class GaussianMixture(nn.Module):
                 self.scale[group, k] = _cholesky((scatter + strength * torch.diag(prior)) / (count[k] + strength))
 
     def _component_log_prob(self, z: Float[Tensor, "n dim"], group: int) -> Float[Tensor, "n components"]:
-        normal = torch.distributions.MultivariateNormal(self.mean[group], scale_tril=self.scale[group], validate_args=False)
+        normal = torch.distributions.MultivariateNormal(
+            self.mean[group], scale_tril=self.scale[group], validate_args=False
+        )
         return normal.log_prob(z[:, None])
 
     def conditional_log_prob(self, z: Float[Tensor, "n dim"]) -> Float[Tensor, "n groups"]:
         """Log-density of each code under each class, in nats."""
         groups = range(len(self.mean))
-        return torch.stack(
-            [(self._component_log_prob(z, g) + self.log_weight[g]).logsumexp(1) for g in groups], dim=1
-        )
+        return torch.stack([(self._component_log_prob(z, g) + self.log_weight[g]).logsumexp(1) for g in groups], dim=1)
 
     def log_prob(
         self, z: Float[Tensor, "n dim"], label: Int[Tensor, " n"] | None, frequencies: Float[Tensor, " groups"]
@@ -103,7 +105,9 @@ def _cholesky(covariance: Float[Tensor, "dim dim"]) -> Float[Tensor, "dim dim"]:
     """Cholesky factor, with as little added to the diagonal as makes it exist."""
     jitter = 1e-6 * covariance.diagonal().mean().clamp(min=1e-8)
     for _ in range(12):
-        factor, failed = torch.linalg.cholesky_ex(covariance + jitter * torch.eye(len(covariance), device=covariance.device))
+        factor, failed = torch.linalg.cholesky_ex(
+            covariance + jitter * torch.eye(len(covariance), device=covariance.device)
+        )
         if not failed:
             return factor
         jitter = jitter * 10

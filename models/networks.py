@@ -40,6 +40,7 @@ class FourierEmbedding(nn.Module):
 
     def __init__(self, dim: int, frequencies: int = 16, max_frequency: float = 16.0) -> None:
         super().__init__()
+        self.octaves: Tensor
         octaves = torch.linspace(0, math.log(max_frequency), frequencies).exp() * math.pi / 4
         self.register_buffer("octaves", octaves)
         self.mlp = nn.Sequential(nn.Linear(2 * frequencies, dim), nn.SiLU(), nn.Linear(dim, dim))

@@ -194,7 +194,9 @@ class VAE(GenerativeModel, Sampling, DensityBound, Coding, Reconstruction, Anoma
         return weights.logsumexp(0) - math.log(samples)
 
     @torch.no_grad()
-    def sample(self, n: int, label: Int[Tensor, " n"] | None, generator: Streams, *, steps: int = 0) -> Num[Tensor, "n *event"]:
+    def sample(
+        self, n: int, label: Int[Tensor, " n"] | None, generator: Streams, *, steps: int = 0
+    ) -> Num[Tensor, "n *event"]:
         raw = self.decoder(self.mixture.sample(n, self.draw_labels(n, label, generator), generator))
         y = self.likelihood.sample(raw, generator) if self.config.draw_pixels else self.likelihood.mean(raw)
         return self.domain.to_data(y)

@@ -129,9 +129,7 @@ def _stage(arguments: argparse.Namespace) -> None:
 
             family_settings(settings, arguments.family)
             chosen = settings.evaluate
-            evaluate(
-                dataset, arguments.family, samples=chosen.samples, bootstrap=chosen.bootstrap, seed=settings.seed
-            )
+            evaluate(dataset, arguments.family, samples=chosen.samples, bootstrap=chosen.bootstrap, seed=settings.seed)
         case "register":
             from pipelines.register import register
 

@@ -227,7 +227,7 @@ class Progress:
     def update_average(self, decay: float) -> None:
         """Move the averaged weights towards the trained ones; take buffers as they are."""
         averages, weights = list(self.average.parameters()), list(self.model.parameters())
-        torch._foreach_lerp_(averages, weights, 1 - decay)
+        torch._foreach_lerp_(averages, weights, 1 - decay)  # pyright: ignore[reportPrivateImportUsage]
         for average, buffer in zip(self.average.buffers(), self.model.buffers(), strict=True):
             average.copy_(buffer)
 

@@ -305,17 +305,14 @@ def decide(candidates: Sequence[Standing], holder: Standing | None, gone: str = 
     if holder is None or gone:
         reason = f"{gone}: " if gone else ""
         if best is None:
-            why = f"{reason}no family can do it"
-            return Decision(holder=None, moved=bool(gone), why=_sentence(why))
-        return Decision(holder=best, moved=True, why=_sentence(f"{reason}{best} is the best of {len(ranked)}"))
+            return Decision(holder=None, moved=bool(gone), why=f"{reason}no family can do it.")
+        return Decision(holder=best, moved=True, why=f"{reason}{best} is the best of {len(ranked)}.")
     if best is None or best.number == holder.number:
-        return Decision(holder=holder, moved=False, why=_sentence(f"{holder} holds it and is the best"))
+        return Decision(holder=holder, moved=False, why=f"{holder} holds it and is the best.")
     winners = [candidate for candidate in ranked if candidate.beats(holder)]
     if winners:
-        why = f"{winners[0]} beats {holder} beyond their intervals"
-        return Decision(holder=winners[0], moved=True, why=_sentence(why))
-    why = f"{best} does not beat {holder} beyond their intervals"
-    return Decision(holder=holder, moved=False, why=_sentence(why))
+        return Decision(holder=winners[0], moved=True, why=f"{winners[0]} beats {holder} beyond their intervals.")
+    return Decision(holder=holder, moved=False, why=f"{best} does not beat {holder} beyond their intervals.")
 
 
 # Lineage
@@ -419,7 +416,3 @@ def _data_links(version: Version, root: Path, dataset: str) -> Iterator[Link]:
         yield Link(name="source", what=f"{where}, SHA-256 {stated[:12]}", fault=fault)
     except (ValueError, OSError) as error:
         yield Link(name="data", what=f"prepared data {digest[:12]}", fault=str(error))
-
-
-def _sentence(text: str) -> str:
-    return text[0].upper() + text[1:] + "."

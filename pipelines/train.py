@@ -176,7 +176,13 @@ def run_key(job: Job, data_digest: str) -> str:
     code = hashlib.sha256()
     for path in family_code(job.spec["family"]):
         code.update(path.read_bytes())
-    identity = {"spec": job.spec, "training": job.training, "seed": job.seed, "data": data_digest, "code": code.hexdigest()}
+    identity = {
+        "spec": job.spec,
+        "training": job.training,
+        "seed": job.seed,
+        "data": data_digest,
+        "code": code.hexdigest(),
+    }
     return hashlib.sha256(artifact.canonical(identity)).hexdigest()
 
 
@@ -277,15 +283,18 @@ def train(family: str, *, dataset: str | None = None, verbose: bool = False) -> 
     state = (folder / "state" / f"{family}-{key[:12]}").resolve()
     job = dataclasses.replace(job, state=str(state))
     _say_what_begins(folder / "state", state, family)
-    with locked(state), tracking.TrainingRun.open(
-        dataset=settings.dataset,
-        family=family,
-        run_key=key,
-        params={"family": family, "seed": job.seed, "model": job.spec["config"], "training": job.training},
-        manifest=data.manifest,
-        tags={"workers": str(settings.train.workers)},
-        spool=state,
-    ) as run:
+    with (
+        locked(state),
+        tracking.TrainingRun.open(
+            dataset=settings.dataset,
+            family=family,
+            run_key=key,
+            params={"family": family, "seed": job.seed, "model": job.spec["config"], "training": job.training},
+            manifest=data.manifest,
+            tags={"workers": str(settings.train.workers)},
+            spool=state,
+        ) as run,
+    ):
         artifact.write_atomically(state / "job.json", json.dumps(dataclasses.asdict(job), indent=1))
         if not (state / "model" / artifact.MANIFEST).exists():
             _run(job, settings, run, verbose=verbose)

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,15 @@ SMALL = {
 pytestmark = [
     pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning"),  # MLflow's own
 ]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """Small models on busy cores: more threads only wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 # A project with finished models, trained for no time at all
@@ -215,9 +224,9 @@ def test_a_holder_that_is_gone_is_replaced_even_by_worse() -> None:
     holder, worse = standing("vae", 1, 2.0), standing("gan", 2, 9.0)
     decision = decide([worse], holder, "vae is no longer among the families")
     assert (decision.holder, decision.moved) == (worse, True)
-    assert decision.why.startswith("Vae is no longer among the families: gan")
+    assert decision.why.startswith("vae is no longer among the families: gan")
     assert decide([], holder, "gone").holder is None
-    assert decide([], None) == register.Decision(holder=None, moved=False, why="No family can do it.")
+    assert decide([], None) == register.Decision(holder=None, moved=False, why="no family can do it.")
 
 
 # The stage
@@ -435,9 +444,7 @@ MISSING = np.full((1, 8, 8, 1), np.nan)
         (rows(1), {"task": "denoise", "sigma": float("nan")}, "sigma must be a positive number"),
     ],
 )
-def test_wrong_inputs_are_named(
-    served: Callable[[str], Any], given: Any, params: dict[str, Any], message: str
-) -> None:
+def test_wrong_inputs_are_named(served: Callable[[str], Any], given: Any, params: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message) as caught:
         served("vae").predict(given, params=params)
     assert "\n" not in str(caught.value)
@@ -539,7 +546,11 @@ def downstream(folder: Path, python: str | Path, *arguments: str, store: Path) -
     """What a team prints that loads the model in a folder with a broken package called `models`."""
     (folder / "models").mkdir(parents=True)
     (folder / "models/__init__.py").write_text("raise RuntimeError('ours, and broken')")
-    environment = {"PATH": os.environ["PATH"], "HOME": str(folder), "MLFLOW_TRACKING_URI": f"sqlite:///{store}/mlflow.db"}
+    environment = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(folder),
+        "MLFLOW_TRACKING_URI": f"sqlite:///{store}/mlflow.db",
+    }
     command = [str(python), "-I", "-c", DOWNSTREAM, *arguments]
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -396,9 +396,7 @@ def started(
     if tracking_uri:
         environment["MLFLOW_TRACKING_URI"] = tracking_uri
     with open(folder / "server.log", "ab") as log:
-        process = subprocess.Popen(
-            command, cwd=folder, stdout=log, stderr=log, start_new_session=True, env=environment
-        )
+        process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log, start_new_session=True, env=environment)
     try:
         end = time.monotonic() + seconds
         while not ready():

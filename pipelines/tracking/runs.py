@@ -222,7 +222,6 @@ class Outbox:
                 client.log_artifact(self.run_id, path, folder or None)
             self._files.pop(0)
 
-
     def _send_picture(self, path: str, name: str, examples: int) -> None:
         import PIL.Image
 

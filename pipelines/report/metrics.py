@@ -1,0 +1,203 @@
+"""What each metric says, in one line, and which family is best by it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pipelines.report.numbers import decimals_for, finite, plain
+
+Mark = Literal["best", "tied", ""]
+
+GROUPS: dict[str, dict[str, tuple[str, str]]] = {
+    "Samples: are they like the data?": {
+        "frechet": ("Fréchet distance", "Distance between Gaussians fitted to the features of samples and of test data."),
+        "frechet_random": ("Fréchet distance, random features", "The same in the space of an untrained network."),
+        "kernel": ("Kernel distance", "Maximum mean discrepancy; unbiased, so it may fall below zero."),
+        "kernel_random": ("Kernel distance, random features", "The same in the space of an untrained network."),
+        "precision": ("Precision", "Samples that lie among the test data: fidelity."),
+        "recall": ("Recall", "Test data that lie among the samples: variety."),
+        "density": ("Density", "Test neighbourhoods a sample lies in; 1 for real data, more where samples crowd the typical."),
+        "coverage": ("Coverage", "Test examples with a sample near by: variety, robust to outliers."),
+        "c2st": ("Two-sample test", "Accuracy of a classifier telling samples from test data; 0.5 is a guess."),
+        "accuracy": ("Label accuracy", "Samples in which an independent classifier sees the label that was asked for."),
+        "near_copies": ("Near copies", "Samples closer to a training example than 99 % of unseen data are."),
+        "exact_copies": ("Exact copies", "Samples identical to a training example."),
+    },
+    "Density: how well is unseen data predicted?": {
+        "bits_per_dim": ("Bits per dimension, exact", "Bits per value to code a test example, by exact log-likelihood."),
+        "bits_per_dim_bound": ("Bits per dimension, bound", "An upper bound of the same: the true number is lower."),
+    },
+    "Codes and reconstructions": {
+        "reconstruction_rmse": ("Reconstruction error", "Root mean squared error of rebuilt test examples."),
+        "probe_accuracy": ("Linear probe", "Accuracy of a linear classifier that sees nothing but the codes."),
+    },
+    "Anomalies: is the strange told from the ordinary?": {
+        "anomaly_auroc": ("AUROC", "Chance that an anomaly scores higher than an ordinary example; 0.5 is a guess."),
+        "anomaly_ap": ("Average precision", "Area under the precision-recall curve of all anomalies together."),
+    },
+}
+"""By group, the metrics in the order shown: title and one line."""
+KINDS = ("anomaly_auroc_", "AUROC, {}", "The same for one kind of anomaly.")
+"""Prefix, title and line of metrics that come one per kind of anomaly."""
+EXPECTED_AT = {"exact_copies": 4, "near_copies": 4}
+"""Decimals of metrics whose intervals say nothing about them."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Cell:
+    """A number in the leaderboard.
+
+    Arguments:
+        value: As shown.
+        interval: As shown; empty for none.
+        mark: Whether it is the best of the families, or cannot be told from it.
+    """
+
+    value: str
+    interval: str = ""
+    mark: Mark = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Row:
+    """A metric in the leaderboard.
+
+    Arguments:
+        name: Its key in the results.
+        title: What people call it.
+        line: What it says.
+        unit: What it is measured in.
+        better: `lower`, `higher` or empty.
+        floor: What real training examples score.
+        baseline: What the classical baseline scores.
+        cells: A cell per family.
+    """
+
+    name: str
+    title: str
+    line: str
+    unit: str
+    better: str
+    floor: Cell
+    baseline: Cell
+    cells: list[Cell]
+
+
+def explained(name: str) -> tuple[str, str]:
+    """Title and one line of a metric; an unknown one is called by its name."""
+    for group in GROUPS.values():
+        if name in group:
+            return group[name]
+    prefix, title, line = KINDS
+    if name.startswith(prefix):
+        return title.format(name.removeprefix(prefix)), line
+    return name.replace("_", " "), ""
+
+
+def grouped(names: Sequence[str]) -> dict[str, list[str]]:
+    """Names that occur, by group, unknown ones last."""
+    left = list(dict.fromkeys(names))
+    found: dict[str, list[str]] = {}
+    for title, group in GROUPS.items():
+        chosen = [name for name in group if name in left]
+        if "anomaly_auroc" in group:
+            chosen += sorted(name for name in left if name.startswith(KINDS[0]))
+        if chosen:
+            found[title] = chosen
+            left = [name for name in left if name not in chosen]
+    return found | ({"Other": left} if left else {})
+
+
+def row(
+    name: str,
+    entries: Sequence[Mapping[str, Any]],
+    floor: Mapping[str, Any],
+    baseline: Mapping[str, Any],
+) -> Row:
+    """A metric of every family beside its floor and baseline.
+
+    Arguments:
+        name: Of the metric.
+        entries: By family, what was measured; empty for a family that lacks it.
+        floor: What the yardstick says of real training examples.
+        baseline: What it says of the classical baseline.
+    """
+    floor, baseline = _beside("floor", floor, entries), _beside("baseline", baseline, entries)
+    everyone = [*entries, floor, baseline]
+    widths = [width for entry in everyone if (width := _width(entry)) is not None]
+    decimals = EXPECTED_AT.get(name, decimals_for(widths))
+    facts = next((entry for entry in everyone if entry.get("unit") or entry.get("better")), {})
+    better = str(facts.get("better") or "")
+    marks = marked(entries, better)
+    title, line = explained(name)
+    return Row(
+        name=name,
+        title=title,
+        line=line,
+        unit=str(facts.get("unit") or ""),
+        better=better if better in ("lower", "higher") else "",
+        floor=cell(floor, decimals),
+        baseline=cell(baseline, decimals),
+        cells=[cell(entry, decimals, mark) for entry, mark in zip(entries, marks, strict=True)],
+    )
+
+
+def _beside(part: str, known: Mapping[str, Any], entries: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """The yardstick's entry, unless the results were compared with another number."""
+    said = next((value for entry in entries if (value := finite(entry.get(part))) is not None), None)
+    if said is None or said == finite(known.get("value")):
+        return known
+    return {"value": said}
+
+
+def _width(entry: Mapping[str, Any]) -> float | None:
+    low, high = finite(entry.get("low")), finite(entry.get("high"))
+    return None if low is None or high is None else high - low
+
+
+def cell(entry: Mapping[str, Any], decimals: int, mark: Mark = "") -> Cell:
+    """A metric as shown."""
+    return Cell(value=plain(finite(entry.get("value")), decimals), interval=interval(entry, decimals), mark=mark)
+
+
+def interval(entry: Mapping[str, Any], decimals: int) -> str:
+    """A metric's interval as shown; empty for none."""
+    low, high = finite(entry.get("low")), finite(entry.get("high"))
+    return "" if low is None or high is None else f"[{plain(low, decimals)}, {plain(high, decimals)}]"
+
+
+def marked(entries: Sequence[Mapping[str, Any]], better: str) -> list[Mark]:
+    """Which entries are best, and which have the best value within their interval.
+
+    Nothing is marked where fewer than two families can be compared or all are equal.
+    """
+    values = [finite(entry.get("value")) for entry in entries]
+    known = [value for value in values if value is not None]
+    if better not in ("lower", "higher") or len(known) < 2 or len(set(known)) < 2:
+        return [""] * len(values)
+    top = min(known) if better == "lower" else max(known)
+
+    def mark(entry: Mapping[str, Any], value: float | None) -> Mark:
+        if value is None:
+            return ""
+        if value == top:
+            return "best"
+        low, high = finite(entry.get("low")), finite(entry.get("high"))
+        return "tied" if low is not None and high is not None and low <= top <= high else ""
+
+    return [mark(entry, value) for entry, value in zip(entries, values, strict=True)]
+
+
+def against(entry: Mapping[str, Any], other: float | None, what: str) -> str:
+    """How a metric stands to another number, by its interval; empty where there is nothing to say."""
+    value, better = finite(entry.get("value")), entry.get("better")
+    if value is None or other is None or better not in ("lower", "higher"):
+        return ""
+    low, high = finite(entry.get("low")), finite(entry.get("high"))
+    if low is not None and high is not None and low <= other <= high:
+        return f"cannot be told from {what}"
+    if value == other:
+        return f"equal to {what}"
+    return f"{'better' if (value < other) == (better == 'lower') else 'worse'} than {what}"
