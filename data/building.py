@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import logging
 import shutil
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from data.cards import Card
 from data.findings import Findings
@@ -48,14 +48,7 @@ def build(card: Card, root: Path, out: Path, mapper: Mapper) -> dict[str, Any]:
     findings = Findings(on_bad=card.on_bad, max_bad=card.max_bad)
     with whole_folder(out) as folder, _working_folder(folder) as work:
         reader = open_source(card, located.path, findings, mapper)
-        ledger = Ledger(work)
-        with (work / "spool").open("wb") as spool, (work / "sources").open("wb") as sources:
-            for chunk in reader.chunks():
-                chunk.x.tofile(spool)
-                chunk.source.astype("<i8").tofile(sources)
-                ledger.add(chunk)
-                findings.read += len(chunk.x)
-        ledger.close()
+        ledger = _spool(reader, findings, work)
         findings.close(located.name)
         located.check_unchanged()
         division = divide(card, ledger, located.name)
@@ -65,6 +58,21 @@ def build(card: Card, root: Path, out: Path, mapper: Mapper) -> dict[str, Any]:
         write_summary(folder, card, manifest, findings, division)
         write_json(folder / "manifest.json", manifest)
     return manifest
+
+
+def _spool(reader: Reader, findings: Findings, work: Path) -> Ledger:
+    """Read the whole source onto the disk, in its order."""
+    with (
+        closing(Ledger(work)) as ledger,
+        (work / "spool").open("wb") as spool,
+        (work / "sources").open("wb") as sources,
+    ):
+        for chunk in reader.chunks():
+            chunk.x.tofile(spool)
+            chunk.source.astype("<i8").tofile(sources)
+            ledger.add(chunk)
+            findings.read += len(chunk.x)
+    return ledger
 
 
 class _working_folder:
@@ -162,15 +170,17 @@ def _scatter(
 ) -> None:
     """Append every row of the spool to the file of the shard it belongs to."""
     ranks = dict.fromkeys(counts, 0)
-    labels = _stream(work / "labels", np.dtype("<i4"))
-    sources = _stream(work / "sources", np.dtype("<i8"))
     event = np.dtype((reader.dtype, reader.event_shape))
     block = max(1, BLOCK_BYTES // max(1, event.itemsize))
-    with (work / "spool").open("rb") as spool:
+    with (
+        (work / "spool").open("rb") as spool,
+        (work / "labels").open("rb") as labels,
+        (work / "sources").open("rb") as sources,
+    ):
         for start in range(0, ledger.size, block):
             x = np.fromfile(spool, event, block)
             split = division.split[start : start + len(x)]
-            label, source = labels(len(x)), sources(len(x))
+            label, source = np.fromfile(labels, "<i4", len(x)), np.fromfile(sources, "<i8", len(x))
             for code, name in enumerate(NAMES):
                 mine = np.flatnonzero(split == code)
                 if not len(mine):
@@ -187,16 +197,3 @@ def _scatter(
                     with (work / f"{name}-{index:05}").open("ab") as file:
                         rows.tofile(file)
     (work / "spool").unlink()
-
-
-def _stream(path: Path, dtype: np.dtype[Any]) -> Any:
-    """A function that returns the next so many values of a file."""
-    file = path.open("rb")
-
-    def following(count: int) -> NDArray[Any]:
-        values = np.fromfile(file, dtype, count)
-        if len(values) < count or count == 0:
-            file.close()
-        return values
-
-    return following

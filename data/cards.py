@@ -300,7 +300,7 @@ def _faults(card: Card, path: Path) -> Iterable[str]:
         yield f"max_bad is a share from 0 to 1, got {card.max_bad}"
     if card.kind == "image":
         yield from _image_faults(card)
-    else:
+    elif card.kind == "table":
         yield from _table_faults(card)
     yield from _split_faults(card.splits)
 

@@ -55,6 +55,12 @@ def is_readable(kind: pa.DataType) -> bool:
     return is_text(kind) or is_numeric(kind) or pa.types.is_boolean(kind)
 
 
+def type_name(kind: pa.DataType) -> str:
+    """A type as a DataFrame names it."""
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return {"double": "float64", "float": "float32", "halffloat": "float16"}.get(str(kind), str(kind))
+
+
 def not_utf8(array: pa.Array) -> NDArray[np.bool_]:
     """Which cells of a binary column are not valid UTF-8, `[n]`."""
     if not pa.types.is_binary(array.type):
@@ -206,7 +212,11 @@ class ColumnScan:
                 self.low, self.high = min(self.low, float(good.min())), max(self.high, float(good.max()))
             if self.first_text is None and cells.bad.any():
                 index = int(np.flatnonzero(cells.bad)[0])
-                self.first_text = (int(rows[index]), str(array[index].as_py()))
+                text = array[index].as_py()
+                self.first_text = (
+                    int(rows[index]),
+                    text.decode("utf-8", "replace") if isinstance(text, bytes) else str(text),
+                )
         if self.values is not None:
             for item in pc.value_counts(as_text(array).drop_null()).to_pylist():
                 self.values[item["values"]] += item["counts"]
@@ -227,8 +237,7 @@ class ColumnScan:
     def dtype(self) -> str:
         """The original type, as a DataFrame names it."""
         if not pa.types.is_binary(self.kind):
-            kind = self.kind.value_type if pa.types.is_dictionary(self.kind) else self.kind
-            return {"double": "float64", "float": "float32", "halffloat": "float16"}.get(str(kind), str(kind))
+            return type_name(self.kind)
         if self.numeric and self.numeric == self.known:
             return "int64" if self.whole else "float64"
         return "string"
@@ -279,7 +288,7 @@ class ColumnScan:
 
 def described(column: Column, scan: ColumnScan | None, kind: pa.DataType) -> dict[str, Any]:
     """A column as the manifest's domain lists it."""
-    dtype = scan.dtype if scan is not None else str(kind)
+    dtype = scan.dtype if scan is not None else type_name(kind)
     if scan is None and pa.types.is_binary(kind):
         dtype = {"integer": "int64", "continuous": "float64"}.get(column.type, "string")
     entry: dict[str, Any] = {"name": column.name, "type": column.type, "dtype": dtype}

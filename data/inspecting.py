@@ -5,17 +5,18 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from data.archives import is_archive, members
+from data.archives import inflated, is_archive, members
 from data.arrays import IDX_NAME, Part, idx_parts, npy_parts
 from data.cards import CATALOG, Anomaly, Card, Column, ImageShape, Source, SplitPlan
 from data.decoding import Fault, opened
 from data.fetching import fetch, tree, tree_sha256
 from data.folders import is_image, survey
-from data.rawtables import CSV_SUFFIXES, PARQUET_SUFFIXES, csv_header, open_raw, table_files
+from data.rawtables import CSV_SUFFIXES, PARQUET_SUFFIXES, header_cells, open_raw, table_files
 from data.reading import naturally
 from data.tables import scan_table
 from data.writing import write_text
@@ -274,13 +275,9 @@ def _check_value(anomaly: Anomaly, values: tuple[str, ...], path: Path) -> None:
 def _delimiter(path: Path) -> str:
     """The delimiter that splits the header into the most cells."""
     best = "\t" if ".tsv" in path.name.lower() else ","
-    counts: dict[str, int] = {}
-    for delimiter in DELIMITERS:
-        try:
-            counts[delimiter] = len(csv_header(path, delimiter))
-        except ValueError:
-            counts[delimiter] = 0
-    return max(counts, key=lambda delimiter: (counts[delimiter], delimiter == best)) if any(counts.values()) else best
+    with closing(inflated(path)) as stream:
+        head = stream.read(1 << 20)
+    return max(DELIMITERS, key=lambda delimiter: (len(header_cells(head, delimiter)), delimiter == best))
 
 
 def card_text(inspection: Inspection) -> str:

@@ -137,12 +137,11 @@ def csv_header(path: Path, delimiter: str) -> list[str]:
     """
     with closing(inflated(path)) as stream:
         head = stream.read(1 << 20)
+    names = header_cells(head, delimiter)
     if not head.strip():
         raise ValueError(f"{path} is empty: expected a header row and data. Give another file.")
     if head.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise ValueError(f"{path} is encoded as UTF-16: expected UTF-8. Save it as UTF-8.")
-    first = head.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "surrogateescape")
-    names = next(csv.reader(io.StringIO(first, newline=""), delimiter=delimiter), [])
     for position, name in enumerate(names, 1):
         if not name.isprintable() or any(0xDC80 <= ord(letter) <= 0xDCFF for letter in name):
             raise ValueError(
@@ -156,6 +155,15 @@ def csv_header(path: Path, delimiter: str) -> list[str]:
             f"{path}: the header names {', '.join(map(repr, repeated))} more than once. Rename the columns."
         )
     return names
+
+
+def header_cells(head: bytes, delimiter: str) -> list[str]:
+    """The cells of a CSV file's first row, as they are."""
+    text = head.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "surrogateescape")
+    try:
+        return next(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter), [])
+    except csv.Error:
+        return []
 
 
 def _csv(path: Path, files: list[Path], delimiter: str) -> RawTable:

@@ -28,7 +28,7 @@ class Examples:
         label: Class of each example, -1 where unknown, `[n]`.
     """
 
-    x: Shaped[Tensor, n * event]
+    x: Shaped[Tensor, "n *event"]
     label: Int[Tensor, " n"]
 
     def __len__(self) -> int:

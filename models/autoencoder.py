@@ -22,6 +22,7 @@ from .contract import (
 )
 from .domains import Domain
 from .mixture import GaussianMixture
+from .networks import full_precision
 from .shapes import Float, Int, Num
 from .typicality import Typicality
 
@@ -69,8 +70,8 @@ class ReconstructionObjective(Objective):
     def forward(self, batch: Batch, generator: Streams) -> Losses:
         y = self.domain.to_model(batch.x)
         sigma = self.config.noise * generator.uniform(len(y)).reshape(-1, *[1] * (y.ndim - 1))
-        z = self.encoder(y + sigma * generator.normal(*y.shape)).float()
-        error = F.mse_loss(self.decoder(z).float(), y, reduction="none").flatten(1).sum(1)
+        z = full_precision(self.encoder(y + sigma * generator.normal(*y.shape)))
+        error = F.mse_loss(full_precision(self.decoder(z)), y, reduction="none").flatten(1).sum(1)
         penalty = z.square().sum(1)
         return Losses(error + self.config.code_penalty * penalty, {"squared_error": error, "code_norm": penalty})
 
@@ -114,7 +115,7 @@ class Autoencoder(GenerativeModel, Sampling, Coding, Reconstruction, AnomalyScor
 
     @torch.no_grad()
     def encode(self, x: Num[Tensor, "batch *event"]) -> Float[Tensor, "batch latent"]:
-        return self.encoder(self.domain.to_model(x)).float()
+        return full_precision(self.encoder(self.domain.to_model(x)))
 
     @torch.no_grad()
     def decode(self, z: Float[Tensor, "batch latent"]) -> Num[Tensor, "batch *event"]:

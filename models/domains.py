@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .contract import Streams
-from .networks import Decoder, Encoder, UNet, default_patch
+from .networks import Decoder, Encoder, UNet, default_patch, full_precision
 from .shapes import Float, Num, UInt8
 
 
@@ -99,7 +99,7 @@ class Image(Domain):
         return self.index(x) * self.spacing - 1
 
     def to_data(self, y: Float[Tensor, "batch channels height width"]) -> UInt8[Tensor, "batch height width channels"]:
-        level = ((y.float() + 1) / self.spacing).round().clamp(0, self.levels - 1)
+        level = ((full_precision(y) + 1) / self.spacing).round().clamp(0, self.levels - 1)
         return (level * (255 / (self.levels - 1))).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
 
     def dequantize(
@@ -180,7 +180,7 @@ class DiscretizedLogistic:
         """Network outputs needed per value."""
 
     def _split(self, raw: Float[Tensor, "batch _ height width"]) -> tuple[Tensor, Tensor, Tensor]:
-        raw = raw.float().unflatten(1, (self.image.channels, 3, self.components))  # [b, c, 3, k, h, w]
+        raw = full_precision(raw).unflatten(1, (self.image.channels, 3, self.components))  # [b, c, 3, k, h, w]
         logits, mean, log_scale = raw.unbind(2)
         return logits.log_softmax(2), mean, (log_scale - 2).clamp(min=-7, max=3)
 

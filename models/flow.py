@@ -143,7 +143,7 @@ class CouplingNetwork(nn.Module):
     def forward(self, x: Tensor, c: Tensor) -> Tensor:
         scale, shift = self.modulation(c)[:, :, None, None].chunk(2, dim=1)
         h = F.silu(self.conv1(x) * (1 + scale) + shift)
-        return self.conv3(F.silu(self.conv2(h))).float()
+        return self.conv3(F.silu(self.conv2(h)))
 
 
 class AffineCoupling(nn.Module):
@@ -175,13 +175,30 @@ class AffineCoupling(nn.Module):
         return torch.cat([kept, (moved - shift) * (-log_scale).exp()], dim=1)
 
 
+def squeezed(x: Tensor, block: tuple[int, int]) -> Tensor:
+    """Blocks of pixels folded into channels."""
+    batch, channels, height, width = x.shape
+    rows, columns = block
+    x = x.reshape(batch, channels, height // rows, rows, width // columns, columns)
+    return x.permute(0, 1, 3, 5, 2, 4).reshape(batch, channels * rows * columns, height // rows, width // columns)
+
+
+def unsqueezed(x: Tensor, block: tuple[int, int]) -> Tensor:
+    """The inverse of `squeezed`."""
+    batch, channels, height, width = x.shape
+    rows, columns = block
+    channels //= rows * columns
+    x = x.reshape(batch, channels, rows, columns, height, width)
+    return x.permute(0, 1, 4, 2, 5, 3).reshape(batch, channels, height * rows, width * columns)
+
+
 class Level(nn.Module):
     """Squeeze, several steps, and a last coupling whose moved half leaves as latent."""
 
-    def __init__(self, channels: int, config: Config, *, squeeze: bool, last: bool) -> None:
+    def __init__(self, channels: int, config: Config, *, block: tuple[int, int], last: bool) -> None:
         super().__init__()
-        self.squeeze = 2 if squeeze else 1
-        channels *= self.squeeze**2
+        self.block = block
+        channels *= block[0] * block[1]
         self.steps = nn.ModuleList()
         for _ in range(config.steps):
             self.steps += [ActNorm(channels), InvertibleConvolution(channels), AffineCoupling(channels, config)]
@@ -192,7 +209,7 @@ class Level(nn.Module):
 
     def forward(self, x: Tensor, c: Tensor, *, initialize: bool = False) -> tuple[Tensor, Tensor, Tensor]:
         """What goes on, what leaves (nothing at the last level), and the log-determinant, `[batch]`."""
-        h = F.pixel_unshuffle(x, self.squeeze)
+        h = squeezed(x, self.block)
         total = torch.zeros(len(x), device=x.device, dtype=x.dtype)
         for step in self.steps:
             if initialize and isinstance(step, ActNorm):
@@ -206,7 +223,7 @@ class Level(nn.Module):
         h = torch.cat([kept, left], dim=1)
         for step in reversed(self.steps):
             h = step.inverse(h, c)  # type: ignore[operator]
-        return F.pixel_shuffle(h, self.squeeze)
+        return unsqueezed(h, self.block)
 
 
 class MultiScale(nn.Module):
@@ -215,20 +232,21 @@ class MultiScale(nn.Module):
     def __init__(self, shape: tuple[int, int, int], config: Config) -> None:
         super().__init__()
         channels, height, width = shape
-        even = 0
-        while height % 2 ** (even + 1) == 0 and width % 2 ** (even + 1) == 0 and min(height, width) >> even >= 4:
-            even += 1
-        if config.levels > max(even, 1):
-            raise ValueError(
-                f"levels: an image of {height}x{width} pixels allows at most {max(even, 1)}, got {config.levels}"
-            )
-        count = config.levels or max(1, min(even, 3))
+        halvings = 0
+        while height % 2 ** (halvings + 1) == 0 and width % 2 ** (halvings + 1) == 0 and min(height, width) >> halvings > 2:
+            halvings += 1
+        most = max(halvings, 1)
+        if config.levels > most:
+            raise ValueError(f"levels: an image of {height}x{width} pixels allows at most {most}, got {config.levels}")
+        # one channel of an odd size cannot be split: all its pixels become channels
+        block = (2, 2) if halvings else (height, width) if channels == 1 else (1, 1)
+        count = config.levels or min(most, 3)
         self.levels = nn.ModuleList()
         self.shapes: list[tuple[int, int, int]] = []  # of what leaves at each level
         for number in range(count):
             last = number == count - 1
-            level = Level(channels, config, squeeze=even > 0, last=last)
-            height, width = height // level.squeeze, width // level.squeeze
+            level = Level(channels, config, block=block, last=last)
+            height, width = height // block[0], width // block[1]
             channels = level.channels - level.leaving
             self.levels.append(level)
             self.shapes.append((channels if last else level.leaving, height, width))

@@ -14,7 +14,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from .contract import AnomalyScoring, Batch, GenerativeModel, Losses, Objective, Sampling, Streams
 from .domains import Domain
-from .networks import LabelEmbedding
+from .networks import LabelEmbedding, full_precision
 from .shapes import Float, Int, Num
 from .typicality import Typicality
 
@@ -74,7 +74,7 @@ class Generator(nn.Module):
         self, z: Float[Tensor, "batch latent"], label: Int[Tensor, " batch"] | None
     ) -> Float[Tensor, "batch *event"]:
         c = torch.cat([z, self.label(label, len(z))], dim=1)
-        return torch.tanh(self.decoder(c, c).float())
+        return torch.tanh(full_precision(self.decoder(c, c)))
 
 
 class Critic(nn.Module):
@@ -98,7 +98,7 @@ class Critic(nn.Module):
             spectral_norm(self.label.table)
 
     def forward(self, y: Float[Tensor, "batch *event"], label: Int[Tensor, " batch"] | None) -> Float[Tensor, " batch"]:
-        phi = F.leaky_relu(self.features(y).float(), 0.2)
+        phi = F.leaky_relu(full_precision(self.features(y)), 0.2)
         return self.head(phi)[:, 0] + (self.label(label, len(y)) * phi).sum(1)
 
 
@@ -222,7 +222,7 @@ class GAN(GenerativeModel, Sampling, AnomalyScoring):
 
     @torch.no_grad()
     def finalize(self, batch: Batch, generator: Streams) -> None:
-        self.typicality.fit(self.critic.features(self.domain.to_model(batch.x)).float())
+        self.typicality.fit(full_precision(self.critic.features(self.domain.to_model(batch.x))))
 
     @torch.no_grad()
     def sample(
@@ -233,4 +233,4 @@ class GAN(GenerativeModel, Sampling, AnomalyScoring):
 
     @torch.no_grad()
     def anomaly_score(self, x: Num[Tensor, "batch *event"], generator: Streams) -> Float[Tensor, " batch"]:
-        return self.typicality(self.critic.features(self.domain.to_model(x)).float())
+        return self.typicality(full_precision(self.critic.features(self.domain.to_model(x))))

@@ -16,6 +16,11 @@ from torch.nn.utils.parametrizations import spectral_norm
 from .shapes import Float, Int
 
 
+def full_precision(x: Tensor) -> Tensor:
+    """At least float32: what comes out of a network under autocast, fit for sums and logarithms."""
+    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+
+
 class LabelEmbedding(nn.Module):
     """A learned vector per class and one more for 'unknown' (label -1).
 

@@ -23,7 +23,7 @@ from .contract import (
 )
 from .domains import Domain
 from .mixture import GaussianMixture
-from .networks import LabelEmbedding
+from .networks import LabelEmbedding, full_precision
 from .shapes import Float, Int, Num
 from .typicality import Typicality
 
@@ -119,7 +119,7 @@ class EvidenceObjective(Objective):
 
 def posterior(encoder: nn.Module, y: Tensor) -> tuple[Float[Tensor, "batch latent"], Float[Tensor, "batch latent"]]:
     """Mean and log-variance of q(z | x)."""
-    mean, log_variance = encoder(y).float().chunk(2, dim=1)
+    mean, log_variance = full_precision(encoder(y)).chunk(2, dim=1)
     return mean, log_variance.clamp(-10, 4)
 
 

@@ -14,11 +14,12 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from pipelines import artifact, tracking
+from pipelines.evaluation.leaderboard import JOBS
 from pipelines.evaluation.metric import Metric
 from pipelines.tracking import Version
 
@@ -76,7 +77,12 @@ class Decision:
 
 
 def register(
-    dataset: str, families: Sequence[str], *, root: str | Path = ".", jobs: Jobs | None = None
+    dataset: str,
+    families: Sequence[str],
+    *,
+    root: str | Path = ".",
+    jobs: Jobs | None = None,
+    say: Callable[[str], None] = print,
 ) -> dict[str, Any]:
     """Register the finished model of every family, and give every job to the best.
 
@@ -87,6 +93,7 @@ def register(
         families: The families to be found in `runs/<dataset>/models` and `results`.
         root: The project's root.
         jobs: By job, the metrics that decide it; by default the table of `evaluate`.
+        say: Where each job's decision is printed.
     Returns:
         What is written to `runs/<dataset>/registry.json`: the versions, and by job the alias' holder.
     Raises:
@@ -98,6 +105,8 @@ def register(
     tracking.connect()
     tracking.replay(root / "runs" / dataset / "state")
     found = {family: _finished(root, dataset, family) for family in families}
+    _require_one(found, "data_digest")
+    _require_one(found, "yardstick_digest")
     with _vendored() as package:
         registered = {
             family: _publish(root, dataset, family, facts, results, package)
@@ -108,7 +117,8 @@ def register(
         keys = ("model_digest", "code_digest", "data_digest", "run_id", "git_commit", "git_dirty")
         record["versions"][family] = {"version": version.number} | {key: version.tags.get(key, "") for key in keys}
     for job, metrics in jobs.items():
-        record["jobs"][job] = _assign(dataset, job, metrics, registered)
+        record["jobs"][job] = decision = _assign(dataset, job, metrics, registered)
+        say(f"{decision['alias']} {'moved' if decision['moved'] else 'stays'}: {decision['why']}")
     text = json.dumps(record, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
     artifact.write_atomically(root / "runs" / dataset / "registry.json", text)
     return record
@@ -116,9 +126,7 @@ def register(
 
 def job_table() -> Jobs:
     """The jobs of `evaluate`, each with the metrics that decide it."""
-    from pipelines.evaluate import JOBS
-
-    return {job: (names,) if isinstance(names, str) else tuple(names) for job, names in JOBS.items()}
+    return {name: job.metrics for name, job in JOBS.items()}
 
 
 # Versions
@@ -143,6 +151,14 @@ def _finished(root: Path, dataset: str, family: str) -> tuple[dict[str, Any], di
             f"{str(facts.get('data_digest'))[:12]}. Run `fivefold evaluate --family {family}` again."
         )
     return facts, results
+
+
+def _require_one(found: Mapping[str, tuple[dict[str, Any], dict[str, Any]]], key: str) -> None:
+    """All results must be measured alike, or they cannot be compared."""
+    values = {family: str(results.get(key, ""))[:12] for family, (_, results) in found.items()}
+    if len(set(values.values())) > 1:
+        listed = ", ".join(f"{family} {value}" for family, value in values.items())
+        raise ValueError(f"The results differ in {key} ({listed}). Run `fivefold evaluate` again for all of them.")
 
 
 def _publish(
@@ -285,11 +301,15 @@ def standing_of(version: Version, metrics: Sequence[str]) -> Standing | None:
                 family=version.tags.get("family", "?"),
                 number=version.number,
                 metric=name,
-                score=Metric(**json.loads(text)),
+                score=_score(json.loads(text)),
                 data_digest=version.tags.get("data_digest", ""),
                 yardstick_digest=version.tags.get("yardstick_digest", ""),
             )
     return None
+
+
+def _score(entry: Mapping[str, Any]) -> Metric:
+    return Metric(**{name.name: entry[name.name] for name in fields(Metric) if name.name in entry})
 
 
 def decide(candidates: Sequence[Standing], holder: Standing | None, gone: str = "") -> Decision:

@@ -114,13 +114,16 @@ def choose(trials: list[dict[str, Any]], examples: int, margin: float) -> tuple[
     if not whole:
         errors = "; ".join(sorted({str(t["error"]) for t in trials if t["error"]})) or "none finished"
         raise RuntimeError(f"no trial reached its end ({errors}); see the trials' runs in MLflow")
-    best = min(whole, key=lambda t: t["score"])
     written = next((t for t in whole if t["as_written"]), None)
+    others = [t for t in whole if not t["as_written"]]
+    if not others:
+        return {}, f"as written: score {whole[0]['score']:.3g}; the others were stopped early"
+    best = min(others, key=lambda t: t["score"])
     if written is None:
         return best["settings"], f"score {best['score']:.3g}; the settings as written did not finish"
     if best["score"] < (1 - margin) * written["score"]:
         return best["settings"], f"score {best['score']:.3g} against {written['score']:.3g} as written"
-    return {}, f"as written: {written['score']:.3g}; best other {best['score']:.3g}, not better by {margin:.0%}"
+    return {}, f"as written: score {written['score']:.3g}; best other {best['score']:.3g}, not better by {margin:.0%}"
 
 
 def tune(family: str, *, dataset: str | None = None, verbose: bool = False) -> None:

@@ -25,7 +25,7 @@ from pipelines import artifact, register, sample, tracking
 from pipelines.evaluation.metric import Metric
 from pipelines.register import Standing, decide
 from pipelines.tracking import registry
-from tests.test_tracking import free_port, migrated, started, store
+from tests.test_tracking import free_port, migrated, server, started, store
 
 __all__ = ["free_port", "migrated", "store"]
 
@@ -42,8 +42,9 @@ SMALL = {
     "diffusion": {"width": 8, "embed": 8, "steps": 2},
 }
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning"),  # MLflow's own
+pytestmark = [  # MLflow's own
+    pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:.*Any type hint is inferred as AnyType:UserWarning"),
 ]
 
 
@@ -127,7 +128,7 @@ def test_a_model_comes_back_as_it_was_saved(tmp_path: Path) -> None:
 
 def test_the_digest_is_of_weights_spec_and_data(tmp_path: Path) -> None:
     def digest(**changes: Any) -> str:
-        folder = finish(tmp_path, "vae", run=False, seed=changes.pop("seed", 0))
+        folder = finish(tmp_path, "gan", run=False, seed=changes.pop("seed", 0))
         model, facts = artifact.load(folder)
         return artifact.save(model, folder, facts | changes)
 
@@ -139,7 +140,7 @@ def test_the_digest_is_of_weights_spec_and_data(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["model.safetensors", "model.json", "manifest.json"])
 @pytest.mark.parametrize("damage", ["flip", "truncate", "empty", "remove"])
 def test_a_damaged_model_is_refused(tmp_path: Path, name: str, damage: str) -> None:
-    folder = finish(tmp_path, "vae", run=False)
+    folder = finish(tmp_path, "gan", run=False)
     path = folder / name
     content = bytearray(path.read_bytes())
     if damage == "remove":
@@ -153,7 +154,7 @@ def test_a_damaged_model_is_refused(tmp_path: Path, name: str, damage: str) -> N
 
 
 def test_a_failed_save_leaves_the_older_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = finish(tmp_path, "vae", run=False)
+    folder = finish(tmp_path, "gan", run=False)
     before = artifact.model_digest(folder)
     model, facts = artifact.load(folder)
     with pytest.raises(ValueError, match="facts"):
@@ -168,12 +169,12 @@ def test_a_failed_save_leaves_the_older_model(tmp_path: Path, monkeypatch: pytes
     with pytest.raises(OSError, match="No space"):
         artifact.save(model, folder, facts)
     assert artifact.model_digest(folder) == before
-    assert [path.name for path in folder.parent.iterdir()] == ["vae"]
+    assert [path.name for path in folder.parent.iterdir()] == ["gan"]
 
 
 def test_a_newer_format_and_other_weights_are_refused(tmp_path: Path) -> None:
-    folder = finish(tmp_path, "vae", run=False)
-    other, _ = artifact.load(finish(tmp_path, "gan", run=False))
+    folder = finish(tmp_path, "gan", run=False)
+    other, _ = artifact.load(finish(tmp_path, "flow", run=False))
     _, facts = artifact.load(folder)
     artifact.save(other, folder, facts)
     with pytest.raises(ValueError, match="do not fit"):
@@ -254,6 +255,13 @@ def test_registering_twice_makes_one_version(project: Path) -> None:
     assert found.tags["data_digest"] == DIGEST
     assert found.tags["run_id"] == found.run_id == record["versions"]["vae"]["run_id"]
     assert tracking.aliases("digits") == {"generation": 1, "density": 1}
+    (output,) = registry.get_client().get_run(found.run_id).outputs.model_outputs
+    model = registry.get_client().get_logged_model(output.model_id)
+    measured = {metric.key: (metric.value, metric.dataset_digest) for metric in model.metrics}
+    assert measured == {
+        "evaluate.frechet": (2.0, DIGEST[:36]),
+        "evaluate.bits_per_dim_bound": (1.0, DIGEST[:36]),
+    }
 
 
 @pytest.mark.parametrize("last_act", ["create_model_version", "finalize_logged_model", "log_model_artifacts"])
@@ -325,6 +333,13 @@ def test_what_is_missing_is_named(project: Path) -> None:
         registered(project, "vae")
 
 
+def test_results_that_cannot_be_compared_are_refused(project: Path) -> None:
+    finish(project, "gan")
+    measure(project, "gan", yardstick="y2", frechet=1.0)
+    with pytest.raises(ValueError, match=r"differ in yardstick_digest \(vae y1, gan y2\)"):
+        registered(project, "vae", "gan")
+
+
 def test_the_code_of_another_family_makes_no_new_version(tmp_path: Path) -> None:
     package = tmp_path / "fivefold_models"
     shutil.copytree(ROOT / "models", package)
@@ -344,7 +359,7 @@ def test_the_code_of_another_family_makes_no_new_version(tmp_path: Path) -> None
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Any]:
+def served(tmp_path_factory: pytest.TempPathFactory, migrated: Path) -> Callable[[str], Any]:
     """Every family's model as MLflow loads it, from a folder."""
     loaded: dict[str, Any] = {}
 
@@ -357,7 +372,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Any]:
             loaded[family] = mlflow.pyfunc.load_model(str(root / "served"))
         return loaded[family]
 
-    tracking.connect(f"sqlite:///{tmp_path_factory.mktemp('unused')}/mlflow.db")
+    tracking.connect(f"sqlite:///{migrated}")
     return load
 
 
@@ -578,6 +593,25 @@ def test_a_bare_environment(project: Path) -> None:
 
 
 @pytest.mark.slow
+def test_the_registry_of_a_real_server(store: Path, free_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{free_port}")
+    with server(store, free_port):
+        for family in ("vae", "gan"):
+            run_id = artifact.load(finish(store, family))[1]["run_id"]
+            measure(store, family, frechet=2.0)
+            results = json.loads((store / f"runs/digits/results/{family}.json").read_text())
+            tracking.log_evaluation(run_id, results)
+        for _ in range(2):
+            record = registered(store, "vae", "gan")
+        assert record["jobs"]["generation"]["family"] == "vae"
+        assert len(tracking.versions("digits")) == 2
+        drawn = np.load(sample.sample("digits", store / "a.npy", n=3))
+        assert drawn.shape == (3, 8, 8, 1)
+        (frechet,) = registry.get_client().get_metric_history(run_id, "evaluate.frechet")
+        assert (frechet.step, frechet.value) == (0, 2.0)
+
+
+@pytest.mark.slow
 def test_mlflow_models_serve(project: Path, free_port: int) -> None:
     registered(project, "vae")
     command = [PYTHON, "-m", "mlflow", "models", "serve", "--model-uri", "models:/digits@generation"]
@@ -664,17 +698,17 @@ def test_broken_lineage_is_named(traced: Path) -> None:
     (weights,) = (traced / "mlruns").rglob("model.safetensors")
     content = weights.read_bytes()
     weights.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
-    with pytest.raises(ValueError, match="model digest .* is not the file that was saved"):
+    with pytest.raises(ValueError, match=r"model digest .* is not the file that was saved"):
         register.verify("digits", "generation", root=traced, say=said.append)
     assert [line[:3] for line in said] == ["ok ", "BAD", "ok ", "ok ", "ok "]
     weights.write_bytes(content)
     card = traced / "data/catalog/digits.yaml"
     card.write_text(card.read_text().replace("sha256: 87", "sha256: 99"))
-    with pytest.raises(ValueError, match="source: digits, SHA-256 87ff.*: the card of digits says SHA-256 99ff"):
+    with pytest.raises(ValueError, match=r"source: digits, SHA-256 87ff.*: the card of digits says SHA-256 99ff"):
         register.verify("digits", "generation", root=traced, say=said.append)
     shard = next((traced / "data/prepared/digits").glob("train-*.arrow"))
     shard.write_bytes(shard.read_bytes()[:-1] + b"x")
-    with pytest.raises(ValueError, match="data: .*is damaged"):
+    with pytest.raises(ValueError, match=r"data: .*is damaged"):
         register.verify("digits", "generation", root=traced, say=said.append)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import shutil
@@ -24,16 +25,25 @@ from pipelines.tracking import runs
 from pipelines.tracking.server import flatten
 
 ROOT = Path(__file__).parents[1]
-MANIFEST = {"digest": "d1" * 32, "splits": {"train": {"rows": 1257}, "test": {"rows": 360}}}
+MANIFEST = {"digest": "d1" * 32, "splits": {"train": {"count": 1257}, "test": {"count": 360}}}
 PYTHON = sys.executable
 
-pytestmark = pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning")  # MLflow's own
+pytestmark = [  # MLflow's own
+    pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:.*Any type hint is inferred as AnyType:UserWarning"),
+]
 
 
 @pytest.fixture(scope="session")
 def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An empty SQLite store whose tables are made (which takes seconds)."""
-    path = tmp_path_factory.mktemp("store") / "mlflow.db"
+    """An empty SQLite store whose tables are made."""
+    return empty_store(tmp_path_factory.getbasetemp())
+
+
+@functools.cache
+def empty_store(folder: Path) -> Path:
+    """Made once, however many files import the fixture: it takes seconds."""
+    path = folder / "mlflow.db"
     tracking.connect(f"sqlite:///{path}")
     return path
 
@@ -393,6 +403,7 @@ def started(
 ) -> Iterator[None]:
     """A process group that is up when `ready`, and killed at the end."""
     environment = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}
+    environment["PATH"] = f"{Path(PYTHON).parent}:{environment['PATH']}"  # `mlflow models serve` looks for uvicorn
     if tracking_uri:
         environment["MLFLOW_TRACKING_URI"] = tracking_uri
     with open(folder / "server.log", "ab") as log:
@@ -405,7 +416,8 @@ def started(
             time.sleep(0.2)
         yield
     finally:
-        os.killpg(process.pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 
 

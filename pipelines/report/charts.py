@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipelines.report.numbers import finite, short, tick
+from pipelines.report.numbers import count, finite, short, tick
 
 Points = Sequence[tuple[float, float]]
 
@@ -70,7 +70,7 @@ def linear_ticks(low: float, high: float, most: int = 5) -> tuple[float, ...]:
         first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
         if last - first + 1 <= most:
             break
-    return tuple(round(i * step, 12) + 0.0 for i in range(first, last + 1)) or (low,)
+    return tuple(float(f"{i * step:.10g}") + 0.0 for i in range(first, last + 1)) or (low,)
 
 
 def log_ticks(low: float, high: float) -> tuple[float, ...]:
@@ -145,7 +145,7 @@ def curve(
     note = f"last {short(last)}"
     if better and len(points) > 1:
         chosen = (min if better == "lower" else max)(points, key=lambda point: point[1])
-        note = f"best {short(chosen[1])} at {tick(chosen[0])}, last {short(last)}"
+        note = f"best {short(chosen[1])} at {count(chosen[0])}, last {short(last)}"
     else:
         chosen = None
     if max(inside) < max(shown):

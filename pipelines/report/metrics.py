@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -126,8 +126,7 @@ def row(
     """
     floor, baseline = _beside("floor", floor, entries), _beside("baseline", baseline, entries)
     everyone = [*entries, floor, baseline]
-    widths = [width for entry in everyone if (width := _width(entry)) is not None]
-    decimals = EXPECTED_AT.get(name, decimals_for(widths))
+    decimals = EXPECTED_AT.get(name, decimals_for(widths(everyone)))
     facts = next((entry for entry in everyone if entry.get("unit") or entry.get("better")), {})
     better = str(facts.get("better") or "")
     marks = marked(entries, better)
@@ -152,9 +151,10 @@ def _beside(part: str, known: Mapping[str, Any], entries: Sequence[Mapping[str, 
     return {"value": said}
 
 
-def _width(entry: Mapping[str, Any]) -> float | None:
-    low, high = finite(entry.get("low")), finite(entry.get("high"))
-    return None if low is None or high is None else high - low
+def widths(entries: Iterable[Mapping[str, Any]]) -> list[float]:
+    """Widths of the intervals there are."""
+    ends = [(finite(entry.get("low")), finite(entry.get("high"))) for entry in entries]
+    return [high - low for low, high in ends if low is not None and high is not None]
 
 
 def cell(entry: Mapping[str, Any], decimals: int, mark: Mark = "") -> Cell:

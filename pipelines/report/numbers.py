@@ -59,8 +59,8 @@ def tick(value: float) -> str:
     """A short label for an axis: 0.05, 12, 40 k."""
     for size, suffix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= size:
-            return signed(f"{value / size:.3g}{THIN}{suffix}")
-    return signed(f"{value:.3g}") if abs(value) >= 1e-3 or value == 0 else signed(f"{value:.0e}".replace("e-0", "e-"))
+            return signed(f"{value / size:.6g}{THIN}{suffix}")
+    return signed(f"{value:.6g}" if abs(value) >= 1e-3 else f"{value:.3g}".replace("e-0", "e-"))
 
 
 def duration(value: Any) -> str:

@@ -115,6 +115,11 @@ def mapping(value: Any) -> dict[str, Any]:
     return {str(key): entry for key, entry in value.items()} if isinstance(value, Mapping) else {}
 
 
+def sequence(value: Any) -> list[Any]:
+    """The value if it is a list, else an empty one."""
+    return value if isinstance(value, list) else []
+
+
 def metrics_of(value: Any) -> dict[str, dict[str, Any]]:
     """Metrics by name; a bare number counts as a metric without an interval."""
     return {k: mapping(v) if isinstance(v, Mapping) else {"value": v} for k, v in mapping(value).items()}

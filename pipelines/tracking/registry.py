@@ -8,11 +8,12 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.tracking.runs import MOST_METRICS
-from pipelines.tracking.server import allowed, connect, get_client, reason
+from pipelines.tracking.server import allowed, answered, connect, get_client, is_absence, reason
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -23,6 +24,7 @@ FIXED_TAGS = ("git_commit", "git_dirty", "run_id", "params_sha256", "dvc_lock_sh
 """Tags that say how a version came to be: never changed later."""
 
 
+@answered
 def log_evaluation(run_id: str, results: Mapping[str, Any], pictures: Mapping[str, str | Path] | None = None) -> None:
     """Put a model's results on the run that trained it; said twice, they are there once.
 
@@ -44,6 +46,8 @@ def log_evaluation(run_id: str, results: Mapping[str, Any], pictures: Mapping[st
     try:
         run = client.get_run(run_id)
     except MlflowException as error:
+        if not is_absence(error):
+            raise
         raise ValueError(
             f"MLflow has no run {run_id!r}, in which the {results.get('family')} was trained ({reason(error)}). "
             "Was MLFLOW_TRACKING_URI another one then? Point it there, or train again."
@@ -72,10 +76,10 @@ def evaluation_metrics(results: Mapping[str, Any]) -> dict[str, float]:
             entry = {"value": entry}
         for part in ("value", "low", "high", "floor", "baseline"):
             number = entry.get(part)
-            if isinstance(number, (int, float)) and not isinstance(number, bool):
+            if isinstance(number, Real) and not isinstance(number, bool):
                 flat[allowed(f"evaluate.{name}" + ("" if part == "value" else f".{part}"))] = float(number)
     for name, seconds in results.get("seconds", {}).items():
-        if isinstance(seconds, (int, float)):
+        if isinstance(seconds, Real):
             flat[allowed(f"evaluate.seconds.{name}")] = float(seconds)
     return flat
 
@@ -97,6 +101,7 @@ class Version:
     tags: Mapping[str, str]
 
 
+@answered
 def versions(name: str) -> list[Version]:
     """All versions of a registered model, oldest first; none when it does not exist."""
     found, token = [], None
@@ -112,6 +117,7 @@ def _version(item: ModelVersion) -> Version:
     return Version(name=item.name, number=int(item.version), run_id=item.run_id or "", tags=dict(item.tags))
 
 
+@answered
 def aliases(name: str) -> dict[str, int]:
     """Version number by alias; empty when there is no such registered model."""
     from mlflow.exceptions import MlflowException
@@ -119,11 +125,12 @@ def aliases(name: str) -> dict[str, int]:
     try:
         return {alias: int(number) for alias, number in get_client().get_registered_model(name).aliases.items()}
     except MlflowException as error:
-        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+        if is_absence(error):
             return {}
         raise
 
 
+@answered
 def set_alias(name: str, alias: str, number: int | None) -> None:
     """Point an alias at a version, or (`None`) take it away."""
     if number is None:
@@ -132,6 +139,7 @@ def set_alias(name: str, alias: str, number: int | None) -> None:
         get_client().set_registered_model_alias(name, alias, str(number))
 
 
+@answered
 def publish(
     *,
     name: str,
@@ -283,14 +291,15 @@ def _refuse_pickles(folder: Path) -> None:
     assert not found, f"pickled files in a model to be registered: {found}"
 
 
+@answered
 def download(version: Version, folder: str | Path) -> Path:
     """Fetch a version's files; returns the MLflow model's folder."""
-    import mlflow
+    from mlflow.artifacts import download_artifacts
 
-    uri = f"models:/{version.name}/{version.number}"
-    return Path(mlflow.artifacts.download_artifacts(uri, dst_path=str(folder)))
+    return Path(download_artifacts(f"models:/{version.name}/{version.number}", dst_path=str(folder)))
 
 
+@answered
 def load_served(uri: str) -> PyFuncModel:
     """Load a registered model as a downstream team does.
 
@@ -310,6 +319,7 @@ def load_served(uri: str) -> PyFuncModel:
         raise ValueError(f"{uri} cannot be loaded: {reason(error)}. See `fivefold register`.") from error
 
 
+@answered
 def run_record(run_id: str) -> dict[str, Any]:
     """What the registry's lineage needs to know of a run: its status, tags, and its data's digests.
 
@@ -321,7 +331,12 @@ def run_record(run_id: str) -> dict[str, Any]:
     try:
         run = get_client().get_run(run_id)
     except MlflowException as error:
-        raise ValueError(f"MLflow has no run {run_id!r}: {reason(error)}.") from error
+        if not is_absence(error):
+            raise
+        raise ValueError(
+            f"MLflow has no run {run_id!r}. Was MLFLOW_TRACKING_URI another one when the model was trained? "
+            "Point it there, or train again."
+        ) from error
     inputs = run.inputs.dataset_inputs if run.inputs else []
     digests = [item.dataset.digest for item in inputs]
     return {"status": run.info.status, "tags": dict(run.data.tags), "dataset_digests": digests}

@@ -12,6 +12,7 @@ import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ from pipelines.tracking.server import (
     IMPATIENCE,
     PATIENCE,
     allowed,
+    answered,
     code_version,
     connect,
     environment,
@@ -198,7 +200,7 @@ class Outbox:
         for point in self._points:
             step, moment = int(point["examples"]), int(1000 * point.get("time", time.time()))
             for name, value in point["metrics"].items():
-                if isinstance(value, (int, float)) and step > self._told.get(allowed(name), -1):
+                if isinstance(value, Real) and step > self._told.get(allowed(name), -1):
                     batch.append(Metric(allowed(name), float(value), moment, step))
         for start in range(0, len(batch), MOST_METRICS):
             part = batch[start : start + MOST_METRICS]
@@ -245,6 +247,7 @@ class TrainingRun(Outbox):
     _inode: int = 0
 
     @classmethod
+    @answered
     def open(
         cls,
         *,
@@ -269,7 +272,7 @@ class TrainingRun(Outbox):
         Raises:
             ConnectionError: If the server is away.
         """
-        counts = {name: split.get("rows") for name, split in manifest.get("splits", {}).items()}
+        counts = {name: split.get("count") for name, split in manifest.get("splits", {}).items()}
         identity = Identity(
             dataset=dataset,
             name=family,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import logging
 import os
@@ -10,13 +11,16 @@ import re
 import socket
 import subprocess
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 DEFAULT_URI = "sqlite:///mlflow.db"
 PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "60"}
@@ -65,6 +69,29 @@ def connect(uri: str | None = None) -> str:
     return uri
 
 
+def answered(function: Callable[P, T]) -> Callable[P, T]:
+    """Let a function fail with a `ConnectionError` in one paragraph where MLflow fails it."""
+
+    @functools.wraps(function)
+    def wrapped(*arguments: P.args, **options: P.kwargs) -> T:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return function(*arguments, **options)
+        except MlflowException as error:
+            raise ConnectionError(
+                f"MLflow failed ({reason(error)}). What was said before stays; run the same command again when "
+                f"{_without_password(os.environ.get('MLFLOW_TRACKING_URI', DEFAULT_URI))} is well."
+            ) from error
+
+    return wrapped
+
+
+def is_absence(error: Exception) -> bool:
+    """Whether MLflow says that what was asked for does not exist."""
+    return getattr(error, "error_code", "") == "RESOURCE_DOES_NOT_EXIST"
+
+
 def get_client() -> MlflowClient:
     """A client of the store that `connect` found."""
     import mlflow
@@ -80,7 +107,7 @@ def _knock(uri: str) -> None:
         nearest = next(folder for folder in (path, *path.parents) if folder.exists())
         if not os.access(nearest, os.W_OK):
             raise PermissionError(f"no permission to write {nearest}")
-    elif parts.hostname and parts.port:
+    elif parts.hostname and parts.port and parts.scheme not in ("http", "https"):
         socket.create_connection((parts.hostname, parts.port), timeout=3).close()
 
 

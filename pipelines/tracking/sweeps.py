@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.tracking.runs import Identity, Outbox
-from pipelines.tracking.server import code_version, connect
+from pipelines.tracking.server import answered, code_version, connect
 
 
 class Sweep:
@@ -22,6 +22,7 @@ class Sweep:
         self._trials: dict[str, Outbox] = {}
 
     @classmethod
+    @answered
     def open(
         cls,
         *,

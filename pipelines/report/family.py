@@ -1,0 +1,287 @@
+"""The section of one family: what it can do, its pictures, curves and settings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pipelines.report import charts
+from pipelines.report.numbers import DASH, count, finite, setting, short
+from pipelines.report.reading import Family, Picture, Remark, mapping, sequence
+
+STEPS = {
+    "sample": "draw samples",
+    "log_prob": "exact likelihood",
+    "elbo": "likelihood bound",
+    "reconstruct": "reconstruct",
+    "codes": "encode and decode",
+    "anomaly": "score anomalies",
+}
+"""What `evaluate` measures, and what a model that it is measured of can do."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Shown:
+    """A picture that `evaluate` draws, as it is shown.
+
+    Arguments:
+        name: Of its file.
+        step: What of `STEPS` a model must be able to do.
+        title: Heading.
+        caption: What is seen.
+    """
+
+    name: str
+    step: str
+    title: str
+    caption: str
+
+
+PICTURES = (
+    Shown(name="samples", step="sample", title="Samples", caption="Drawn from the finished model, not chosen."),
+    Shown(
+        name="nearest",
+        step="sample",
+        title="Nearest training examples",
+        caption="In each pair a sample above, the training example nearest to it below. A copy would look the same.",
+    ),
+    Shown(
+        name="reconstructions",
+        step="reconstruct",
+        title="Reconstructions",
+        caption="In each pair a test example above, what the model makes of it below.",
+    ),
+    Shown(
+        name="interpolations",
+        step="codes",
+        title="Interpolations",
+        caption="Each row goes from one test example to another through their codes.",
+    ),
+    Shown(
+        name="anomalies",
+        step="anomaly",
+        title="Most anomalous test examples",
+        caption="The strangest first, row by row, by the model's own score.",
+    ),
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Figure:
+    """A picture with its words.
+
+    Arguments:
+        title: Heading.
+        caption: What is seen.
+        alt: For those who do not see it.
+        picture: The picture; `None` if there is none.
+        absent: Why there is none.
+    """
+
+    title: str
+    caption: str
+    alt: str
+    picture: Picture | None
+    absent: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Trial:
+    """A trial of the search.
+
+    Arguments:
+        settings: As written.
+        score: As shown.
+        examples: Examples seen.
+        note: Whether it is the settings as written, was chosen, stopped or failed.
+    """
+
+    settings: str
+    score: str
+    examples: str
+    note: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Section:
+    """A family's section.
+
+    Arguments:
+        name: The family.
+        facts: Size and times.
+        held: Aliases it holds.
+        can: What it can do.
+        cannot: What it cannot do.
+        copies: Outcome of the copy check; empty if unknown.
+        progress: Grids of samples over training.
+        figures: Pictures of the finished model.
+        curves: Charts.
+        settings: By heading, the settings as (name, value, whether `tune` chose it).
+        tuned: What `tune` chose and why.
+        trials: Its trials.
+        remarks: What is missing.
+    """
+
+    name: str
+    facts: Mapping[str, str]
+    held: list[str]
+    can: list[str]
+    cannot: list[str]
+    copies: str
+    progress: list[Figure]
+    figures: list[Figure]
+    curves: list[charts.Curve]
+    settings: dict[str, list[tuple[str, str, bool]]]
+    tuned: str
+    trials: list[Trial]
+    remarks: list[Remark]
+
+
+def section(family: Family, facts: Mapping[str, str], held: list[str], classes: Sequence[str]) -> Section:
+    """A family's section from what is on disk.
+
+    Arguments:
+        family: What is on disk.
+        facts: Size and times, as shown.
+        held: Aliases it holds.
+        classes: Names of the classes.
+    """
+    done = mapping(family.results.get("seconds"))
+    return Section(
+        name=family.name,
+        facts=facts,
+        held=held,
+        can=[text for step, text in STEPS.items() if step in done],
+        cannot=[text for step, text in STEPS.items() if done and step not in done],
+        copies=copy_check(family),
+        progress=progress(family),
+        figures=figures(family, classes) if family.results or family.pictures else [],
+        curves=curves(family),
+        settings=settings(family),
+        tuned=tuned(family),
+        trials=trials(family),
+        remarks=family.remarks,
+    )
+
+
+def copy_check(family: Family) -> str:
+    """The outcome of the copy check as a sentence; empty if it was not made."""
+    clean = mapping(family.results.get("copies")).get("clean")
+    if not isinstance(clean, bool):
+        return ""
+    return "Copy check: clean." if clean else "Copy check: not clean; samples repeat training examples."
+
+
+def progress(family: Family) -> list[Figure]:
+    """Grids of samples from the same latents, as training went on."""
+    return [
+        Figure(
+            title=f"{count(examples)} examples",
+            caption="",
+            alt=f"Samples of {family.name} from fixed latents after {count(examples)} training examples",
+            picture=picture,
+        )
+        for examples, picture in family.progress
+    ]
+
+
+def figures(family: Family, classes: Sequence[str]) -> list[Figure]:
+    """Pictures of the finished model; for one that is not there, why."""
+    done = mapping(family.results.get("seconds"))
+    image = mapping(family.model.get("domain")).get("kind", "image") == "image"
+    found = []
+    for shown in PICTURES:
+        picture, caption = family.pictures.get(shown.name), shown.caption
+        if shown.name == "samples" and 1 < len(classes) <= 10:
+            caption += f" A column per class: {', '.join(classes)}."
+        alt = f"{shown.title} of {family.name}. {shown.caption}"
+        absent = "" if picture else why_absent(family, shown, done, image=image)
+        found.append(Figure(title=shown.title, caption=caption, alt=alt, picture=picture, absent=absent))
+    return found
+
+
+def why_absent(family: Family, shown: Shown, done: Mapping[str, Any], *, image: bool) -> str:
+    """Why a picture is not there."""
+    if done and shown.step not in done:
+        return f"{family.name} cannot {STEPS[shown.step]}."
+    if not image:
+        return "Pictures are drawn of images only."
+    return f"There is no {shown.name}.png; fivefold evaluate --family {family.name} draws it if the model can."
+
+
+def curves(family: Family) -> list[charts.Curve]:
+    """Charts of the validation distance, the losses, then everything else that was recorded."""
+
+    def rank(name: str) -> int:
+        places = (name == "validation_frechet", name.endswith("loss"), not name.endswith(("gradient_norm", "lr")))
+        return next((place for place, holds in enumerate(places) if holds), len(places))
+
+    def title(name: str) -> str:
+        return name.removeprefix(f"{family.name}_").replace("_", " ") if name != "validation_frechet" else VALIDATION
+
+    names = sorted(family.curves, key=rank)
+    return [
+        charts.curve(title(name), family.curves[name], better="lower" if name == "validation_frechet" else "")
+        for name in names
+    ]
+
+
+VALIDATION = "Fréchet distance, validation"
+
+
+def settings(family: Family) -> dict[str, list[tuple[str, str, bool]]]:
+    """By heading, the settings that the model was trained with."""
+    chosen = mapping(family.tune.get("settings"))
+    found = {}
+    for heading, section_name, values in (
+        ("Model", "model", mapping(family.model.get("config"))),
+        ("Training", "training", mapping(family.model.get("training"))),
+    ):
+        rows = [(name, setting(value), f"{section_name}.{name}" in chosen) for name, value in sorted(values.items())]
+        if rows:
+            found[heading] = rows
+    return found
+
+
+def tuned(family: Family) -> str:
+    """What `tune` chose and why, as a sentence; empty if it did not run."""
+    if not family.tune:
+        return ""
+    chosen = mapping(family.tune.get("settings"))
+    what = ", ".join(f"{name} = {setting(value)}" for name, value in chosen.items()) or "the settings as written"
+    why = str(family.tune.get("why") or "")
+    return f"The search chose {what}" + (f" ({why})." if why else ".")
+
+
+def trials(family: Family) -> list[Trial]:
+    """The trials of the search, the best first, failed ones last."""
+    entries = [mapping(trial) for trial in sequence(family.tune.get("trials")) if isinstance(trial, Mapping)]
+    longest = max((finite(trial.get("examples")) or 0 for trial in entries), default=0)
+    chosen = mapping(family.tune.get("settings"))
+
+    def note(trial: Mapping[str, Any]) -> str:
+        said = []
+        if trial.get("as_written"):
+            said.append("as written")
+        if chosen and mapping(trial.get("settings")) == chosen:
+            said.append("chosen")
+        if trial.get("error"):
+            said.append(f"failed: {trial['error']}")
+        elif (finite(trial.get("examples")) or 0) < longest:
+            said.append("stopped early")
+        return ", ".join(said)
+
+    def key(trial: Mapping[str, Any]) -> tuple[bool, float]:
+        score = finite(trial.get("score"))
+        return score is None, score or 0.0
+
+    return [
+        Trial(
+            settings=", ".join(f"{k} = {setting(v)}" for k, v in mapping(trial.get("settings")).items()) or DASH,
+            score=short(finite(trial.get("score"))),
+            examples=count(trial.get("examples")),
+            note=note(trial),
+        )
+        for trial in sorted(entries, key=key)
+    ]

@@ -1,0 +1,228 @@
+"""The stage as a whole: the same bytes every time, visible at once or not at all, errors that tell what to do."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from data.cards import load_card
+from data.parallel import in_processes
+from data.shards import Dataset
+from pipelines.prepare import add, prepare
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def digits(tmp_path: Path) -> Path:
+    (tmp_path / "data/catalog").mkdir(parents=True)
+    shutil.copy(ROOT / "data/catalog/digits.yaml", tmp_path / "data/catalog/digits.yaml")
+    return tmp_path
+
+
+def test_digits(digits: Path) -> None:
+    manifest = prepare("digits", root=digits)
+    data = Dataset.open(digits / "data/prepared/digits")
+    data.verify()
+    assert data.digest == manifest["digest"] == "b56d0b16fff388c5ac455699c5b3b74240f025c6f9626e1f49a6ac139265a71d"
+    assert data.domain == {"kind": "image", "channels": 1, "height": 8, "width": 8, "levels": 17}
+    assert data.class_names == [str(i) for i in range(10)]
+    assert {name: len(data.split(name)) for name in data.splits} == {"train": 1258, "val": 180, "test": 359}
+    from sklearn.datasets import load_digits
+
+    original = load_digits()
+    for name in data.splits:
+        split = data.split(name)
+        rows = split.sources.numpy()
+        x = np.round(original.images[rows] * 255 / 16).astype(np.uint8)[..., None]
+        assert (split.all().x.numpy() == x).all()
+        assert (split.labels.numpy() == original.target[rows]).all()
+        assert (split.take([3, 0, 3]).x == split.all().x[[3, 0, 3]]).all()
+        assert (split.slice(5, 9).x == split.all().x[5:9]).all()
+    prefix = np.bincount(data.split("train").labels.numpy()[:400], minlength=10)
+    assert prefix.min() > 15  # splits are shuffled: any prefix is a fair sample
+    assert len(pickle.loads(pickle.dumps(data.split("train"))).all()) == 1258
+    with pytest.raises(ValueError, match=r"no split 'dev'; it has train, val, test"):
+        data.split("dev")
+    with pytest.raises(IndexError, match="positions 0 … 179"):
+        data.split("val").take([180])
+
+
+def image_archive(root: Path, n: int = 3000) -> Path:
+    folder = root / "source"
+    random = np.random.default_rng(0)
+    for i in range(n):
+        path = folder / f"{i % 3}" / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(random.integers(0, 256, (4, 4, 3)).astype(np.uint8)).save(path)
+    return Path(shutil.make_archive(str(root / "images"), "zip", folder))
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def test_the_same_bytes_from_one_process_or_several_and_elsewhere(tmp_path: Path) -> None:
+    source = image_archive(tmp_path)
+    add(str(source), "d", root=tmp_path, quiet=True)
+    assert 'path: "images.zip"' in (tmp_path / "data/catalog/d.yaml").read_text()  # the project can be moved
+    prepare("d", root=tmp_path, mapper=partial(in_processes, workers=2))
+    first = files(tmp_path / "data/prepared/d")
+    prepare("d", tmp_path / "elsewhere", root=tmp_path, mapper=map)
+    assert files(tmp_path / "elsewhere") == first
+    assert not [path for path in (tmp_path / "data/prepared").iterdir() if path.name != "d"]
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[2])
+from data import building
+from pipelines.prepare import prepare
+honest = building.write_shard
+def slow(path, *arguments):
+    print("writing", flush=True)
+    import time
+    time.sleep(float(sys.argv[3]))
+    return honest(path, *arguments)
+building.write_shard = slow
+prepare("digits", root=Path(sys.argv[1]))
+"""
+
+
+def test_killed_in_the_middle(digits: Path) -> None:
+    prepare("digits", root=digits)
+    before = files(digits / "data/prepared/digits")
+    (digits / "data/prepared/digits/manifest.json").chmod(0o644)
+    command = [sys.executable, "-c", SCRIPT, str(digits), str(ROOT), "30"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    process.stdout.readline()
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    process.stdout.close()
+    assert files(digits / "data/prepared/digits") == before
+    left = [path.name for path in (digits / "data/prepared").iterdir() if path.name != "digits"]
+    assert len(left) == 1
+    assert left[0].startswith(".digits.")
+    prepare("digits", root=digits)
+    assert [path.name for path in (digits / "data/prepared").iterdir()] == ["digits"]
+
+
+def test_no_space_left(digits: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from data import building
+
+    prepare("digits", root=digits)
+    before = files(digits / "data/prepared/digits")
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(building, "write_shard", full)
+    with pytest.raises(OSError, match="No space left"):
+        prepare("digits", root=digits)
+    assert files(digits / "data/prepared/digits") == before
+    assert [path.name for path in (digits / "data/prepared").iterdir()] == ["digits"]
+
+
+def test_damaged_prepared_data(digits: Path) -> None:
+    prepare("digits", root=digits)
+    folder = digits / "data/prepared/digits"
+    again = "Run `fivefold prepare --dataset digits`"
+    with pytest.raises(FileNotFoundError, match="Run `fivefold prepare --dataset nothing`"):
+        Dataset.open(digits / "data/prepared/nothing")
+    shard = folder / "val-00000.arrow"
+    body = bytearray(shard.read_bytes())
+    body[len(body) // 2] ^= 1
+    shard.write_bytes(body)
+    data = Dataset.open(folder)
+    for use in (lambda: data.split("val").all(), lambda: data.split("val").take([0]), data.verify):
+        with pytest.raises(ValueError, match=r"val-00000.arrow is damaged: its SHA-256 is"):
+            use()
+    assert len(data.split("train").all()) == 1258
+    shard.write_bytes(body[:-1])
+    with pytest.raises(ValueError, match=f"expected 15722 bytes, got 15721. {again}"):
+        Dataset.open(folder)
+    shard.unlink()
+    with pytest.raises(FileNotFoundError, match=f"val-00000.arrow is missing. {again}"):
+        Dataset.open(folder)
+    text = (folder / "manifest.json").read_text()
+    for broken in ("", text[:100], "[]", text.replace('"0",', '"zero",')):
+        (folder / "manifest.json").write_text(broken)
+        with pytest.raises(ValueError, match=f"manifest.json is damaged.*{again}"):
+            Dataset.open(folder)
+    (folder / "manifest.json").write_text(json.dumps({**json.loads(text), "schema": 99}))
+    with pytest.raises(ValueError, match="has schema 99, this program reads up to 1"):
+        Dataset.open(folder)
+
+
+def test_a_faulty_card_names_every_fault(digits: Path) -> None:
+    card = digits / "data/catalog/digits.yaml"
+    text = card.read_text()
+    card.write_text(
+        text.replace("kind: image", "kind: picture")
+        .replace("levels: 17", "lvels: 17")
+        .replace("seed: 0", "seed: zero")
+        .replace("duplicates: separate", "duplicate: separate")
+    )
+    with pytest.raises(ValueError, match="fault") as caught:
+        load_card("digits", digits)
+    for fragment in (
+        "digits.yaml has 4 fault(s)", "unknown key image.lvels (did you mean levels?)",
+        "splits.seed must be an integer, got 'zero'", "unknown key duplicate (did you mean duplicates?)",
+    ):  # fmt: skip
+        assert fragment in str(caught.value)
+    card.write_text(text.replace("8\n  width: 8", "-8\n  width: 8").replace("train: 0.7", "train: 0.8"))
+    with pytest.raises(ValueError, match=r"image.height must be at least 1, got -8; splits: .*must not exceed 1"):
+        load_card("digits", digits)
+    card.write_text("name: digits\nname: again\n")
+    with pytest.raises(ValueError, match=r"is not valid YAML.*Mend the card"):
+        load_card("digits", digits)
+    card.write_text(text.replace("sha256: 87ff", "sha256: 97ff"))
+    with pytest.raises(ValueError, match=r"digits have SHA-256 87ff.*the card 'digits' says 97ff"):
+        prepare("digits", root=digits)
+    with pytest.raises(FileNotFoundError, match=r"no dataset 'digit'.*Did you mean 'digits'"):
+        prepare("digit", root=digits)
+
+
+def test_a_card_without_checksum_is_told_it(tmp_path: Path) -> None:
+    source = image_archive(tmp_path, 30)
+    add(str(source), "d", root=tmp_path, quiet=True)
+    card = tmp_path / "data/catalog/d.yaml"
+    lines = [line for line in card.read_text().splitlines() if "sha256" not in line]
+    card.write_text("\n".join(lines))
+    with pytest.raises(ValueError, match=r"add `sha256: [0-9a-f]{64}` under source"):
+        prepare("d", root=tmp_path)
+    source.unlink()
+    with pytest.raises(FileNotFoundError, match=r"images.zip does not exist. Put it there, or mend source.path"):
+        prepare("d", root=tmp_path)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_no_permission(digits: Path) -> None:
+    (digits / "data").chmod(0o500)
+    with pytest.raises(PermissionError, match="data/prepared"):
+        prepare("digits", root=digits)
+    (digits / "data").chmod(0o700)
+
+
+def test_importing_does_no_work(tmp_path: Path) -> None:
+    """The worker's modules and the stage import without torch, and leave no trace."""
+    start = time.perf_counter()
+    heavy = "{'torch', 'ray', 'mlflow', 'sklearn'}"
+    code = f"import sys, pipelines.prepare; sys.exit(bool({heavy} & set(sys.modules)))"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    assert not list(tmp_path.iterdir())
+    assert time.perf_counter() - start < 60
