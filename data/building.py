@@ -27,7 +27,7 @@ from data.writing import SCHEMA, content_digest, rows_per_shard, whole_folder, w
 
 log = logging.getLogger(__name__)
 
-BLOCK_BYTES = 8 << 20
+BLOCK_BYTES = 4 << 20
 
 
 def build(card: Card, root: Path, out: Path, mapper: Mapper) -> dict[str, Any]:
@@ -127,7 +127,7 @@ def _write_splits(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Shuffle the spool into shards; returns the manifest's splits and the training statistics."""
     row = np.dtype([("place", "<i8"), ("source", "<i8"), ("label", "<i8"), ("x", reader.dtype, reader.event_shape)])
-    per_shard = rows_per_shard(row["x"].itemsize)
+    per_shard = rows_per_shard(row["x"].itemsize, ledger.size)
     counts = {name: int((division.split == code).sum()) for code, name in enumerate(NAMES)}
     _scatter(card, reader, ledger, division, work, row, per_shard, counts)
     splits: dict[str, Any] = {}
@@ -141,12 +141,11 @@ def _write_splits(
             gathered = work / f"{name}-{index:05}"
             rows = np.fromfile(gathered, row)
             gathered.unlink()
-            rows = rows[np.argsort(rows["place"])]
-            x = np.ascontiguousarray(rows["x"])
-            shards.append(
-                write_shard(folder / f"{name}-{index:05}.arrow", x, rows["label"].copy(), rows["source"].copy())
-            )
-            frequencies += np.bincount(rows["label"] + 1, minlength=len(frequencies))
+            order = np.argsort(rows["place"])
+            x, label, source = (rows[column][order] for column in ("x", "label", "source"))
+            del rows
+            shards.append(write_shard(folder / f"{name}-{index:05}.arrow", x, label, source))
+            frequencies += np.bincount(label + 1, minlength=len(frequencies))
             if moments is not None and name == "train":
                 moments.add(x)
         splits[name] = {"count": count, "shards": shards}
@@ -171,7 +170,7 @@ def _scatter(
     """Append every row of the spool to the file of the shard it belongs to."""
     ranks = dict.fromkeys(counts, 0)
     event = np.dtype((reader.dtype, reader.event_shape))
-    block = max(1, BLOCK_BYTES // max(1, event.itemsize))
+    block = max(1, BLOCK_BYTES // max(1, event.itemsize), per_shard // 2)
     with (
         (work / "spool").open("rb") as spool,
         (work / "labels").open("rb") as labels,

@@ -18,7 +18,7 @@ ANOMALY = len(SPLITS)
 UNUSED = -2
 NAMES = (*SPLITS, "anomaly")
 PARTITIONS = 64
-BLOCK = 1 << 18
+BLOCK = 1 << 16
 HASHED = np.dtype([("content", "<u8"), ("row", "<i8"), ("label", "<i4")])
 
 

@@ -11,6 +11,10 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pipelines.params import Params
 
 DESCRIPTION = """\
 Five families of generative models, one contract, one pipeline, one yardstick.
@@ -124,12 +128,7 @@ def _stage(arguments: argparse.Namespace) -> None:
 
             features(dataset, seed=settings.seed, settings=settings.features)
         case "evaluate":
-            from pipelines.evaluate import evaluate
-            from pipelines.train import family_settings
-
-            family_settings(settings, arguments.family)
-            chosen = settings.evaluate
-            evaluate(dataset, arguments.family, samples=chosen.samples, bootstrap=chosen.bootstrap, seed=settings.seed)
+            _evaluate(settings, arguments.family)
         case "register":
             from pipelines.register import register
 
@@ -142,6 +141,22 @@ def _stage(arguments: argparse.Namespace) -> None:
             from pipelines.register import verify
 
             verify(dataset, arguments.alias)
+
+
+def _evaluate(settings: Params, family: str) -> None:
+    from pipelines import artifact, tracking
+    from pipelines.evaluate import evaluate
+    from pipelines.train import family_settings, runs_folder
+
+    family_settings(settings, family)
+    tracking.connect()
+    chosen, folder = settings.evaluate, runs_folder(settings.dataset)
+    measured = evaluate(
+        settings.dataset, family, samples=chosen.samples, bootstrap=chosen.bootstrap, seed=settings.seed
+    )
+    facts, _ = artifact.read(folder / "models" / family)
+    pictures = {path.stem: path for path in sorted((folder / "results" / family).glob("*.png"))}
+    tracking.log_evaluation(facts["run_id"], measured, pictures)
 
 
 def _data(arguments: argparse.Namespace) -> None:

@@ -84,7 +84,7 @@ def test_ledger(folder: Path, n: int, each: int, world: int, seed: int, first: i
     ids = one.ids(first)
     assert (fresh.ids(first) == ids).all()
     joined = [number(fresh.get(first, rank, world).x) for rank in range(world)]
-    assert sum(joined, []) == ids.tolist() == number(one.get(first).x)
+    assert [i for part in joined for i in part] == ids.tolist() == number(one.get(first).x)
     assert one.get(first).label.tolist() == (ids % 7).tolist()
     assert one.epoch(first) == first * batch_size // n
 
@@ -100,7 +100,7 @@ def test_global_batches_do_not_depend_on_the_workers(folder: Path, world: int) -
     batches = Batches(split_of(1000, folder), 840, seed=3)
     for step in (0, 1, 7, 12345):
         parts = [number(batches.get(step, rank, world).x) for rank in range(world)]
-        assert sum(parts, []) == batches.ids(step).tolist()
+        assert [i for part in parts for i in part] == batches.ids(step).tolist()
 
 
 def test_seeds_and_epochs_differ(folder: Path) -> None:
@@ -142,7 +142,7 @@ def test_augment_moves_and_mirrors() -> None:
     kinds = [(a == b).all().item() or 2 * (a == b.flip(1)).all().item() for a, b in zip(mirrored, x, strict=True)]
     assert set(map(int, kinds)) == {1, 2}
     moved = augment(x, Streams(1), flip=True, shift=2)
-    assert moved.shape == x.shape and moved.dtype == torch.uint8
+    assert (moved.shape, moved.dtype) == (x.shape, torch.uint8)
     assert (moved == augment(x, Streams(1), flip=True, shift=2)).all()
     padded = np.pad(x.numpy(), ((0, 0), (2, 2), (2, 2), (0, 0)), mode="edge")
     for image, wide in zip(moved.numpy(), padded, strict=True):

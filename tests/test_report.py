@@ -85,7 +85,7 @@ def picture(rows: int, columns: int, noise: float) -> bytes:
 def entry(name: str, value: float, width: float = 0.06) -> dict[str, Any]:
     """A metric as `evaluate` writes it."""
     unit, better, floor, baseline = UNITS[name]
-    span = {"low": value * (1 - width), "high": value * (1 + width)}
+    span = {"low": value - abs(value) * width, "high": value + abs(value) * width}
     return {"value": value, **span, "unit": unit, "better": better, "floor": floor, "baseline": baseline}
 
 
@@ -140,8 +140,17 @@ def tuned(family: str) -> dict[str, Any]:
     """What `tune` writes."""
     trial = {"settings": {"training.lr": 1e-3}, "score": 3.2, "examples": 15_000, "error": None, "as_written": True}
     best = trial | {"settings": {"training.lr": 2e-3}, "score": 2.5, "as_written": False}
-    failed = trial | {"settings": {"training.lr": 0.1}, "score": None, "error": "loss is not finite", "as_written": False}
-    return {"settings": {"training.lr": 2e-3}, "why": "score 2.5 against 3.2 as written", "trials": [trial, failed, best]}
+    failed = trial | {
+        "settings": {"training.lr": 0.1},
+        "score": None,
+        "error": "loss is not finite",
+        "as_written": False,
+    }
+    return {
+        "settings": {"training.lr": 2e-3},
+        "why": "score 2.5 against 3.2 as written",
+        "trials": [trial, failed, best],
+    }
 
 
 def registry(dataset: str, names: tuple[str, ...]) -> dict[str, Any]:
@@ -158,24 +167,25 @@ def registry(dataset: str, names: tuple[str, ...]) -> dict[str, Any]:
         for i, name in enumerate(names)
     }
     held = {
-        "generation": ("diffusion", 6, "frechet", 0.53),
-        "density": ("flow", 5, "bits_per_dim", 2.2),
-        "anomaly": ("flow", 1, "anomaly_auroc", 0.93),
-        "representation": ("vae", 3, "probe_accuracy", 0.97),
+        "generation": ("diffusion", 6, "frechet"),
+        "density": ("flow", 5, "bits_per_dim"),
+        "anomaly": ("flow", 1, "anomaly_auroc"),
+        "representation": ("diffusion", 6, "probe_accuracy"),
     }
+    won = {job: results(family, FAMILIES.index(family))["metrics"][metric] for job, (family, _, metric) in held.items()}
     jobs = {
         job: {
             "alias": f"models:/{dataset}@{job}",
             "moved": True,
-            "why": f"{family} (version {version}) with {metric} {value} is the best of {len(names)}.",
+            "why": f"{family} (version {version}) with {metric} {won[job]['value']:.4g} is the best of {len(names)}.",
             "family": family,
             "version": version,
             "metric": metric,
-            "value": value,
-            "interval": [value * 0.9, value * 1.1],
-            "unit": UNITS[metric][0],
+            "value": won[job]["value"],
+            "interval": [won[job]["low"], won[job]["high"]],
+            "unit": won[job]["unit"],
         }
-        for job, (family, version, metric, value) in held.items()
+        for job, (family, version, metric) in held.items()
     }
     return {"model": dataset, "versions": versions, "jobs": jobs}
 
@@ -183,7 +193,10 @@ def registry(dataset: str, names: tuple[str, ...]) -> dict[str, Any]:
 def tree(root: Path, dataset: str = "digits", names: tuple[str, ...] = FAMILIES) -> Path:
     """A whole run tree; returns the project's root."""
     runs = root / "runs" / dataset
-    both = {part: {n: entry(n, u[at]) for n, u in UNITS.items() if u[at] is not None} for part, at in (("floors", 2), ("baseline", 3))}
+    both = {
+        part: {n: entry(n, u[at]) for n, u in UNITS.items() if u[at] is not None}
+        for part, at in (("floors", 2), ("baseline", 3))
+    }
     yardstick = {
         "digest": "5ca1e" * 12,
         "data_digest": "da7a" * 16,
@@ -195,7 +208,10 @@ def tree(root: Path, dataset: str = "digits", names: tuple[str, ...] = FAMILIES)
         "reference": {"samples": 1258, **both},
     }
     write(runs / "yardstick" / "yardstick.json", yardstick)
-    write(root / "data" / "prepared" / dataset / "manifest.json", {"title": "Handwritten digits, 8×8", "splits": {"train": {"count": 1258}}})
+    write(
+        root / "data" / "prepared" / dataset / "manifest.json",
+        {"title": "Handwritten digits, 8×8", "splits": {"train": {"count": 1258}}},
+    )
     for i, name in enumerate(names):
         write(runs / "models" / name / "model.json", model(name, i))
         write(runs / "results" / f"{name}.json", results(name, i))
@@ -203,9 +219,14 @@ def tree(root: Path, dataset: str = "digits", names: tuple[str, ...] = FAMILIES)
         write(runs / "tune" / f"{name}.json", tuned(name))
         for step in CAN[name]:
             for drawn in DRAWS.get(step, ()):
-                write(runs / "results" / name / f"{drawn}.png", picture(4 if drawn != "samples" else 8, 10, 60 - 12 * i))
+                write(
+                    runs / "results" / name / f"{drawn}.png", picture(4 if drawn != "samples" else 8, 10, 60 - 12 * i)
+                )
         for k in range(8):
-            write(runs / "state" / f"{name}-{str(i) * 12}" / "samples" / f"{12_500 * (k + 1):012d}.png", picture(4, 10, 180 - 22 * k))
+            write(
+                runs / "state" / f"{name}-{str(i) * 12}" / "samples" / f"{12_500 * (k + 1):012d}.png",
+                picture(4, 10, 180 - 22 * k),
+            )
     write(runs / "registry.json", registry(dataset, names))
     return root
 
@@ -235,11 +256,11 @@ def test_the_page_says_what_the_files_say(whole: Path) -> None:
         'mlflow.pyfunc.load_model("models:/digits@generation")',
         "fivefold sample digits",
         "diffusion version 6",
-        "Fréchet distance 0.53 [0.48, 0.58]",
-        "It is better than the classical baseline; worse than real data.",
-        "flow (version 1) with anomaly_auroc 0.93 is the best of 5.",
+        "Fréchet distance 0.528 [0.496, 0.560]",
+        "Better than the classical baseline. Worse than real data.",
+        "flow (version 1) with anomaly_auroc 0.8966 is the best of 5.",
         "gan cannot reconstruct.",
-        "Cannot exact likelihood, likelihood bound, reconstruct, encode and decode.",
+        "Cannot compute exact likelihoods, bound likelihoods, reconstruct, encode and decode.",
         "Copy check: not clean",
         "100 000 examples",
         "The search chose training.lr = 0.002 (score 2.5 against 3.2 as written).",
@@ -285,7 +306,9 @@ def test_every_missing_file_is_said_with_what_makes_it(tmp_path: Path) -> None:
     assert "nobody yet" in said
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", "null", '{"metrics": 3, "versions": [], "jobs": {"x": 1}}', "\xff\x00"])
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", "null", '{"metrics": 3, "versions": [], "jobs": {"x": 1}}', "\xff\x00"]
+)
 def test_a_broken_file_breaks_no_page(tmp_path: Path, content: str) -> None:
     root = tree(tmp_path, names=("vae",))
     for path in [*root.rglob("*.json"), *root.rglob("*.csv"), *root.rglob("*.png")]:
@@ -296,12 +319,17 @@ def test_a_broken_file_breaks_no_page(tmp_path: Path, content: str) -> None:
 def test_any_value_may_be_of_any_kind(tmp_path: Path) -> None:
     root = tree(tmp_path, names=("vae",))
     runs = root / "runs" / "digits"
-    files = [runs / "registry.json", runs / "yardstick" / "yardstick.json", *runs.glob("*/vae.json"), *runs.glob("models/*/*")]
+    files = [
+        runs / "registry.json",
+        runs / "yardstick" / "yardstick.json",
+        *runs.glob("*/vae.json"),
+        *runs.glob("models/*/*"),
+    ]
     originals = {path: json.loads(path.read_text(encoding="utf-8")) for path in files}
     junk = (None, float("nan"), "x", [], {}, -3, True)
     cases = [(path, place, value) for path in files for place in places(originals[path]) for value in junk]
     random.Random(0).shuffle(cases)
-    for path, place, value in cases[:40]:
+    for path, place, value in cases[:30]:
         write(path, replaced(originals[path], place, value))
         report("digits", ("vae",), root=root)
         write(path, originals[path])
@@ -328,11 +356,16 @@ def replaced(document: Any, place: tuple[Any, ...], value: Any) -> Any:
 def test_a_number_that_is_none_or_nan_is_a_dash() -> None:
     bad = [{"value": None}, {"value": float("nan"), "unit": "share", "better": "lower"}, {}]
     row = metrics.row("frechet", bad, {}, {})
-    assert [cell.value for cell in (*row.cells, row.floor)] == ["–"] * 4
+    assert [cell.value for cell in (*row.cells, row.floor)] == [numbers.DASH] * 4
 
 
 def test_the_best_is_marked_and_what_cannot_be_told_from_it() -> None:
-    low = [{"value": 1.0, "low": 0.9, "high": 1.1}, {"value": 1.2, "low": 0.95, "high": 1.4}, {"value": 2.0, "low": 1.5, "high": 3.0}, {}]
+    low = [
+        {"value": 1.0, "low": 0.9, "high": 1.1},
+        {"value": 1.2, "low": 0.95, "high": 1.4},
+        {"value": 2.0, "low": 1.5, "high": 3.0},
+        {},
+    ]
     assert metrics.marked(low, "lower") == ["best", "tied", "", ""]
     assert metrics.marked(low, "higher") == ["", "", "best", ""]
     assert metrics.marked([{"value": 1.0}, {"value": 1.0}], "lower") == ["", ""]
@@ -340,13 +373,22 @@ def test_the_best_is_marked_and_what_cannot_be_told_from_it() -> None:
 
 @pytest.mark.parametrize(
     ("value", "shown"),
-    [(0.12345, "0.123"), (1234567.0, "1.23e6"), (-0.5, "\u22120.5"), (0.0, "0"), (2e-5, "2.00e\u22125"), (None, "–")],
+    [
+        (0.12345, "0.123"),
+        (1234567.0, "1.23e6"),
+        (-0.5, "\u22120.5"),
+        (0.0, "0"),
+        (2e-5, "2.00e\u22125"),
+        (None, numbers.DASH),
+    ],
 )
 def test_numbers_are_short(value: float | None, shown: str) -> None:
     assert numbers.short(value) == shown
 
 
-@pytest.mark.parametrize(("low", "high"), [(0.0, 1.0), (-3.2, 17.0), (0.4399, 0.4412), (1e-9, 3e-9), (100, 123_456), (-7e8, 7e8)])
+@pytest.mark.parametrize(
+    ("low", "high"), [(0.0, 1.0), (-3.2, 17.0), (0.4399, 0.4412), (1e-9, 3e-9), (100, 123_456), (-7e8, 7e8)]
+)
 def test_axes_have_a_few_round_ticks_within(low: float, high: float) -> None:
     ticks = charts.linear_ticks(low, high)
     assert 2 <= len(ticks) <= 5
@@ -364,34 +406,34 @@ def test_a_chart_keeps_its_line_within_its_frame() -> None:
 # In a browser
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [390, 1280])
-def test_a_browser_shows_all_of_it(whole: Path, width: int, scheme: str) -> None:
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """A headless Chromium."""
     chromium = shutil.which("chromium") or shutil.which("chromium-browser")
     if chromium is None:
         pytest.skip("chromium is not installed (apt-get install chromium)")
     from playwright.sync_api import sync_playwright
 
     quiet = ("background-networking", "component-update", "sync", "gpu")
+    options = ["--no-sandbox", "--no-first-run", *(f"--disable-{what}" for what in quiet)]
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=chromium, args=["--no-sandbox", "--no-first-run", *(f"--disable-{what}" for what in quiet)]
-        )
-        try:
-            page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)  # pyright: ignore[reportArgumentType]
-            said, asked = [], []
-            page.on("console", lambda message: said.append(message.text))
-            page.on("pageerror", lambda error: said.append(str(error)))
-            page.on("request", lambda request: asked.append(request.url))
-            page.goto(whole.as_uri(), wait_until="load")
-            images = page.evaluate(
-                "() => Array.from(document.images, i => [i.alt, i.naturalWidth, i.getBoundingClientRect().width, i.checkVisibility()])"
-            )
-            scroll = page.evaluate("() => document.documentElement.scrollWidth")
-            wide = page.evaluate(WIDER_THAN_THE_PAGE)
-            faint = page.evaluate(FAINT)
-        finally:
-            browser.close()
+        started = playwright.chromium.launch(executable_path=chromium, args=options)
+        yield started
+        started.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1280])
+def test_a_browser_shows_all_of_it(browser: Any, whole: Path, width: int, scheme: str) -> None:
+    page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    said, asked = [], []
+    page.on("console", lambda message: said.append(message.text))
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(whole.as_uri(), wait_until="load")
+    images, scroll = page.evaluate(IMAGES), page.evaluate("() => document.documentElement.scrollWidth")
+    wide, faint = page.evaluate(WIDER_THAN_THE_PAGE), page.evaluate(FAINT)
+    page.close()
     assert said == []
     assert [url for url in asked if not url.startswith("data:")] == [whole.as_uri()]
     assert len(images) > 40
@@ -400,6 +442,10 @@ def test_a_browser_shows_all_of_it(whole: Path, width: int, scheme: str) -> None
     assert faint == []
 
 
+IMAGES = """
+() => Array.from(document.images,
+  i => [i.alt, i.naturalWidth, i.getBoundingClientRect().width, i.complete && i.checkVisibility()])
+"""
 WIDER_THAN_THE_PAGE = """
 () => Array.from(document.querySelectorAll('body *'))
   .filter(e => e.getBoundingClientRect().right > innerWidth + 1).map(e => e.outerHTML.slice(0, 80)).slice(0, 5)

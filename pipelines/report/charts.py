@@ -66,11 +66,13 @@ def linear_ticks(low: float, high: float, most: int = 5) -> tuple[float, ...]:
     """At most `most` round numbers that cover the interval from within."""
     rough = (high - low) / max(most - 1, 1)
     size = 10.0 ** math.floor(math.log10(rough))
-    for step in (size * factor for factor in (1, 2, 2.5, 5, 10, 20)):
+
+    def ticks(step: float) -> tuple[float, ...]:
         first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
-        if last - first + 1 <= most:
-            break
-    return tuple(float(f"{i * step:.10g}") + 0.0 for i in range(first, last + 1)) or (low,)
+        return tuple(float(f"{i * step:.10g}") + 0.0 for i in range(first, last + 1))
+
+    tried = [ticks(size * factor) for factor in (1, 2, 2.5, 5, 10)]
+    return next(found for found in tried if len(found) <= most) or (low,)
 
 
 def log_ticks(low: float, high: float) -> tuple[float, ...]:
@@ -121,6 +123,7 @@ def curve(
     *,
     others: Sequence[Points] = (),
     better: str = "",
+    log: bool = True,
     frame: tuple[float, float, float, float] = (46, 312, 10, 138),
 ) -> Curve:
     """A chart of one line.
@@ -133,11 +136,12 @@ def curve(
         points: Examples seen and value, in order.
         others: Further lines, for comparison.
         better: Mark the best point: `lower` or `higher`.
+        log: Whether the axis may be logarithmic.
         frame: Left, right, top and bottom of the plot in pixels.
     """
     left, right, top, bottom = frame
     shown = [y for line in (points, *others) for _, y in line]
-    log = min(shown) > 0 and max(shown) / min(shown) > LOG_FROM
+    log = log and min(shown) > 0 and max(shown) / min(shown) > LOG_FROM
     inside = shown if log or others else settled([y for _, y in points])
     y = Axis.over(inside, bottom, top, log=log, most=4)
     x = Axis.over([0.0, *(at for line in (points, *others) for at, _ in line)], left, right, most=4)
@@ -150,12 +154,12 @@ def curve(
         chosen = None
     if max(inside) < max(shown):
         note += f"; begins at {short(points[0][1])}"
+    note += "; log scale" if log else ""
     few = len(points) <= 20
-    scale = "logarithmic" if log else "linear"
     return Curve(
         title=title,
         note=note,
-        alt=f"{title} over examples seen, {len(points)} points from {short(points[0][1])} to {short(last)}, {scale} axis",
+        alt=f"{title} over examples seen, {len(points)} points from {short(points[0][1])} to {short(last)}",
         path=line_path(points, x, y),
         others=[line_path(line, x, y) for line in others],
         dots=[(x.at(a), y.at(b)) for a, b in points] if few else [],
@@ -168,7 +172,7 @@ def curve(
 def settled(values: Sequence[float]) -> list[float]:
     """The values without a short first stretch that is far larger than all the rest."""
     rest = list(values[max(1, len(values) // 20) :])
-    if len(rest) < 8 or max(values) - min(values) < 3 * (max(rest) - min(rest)) or max(rest) == min(rest):
+    if len(rest) < 40 or max(values) - min(values) < 3 * (max(rest) - min(rest)) or max(rest) == min(rest):
         return list(values)
     return rest
 
@@ -271,7 +275,9 @@ def forest(
         for i, label in enumerate(order)
     ]
     said = [f"{label} {texts[label]}" for label in order]
-    said += [f"{what} {short(value)}" for what, value in (("floor", floor), ("baseline", baseline)) if value is not None]
+    said += [
+        f"{what} {short(value)}" for what, value in (("floor", floor), ("baseline", baseline)) if value is not None
+    ]
     return Forest(
         alt=f"{title}, {better or 'no'} is better: {', '.join(said)}",
         height=16 + 24 * len(rows) + 28,

@@ -12,8 +12,8 @@ from pipelines.report.reading import Family, Picture, Remark, mapping, sequence
 
 STEPS = {
     "sample": "draw samples",
-    "log_prob": "exact likelihood",
-    "elbo": "likelihood bound",
+    "log_prob": "compute exact likelihoods",
+    "elbo": "bound likelihoods",
     "reconstruct": "reconstruct",
     "codes": "encode and decode",
     "anomaly": "score anomalies",
@@ -111,8 +111,7 @@ class Section:
         name: The family.
         facts: Size and times.
         held: Aliases it holds.
-        can: What it can do.
-        cannot: What it cannot do.
+        abilities: What it can do and what not, as sentences.
         copies: Outcome of the copy check; empty if unknown.
         progress: Grids of samples over training.
         figures: Pictures of the finished model.
@@ -126,8 +125,7 @@ class Section:
     name: str
     facts: Mapping[str, str]
     held: list[str]
-    can: list[str]
-    cannot: list[str]
+    abilities: str
     copies: str
     progress: list[Figure]
     figures: list[Figure]
@@ -147,13 +145,11 @@ def section(family: Family, facts: Mapping[str, str], held: list[str], classes: 
         held: Aliases it holds.
         classes: Names of the classes.
     """
-    done = mapping(family.results.get("seconds"))
     return Section(
         name=family.name,
         facts=facts,
         held=held,
-        can=[text for step, text in STEPS.items() if step in done],
-        cannot=[text for step, text in STEPS.items() if done and step not in done],
+        abilities=abilities(mapping(family.results.get("seconds"))),
         copies=copy_check(family),
         progress=progress(family),
         figures=figures(family, classes) if family.results or family.pictures else [],
@@ -163,6 +159,13 @@ def section(family: Family, facts: Mapping[str, str], held: list[str], classes: 
         trials=trials(family),
         remarks=family.remarks,
     )
+
+
+def abilities(done: Mapping[str, Any]) -> str:
+    """What a family can do and what not, by what was measured of it, as sentences; empty if unknown."""
+    can = ", ".join(text for step, text in STEPS.items() if step in done)
+    cannot = ", ".join(text for step, text in STEPS.items() if step not in done)
+    return " ".join([f"Can {can}."] * bool(can) + [f"Cannot {cannot}."] * bool(can and cannot))
 
 
 def copy_check(family: Family) -> str:
@@ -222,7 +225,12 @@ def curves(family: Family) -> list[charts.Curve]:
 
     names = sorted(family.curves, key=rank)
     return [
-        charts.curve(title(name), family.curves[name], better="lower" if name == "validation_frechet" else "")
+        charts.curve(
+            title(name),
+            family.curves[name],
+            better="lower" if name == "validation_frechet" else "",
+            log=name != "lr",
+        )
         for name in names
     ]
 

@@ -12,21 +12,30 @@ Mark = Literal["best", "tied", ""]
 
 GROUPS: dict[str, dict[str, tuple[str, str]]] = {
     "Samples: are they like the data?": {
-        "frechet": ("Fréchet distance", "Distance between Gaussians fitted to the features of samples and of test data."),
+        "frechet": (
+            "Fréchet distance",
+            "Distance between Gaussians fitted to the features of samples and of test data.",
+        ),
         "frechet_random": ("Fréchet distance, random features", "The same in the space of an untrained network."),
         "kernel": ("Kernel distance", "Maximum mean discrepancy; unbiased, so it may fall below zero."),
         "kernel_random": ("Kernel distance, random features", "The same in the space of an untrained network."),
         "precision": ("Precision", "Samples that lie among the test data: fidelity."),
         "recall": ("Recall", "Test data that lie among the samples: variety."),
-        "density": ("Density", "Test neighbourhoods a sample lies in; 1 for real data, more where samples crowd the typical."),
+        "density": (
+            "Density",
+            "Test neighbourhoods a sample lies in; 1 for real data, more where samples crowd the typical.",
+        ),
         "coverage": ("Coverage", "Test examples with a sample near by: variety, robust to outliers."),
         "c2st": ("Two-sample test", "Accuracy of a classifier telling samples from test data; 0.5 is a guess."),
         "accuracy": ("Label accuracy", "Samples in which an independent classifier sees the label that was asked for."),
-        "near_copies": ("Near copies", "Samples closer to a training example than 99 % of unseen data are."),
+        "near_copies": ("Near copies", "Samples closer to a training example than 99\u202f% of unseen data are."),
         "exact_copies": ("Exact copies", "Samples identical to a training example."),
     },
     "Density: how well is unseen data predicted?": {
-        "bits_per_dim": ("Bits per dimension, exact", "Bits per value to code a test example, by exact log-likelihood."),
+        "bits_per_dim": (
+            "Bits per dimension, exact",
+            "Bits per value to code a test example, by exact log-likelihood.",
+        ),
         "bits_per_dim_bound": ("Bits per dimension, bound", "An upper bound of the same: the true number is lower."),
     },
     "Codes and reconstructions": {
@@ -41,8 +50,8 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
 """By group, the metrics in the order shown: title and one line."""
 KINDS = ("anomaly_auroc_", "AUROC, {}", "The same for one kind of anomaly.")
 """Prefix, title and line of metrics that come one per kind of anomaly."""
-EXPECTED_AT = {"exact_copies": 4, "near_copies": 4}
-"""Decimals of metrics whose intervals say nothing about them."""
+DECIMALS = {"exact_copies": 4, "near_copies": 4}
+"""Decimals of metrics whose intervals may be empty."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -126,7 +135,7 @@ def row(
     """
     floor, baseline = _beside("floor", floor, entries), _beside("baseline", baseline, entries)
     everyone = [*entries, floor, baseline]
-    decimals = EXPECTED_AT.get(name, decimals_for(widths(everyone)))
+    decimals = DECIMALS.get(name, decimals_for(widths(everyone)))
     facts = next((entry for entry in everyone if entry.get("unit") or entry.get("better")), {})
     better = str(facts.get("better") or "")
     marks = marked(entries, better)
@@ -190,14 +199,25 @@ def marked(entries: Sequence[Mapping[str, Any]], better: str) -> list[Mark]:
     return [mark(entry, value) for entry, value in zip(entries, values, strict=True)]
 
 
-def against(entry: Mapping[str, Any], other: float | None, what: str) -> str:
-    """How a metric stands to another number, by its interval; empty where there is nothing to say."""
+def standing(entry: Mapping[str, Any], others: Mapping[str, float | None]) -> str:
+    """How a metric stands to other numbers, by its interval, as sentences; empty if there is nothing to say.
+
+    Arguments:
+        entry: The metric.
+        others: By what it is, a number to compare with.
+    """
+    said = [f"{against(entry, other)} {what}" for what, other in others.items() if against(entry, other)]
+    return ". ".join(text[0].upper() + text[1:] for text in said) + "." if said else ""
+
+
+def against(entry: Mapping[str, Any], other: float | None) -> str:
+    """`better than`, `worse than` …; empty where they cannot be compared."""
     value, better = finite(entry.get("value")), entry.get("better")
     if value is None or other is None or better not in ("lower", "higher"):
         return ""
     low, high = finite(entry.get("low")), finite(entry.get("high"))
-    if low is not None and high is not None and low <= other <= high:
-        return f"cannot be told from {what}"
     if value == other:
-        return f"equal to {what}"
-    return f"{'better' if (value < other) == (better == 'lower') else 'worse'} than {what}"
+        return "equal to"
+    if low is not None and high is not None and low <= other <= high:
+        return "not to be told from"
+    return "better than" if (value < other) == (better == "lower") else "worse than"

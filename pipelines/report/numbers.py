@@ -8,19 +8,21 @@ from typing import Any
 
 DASH = "–"
 """Stands for a number that is not there."""
+MOST = 1e100
+"""Nothing measured is larger, and what is would overflow an axis."""
 THIN = "\u202f"
 """Narrow no-break space, between thousands and before units."""
 
 
 def finite(value: Any) -> float | None:
-    """The value as a float; `None` for whatever is no finite number."""
+    """The value as a float; `None` for whatever is no finite number, or beyond `MOST`."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
     try:
         number = float(value)
     except OverflowError:
         return None
-    return number if math.isfinite(number) else None
+    return number if abs(number) <= MOST else None
 
 
 def plain(value: float | None, decimals: int) -> str:

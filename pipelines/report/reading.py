@@ -226,7 +226,9 @@ def read(dataset: str, families: Sequence[str], root: Path) -> Run:
     """
     reader = Reader(root=root)
     runs = root / "runs" / dataset
-    manifest = reader.json(root / "data" / "prepared" / dataset / "manifest.json", f"fivefold prepare --dataset {dataset}")
+    manifest = reader.json(
+        root / "data" / "prepared" / dataset / "manifest.json", f"fivefold prepare --dataset {dataset}"
+    )
     reader.taken()  # title and counts are a nicety: the data's digest is in every other file too
     sections = {
         "yardstick": (runs / "yardstick" / "yardstick.json", f"fivefold features --dataset {dataset}"),
@@ -236,7 +238,8 @@ def read(dataset: str, families: Sequence[str], root: Path) -> Run:
     remarks: dict[str, Remark] = {}
     for name, (path, command) in sections.items():
         found[name] = reader.json(path, command)
-        remarks |= {name: remark for remark in reader.taken()}
+        for remark in reader.taken():
+            remarks[name] = remark
     read_families = [_family(reader, runs, dataset, name) for name in families]
     newest = datetime.fromtimestamp(int(reader.newest), UTC) if reader.newest else None
     return Run(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -66,16 +67,22 @@ class Verdict:
     remark: Remark | None
 
 
-def page(run: Run) -> str:
-    """The whole page as HTML."""
-    environment = Environment(
+@cache
+def environment() -> Environment:
+    """Templates that escape whatever they are given."""
+    made = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"count": count, "duration": duration, "setting": setting, "short": short}
+    made.filters |= {"count": count, "duration": duration, "setting": setting, "short": short}
+    return made
+
+
+def page(run: Run) -> str:
+    """The whole page as HTML."""
     context = {
         "run": run,
         "head": head(run),
@@ -87,7 +94,7 @@ def page(run: Run) -> str:
         "families": [family_section(run, family) for family in run.families],
         "lineage": lineage(run),
     }
-    return environment.get_template("page.html").render(context) + "\n"
+    return environment().get_template("page.html").render(context) + "\n"
 
 
 # The head
@@ -161,7 +168,6 @@ def verdict(run: Run, job: str) -> Verdict:
         baseline=baseline,
         texts={labels[name]: plain(finite(entry.get("value")), decimals) for name, entry in entries.items()},
     )
-    standing = [metrics.against(held, baseline, "the classical baseline"), metrics.against(held, floor, "real data")]
     return Verdict(
         job=job,
         alias=str(record.get("alias") or f"models:/{run.dataset}@{job}"),
@@ -175,7 +181,7 @@ def verdict(run: Run, job: str) -> Verdict:
         interval=metrics.interval(held, decimals),
         floor=plain(floor, decimals),
         baseline=plain(baseline, decimals),
-        standing="; ".join(text for text in standing if text),
+        standing=metrics.standing(held, {"the classical baseline": baseline, "real data": floor}),
         why=str(record.get("why") or ""),
         plot=plot,
         remark=run.remarks.get("registry"),
@@ -187,7 +193,9 @@ def deciding(run: Run, job: str) -> tuple[dict[str, dict[str, Any]], dict[str, s
     candidates = JOBS[job].metrics if job in JOBS else tuple(filter(None, [jobs(run)[job].get("metric")]))
     entries, names = {}, {}
     for family in run.families:
-        name = next((name for name in candidates if finite(family.metrics.get(name, {}).get("value")) is not None), None)
+        name = next(
+            (name for name in candidates if finite(family.metrics.get(name, {}).get("value")) is not None), None
+        )
         if name:
             entries[family.name], names[family.name] = family.metrics[name], name
     return entries, names
@@ -220,7 +228,9 @@ def how_measured(run: Run) -> list[str]:
     said = []
     results = next((family.results for family in run.families if family.results), {})
     settings = mapping(results.get("settings"))
-    amounts = [f"{count(settings[key])} {text}" for key, text in HOW_MUCH.items() if finite(settings.get(key)) is not None]
+    amounts = [
+        f"{count(settings[key])} {text}" for key, text in HOW_MUCH.items() if finite(settings.get(key)) is not None
+    ]
     if amounts:
         said.append(f"Every family: {', '.join(amounts)}.")
     baseline = mapping(run.yardstick.get("baseline"))
@@ -233,7 +243,9 @@ def how_measured(run: Run) -> list[str]:
         accuracy = finite(mapping(mapping(network).get("accuracy")).get("test"))
         if accuracy is not None:
             said.append(f"The yardstick's {role} recognizes {100 * accuracy:.1f} % of the test data.")
-    kinds = sorted({n.removeprefix(metrics.KINDS[0]) for f in run.families for n in f.metrics if n.startswith(metrics.KINDS[0])})
+    kinds = sorted(
+        {n.removeprefix(metrics.KINDS[0]) for f in run.families for n in f.metrics if n.startswith(metrics.KINDS[0])}
+    )
     if kinds:
         said.append(f"Anomalies measured: {', '.join(kinds)}.")
     criterion = mapping(results.get("copies")).get("criterion")
@@ -249,7 +261,9 @@ def overview(run: Run) -> list[charts.Curve]:
     """The validation distance of each family, before those of the others."""
     lines = {family.name: family.curves.get("validation_frechet", []) for family in run.families}
     return [
-        charts.curve(name, points, others=[line for other, line in lines.items() if other != name and line], better="lower")
+        charts.curve(
+            name, points, others=[line for other, line in lines.items() if other != name and line], better="lower"
+        )
         for name, points in lines.items()
         if points
     ]
@@ -314,7 +328,7 @@ def lineage(run: Run) -> list[dict[str, Any]]:
     return rows
 
 
-def aliases(run: Run, family: str, number: Any) -> list[str]:
+def aliases(run: Run, family: str, number: object) -> list[str]:
     """The jobs a version holds."""
     held = jobs(run).items()
     return [f"@{job}" for job, record in held if record.get("family") == family and record.get("version") == number]
@@ -324,7 +338,11 @@ def faults(run: Run, family: Family, version: Mapping[str, Any]) -> list[str]:
     """Links of the chain that do not fit each other."""
     pairs = [
         ("results and model are of different data", family.results.get("data_digest"), family.model.get("data_digest")),
-        ("model and yardstick are of different data", family.model.get("data_digest"), run.yardstick.get("data_digest")),
+        (
+            "model and yardstick are of different data",
+            family.model.get("data_digest"),
+            run.yardstick.get("data_digest"),
+        ),
         ("measured with another yardstick", family.results.get("yardstick_digest"), run.yardstick.get("digest")),
         ("measured and registered models differ", family.results.get("model_digest"), version.get("model_digest")),
         ("trained and registered runs differ", family.model.get("run_id"), version.get("run_id")),

@@ -94,6 +94,7 @@ class Outbox:
         self._shown: set[tuple[str, int]] = set()
         self._retry_at = 0.0
         self._away = False
+        self._unsure = True
 
     def reach(self) -> None:
         """Find or make the run, mark it running, and learn what the server knows of it already.
@@ -120,6 +121,7 @@ class Outbox:
         names = (re.fullmatch(r"images/(.+)\+step\+(\d+)\+.*\.png", item.path) for item in pictures)
         self._shown = {(found[1], int(found[2])) for found in names if found}
         self.run_id = run_id
+        self._unsure = False
 
     def log(self, points: Sequence[Mapping[str, Any]]) -> None:
         """Log points of curves.
@@ -155,7 +157,7 @@ class Outbox:
             return False
         try:
             with environment(IMPATIENCE):
-                if self._away or not self.run_id:  # what was sent last may have arrived
+                if self._unsure:
                     self.reach()
                 self._send_points()
             with environment(PATIENCE):
@@ -164,6 +166,7 @@ class Outbox:
                     get_client().set_terminated(self.run_id, self.status)
         except Exception as error:
             self._retry_at = time.monotonic() + COOL_DOWN
+            self._unsure = True  # what was sent last may have arrived
             if not self._away:
                 logger.warning(
                     "MLflow cannot be reached (%s); %s goes on, and MLflow is told what it missed when it is back.",
@@ -323,8 +326,7 @@ class TrainingRun(Outbox):
             Whether MLflow has it all now.
         """
         self._read = 0
-        self._away = True  # ask the server what it knows
-        self._retry_at = 0.0
+        self._unsure = True
         self.follow(path)
         return self.flush(now=True)
 
