@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from data.archives import Readable, inflated
 from data.cards import SPLITS, Card
 from data.decoding import level_table
 from data.findings import Findings
@@ -31,6 +30,7 @@ from data.reading import (
     class_list,
     split_by_rows,
 )
+from data.streams import Readable, inflated
 
 BLOCK_BYTES = 4 << 20
 IDX_NAME = re.compile(r"^(.*?)(images|labels)([-.]idx[13][-.]ubyte)(\.gz)?$", re.IGNORECASE)

@@ -17,7 +17,7 @@ from urllib.parse import unquote, urlsplit
 
 from pyarrow import fs
 
-from data.archives import unsafe
+from data.streams import unsafe
 from data.writing import file_sha256, sync, write_text
 
 ATTEMPTS = 5

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from data.archives import Member, members, unsafe
+from data.archives import members
 from data.cards import SPLITS, Card
 from data.decoding import SUFFIXES, Decoded, Encoded, Target, decode_batch
 from data.findings import Findings
@@ -24,6 +24,7 @@ from data.reading import (
     class_list,
     split_by_rows,
 )
+from data.streams import Member, unsafe
 
 BATCH = 512
 BATCH_BYTES = 8 << 20
@@ -60,9 +61,9 @@ class Layout:
     unlabelled: int
     published: tuple[str, ...]
 
-    def place(self, name: str) -> tuple[int, str | None]:
-        """Published split (its index in `SPLITS`, or -1) and class (`None` without one) of a file."""
-        parts = tuple(name.split("/")[self.prefix : -1])
+    def meaning(self, folder: str) -> tuple[int, str | None]:
+        """Published split (its index in `SPLITS`, or -1) and class (`None` without one) of a folder's files."""
+        parts = tuple(folder.split("/")[self.prefix :]) if folder else ()
         split = UNPUBLISHED
         if self.split >= 0 and len(parts) > self.split:
             split = SPLITS.index(SPLIT_NAMES[parts[self.split].lower()])
@@ -179,6 +180,7 @@ def _batches(
     blobs: list[bytes] = []
     rows: list[tuple[int, int, int]] = []
     size = 0
+    meanings: dict[str, tuple[int, str | None]] = {}
 
     def batch() -> Encoded:
         label, split, source = np.array(rows, np.int64).reshape(-1, 3).T
@@ -193,7 +195,10 @@ def _batches(
 
     for position, member in enumerate(members(path, is_image)):
         where = f"{path}: {member.name!r}"
-        split, folder = layout.place(member.name)
+        home = member.name.rpartition("/")[0]
+        if home not in meanings:
+            meanings[home] = layout.meaning(home)
+        split, folder = meanings[home]
         blob = _usable(member, where, folder, layout, known, findings)
         if blob is None:
             continue

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from data.archives import inflated, is_archive, members
+from data.archives import is_archive, members
 from data.arrays import IDX_NAME, Part, idx_parts, npy_parts
 from data.cards import CATALOG, Anomaly, Card, Column, ImageShape, Source, SplitPlan
 from data.decoding import Fault, opened
@@ -18,6 +18,7 @@ from data.fetching import fetch, tree, tree_sha256
 from data.folders import is_image, survey
 from data.rawtables import CSV_SUFFIXES, PARQUET_SUFFIXES, header_cells, open_raw, table_files
 from data.reading import naturally
+from data.streams import inflated
 from data.tables import scan_table
 from data.writing import write_text
 

@@ -16,12 +16,12 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from data.archives import Readable, inflated
 from data.cards import SPLITS, Card
 from data.findings import Findings
 from data.reading import SPLIT_NAMES, UNPUBLISHED
+from data.streams import Readable, inflated
 
-BLOCK_BYTES = 4 << 20
+BLOCK_BYTES = 1 << 20  # pyarrow reads up to 32 blocks ahead
 PARQUET_ROWS = 1 << 15
 CSV_SUFFIXES = (".csv", ".tsv", ".txt", ".csv.gz", ".tsv.gz", ".txt.gz")
 PARQUET_SUFFIXES = (".parquet", ".pq")

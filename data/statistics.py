@@ -23,15 +23,17 @@ class ImageMoments:
 
     def add(self, x: NDArray[np.uint8]) -> None:
         """Note images, `[n, height, width, channels]`."""
-        flat = x.reshape(-1, x.shape[-1])
-        self.sums = self.sums or [0] * flat.shape[-1]
-        self.squares = self.squares or [0] * flat.shape[-1]
-        values = np.arange(256, dtype=np.int64)
-        for channel in range(flat.shape[-1]):
-            frequencies = np.bincount(flat[:, channel], minlength=256)
-            self.sums[channel] += int(frequencies @ values)
-            self.squares[channel] += int(frequencies @ values**2)
-        self.count += len(flat)
+        flat = x.reshape(len(x), -1)
+        sums, squares = np.zeros((2, flat.shape[1]), np.uint64)
+        for start in range(0, len(flat), 1024):
+            block = flat[start : start + 1024]
+            sums += block.sum(0, dtype=np.uint64)
+            squares += np.square(block, dtype=np.uint16).sum(0, dtype=np.uint64)
+        channels = x.shape[-1]
+        per_channel = [values.reshape(-1, channels).sum(0).tolist() for values in (sums, squares)]
+        self.sums = [a + b for a, b in zip(self.sums or [0] * channels, per_channel[0], strict=True)]
+        self.squares = [a + b for a, b in zip(self.squares or [0] * channels, per_channel[1], strict=True)]
+        self.count += flat.size // channels
 
     def as_dict(self) -> dict[str, Any]:
         """Mean and standard deviation of each channel on the scale 0 … 255."""

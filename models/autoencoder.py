@@ -35,6 +35,7 @@ class Config:
         latent: Length of a code.
         width: Channels of the networks at the finest level.
         blocks: Residual blocks per level.
+        patch: Pixels (along a side) folded into channels before the first convolution; 0 chooses by size.
         noise: Largest standard deviation (model space) of the noise that training adds to inputs
             and asks to remove; 0 for a plain autoencoder.
         code_penalty: Weight of the squared norm of the codes, which keeps their density simple.
@@ -44,11 +45,14 @@ class Config:
     latent: int = 16
     width: int = 32
     blocks: int = 1
+    patch: int = 0
     noise: float = 0.2
     code_penalty: float = 0.01
     components: int = 2
 
     def __post_init__(self) -> None:
+        if self.patch < 0:
+            raise ValueError(f"patch must not be negative, got {self.patch}")
         for name in ("latent", "width", "blocks", "components"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
@@ -89,8 +93,8 @@ class Autoencoder(GenerativeModel, Sampling, Coding, Reconstruction, AnomalyScor
     def __init__(self, config: Config, domain: Domain, classes: int) -> None:
         super().__init__(domain, classes)
         self.config = config
-        self.encoder = domain.encoder(config.latent, width=config.width, blocks=config.blocks)
-        self.decoder = domain.decoder(config.latent, width=config.width, blocks=config.blocks)
+        self.encoder = domain.encoder(config.latent, width=config.width, blocks=config.blocks, patch=config.patch)
+        self.decoder = domain.decoder(config.latent, width=config.width, blocks=config.blocks, patch=config.patch)
         self.mixture = GaussianMixture(config.latent, classes, config.components)
         self.typicality = Typicality(2)
 

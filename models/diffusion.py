@@ -37,6 +37,7 @@ class Config:
     Arguments:
         width: Channels of the denoiser at the finest level.
         blocks: Residual blocks per level and direction.
+        patch: Pixels (along a side) folded into channels before the first convolution; 0 chooses by size.
         embed: Length of the vector of noise level and label.
         p_mean: Mean of the log noise level in training.
         p_std: Standard deviation of the log noise level in training.
@@ -50,6 +51,7 @@ class Config:
 
     width: int = 32
     blocks: int = 1
+    patch: int = 0
     embed: int = 64
     p_mean: float = -1.2
     p_std: float = 1.2
@@ -61,6 +63,8 @@ class Config:
     guidance: float = 1.0
 
     def __post_init__(self) -> None:
+        if self.patch < 0:
+            raise ValueError(f"patch must not be negative, got {self.patch}")
         for name in ("width", "blocks", "embed"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
@@ -89,7 +93,7 @@ class Denoiser(nn.Module):
 
     def __init__(self, config: Config, domain: Domain, classes: int) -> None:
         super().__init__()
-        self.network = domain.denoiser(width=config.width, embed=config.embed, blocks=config.blocks)
+        self.network = domain.denoiser(width=config.width, embed=config.embed, blocks=config.blocks, patch=config.patch)
         self.level = FourierEmbedding(config.embed)
         self.label = LabelEmbedding(classes, config.embed)
         self.sigma_data: Tensor

@@ -233,7 +233,11 @@ class MultiScale(nn.Module):
         super().__init__()
         channels, height, width = shape
         halvings = 0
-        while height % 2 ** (halvings + 1) == 0 and width % 2 ** (halvings + 1) == 0 and min(height, width) >> halvings > 2:
+        while (
+            height % 2 ** (halvings + 1) == 0
+            and width % 2 ** (halvings + 1) == 0
+            and min(height, width) >> halvings > 2
+        ):
             halvings += 1
         most = max(halvings, 1)
         if config.levels > most:

@@ -31,6 +31,7 @@ class Config:
         width: Channels of the generator at the finest level.
         critic_width: Channels of the critic at the finest level.
         blocks: Residual blocks per level.
+        patch: Pixels (along a side) folded into channels before the first convolution; 0 chooses by size.
         critic_steps: Updates of the critic per update of the generator.
         features: Length of the critic's feature vector.
         shift: Largest random shift, as a part of the size, applied to real and generated examples
@@ -43,11 +44,14 @@ class Config:
     width: int = 32
     critic_width: int = 32
     blocks: int = 1
+    patch: int = 0
     critic_steps: int = 1
     features: int = 64
     shift: float = 0.125
 
     def __post_init__(self) -> None:
+        if self.patch < 0:
+            raise ValueError(f"patch must not be negative, got {self.patch}")
         for name in ("latent", "width", "critic_width", "blocks", "critic_steps", "features"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
@@ -67,7 +71,7 @@ class Generator(nn.Module):
         self.latent = config.latent
         self.label = LabelEmbedding(classes, config.latent)
         self.decoder = domain.decoder(
-            2 * config.latent, width=config.width, blocks=config.blocks, embed=2 * config.latent
+            2 * config.latent, width=config.width, blocks=config.blocks, patch=config.patch, embed=2 * config.latent
         )
 
     def forward(
@@ -89,7 +93,7 @@ class Critic(nn.Module):
         super().__init__()
         spectral = config.loss == "hinge"
         self.features = domain.critic(
-            config.features, width=config.critic_width, blocks=config.blocks, spectral=spectral
+            config.features, width=config.critic_width, blocks=config.blocks, patch=config.patch, spectral=spectral
         )
         head = nn.Linear(config.features, 1)
         self.head = spectral_norm(head) if spectral else head

@@ -36,6 +36,7 @@ class Config:
         latent: Length of a code.
         width: Channels of the networks at the finest level.
         blocks: Residual blocks per level.
+        patch: Pixels (along a side) folded into channels before the first convolution; 0 chooses by size.
         beta: Weight of the divergence from the prior; 1 maximizes the bound itself.
         free_bits: Nats per latent dimension below which the divergence is not penalized.
         components: Logistics in the likelihood's mixture (images).
@@ -47,6 +48,7 @@ class Config:
     latent: int = 16
     width: int = 32
     blocks: int = 1
+    patch: int = 0
     beta: float = 1.0
     free_bits: float = 0.05
     components: int = 3
@@ -54,6 +56,8 @@ class Config:
     draw_pixels: bool = False
 
     def __post_init__(self) -> None:
+        if self.patch < 0:
+            raise ValueError(f"patch must not be negative, got {self.patch}")
         for name in ("latent", "width", "blocks", "components"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
@@ -141,9 +145,13 @@ class VAE(GenerativeModel, Sampling, DensityBound, Coding, Reconstruction, Anoma
         super().__init__(domain, classes)
         self.config = config
         self.likelihood = domain.likelihood(config.components)
-        self.encoder = domain.encoder(2 * config.latent, width=config.width, blocks=config.blocks)
+        self.encoder = domain.encoder(2 * config.latent, width=config.width, blocks=config.blocks, patch=config.patch)
         self.decoder = domain.decoder(
-            config.latent, width=config.width, blocks=config.blocks, parameters=self.likelihood.parameters
+            config.latent,
+            width=config.width,
+            blocks=config.blocks,
+            patch=config.patch,
+            parameters=self.likelihood.parameters,
         )
         self.prior = LearnedPrior(classes, config.latent)
         self.mixture = GaussianMixture(config.latent, classes, max(config.prior_components, 1))

@@ -260,7 +260,7 @@ def test_the_page_says_what_the_files_say(whole: Path) -> None:
         "Better than the classical baseline. Worse than real data.",
         "flow (version 1) with anomaly_auroc 0.8966 is the best of 5.",
         "gan cannot reconstruct.",
-        "Cannot compute exact likelihoods, bound likelihoods, reconstruct, encode and decode.",
+        "Cannot compute exact likelihoods, bound likelihoods, reconstruct or encode and decode.",
         "Copy check: not clean",
         "100 000 examples",
         "The search chose training.lr = 0.002 (score 2.5 against 3.2 as written).",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipelines.report import charts
-from pipelines.report.numbers import DASH, count, finite, setting, short
+from pipelines.report.numbers import DASH, count, finite, listed, setting, short
 from pipelines.report.reading import Family, Picture, Remark, mapping, sequence
 
 STEPS = {
@@ -109,7 +109,7 @@ class Section:
 
     Arguments:
         name: The family.
-        facts: Size and times.
+        size: How large it is and how long it was trained.
         held: Aliases it holds.
         abilities: What it can do and what not, as sentences.
         copies: Outcome of the copy check; empty if unknown.
@@ -123,7 +123,7 @@ class Section:
     """
 
     name: str
-    facts: Mapping[str, str]
+    size: str
     held: list[str]
     abilities: str
     copies: str
@@ -147,7 +147,7 @@ def section(family: Family, facts: Mapping[str, str], held: list[str], classes: 
     """
     return Section(
         name=family.name,
-        facts=facts,
+        size=size(facts),
         held=held,
         abilities=abilities(mapping(family.results.get("seconds"))),
         copies=copy_check(family),
@@ -163,9 +163,18 @@ def section(family: Family, facts: Mapping[str, str], held: list[str], classes: 
 
 def abilities(done: Mapping[str, Any]) -> str:
     """What a family can do and what not, by what was measured of it, as sentences; empty if unknown."""
-    can = ", ".join(text for step, text in STEPS.items() if step in done)
-    cannot = ", ".join(text for step, text in STEPS.items() if step not in done)
-    return " ".join([f"Can {can}."] * bool(can) + [f"Cannot {cannot}."] * bool(can and cannot))
+    can = [text for step, text in STEPS.items() if step in done]
+    cannot = [text for step, text in STEPS.items() if step not in done]
+    said = f"Can {listed(can, 'and')}." if can else ""
+    return f"{said} Cannot {listed(cannot, 'or')}." if can and cannot else said
+
+
+def size(facts: Mapping[str, str]) -> str:
+    """How large a family is and how long it was trained, as a sentence; empty if unknown."""
+    said = [f"{facts['parameters']} parameters"] if facts["parameters"] != DASH else []
+    if facts["examples"] != DASH:
+        said.append(f"{facts['examples']} examples seen in {facts['train']}")
+    return f"{', '.join(said)}." if said else ""
 
 
 def copy_check(family: Family) -> str:

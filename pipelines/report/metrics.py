@@ -50,8 +50,6 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
 """By group, the metrics in the order shown: title and one line."""
 KINDS = ("anomaly_auroc_", "AUROC, {}", "The same for one kind of anomaly.")
 """Prefix, title and line of metrics that come one per kind of anomaly."""
-DECIMALS = {"exact_copies": 4, "near_copies": 4}
-"""Decimals of metrics whose intervals may be empty."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -135,7 +133,7 @@ def row(
     """
     floor, baseline = _beside("floor", floor, entries), _beside("baseline", baseline, entries)
     everyone = [*entries, floor, baseline]
-    decimals = DECIMALS.get(name, decimals_for(widths(everyone)))
+    decimals = decimals_of(everyone)
     facts = next((entry for entry in everyone if entry.get("unit") or entry.get("better")), {})
     better = str(facts.get("better") or "")
     marks = marked(entries, better)
@@ -160,10 +158,12 @@ def _beside(part: str, known: Mapping[str, Any], entries: Sequence[Mapping[str, 
     return {"value": said}
 
 
-def widths(entries: Iterable[Mapping[str, Any]]) -> list[float]:
-    """Widths of the intervals there are."""
+def decimals_of(entries: Iterable[Mapping[str, Any]]) -> int:
+    """Decimals with which metrics are shown beside each other."""
+    entries = list(entries)
+    values = [value for entry in entries if (value := finite(entry.get("value"))) is not None]
     ends = [(finite(entry.get("low")), finite(entry.get("high"))) for entry in entries]
-    return [high - low for low, high in ends if low is not None and high is not None]
+    return decimals_for(values, [high - low for low, high in ends if low is not None and high is not None])
 
 
 def cell(entry: Mapping[str, Any], decimals: int, mark: Mark = "") -> Cell:

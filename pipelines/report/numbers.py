@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 DASH = "–"
@@ -78,13 +78,23 @@ def duration(value: Any) -> str:
     return f"{minutes // 60}{THIN}h {minutes % 60:02d}{THIN}min"
 
 
-def decimals_for(widths: Iterable[float]) -> int:
-    """Decimals that give the typical interval two significant digits, at most four."""
+def decimals_for(values: Iterable[float], widths: Iterable[float]) -> int:
+    """Decimals that give narrow intervals two significant digits; at most three, four if all values are small.
+
+    Arguments:
+        values: The numbers to be shown.
+        widths: Widths of their intervals.
+    """
+    most = 3 if max(map(abs, values), default=1.0) >= 0.1 else 4
     known = sorted(width for width in widths if width > 0)
     if not known:
         return 3
-    typical = known[len(known) // 2]
-    return max(0, min(4, 1 - math.floor(math.log10(typical))))
+    return max(0, min(most, 1 - math.floor(math.log10(known[len(known) // 4]))))
+
+
+def listed(items: Sequence[str], word: str) -> str:
+    """`one, two and three`."""
+    return f" {word} ".join(filter(None, [", ".join(items[:-1]), *items[-1:]]))
 
 
 def setting(value: Any) -> str:

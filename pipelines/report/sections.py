@@ -14,7 +14,7 @@ from pipelines.evaluation.leaderboard import JOBS
 from pipelines.report import charts, metrics
 from pipelines.report.family import Section, section
 from pipelines.report.metrics import Row
-from pipelines.report.numbers import DASH, count, decimals_for, duration, finite, plain, setting, short
+from pipelines.report.numbers import DASH, count, duration, finite, plain, setting, short
 from pipelines.report.reading import Family, Remark, Run, mapping, sequence
 
 HOW_MUCH = {
@@ -35,6 +35,7 @@ class Verdict:
         alias: Address of the model that holds it.
         holder: Family that holds it; empty if none.
         version: Its version.
+        measured: The family measured best, where nobody holds it.
         title: What the deciding metric is called.
         line: What it says.
         unit: What it is measured in.
@@ -53,6 +54,7 @@ class Verdict:
     alias: str
     holder: str
     version: str
+    measured: str
     title: str
     line: str
     unit: str
@@ -151,14 +153,16 @@ def verdict(run: Run, job: str) -> Verdict:
     record = jobs(run).get(job, {})
     entries, names = deciding(run, job)
     holder = str(record.get("family") or "")
-    metric = str(record.get("metric") or names.get(holder) or next(iter(names.values()), ""))
+    measured = "" if holder else best(entries)
+    metric = str(record.get("metric") or names.get(holder or measured) or "")
     row = metric_row(run, metric)
     low, high = [*sequence(record.get("interval")), None, None][:2]
     held = {"value": record.get("value"), "low": low, "high": high, "unit": record.get("unit"), "better": row.better}
+    held = entries.get(measured, held)
     floor, baseline = beside(run, metric, "floor"), beside(run, metric, "baseline")
     main = JOBS[job].metrics[0] if job in JOBS else metric
     labels = {f: f if name == main else f"{f} · {name.removeprefix(f'{main}_')}" for f, name in names.items()}
-    decimals = decimals_for(metrics.widths(entries.values()))
+    decimals = metrics.decimals_of([*entries.values(), run.floors.get(metric, {}), run.baseline.get(metric, {}), held])
     plot = charts.forest(
         row.title,
         {labels[name]: entry for name, entry in entries.items()},
@@ -173,6 +177,7 @@ def verdict(run: Run, job: str) -> Verdict:
         alias=str(record.get("alias") or f"models:/{run.dataset}@{job}"),
         holder=holder,
         version=str(record.get("version") or ""),
+        measured=measured,
         title=row.title,
         line=row.line,
         unit=row.unit,
@@ -199,6 +204,17 @@ def deciding(run: Run, job: str) -> tuple[dict[str, dict[str, Any]], dict[str, s
         if name:
             entries[family.name], names[family.name] = family.metrics[name], name
     return entries, names
+
+
+def best(entries: Mapping[str, Mapping[str, Any]]) -> str:
+    """The family with the best value; empty if there is none."""
+    sign = {"lower": 1, "higher": -1}
+    known = {
+        f: sign[str(e["better"])] * (finite(e["value"]) or 0.0)
+        for f, e in entries.items()
+        if str(e.get("better")) in sign
+    }
+    return min(known, key=lambda family: known[family]) if known else ""
 
 
 def beside(run: Run, metric: str, part: str) -> float | None:
