@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import logging
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from data.cards import Card
 from data.findings import Findings
@@ -28,6 +31,7 @@ from data.writing import SCHEMA, content_digest, rows_per_shard, whole_folder, w
 log = logging.getLogger(__name__)
 
 BLOCK_BYTES = 4 << 20
+SHARD_WRITERS = 2
 
 
 def build(card: Card, root: Path, out: Path, mapper: Mapper) -> dict[str, Any]:
@@ -132,29 +136,36 @@ def _write_splits(
     _scatter(card, reader, ledger, division, work, row, per_shard, counts)
     splits: dict[str, Any] = {}
     moments = ImageMoments() if card.kind == "image" else None
-    for name, count in counts.items():
-        if not count:
-            continue
-        shards = []
-        frequencies = np.zeros(len(reader.class_names) + 1, np.int64)
-        for index in range(-(-count // per_shard)):
-            gathered = work / f"{name}-{index:05}"
-            rows = np.fromfile(gathered, row)
-            gathered.unlink()
-            order = np.argsort(rows["place"])
-            x, label, source = (rows[column][order] for column in ("x", "label", "source"))
-            del rows
-            shards.append(write_shard(folder / f"{name}-{index:05}.arrow", x, label, source))
-            frequencies += np.bincount(label + 1, minlength=len(frequencies))
-            if moments is not None and name == "train":
-                moments.add(x)
-        splits[name] = {"count": count, "shards": shards}
-        if reader.class_names:
-            splits[name]["labels"] = dict(zip(["", *reader.class_names], frequencies.tolist(), strict=True))
-            splits[name]["unlabelled"] = splits[name]["labels"].pop("")
+    with ThreadPoolExecutor(SHARD_WRITERS) as writers:
+        for name, count in counts.items():
+            if not count:
+                continue
+            files = [work / f"{name}-{index:05}" for index in range(-(-count // per_shard))]
+            counted = moments if name == "train" else None
+            written = list(writers.map(partial(_shard, folder, row, len(reader.class_names), counted), files))
+            splits[name] = {"count": count, "shards": [entry for entry, _ in written]}
+            if reader.class_names:
+                unlabelled, *labels = sum(frequencies for _, frequencies in written).tolist()
+                splits[name]["labels"] = dict(zip(reader.class_names, labels, strict=True))
+                splits[name]["unlabelled"] = unlabelled
     if moments is not None:
         return splits, moments.as_dict()
     return splits, table_statistics(folder, splits, reader.columns)
+
+
+def _shard(
+    folder: Path, row: np.dtype[Any], classes: int, moments: ImageMoments | None, gathered: Path
+) -> tuple[dict[str, Any], NDArray[np.int64]]:
+    """Put the gathered rows of a shard in order and write it; returns its entry and how often each label occurs."""
+    rows = np.fromfile(gathered, row)
+    gathered.unlink()
+    order = np.argsort(rows["place"])
+    x, label, source = (rows[column][order] for column in ("x", "label", "source"))
+    del rows
+    if moments is not None:
+        moments.add(x)
+    entry = write_shard(folder / f"{gathered.name}.arrow", x, label, source)
+    return entry, np.bincount(label + 1, minlength=classes + 1)
 
 
 def _scatter(

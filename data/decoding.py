@@ -6,6 +6,7 @@ Imports little, because worker processes import it afresh.
 from __future__ import annotations
 
 import io
+import struct
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -29,8 +30,44 @@ from data.hashing import image_hashes
 SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".dib", ".gif")
 
 
+class PlainJpeg(ImageFile.ImageFile):
+    """Reads the header of an ordinary JPEG file; leaves all others to Pillow's own plugin, which takes thrice as long.
+
+    Ordinary is: grey or three components of 8 bits, and no metadata but JFIF's.
+    """
+
+    format = "JPEG"
+    format_description = "JPEG"
+
+    def _open(self) -> None:
+        head = self.fp.read(1024)
+        at, frame = 2, 0
+        while not frame and at + 9 < len(head):
+            marker = head[at + 1]
+            if head[at] != 0xFF or marker not in (0xE0, 0xDB, 0xC4, 0xC0, 0xC1, 0xC2, 0xDD):
+                break
+            frame = at if marker in (0xC0, 0xC1, 0xC2) else 0
+            at += 2 + int.from_bytes(head[at + 2 : at + 4], "big")
+        precision, components = head[frame + 4], head[frame + 9]
+        height, width = struct.unpack(">HH", head[frame + 5 : frame + 9])
+        if not frame or precision != 8 or components not in (1, 3) or not height or not width:
+            raise SyntaxError("not an ordinary JPEG file")
+        self._mode = "L" if components == 1 else "RGB"
+        self._size = width, height
+        self.tile = [ImageFile._Tile("jpeg", (0, 0, width, height), 0, (self._mode, ""))]
+
+
+def _jpeg(stream: io.BytesIO) -> ImageFile.ImageFile:
+    """A JPEG image: quickly if it is an ordinary one."""
+    try:
+        return PlainJpeg(stream)
+    except (SyntaxError, AttributeError, IndexError):
+        stream.seek(0)
+        return JpegImagePlugin.JpegImageFile(stream)
+
+
 PLUGINS: dict[str, Callable[[io.BytesIO], ImageFile.ImageFile]] = {
-    "JPEG": JpegImagePlugin.JpegImageFile,
+    "JPEG": _jpeg,
     "PNG": PngImagePlugin.PngImageFile,
     "WEBP": WebPImagePlugin.WebPImageFile,
     "GIF": GifImagePlugin.GifImageFile,

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path, PurePosixPath
 
 import numpy as np
+from numpy.typing import NDArray
 
 from data.archives import members
 from data.cards import SPLITS, Card
 from data.decoding import SUFFIXES, Decoded, Encoded, Target, decode_batch
+from data.fetching import tree
 from data.findings import Findings
 from data.reading import (
     SPLIT_NAMES,
@@ -143,20 +146,31 @@ def _split_level(path: Path, folders: list[tuple[str, ...]]) -> int:
 def open_images(card: Card, path: Path, findings: Findings, mapper: Mapper) -> Reader:
     """Look at an image folder or archive and return its reader."""
     assert card.image is not None
-    layout = survey(path)
-    findings.ignored.update(layout.ignored)
-    check_anomaly(card, layout.classes, str(path))
-    classes = class_list(card, layout.classes) if layout.labelled else []
-    _compare_classes(card, classes, layout, findings, path)
     target = Target(**{item.name: getattr(card.image, item.name) for item in fields(Target)})
+    classes: list[str] = []
+    tables: list[tuple[NDArray[np.int64], NDArray[np.bool_]]] = []
+
+    def batches() -> Iterator[Encoded]:
+        layout = survey(path)  # while the workers start
+        findings.ignored.update(layout.ignored)
+        check_anomaly(card, layout.classes, str(path))
+        classes.extend(class_list(card, layout.classes) if layout.labelled else [])
+        _compare_classes(card, classes, layout, findings, path)
+        tables.append(class_codes(card, list(layout.classes), classes))
+        yield from _batches(card, path, layout, target, findings, classes)
 
     def chunks() -> Iterator[Chunk]:
-        names = list(layout.classes)
-        codes, anomalous = class_codes(card, names, classes)
-        for decoded in mapper(decode_batch, _batches(card, path, layout, target, findings, classes)):
-            yield _chunk(card, decoded, findings, codes, anomalous, labelled=layout.labelled)
+        for decoded in mapper(decode_batch, batches(), _size(path)):
+            yield _chunk(card, decoded, findings, *tables[0])
 
     return Reader(event_shape=target.shape, dtype="uint8", class_names=classes, chunks=chunks)
+
+
+def _size(path: Path) -> int:
+    """Bytes of a file; of a folder, of so many files that more make no difference."""
+    if path.is_file():
+        return path.stat().st_size
+    return sum(file.stat().st_size for _, file in itertools.islice(tree(path), 4096))
 
 
 def _compare_classes(card: Card, classes: list[str], layout: Layout, findings: Findings, path: Path) -> None:
@@ -234,7 +248,7 @@ def _usable(
 
 
 def _chunk(
-    card: Card, decoded: Decoded, findings: Findings, codes: np.ndarray, anomalous: np.ndarray, *, labelled: bool
+    card: Card, decoded: Decoded, findings: Findings, codes: NDArray[np.int64], anomalous: NDArray[np.bool_]
 ) -> Chunk:
     for what, where in decoded.conversions:
         findings.convert(what, where)
@@ -242,9 +256,9 @@ def _chunk(
         findings.reject(where, reason, detail)
     return Chunk(
         x=decoded.x,
-        label=codes[decoded.label] if labelled else decoded.label,
+        label=codes[decoded.label] if len(codes) else decoded.label,
         split=split_by_rows(card, decoded.source) if card.splits.rows else decoded.split,
-        anomaly=anomalous[decoded.label] if labelled else np.zeros(len(decoded.x), np.bool_),
+        anomaly=anomalous[decoded.label] if len(codes) else np.zeros(len(decoded.x), np.bool_),
         content=decoded.content,
         source=decoded.source,
     )

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from multiprocessing import get_context
 from typing import TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-INLINE = 4
+WORTH_BYTES = 4 << 20
 
 
 def cores() -> int:
@@ -21,29 +20,34 @@ def cores() -> int:
 
 
 def in_processes(
-    function: Callable[[Item], Result], items: Iterable[Item], workers: int | None = None
+    function: Callable[[Item], Result], items: Iterable[Item], size: int, workers: int | None = None
 ) -> Iterator[Result]:
-    """Apply a function to items in worker processes; a handful of items is not worth any.
+    """Apply a function to items in worker processes, unless there is too little to do.
 
     Arguments:
-        function: Importable by name; so must items and results be picklable.
-        items: Read lazily.
-        workers: Processes; all cores when not given, the calling process alone when 0.
+        function: Importable by name; items and results must be picklable.
+        items: Read lazily, once the workers have begun to start.
+        size: Bytes behind all items, roughly.
+        workers: Processes; all cores when not given.
     Yields:
         The results, in the order of the items.
     """
     workers = cores() if workers is None else workers
-    remaining = iter(items)
-    head = list(itertools.islice(remaining, INLINE + 1))
-    if workers < 1 or len(head) <= INLINE:
-        yield from map(function, itertools.chain(head, remaining))
+    if size < WORTH_BYTES or workers < 2:
+        yield from map(function, items)
         return
     # Fresh processes: forking one that runs threads (Arrow's, torch's) can deadlock.
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        pending: deque = deque()
-        for item in itertools.chain(head, remaining):
+        for _ in range(workers):
+            pool.submit(_started, function)
+        pending: deque[Future[Result]] = deque()
+        for item in items:
             pending.append(pool.submit(function, item))
             if len(pending) > 2 * workers:
                 yield pending.popleft().result()
         while pending:
             yield pending.popleft().result()
+
+
+def _started(function: Callable[[Item], Result]) -> None:
+    """Nothing: unpickling its argument has imported what the worker needs."""

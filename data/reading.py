@@ -16,8 +16,11 @@ from data.findings import Findings
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-Mapper = Callable[[Callable[[Any], Any], Iterable[Any]], Iterator[Any]]
-"""Applies a function to items, anywhere, and yields the results in the order of the items."""
+Mapper = Callable[[Callable[[Any], Any], Iterable[Any], int], Iterator[Any]]
+"""Applies a function to items, anywhere, and yields the results in the order of the items.
+
+Its third argument is about how many bytes there are behind all items: too few are not worth sharing.
+"""
 
 UNPUBLISHED = -1
 SPLIT_NAMES = {
@@ -56,7 +59,7 @@ class Reader:
     Arguments:
         event_shape: Shape of an example.
         dtype: `uint8` or `float64`.
-        class_names: Names of the classes, empty when there are no labels.
+        class_names: Names of the classes, empty when there are no labels; complete once all chunks were read.
         columns: Of a table: name, type, categories and original dtype of each column.
         chunks: Reads the source from the start.
     """

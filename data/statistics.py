@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -14,9 +15,10 @@ SAMPLE = 1 << 18
 
 
 class ImageMoments:
-    """Mean and standard deviation per channel, by exact integer sums."""
+    """Mean and standard deviation per channel, by exact integer sums; may be fed from several threads."""
 
     def __init__(self) -> None:
+        self._lock = Lock()
         self.count = 0
         self.sums: list[int] = []
         self.squares: list[int] = []
@@ -31,9 +33,10 @@ class ImageMoments:
             squares += np.square(block, dtype=np.uint16).sum(0, dtype=np.uint64)
         channels = x.shape[-1]
         per_channel = [values.reshape(-1, channels).sum(0).tolist() for values in (sums, squares)]
-        self.sums = [a + b for a, b in zip(self.sums or [0] * channels, per_channel[0], strict=True)]
-        self.squares = [a + b for a, b in zip(self.squares or [0] * channels, per_channel[1], strict=True)]
-        self.count += flat.size // channels
+        with self._lock:
+            self.sums = [a + b for a, b in zip(self.sums or [0] * channels, per_channel[0], strict=True)]
+            self.squares = [a + b for a, b in zip(self.squares or [0] * channels, per_channel[1], strict=True)]
+            self.count += flat.size // channels
 
     def as_dict(self) -> dict[str, Any]:
         """Mean and standard deviation of each channel on the scale 0 … 255."""

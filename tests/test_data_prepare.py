@@ -10,13 +10,13 @@ import signal
 import subprocess
 import sys
 import time
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from data import parallel
 from data.cards import load_card
 from data.parallel import in_processes
 from data.shards import Dataset
@@ -74,13 +74,15 @@ def files(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 
-def test_the_same_bytes_from_one_process_or_several_and_elsewhere(tmp_path: Path) -> None:
+def test_the_same_bytes_from_one_process_or_several(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = image_archive(tmp_path)
+    monkeypatch.setattr(parallel, "WORTH_BYTES", 0)
+    monkeypatch.setattr(parallel, "cores", lambda: 2)
     add(str(source), "d", root=tmp_path, quiet=True)
     assert 'path: "images.zip"' in (tmp_path / "data/catalog/d.yaml").read_text()  # the project can be moved
-    prepare("d", root=tmp_path, mapper=partial(in_processes, workers=2))
+    prepare("d", root=tmp_path, mapper=in_processes)
     first = files(tmp_path / "data/prepared/d")
-    prepare("d", tmp_path / "elsewhere", root=tmp_path, mapper=map)
+    prepare("d", tmp_path / "elsewhere", root=tmp_path, mapper=lambda function, items, size: map(function, items))
     assert files(tmp_path / "elsewhere") == first
     assert not [path for path in (tmp_path / "data/prepared").iterdir() if path.name != "d"]
 

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from data.archives import members
+from data.decoding import Fault, Target, decode
 from data.folders import survey
 from data.shards import Dataset
 from pipelines.prepare import add, prepare, show
@@ -328,3 +329,30 @@ def test_show_prints_what_there_is(tmp_path: Path, capsys: pytest.CaptureFixture
         add(str(tmp_path / "t.csv"), "d", root=tmp_path)
     with pytest.raises(FileNotFoundError, match=r"no dataset 'dd'.*Did you mean 'd'"):
         show("dd", root=tmp_path)
+
+
+@given(
+    st.sampled_from(["L", "RGB", "CMYK", "YCbCr"]),
+    st.integers(1, 70),
+    st.integers(1, 70),
+    st.integers(5, 100),
+    st.booleans(),
+    st.sampled_from([b"", b"a comment"]),
+    st.integers(0, 400),
+)
+@settings(max_examples=80, deadline=None)
+def test_jpeg_reading_agrees_with_pillow(mode, width, height, quality, progressive, comment, cut) -> None:
+    random = np.random.default_rng(width * height)
+    image = Image.fromarray(random.integers(0, 256, (height, width, 4)).astype(np.uint8)).convert("RGB").convert(mode)
+    stream = io.BytesIO()
+    image.save(stream, "JPEG", quality=quality, progressive=progressive, comment=comment, optimize=width % 2 == 0)
+    body = stream.getvalue()
+    body = body[: len(body) - cut] if cut % 2 else body
+    target = Target(height=height, width=width, channels=3)
+    try:
+        expected = np.array(Image.open(io.BytesIO(body)).convert("RGB"))
+    except OSError:
+        with pytest.raises(Fault):
+            decode(body, target, lambda what: None)
+        return
+    assert (decode(body, target, lambda what: None) == expected).all()

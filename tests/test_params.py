@@ -45,7 +45,7 @@ def test_the_file_that_ships_is_valid(tmp_path):
         ("families: [autoencoder, vae,", "families: [vae, vae,", r"families: a family is named twice"),
         ("dataset: digits", "dataset: ../x", r"dataset: must name a card in data/catalog/"),
         ("{low: 5e-4, high: 4e-3, log: true}", "{low: 5e-3, high: 4e-3}", r"low must be below high"),
-        ("training.lr: {low: 2e-4", "training.rl: {low: 2e-4", r"training\.rl is not a setting; did you mean training\.lr"),
+        ("training.lr: {low: 3e-4", "training.rl: {low: 3e-4", r"training\.rl is not a setting; did you mean training\.lr"),
         ("trials: 4", "trials: four", r"tune\.trials: .* got 'four'"),
         ("gan:\n", "gun:\n", r"gun: unknown key; did you mean gan\?"),
     ],
