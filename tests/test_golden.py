@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from test_loop import DOMAIN, Data, fresh
 
 from models import FAMILIES, Streams
-from test_loop import DOMAIN, Data, fresh
 
 GOLDEN = Path(__file__).with_name("golden.json")
 

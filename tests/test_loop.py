@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from test_contract import DOMAINS, SMALL, examples
 from torch import multiprocessing
 
 from models import FAMILIES, Batch, build
 from pipelines import loop
 from pipelines.loop import Place, Settings
-from test_contract import DOMAINS, SMALL, examples
 
 DOMAIN = DOMAINS["grey 8x8, 17 levels"]
 BATCH = 32
@@ -57,7 +57,7 @@ def scores():
     return lambda report: None if report.model is None else float(next(count))
 
 
-class Stop(Exception):  # noqa: N818
+class Stop(Exception):
     """Stands for a kill."""
 
 
@@ -126,9 +126,7 @@ def worker(rank: int, world_size: int, family: str, port: str, out: str) -> None
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "RANK": str(rank), "WORLD_SIZE": str(world_size)}
     torch.distributed.init_process_group("gloo")
     place = Place(rank, world_size)
-    model = loop.train(
-        fresh(family, torch.float64), Data(), SETTINGS, seed=3, report=lambda _: None, place=place
-    )
+    model = loop.train(fresh(family, torch.float64), Data(), SETTINGS, seed=3, report=lambda _: None, place=place)
     if rank == 0:
         torch.save(model.state_dict(), out)
     torch.distributed.destroy_process_group()

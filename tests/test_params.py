@@ -33,7 +33,7 @@ def test_the_file_that_ships_is_valid(tmp_path):
 @pytest.mark.parametrize(
     ("old", "new", "told"),
     [
-        ("beta: 1.0", "bata: 1.0", r"vae\.model\.bata: unknown key; did you mean beta\?"),
+        ("beta: 0.5", "bata: 1.0", r"vae\.model\.bata: unknown key; did you mean beta\?"),
         ("seed: 0", "sead: 0", r"sead: unknown key; did you mean seed\?"),
         ("seed: 0", "seed: -1", r"seed: must be a whole number, 0 or more, got -1"),
         ("lr: 2e-3", "lr: -2e-3", r"autoencoder\.training: lr must be positive, got -0\.002"),
@@ -45,7 +45,11 @@ def test_the_file_that_ships_is_valid(tmp_path):
         ("families: [autoencoder, vae,", "families: [vae, vae,", r"families: a family is named twice"),
         ("dataset: digits", "dataset: ../x", r"dataset: must name a card in data/catalog/"),
         ("{low: 5e-4, high: 4e-3, log: true}", "{low: 5e-3, high: 4e-3}", r"low must be below high"),
-        ("training.lr: {low: 3e-4", "training.rl: {low: 3e-4", r"training\.rl is not a setting; did you mean training\.lr"),
+        (
+            "training.lr: {low: 3e-4",
+            "training.rl: {low: 3e-4",
+            r"training\.rl is not a setting; did you mean training\.lr",
+        ),
         ("trials: 4", "trials: four", r"tune\.trials: .* got 'four'"),
         ("gan:\n", "gun:\n", r"gun: unknown key; did you mean gan\?"),
     ],
@@ -57,7 +61,7 @@ def test_a_mistake_is_named(tmp_path, old, new, told):
 
 def test_all_mistakes_are_told_at_once(tmp_path):
     with pytest.raises(ValueError, match="has 3 errors") as caught:
-        load(tmp_path, ("beta: 1.0", "beta: -1"), ("seed: 0", "seed: x"), ("trials: 4", "trials: 0"))
+        load(tmp_path, ("beta: 0.5", "beta: -1"), ("seed: 0", "seed: x"), ("trials: 4", "trials: 0"))
     assert all(key in str(caught.value) for key in ("vae.model", "seed", "tune"))
 
 
@@ -74,7 +78,7 @@ def test_a_family_without_a_section_is_told(tmp_path):
 def test_the_recipe_of_the_dataset_overrides(tmp_path):
     settings = load(tmp_path, recipe="vae: {model: {latent: 7}}\n")
     assert settings.family["vae"].model.latent == 7
-    assert settings.family["vae"].model.beta == 1.0
+    assert settings.family["vae"].model.beta == 0.5
 
 
 def test_numbers_in_scientific_notation_are_numbers(tmp_path):

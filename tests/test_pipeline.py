@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -93,17 +94,17 @@ def kill_everything(process: subprocess.Popen) -> None:
     """SIGKILL to a process and all its descendants, Ray's included."""
     family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
     for member in family:
-        try:
+        with contextlib.suppress(psutil.NoSuchProcess):
             member.send_signal(signal.SIGKILL)
-        except psutil.NoSuchProcess:
-            pass
     process.wait()
 
 
 def test_every_stage_ran_and_left_what_it_promises(project):
     ran = project.stages(project.output)
     assert ran[:2] == ["prepare", "features"]
-    assert set(ran[2:-2]) == {f"{stage}@{family}" for stage in ("tune", "train", "evaluate") for family in ("vae", "flow")}
+    assert set(ran[2:-2]) == {
+        f"{stage}@{family}" for stage in ("tune", "train", "evaluate") for family in ("vae", "flow")
+    }
     assert ran[-2:] == ["register", "report"]
     registry = project.json("registry.json")
     assert set(registry["versions"]) == {"vae", "flow"}

@@ -6,9 +6,9 @@ import sys
 from pathlib import Path
 
 import torch
+from test_loop import SETTINGS, Data, digest, fresh
 
 from pipelines import loop
-from test_loop import SETTINGS, Data, digest, fresh
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
