@@ -30,7 +30,7 @@ from data.writing import SCHEMA, content_digest, rows_per_shard, whole_folder, w
 
 log = logging.getLogger(__name__)
 
-BLOCK_BYTES = 4 << 20
+BLOCK_BYTES = 2 << 20
 SHARD_WRITERS = 2
 
 
@@ -56,6 +56,9 @@ def build(card: Card, root: Path, out: Path, mapper: Mapper) -> dict[str, Any]:
         findings.close(located.name)
         located.check_unchanged()
         division = divide(card, ledger, located.name)
+        for name in sorted({"train", "val", "test"} - {NAMES[code] for code in np.unique(division.split) if code >= 0}):
+            if getattr(card.splits, name):
+                findings.warn(f"split {name} is empty: {findings.read} examples are too few for the shares in the card")
         splits, statistics = _write_splits(card, reader, ledger, division, work, folder)
         manifest = _manifest(card, reader, splits, statistics, located.facts, division)
         shutil.rmtree(work)

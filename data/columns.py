@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,6 +16,7 @@ from data.cards import Column
 from data.reading import naturally
 
 NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
+COMMAS = r"[+-]?[\d.,\s]*[,\s][\d.,\s]*"
 EXACT = 2**53
 TEXT_MISSING = ("", "?")
 
@@ -192,6 +194,7 @@ class ColumnScan:
     known: int = 0
     numeric: int = 0
     whole: bool = True
+    exact: bool = True
     low: float = np.inf
     high: float = -np.inf
     first_text: tuple[int, str] | None = None
@@ -207,7 +210,8 @@ class ColumnScan:
             good = cells.values[~np.isnan(cells.values)]
             self.numeric += len(good)
             self.known += len(good) + int(cells.bad.sum())
-            self.whole = self.whole and bool((good == np.floor(good)).all()) and bool((np.abs(good) <= EXACT).all())
+            self.whole = self.whole and bool((good == np.floor(good)).all())
+            self.exact = self.exact and bool((np.abs(good) <= EXACT).all())
             if len(good):
                 self.low, self.high = min(self.low, float(good.min())), max(self.high, float(good.max()))
             if self.first_text is None and cells.bad.any():
@@ -269,7 +273,7 @@ class ColumnScan:
         distinct = len(self.values) if self.values is not None else self.limit + 1
         if self.whole and distinct <= 10 and self.cells > 50:
             doubts.append(f"only {distinct} distinct whole numbers: perhaps `type: categorical`")
-        if self.whole and self.high > EXACT:
+        if self.whole and not self.exact:
             return Column(name=self.name, type="skip"), ["its numbers are too large to be exact: identifiers?"]
         return Column(name=self.name, type="integer" if self.whole else "continuous"), doubts
 
@@ -278,6 +282,10 @@ class ColumnScan:
             return Column(name=self.name, type="skip"), [
                 *doubts, f"more than {self.limit} distinct texts: an identifier or free text?"
             ]  # fmt: skip
+        if self.categories and all(re.fullmatch(COMMAS, value) for value in self.categories):
+            doubts = [*doubts, "its texts look like numbers with commas or blanks: write them with a point"]
+        if any(value != value.strip() for value in self.categories):
+            doubts = [*doubts, "some texts have blanks around them, which count as part of the category"]
         doubtful = [value for value in self.categories if value.strip() in ("NA", "N/A", "n/a", "None", "null", "nan")]
         if doubtful:
             doubts = [*doubts, f"{doubtful} taken as categories; remove them from `categories` to mean missing"]

@@ -46,7 +46,7 @@ class Findings:
         """
         if self.on_bad == "fail":
             raise ValueError(
-                f"{where}: {reason}: {detail}. Mend the source, or set `on_bad: drop` in the card "
+                f"{where}: {reason}: {detail.rstrip('.')}. Mend the source, or set `on_bad: drop` in the card "
                 f"to leave such examples out (up to a share of `max_bad: {self.max_bad:g}`)."
             )
         self.bad[reason] += 1

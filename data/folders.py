@@ -91,9 +91,10 @@ def survey(path: Path) -> Layout:
             ignored[PurePosixPath(base).suffix.lower() or base] += 1
         return False
 
-    for _ in members(path, note):
-        pass
+    faults = [f"{member.name!r}: {member.fault}" for member in members(path, note) if member.fault][:3]
     folders = Counter({tuple(folder.split("/")) if folder else (): count for folder, count in inside.items()})
+    if not folders and faults:
+        raise ValueError(f"{path} holds no images that may be used; the first: {faults[0]}. Give another source.")
     if not folders:
         kinds = ", ".join(f"{count} × {suffix}" for suffix, count in ignored.most_common(5)) or "nothing"
         raise ValueError(f"{path} holds no images (png, jpg, webp, bmp, gif), but {kinds}. Give another source.")
@@ -243,7 +244,7 @@ def _usable(
     try:
         return member.read()
     except ValueError as error:
-        findings.reject(where, "damaged member", str(error))
+        findings.reject(where, "damaged member", str(error).rpartition(": ")[-1])
     return None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -21,7 +22,7 @@ from data.findings import Findings
 from data.reading import SPLIT_NAMES, UNPUBLISHED
 from data.streams import Readable, inflated
 
-BLOCK_BYTES = 1 << 20  # pyarrow reads up to 32 blocks ahead
+BLOCK_BYTES = 1 << 19  # pyarrow reads up to 32 blocks ahead
 PARQUET_ROWS = 1 << 15
 CSV_SUFFIXES = (".csv", ".tsv", ".txt", ".csv.gz", ".tsv.gz", ".txt.gz")
 PARQUET_SUFFIXES = (".parquet", ".pq")
@@ -110,16 +111,18 @@ def _splits_of(path: Path, files: list[Path]) -> list[int]:
 
 
 class _Watched:
-    """A stream that counts the quotation marks passing through it."""
+    """A stream that counts the quotation marks passing through it and keeps its end."""
 
     def __init__(self, stream: Readable) -> None:
         self._stream = stream
         self.quotes = 0
+        self.end = b""
         self.closed = False
 
     def read(self, size: int = -1, /) -> bytes:
         piece = self._stream.read(size)
         self.quotes += piece.count(b'"')
+        self.end = (self.end + piece)[-4096:] if piece else self.end
         return piece
 
     def readable(self) -> bool:
@@ -252,7 +255,8 @@ def _csv_batches(
                 yield _without_blank(file, rows, offset, split, batch, findings)
         except pa.ArrowInvalid as error:
             raise ragged.error or _csv_error(file, error, emitted) from None
-        if watched.quotes % 2 and ends_inside:
+        opened = re.search(rb"(^|\n|" + re.escape(delimiter.encode()) + rb')"[^"\n]*$', watched.end)
+        if watched.quotes % 2 and (ends_inside or opened):
             last = int(ragged.rows(np.array([emitted - 1]))[0])
             raise ValueError(
                 f"{file}: row {last}: a quotation mark is opened and never closed, so the rest of the file became one "
@@ -262,8 +266,10 @@ def _csv_batches(
 
 def _csv_error(file: Path, error: Exception, rows: int) -> ValueError:
     text = " ".join(str(error).split())
+    if "Empty CSV file" in text:
+        return ValueError(f"{file} has a header but no rows. Give a table with data in it.")
     if "straddling" in text:
-        text = f"a row has more than {BLOCK_BYTES >> 20} MiB (a quotation mark that is never closed?)"
+        text = f"a row has more than {BLOCK_BYTES >> 10} KiB (a quotation mark that is never closed?)"
     return ValueError(f"{file}: after row {rows + 1}: {text}. Mend the file.")
 
 

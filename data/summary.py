@@ -140,8 +140,10 @@ def _columns(manifest: dict[str, Any]) -> str:
 
 def _histogram(quantiles: np.ndarray) -> np.ndarray:
     """Frequencies in twenty equal bins between the 1 % and the 99 % quantile."""
+    scale = np.abs(quantiles).max() or 1.0
+    quantiles = quantiles / scale
     low, high = quantiles[len(quantiles) // 100], quantiles[-1 - len(quantiles) // 100]
-    return np.histogram(quantiles, bins=20, range=(low, high if high > low else low + 1))[0].astype(float)
+    return np.histogram(quantiles, bins=20, range=(low, high if high - low > 1e-9 else low + 1))[0].astype(float)
 
 
 def _bars(heights: np.ndarray) -> str:

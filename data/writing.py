@@ -16,12 +16,12 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 SCHEMA = 1
-SHARD_BYTES = (8 << 20, 64 << 20)
+SHARD_BYTES = (4 << 20, 64 << 20)
 SHARDS = 1024
 
 
 def rows_per_shard(example_bytes: int, examples: int) -> int:
-    """How many examples make a shard: about 8 MiB of them, up to 64 MiB where that would make many shards."""
+    """How many examples make a shard: about 4 MiB of them, up to 64 MiB where that would make many shards."""
     least, most = SHARD_BYTES
     wanted = min(most, max(least, examples * example_bytes // SHARDS))
     return max(1, wanted // max(1, example_bytes))

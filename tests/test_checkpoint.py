@@ -54,13 +54,13 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_is_used(tmp_path, 
 def test_when_all_are_damaged_training_does_not_silently_restart(tmp_path):
     checkpoint.save(tmp_path, 1, TENSORS, {})
     (tmp_path / "step-0000000001" / checkpoint.TENSORS).write_bytes(b"")
-    for _ in range(2):  # nor at the second try
-        with pytest.warns(UserWarning) if _ == 0 else pytest.raises(checkpoint.CorruptCheckpoint):
-            try:
-                checkpoint.load_newest(tmp_path)
-            except checkpoint.CorruptCheckpoint:
-                if _:
-                    raise
+    with (
+        pytest.warns(UserWarning, match="set aside"),
+        pytest.raises(checkpoint.CorruptCheckpoint, match="every checkpoint"),
+    ):
+        checkpoint.load_newest(tmp_path)
+    with pytest.raises(checkpoint.CorruptCheckpoint, match="every checkpoint"):  # nor at the second try
+        checkpoint.load_newest(tmp_path)
 
 
 def test_a_newer_schema_is_refused(tmp_path):

@@ -114,6 +114,8 @@ def test_40_unclosed_quote(tmp_path: Path) -> None:
     lines = GOOD.splitlines()
     lines[50] = '7,1.5,"x'
     refused(tmp_path, csv_at(tmp_path, "\n".join(lines) + "\n"), "t.csv: row 51", "never closed")
+    refused(tmp_path, csv_at(tmp_path, GOOD + '7,1.5,"x'), "t.csv: row 102", "never closed")
+    accepted(tmp_path, csv_at(tmp_path, GOOD + '7,1.5,5" pipe\n'))  # a mark inside a cell is only a character
 
 
 def test_41_mixed_types(tmp_path: Path) -> None:

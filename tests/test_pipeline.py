@@ -17,7 +17,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 TINY = {
-    "autoencoder": "{model: {latent: 8, width: 8}, training: {total_examples: 4096, warmup_examples: 0, evaluations: 2}}",
+    "autoencoder": "{model: {latent: 8, width: 8}, training: {total_examples: 4096, evaluations: 2}}",
     "vae": "{model: {latent: 8, width: 8}, training: {total_examples: 4096, warmup_examples: 0, evaluations: 2},"
     " search: {training.lr: {low: 1e-3, high: 4e-3, log: true}}}",
     "gan": "{model: {width: 8, critic_width: 8}, training: {total_examples: 2048, evaluations: 2}}",
