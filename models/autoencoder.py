@@ -6,24 +6,25 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from .contract import (
     AnomalyScoring,
     Batch,
     Coding,
     Denoising,
+    Domain,
     GenerativeModel,
+    Imputation,
     Losses,
     Objective,
     Reconstruction,
     Sampling,
     Streams,
 )
-from .domains import Domain
+from .imputing import any_order, hidden, nearest, repeated, without
 from .mixture import GaussianMixture
 from .networks import full_precision
-from .shapes import Float, Int, Num
+from .shapes import Bool, Float, Int, Num
 from .typicality import Typicality
 
 
@@ -40,6 +41,8 @@ class Config:
             and asks to remove; 0 for a plain autoencoder.
         code_penalty: Weight of the squared norm of the codes, which keeps their density simple.
         components: Gaussians per class in the density of the codes.
+        hide: Part of the training examples of which a random share of the cells is hidden from the
+            encoder and asked for; -1 for all rows of tables and no images.
     """
 
     latent: int = 16
@@ -49,6 +52,7 @@ class Config:
     noise: float = 0.2
     code_penalty: float = 0.01
     components: int = 2
+    hide: float = -1.0
 
     def __post_init__(self) -> None:
         if self.patch < 0:
@@ -59,28 +63,41 @@ class Config:
         for name in ("noise", "code_penalty"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
+        if self.hide != -1 and not 0 <= self.hide <= 1:
+            raise ValueError(f"hide must lie between 0 and 1, or be -1 to choose by domain, got {self.hide}")
 
 
 class ReconstructionObjective(Objective):
-    """Squared error of the reconstruction (summed over values, no unit) plus the penalty on codes."""
+    """What the reconstruction costs, summed over values, plus the penalty on codes.
+
+    Images: the squared error (no unit); tables: the negative log-likelihood in nats.
+    """
 
     name = "autoencoder"
 
     def __init__(self, model: Autoencoder) -> None:
         super().__init__()
         self.encoder, self.decoder = model.encoder, model.decoder
-        self.domain, self.config = model.domain, model.config
+        self.domain, self.config, self.likelihood = model.domain, model.config, model.likelihood
+        self.hide = model.hide
 
     def forward(self, batch: Batch, generator: Streams) -> Losses:
-        y = self.domain.to_model(batch.x)
+        x = batch.visible
+        y, seen = self.domain.to_model(x), self.domain.observed(x)
         sigma = self.config.noise * generator.uniform(len(y)).reshape(-1, *[1] * (y.ndim - 1))
-        z = full_precision(self.encoder(y + sigma * generator.normal(*y.shape)))
-        error = F.mse_loss(full_precision(self.decoder(z)), y, reduction="none").flatten(1).sum(1)
+        noisy = y + sigma * generator.normal(*y.shape)
+        if self.hide:
+            seen = hidden(seen, self.hide, generator)
+            noisy = noisy * self.domain.expand(seen)
+        z = full_precision(self.domain.look(self.encoder, noisy, seen))
+        error = -self.likelihood.log_prob(self.decoder(z), x).flatten(1).sum(1)
         penalty = z.square().sum(1)
-        return Losses(error + self.config.code_penalty * penalty, {"squared_error": error, "code_norm": penalty})
+        return Losses(
+            error + self.config.code_penalty * penalty, {self.likelihood.loss_name: error, "code_norm": penalty}
+        )
 
 
-class Autoencoder(GenerativeModel, Sampling, Coding, Reconstruction, AnomalyScoring, Denoising):
+class Autoencoder(GenerativeModel, Sampling, Coding, Reconstruction, AnomalyScoring, Imputation, Denoising):
     """Regularized autoencoder with a Gaussian mixture over its codes.
 
     References:
@@ -93,10 +110,13 @@ class Autoencoder(GenerativeModel, Sampling, Coding, Reconstruction, AnomalyScor
     def __init__(self, config: Config, domain: Domain, classes: int) -> None:
         super().__init__(domain, classes)
         self.config = config
-        self.encoder = domain.encoder(config.latent, width=config.width, blocks=config.blocks, patch=config.patch)
-        self.decoder = domain.decoder(config.latent, width=config.width, blocks=config.blocks, patch=config.patch)
+        self.hide = float(domain.looks_at_masks) if config.hide == -1 else config.hide
+        self.likelihood = domain.reconstruction()
+        scale = {"width": config.width, "blocks": config.blocks, "patch": config.patch}
+        self.encoder = domain.encoder(config.latent, **scale)
+        self.decoder = domain.decoder(config.latent, parameters=self.likelihood.parameters, **scale)
         self.mixture = GaussianMixture(config.latent, classes, config.components)
-        self.typicality = Typicality(2)
+        self.typicality = Typicality(2, upper_only=domain.looks_at_masks)
 
     def objectives(self) -> tuple[Objective, ...]:
         return (ReconstructionObjective(self),)
@@ -107,23 +127,39 @@ class Autoencoder(GenerativeModel, Sampling, Coding, Reconstruction, AnomalyScor
         self.typicality.fit(self._statistics(batch.x))
 
     def _statistics(self, x: Num[Tensor, "batch *event"]) -> Float[Tensor, "batch 2"]:
+        """Reconstruction error and log-density of the code; of tables, each cell's error given the others only."""
         z = self.encode(x)
-        error = (self.decoder(z) - self.domain.to_model(x)).flatten(1).square().sum(1)
-        return torch.stack([error.clamp(min=1e-8).log(), self.mixture.log_prob(z, None, self.label_frequencies)], dim=1)
+        density = self.mixture.log_prob(z, None, self.label_frequencies)
+        if self.domain.looks_at_masks:
+            surprise = self.domain.units(x).sum(1) - self._pseudo_log_likelihood(x)
+            return torch.stack([surprise, -density], dim=1)
+        error = -self.likelihood.log_prob(self.decoder(z), x).flatten(1).sum(1)
+        return torch.stack([error.clamp(min=1e-8).log(), density], dim=1)
+
+    def _pseudo_log_likelihood(self, x: Num[Tensor, "batch columns"], groups: int = 16) -> Float[Tensor, " batch"]:
+        r"""Sum over cells of the log-probability given the other cells, in nats, a few columns at a time."""
+        total = torch.zeros(len(x), device=x.device)
+        columns = torch.arange(x.shape[1], device=x.device)
+        for group in range(min(groups, x.shape[1])):
+            asked = (columns % groups == group).expand(x.shape)
+            raw = self.decoder(self.encode(torch.where(asked, torch.nan, x)))
+            total = total + (self.likelihood.log_prob(raw, x) * asked).sum(1).to(total.dtype)
+        return total
 
     @torch.no_grad()
     def sample(
         self, n: int, label: Int[Tensor, " n"] | None, generator: Streams, *, steps: int = 0
     ) -> Num[Tensor, "n *event"]:
-        return self.decode(self.mixture.sample(n, self.draw_labels(n, label, generator), generator))
+        raw = self.decoder(self.mixture.sample(n, self.draw_labels(n, label, generator), generator))
+        return self.domain.to_data(self.likelihood.sample(raw, generator))
 
     @torch.no_grad()
     def encode(self, x: Num[Tensor, "batch *event"]) -> Float[Tensor, "batch latent"]:
-        return full_precision(self.encoder(self.domain.to_model(x)))
+        return full_precision(self.domain.look(self.encoder, self.domain.to_model(x), self.domain.observed(x)))
 
     @torch.no_grad()
     def decode(self, z: Float[Tensor, "batch latent"]) -> Num[Tensor, "batch *event"]:
-        return self.domain.to_data(self.decoder(z))
+        return self.domain.to_data(self.likelihood.mean(self.decoder(z)))
 
     def reconstruct(self, x: Num[Tensor, "batch *event"], generator: Streams) -> Num[Tensor, "batch *event"]:
         return self.decode(self.encode(x))
@@ -131,6 +167,45 @@ class Autoencoder(GenerativeModel, Sampling, Coding, Reconstruction, AnomalyScor
     @torch.no_grad()
     def anomaly_score(self, x: Num[Tensor, "batch *event"], generator: Streams) -> Float[Tensor, " batch"]:
         return self.typicality(self._statistics(x))
+
+    @torch.no_grad()
+    def impute(
+        self,
+        x: Num[Tensor, "batch *event"],
+        observed: Bool[Tensor, "batch *event"],
+        generator: Streams,
+        *,
+        draws: int = 1,
+    ) -> Num[Tensor, "draws batch *event"]:
+        """Several completions; observed cells come back untouched.
+
+        Tables: cell after cell in a random order, each drawn given the observed and the filled ones.
+        Images: start from samples that agree with the observed pixels, then let the autoencoder
+        replace the missing ones until they fit.
+        """
+        if self.domain.looks_at_masks:
+            fills = repeated(self._fill_cells, without(x, observed), generator, draws)
+        else:
+            fills = self._fill_images(x, observed, generator, draws)
+        return self.domain.merge(x, observed, fills)
+
+    def _fill_cells(self, x: Float[Tensor, "batch columns"], generator: Streams) -> Float[Tensor, "batch columns"]:
+        def draw(current: Tensor) -> Tensor:
+            return self.domain.to_data(self.likelihood.sample(self.decoder(self.encode(current)), generator))
+
+        return any_order(self.domain.observed(x), x, generator, draw, rounds=min(8, x.shape[1]))
+
+    def _fill_images(self, x: Tensor, observed: Tensor, generator: Streams, draws: int) -> Tensor:
+        known = self.domain.expand(observed & self.domain.observed(x))
+        y = self.domain.to_model(x)
+        pool = self.decoder(self.mixture.sample(1024, self.draw_labels(1024, None, generator), generator))
+        fills = []
+        for chosen in nearest(y, known, pool, generator, draws=draws):
+            current = torch.where(known, y, pool[chosen])
+            for _ in range(3):  # more would draw all starts to the same end
+                current = torch.where(known, y, self.decoder(full_precision(self.encoder(current))))
+            fills.append(self.domain.to_data(current))
+        return torch.stack(fills)
 
     def denoise(self, x: Num[Tensor, "batch *event"], sigma: float) -> Num[Tensor, "batch *event"]:
         return self.decode(self.encode(x))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
@@ -12,10 +12,21 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 
-from .contract import AnomalyScoring, Batch, GenerativeModel, Losses, Objective, Sampling, Streams
-from .domains import Domain
+from .contract import (
+    AnomalyScoring,
+    Batch,
+    Domain,
+    GenerativeModel,
+    Imputation,
+    Losses,
+    Objective,
+    Reconstruction,
+    Sampling,
+    Streams,
+)
+from .imputing import nearest, without
 from .networks import LabelEmbedding, full_precision
-from .shapes import Float, Int, Num
+from .shapes import Bool, Float, Int, Num
 from .typicality import Typicality
 
 
@@ -24,9 +35,11 @@ class Config:
     """Settings of the generative adversarial network.
 
     Arguments:
-        loss: `hinge` with a spectrally normalized critic, or `relativistic` with gradient penalties
-            on real and generated examples (R1 + R2) and no spectral normalization.
-        gamma: Weight of the gradient penalties (relativistic only).
+        loss: `hinge` with a spectrally normalized critic; `relativistic` with gradient penalties
+            on real and generated examples (R1 + R2); or `wasserstein` with a penalty on gradients
+            between them that differ from 1 in norm (WGAN-GP; wants several `critic_steps`).
+        gamma: Weight of the gradient penalties (relativistic).
+        penalty: Weight of the gradient penalty (wasserstein).
         latent: Length of the generator's input.
         width: Channels of the generator at the finest level.
         critic_width: Channels of the critic at the finest level.
@@ -37,10 +50,13 @@ class Config:
         shift: Largest random shift, as a part of the size, applied to real and generated examples
             alike before the critic (differentiable augmentation for small data); 0 for none. On very
             small images shifts leak into the samples: digits of 8x8 pixels come out shifted.
+        attention: Whether generator and critic attend over all positions at the coarsest level (images).
+        inversion_steps: Gradient steps of the search for an example's noise (`reconstruct`, `impute`).
     """
 
-    loss: Literal["hinge", "relativistic"] = "relativistic"
+    loss: Literal["hinge", "relativistic", "wasserstein"] = "relativistic"
     gamma: float = 0.1
+    penalty: float = 10.0
     latent: int = 32
     width: int = 32
     critic_width: int = 32
@@ -49,6 +65,8 @@ class Config:
     critic_steps: int = 1
     features: int = 64
     shift: float = 0.0
+    attention: bool = False
+    inversion_steps: int = 20
 
     def __post_init__(self) -> None:
         if self.patch < 0:
@@ -56,30 +74,46 @@ class Config:
         for name in ("latent", "width", "critic_width", "blocks", "critic_steps", "features"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.loss not in ("hinge", "relativistic"):
-            raise ValueError(f"loss must be hinge or relativistic, got {self.loss!r}")
+        if self.loss not in ("hinge", "relativistic", "wasserstein"):
+            raise ValueError(f"loss must be hinge, relativistic or wasserstein, got {self.loss!r}")
         if not 0 <= self.shift < 0.5:
             raise ValueError(f"shift must be at least 0 and below 0.5, got {self.shift}")
-        if self.gamma < 0:
-            raise ValueError(f"gamma must not be negative, got {self.gamma}")
+        for name in ("gamma", "penalty", "inversion_steps"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
 
 
 class Generator(nn.Module):
-    """Noise and label to an example in model space."""
+    """Noise and label to an example in model space.
+
+    The noise is the latent vector and, for tables, one number per category of each categorical
+    column, which chooses among them: all randomness is in it.
+
+    Attributes:
+        noise: Length of the noise.
+    """
 
     def __init__(self, config: Config, domain: Domain, classes: int) -> None:
         super().__init__()
+        self.domain = domain
         self.latent = config.latent
+        self.noise = config.latent + domain.gumbel
         self.label = LabelEmbedding(classes, config.latent)
         self.decoder = domain.decoder(
-            2 * config.latent, width=config.width, blocks=config.blocks, patch=config.patch, embed=2 * config.latent
+            2 * config.latent,
+            width=config.width,
+            blocks=config.blocks,
+            patch=config.patch,
+            embed=2 * config.latent,
+            attention=config.attention,
         )
 
     def forward(
-        self, z: Float[Tensor, "batch latent"], label: Int[Tensor, " batch"] | None
+        self, z: Float[Tensor, "batch noise"], label: Int[Tensor, " batch"] | None
     ) -> Float[Tensor, "batch *event"]:
-        c = torch.cat([z, self.label(label, len(z))], dim=1)
-        return torch.tanh(full_precision(self.decoder(c, c)))
+        latent, choices = z[:, : self.latent], z[:, self.latent :]
+        c = torch.cat([latent, self.label(label, len(z))], dim=1)
+        return self.domain.activate(full_precision(self.decoder(c, c)), choices)
 
 
 class Critic(nn.Module):
@@ -93,8 +127,14 @@ class Critic(nn.Module):
     def __init__(self, config: Config, domain: Domain, classes: int) -> None:
         super().__init__()
         spectral = config.loss == "hinge"
+        self.domain = domain
         self.features = domain.critic(
-            config.features, width=config.critic_width, blocks=config.blocks, patch=config.patch, spectral=spectral
+            config.features,
+            width=config.critic_width,
+            blocks=config.blocks,
+            patch=config.patch,
+            spectral=spectral,
+            attention=config.attention,
         )
         head = nn.Linear(config.features, 1)
         self.head = spectral_norm(head) if spectral else head
@@ -102,8 +142,13 @@ class Critic(nn.Module):
         if spectral:
             spectral_norm(self.label.table)
 
-    def forward(self, y: Float[Tensor, "batch *event"], label: Int[Tensor, " batch"] | None) -> Float[Tensor, " batch"]:
-        phi = F.leaky_relu(full_precision(self.features(y)), 0.2)
+    def forward(
+        self,
+        y: Float[Tensor, "batch *event"],
+        label: Int[Tensor, " batch"] | None,
+        observed: Bool[Tensor, "batch *data"],
+    ) -> Float[Tensor, " batch"]:
+        phi = F.leaky_relu(full_precision(self.domain.look(self.features, y, observed)), 0.2)
         return self.head(phi)[:, 0] + (self.label(label, len(y)) * phi).sum(1)
 
 
@@ -140,13 +185,18 @@ def frozen(module: nn.Module) -> Iterator[None]:
 
 
 class CriticObjective(Objective):
-    """What the critic minimizes: hinge, or relativistic with R1 + R2 (no unit).
+    """What the critic minimizes: hinge, Wasserstein, or relativistic with R1 + R2 (no unit).
+
+    A generated example is shown with the gaps of a real one, so that rows with missing cells teach
+    the generator complete rows.
 
     References:
         | Geometric GAN (Lim and Ye, 2017), eq. 18
         | https://arxiv.org/abs/1705.02894
         | The GAN is dead; long live the GAN! (Huang et al., 2024), eq. 2-5
         | https://arxiv.org/abs/2501.05441
+        | AmbientGAN (Bora et al., 2018), eq. 1 (gaps)
+        | https://openreview.net/forum?id=Hy7fDog0b
     """
 
     name = "critic"
@@ -159,20 +209,55 @@ class CriticObjective(Objective):
 
     def forward(self, batch: Batch, generator: Streams) -> Losses:
         (player,) = self._reads
+        x, label = batch.visible, batch.label
+        observed = self.domain.observed(x)
         with torch.no_grad():
-            fake = player(generator.normal(len(batch), self.config.latent), batch.label)
-        real = self.domain.to_model(batch.x)
+            fake = player(generator.normal(len(batch), player.noise), label)
+        real = self.domain.to_model(x)
         real = shifted(real, self.config.shift, generator)
         fake = shifted(fake, self.config.shift, generator)
         if self.config.loss == "hinge":
-            on_real, on_fake = self.critic(real, batch.label), self.critic(fake, batch.label)
+            on_real, on_fake = self.critic(real, label, observed), self.critic(fake, label, observed)
             return Losses(F.relu(1 - on_real) + F.relu(1 + on_fake), {"on_real": on_real, "on_fake": on_fake})
+        if self.config.loss == "wasserstein":
+            return self._wasserstein(real, fake, label, observed, generator)
         real, fake = real.detach().requires_grad_(), fake.detach().requires_grad_()
-        on_real, on_fake = self.critic(real, batch.label), self.critic(fake, batch.label)
+        on_real, on_fake = self.critic(real, label, observed), self.critic(fake, label, observed)
         penalty = gradient_penalty(on_real, real) + gradient_penalty(on_fake, fake)
         loss = F.softplus(on_fake - on_real)
         terms = {"on_real": on_real, "on_fake": on_fake, "gradient_penalty": penalty}
         return Losses(loss + 0.5 * self.config.gamma * penalty, terms)
+
+    def _wasserstein(
+        self, real: Tensor, fake: Tensor, label: Tensor | None, observed: Tensor, generator: Streams
+    ) -> Losses:
+        on_real, on_fake = self.critic(real, label, observed), self.critic(fake, label, observed)
+        part = generator.uniform(len(real)).to(real.dtype)
+        penalty = interpolated_penalty(lambda y: self.critic(y, label, observed), real, fake, part)
+        terms = {"on_real": on_real, "on_fake": on_fake, "gradient_penalty": penalty}
+        return Losses(on_fake - on_real + self.config.penalty * penalty, terms)
+
+
+def interpolated_penalty(
+    critic: Callable[[Tensor], Tensor],
+    real: Float[Tensor, "batch *event"],
+    fake: Float[Tensor, "batch *event"],
+    part: Float[Tensor, " batch"],
+) -> Float[Tensor, " batch"]:
+    r"""How far the critic's gradient between real and generated examples is from norm 1, in full precision.
+
+    .. math:: (\|\nabla D(t \, x + (1 - t) \, \tilde x)\| - 1)^2
+
+    References:
+        | Improved training of Wasserstein GANs (Gulrajani et al., 2017), eq. 3
+        | https://arxiv.org/abs/1704.00028
+    """
+    part = part.reshape(-1, *[1] * (real.ndim - 1))
+    between = (part * real + (1 - part) * fake).detach().requires_grad_()
+    with torch.autocast(real.device.type, enabled=False):  # the double backward wants full precision
+        (gradient,) = torch.autograd.grad(critic(between).sum(), between, create_graph=True)
+    norm = (gradient.flatten(1).square().sum(1) + 1e-12).sqrt()
+    return (norm - 1).square()
 
 
 def gradient_penalty(score: Float[Tensor, " batch"], y: Float[Tensor, "batch *event"]) -> Float[Tensor, " batch"]:
@@ -195,17 +280,19 @@ class GeneratorObjective(Objective):
 
     def forward(self, batch: Batch, generator: Streams) -> Losses:
         (critic,) = self._reads
-        fake = self.generator(generator.normal(len(batch), self.config.latent), batch.label)
+        x, label = batch.visible, batch.label
+        observed = self.domain.observed(x)
+        fake = self.generator(generator.normal(len(batch), self.generator.noise), label)
         fake = shifted(fake, self.config.shift, generator)
         with frozen(critic):
-            on_fake = critic(fake, batch.label)
-            if self.config.loss == "hinge":
+            on_fake = critic(fake, label, observed)
+            if self.config.loss != "relativistic":
                 return Losses(-on_fake)
-            real = shifted(self.domain.to_model(batch.x), self.config.shift, generator)
-            return Losses(F.softplus(critic(real, batch.label) - on_fake))
+            real = shifted(self.domain.to_model(x), self.config.shift, generator)
+            return Losses(F.softplus(critic(real, label, observed) - on_fake))
 
 
-class GAN(GenerativeModel, Sampling, AnomalyScoring):
+class GAN(GenerativeModel, Sampling, Reconstruction, AnomalyScoring, Imputation):
     """Conditional generative adversarial network.
 
     References:
@@ -227,15 +314,82 @@ class GAN(GenerativeModel, Sampling, AnomalyScoring):
 
     @torch.no_grad()
     def finalize(self, batch: Batch, generator: Streams) -> None:
-        self.typicality.fit(full_precision(self.critic.features(self.domain.to_model(batch.x))))
+        self.typicality.fit(self._features(batch.x))
+
+    def _features(self, x: Num[Tensor, "batch *event"]) -> Float[Tensor, "batch features"]:
+        features = self.domain.look(self.critic.features, self.domain.to_model(x), self.domain.observed(x))
+        return full_precision(features)
 
     @torch.no_grad()
     def sample(
         self, n: int, label: Int[Tensor, " n"] | None, generator: Streams, *, steps: int = 0
     ) -> Num[Tensor, "n *event"]:
         label = self.draw_labels(n, label, generator)
-        return self.domain.to_data(self.generator(generator.normal(n, self.config.latent), label))
+        return self.domain.to_data(self.generator(generator.normal(n, self.generator.noise), label))
 
     @torch.no_grad()
     def anomaly_score(self, x: Num[Tensor, "batch *event"], generator: Streams) -> Float[Tensor, " batch"]:
-        return self.typicality(full_precision(self.critic.features(self.domain.to_model(x))))
+        return self.typicality(self._features(x))
+
+    # Inversion: the noise that gives an example
+
+    def reconstruct(self, x: Num[Tensor, "batch *event"], generator: Streams) -> Num[Tensor, "batch *event"]:
+        """The generated example nearest to `x`, found from several starts."""
+        fills, errors = self._inverted(x, self.domain.observed(x), generator, starts=4)
+        best = errors.argmin(0)
+        return fills[best, torch.arange(len(x), device=x.device)]
+
+    def impute(
+        self,
+        x: Num[Tensor, "batch *event"],
+        observed: Bool[Tensor, "batch *event"],
+        generator: Streams,
+        *,
+        draws: int = 1,
+    ) -> Num[Tensor, "draws batch *event"]:
+        """Several completions: generated examples that agree with the observed cells, each from its own start."""
+        if not draws:
+            return x.expand(0, *x.shape)
+        fills, _ = self._inverted(x, observed & self.domain.observed(x), generator, starts=draws)
+        return self.domain.merge(x, observed, fills)
+
+    def _inverted(
+        self, x: Num[Tensor, "batch *event"], observed: Bool[Tensor, "batch *event"], generator: Streams, *, starts: int
+    ) -> tuple[Num[Tensor, "starts batch *event"], Float[Tensor, "starts batch"]]:
+        r"""Generated examples near to the observed cells of `x`, and their squared errors there.
+
+        Every start is a random one of those generated examples (of a few thousand) that agree best;
+        from it, gradient descent lowers
+
+        .. math:: \|m \odot (G(z, y) - x)\|^2
+
+        References:
+            | Semantic image inpainting with deep generative models (Yeh et al., 2017), eq. 2
+            | https://arxiv.org/abs/1607.07539
+        """
+        size = 4096
+        known, y = self.domain.expand(observed), self.domain.to_model(without(x, observed))
+        label = self.draw_labels(size, None, generator)
+        with torch.no_grad():
+            noise = generator.normal(size, self.generator.noise)
+            pool = self.generator(noise, label)
+            chosen = nearest(y, known, pool, generator, draws=starts)
+        fills, errors = [], []
+        for index in chosen:
+            found = self._descend(noise[index], None if label is None else label[index], y, known)
+            fills.append(self.domain.to_data(found))
+            errors.append((known * (found - y)).flatten(1).square().sum(1))
+        return torch.stack(fills), torch.stack(errors)
+
+    def _descend(self, z: Tensor, label: Tensor | None, y: Tensor, known: Tensor) -> Float[Tensor, "batch *event"]:
+        """The generated example after Polyak's gradient steps, which move the noise no further than they must."""
+        with frozen(self.generator), torch.enable_grad():
+            for _ in range(self.config.inversion_steps):
+                z = z.detach().requires_grad_()
+                error = (known * (self.generator(z, label) - y)).flatten(1).square().sum(1)
+                (gradient,) = torch.autograd.grad(error.sum(), z)
+                length = gradient.norm(dim=1)
+                step = torch.minimum(error / (length.square() + 1e-4), 0.3 / (length + 1e-12))
+                z = z.detach() - step.detach()[:, None] * gradient
+        with torch.no_grad():
+            return self.generator(z, label)

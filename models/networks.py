@@ -124,6 +124,7 @@ class Encoder(nn.Module):
         patch: Pixels folded into channels first.
         norm: Group normalization in the blocks.
         spectral: Spectral normalization of every layer (for critics).
+        attention: Whether the coarsest level attends over all its positions.
     """
 
     def __init__(
@@ -136,6 +137,7 @@ class Encoder(nn.Module):
         patch: int = 1,
         norm: bool = True,
         spectral: bool = False,
+        attention: bool = False,
     ) -> None:
         super().__init__()
         channels, height, image_width = shape
@@ -150,6 +152,7 @@ class Encoder(nn.Module):
                 stack.append(Residual(inputs, channels_at(width, level), norm=norm, spectral=spectral))
                 inputs = channels_at(width, level)
             self.levels.append(stack)
+        self.attention = Attention(inputs, norm=norm, spectral=spectral) if attention else nn.Identity()
         self.norm = nn.GroupNorm(math.gcd(8, inputs), inputs) if norm else nn.Identity()
         head = nn.Linear(inputs * sizes[-1][0] * sizes[-1][1], outputs)
         self.head = spectral_norm(head) if spectral else head
@@ -160,7 +163,7 @@ class Encoder(nn.Module):
             h = F.avg_pool2d(h, 2) if level else h
             for block in stack:  # type: ignore[union-attr]
                 h = block(h)
-        return self.head(F.silu(self.norm(h)).flatten(1))
+        return self.head(F.silu(self.norm(self.attention(h))).flatten(1))
 
 
 class Decoder(nn.Module):
@@ -174,6 +177,7 @@ class Decoder(nn.Module):
         patch: Pixels folded into channels at the end.
         embed: Length of a conditioning vector; 0 for none.
         norm: Group normalization in the blocks.
+        attention: Whether the coarsest level attends over all its positions.
     """
 
     def __init__(
@@ -186,6 +190,7 @@ class Decoder(nn.Module):
         patch: int = 1,
         embed: int = 0,
         norm: bool = True,
+        attention: bool = False,
     ) -> None:
         super().__init__()
         outputs, height, image_width = shape
@@ -194,6 +199,7 @@ class Decoder(nn.Module):
         channels = channels_at(width, len(sizes) - 1)
         self.coarsest = (channels, *sizes[-1])
         self.stem = nn.Linear(inputs, math.prod(self.coarsest))
+        self.attention = Attention(channels, norm=norm) if attention else nn.Identity()
         self.levels = nn.ModuleList()
         for level in reversed(range(len(sizes))):
             stack = nn.ModuleList()
@@ -207,7 +213,7 @@ class Decoder(nn.Module):
     def forward(
         self, z: Float[Tensor, "batch inputs"], c: Float[Tensor, "batch _"] | None = None
     ) -> Float[Tensor, "batch outputs height width"]:
-        h = self.stem(z).unflatten(1, self.coarsest)
+        h = self.attention(self.stem(z).unflatten(1, self.coarsest))
         for level, stack in enumerate(self.levels):
             h = F.interpolate(h, scale_factor=2, mode="nearest") if level else h
             for block in stack:  # type: ignore[union-attr]
@@ -282,15 +288,26 @@ class UNet(nn.Module):
 
 
 class Attention(nn.Module):
-    """Residual single-head self-attention over the positions of a feature map, zero at the start."""
+    """Residual single-head self-attention over the positions of a feature map, zero at the start.
 
-    def __init__(self, channels: int) -> None:
+    Arguments:
+        channels: Of the feature map.
+        norm: Group normalization first; critics have none, and are differentiated twice, which the fused
+            attention of torch is not made for.
+        spectral: Spectral normalization of both maps (which then do not start at zero).
+    """
+
+    def __init__(self, channels: int, *, norm: bool = True, spectral: bool = False) -> None:
         super().__init__()
-        self.norm = nn.GroupNorm(math.gcd(8, channels), channels)
-        self.qkv = convolution(channels, 3 * channels, kernel=1)
-        self.out = convolution(channels, channels, kernel=1, zero=True)
+        self.twice = not norm
+        self.norm = nn.GroupNorm(math.gcd(8, channels), channels) if norm else nn.Identity()
+        self.qkv = convolution(channels, 3 * channels, kernel=1, spectral=spectral)
+        self.out = convolution(channels, channels, kernel=1, zero=not spectral, spectral=spectral)
 
     def forward(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch channels height width"]:
         q, k, v = self.qkv(self.norm(x)).flatten(2).transpose(1, 2).chunk(3, dim=2)
-        attended = F.scaled_dot_product_attention(q, k, v)
+        if self.twice:
+            attended = (q @ k.transpose(1, 2) / math.sqrt(q.shape[2])).softmax(2) @ v
+        else:
+            attended = F.scaled_dot_product_attention(q, k, v)
         return x + self.out(attended.transpose(1, 2).unflatten(2, x.shape[2:]))

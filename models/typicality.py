@@ -19,14 +19,18 @@ class Typicality(nn.Module):
 
     Arguments:
         statistics: Number of statistics per example.
+        upper_only: Whether only values above the training data's mean count, each for itself: the sum of
+            the statistics in units of their spread. Right for rows of tables, where low error and high
+            density mean an ordinary row, not a smooth image.
 
     References:
         | Density of states estimation for out-of-distribution detection (Morningstar et al., 2021)
         | https://arxiv.org/abs/2006.09273
     """
 
-    def __init__(self, statistics: int) -> None:
+    def __init__(self, statistics: int, *, upper_only: bool = False) -> None:
         super().__init__()
+        self.upper_only = upper_only
         self.mean: Tensor
         self.precision: Tensor
         self.register_buffer("mean", torch.zeros(statistics))
@@ -37,9 +41,13 @@ class Typicality(nn.Module):
         values = statistics.double()
         self.mean.copy_(values.mean(0))
         covariance = torch.cov(values.T).reshape(values.shape[1], values.shape[1])
+        if self.upper_only:
+            covariance = torch.diag(covariance.diagonal())
         covariance = covariance + torch.diag(1e-3 * covariance.diagonal() + 1e-9)
         self.precision.copy_(torch.linalg.inv(covariance))
 
     def forward(self, statistics: Float[Tensor, "n statistics"]) -> Float[Tensor, " n"]:
         centred = statistics - self.mean
+        if self.upper_only:
+            return (centred * self.precision.diagonal().sqrt()).sum(1)
         return torch.einsum("ni,ij,nj->n", centred, self.precision, centred)

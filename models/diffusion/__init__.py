@@ -1,0 +1,287 @@
+"""Diffusion model: a denoiser at every noise level, and the samplers that use it.
+
+`schedules.py` holds the noise levels, `denoiser.py` what is trained, `samplers.py` the ways from
+noise to an example, `likelihood.py` the densities.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from ..contract import (
+    AnomalyScoring,
+    Batch,
+    Coding,
+    Denoising,
+    Density,
+    DensityBound,
+    Domain,
+    GenerativeModel,
+    Imputation,
+    Objective,
+    Reconstruction,
+    Sampling,
+    Streams,
+)
+from ..domains import Image, Table
+from ..shapes import Bool, Float, Int, Num
+from ..typicality import Typicality
+from .config import Config
+from .denoiser import Denoiser, DenoisingObjective, schedule_of
+from .likelihood import diffusion_nats, ode_log_prob, pixel_nats, row_nats
+from .places import place, spread
+from .samplers import SAMPLERS, Heun, ancestral_step
+from .schedules import levels
+
+__all__ = ["Config", "Denoiser", "DenoisingObjective", "Diffusion"]
+
+
+class Diffusion(
+    GenerativeModel, Sampling, Density, DensityBound, Coding, Reconstruction, AnomalyScoring, Imputation, Denoising
+):
+    """Denoiser and probability-flow ODE: by default EDM with Heun's method.
+
+    References:
+        | Karras et al. (2022), https://arxiv.org/abs/2206.00364
+    """
+
+    Config = Config
+
+    def __init__(self, config: Config, domain: Domain, classes: int) -> None:
+        super().__init__(domain, classes)
+        self.config = config
+        self.denoiser = Denoiser(config, domain, classes)
+        # noise levels, in units of sigma_data, of the anomaly statistics: of rows also how far out each number lies
+        self.probes = (0.6, 1.2, 2.5, 5.0) if domain.looks_at_masks else (0.1, 0.3, 0.6, 1.2)
+        self.typicality = Typicality(len(self.probes), upper_only=domain.looks_at_masks)
+
+    @property
+    def finest(self) -> float:
+        """Noise level at which densities are taken. A table's categories are points, far apart, and no
+        network resolves them below 0.2; its numbers are smooth below 0.02."""
+        if isinstance(self.domain, Table):
+            return max(self.config.sigma_min, 0.2 if self.domain.categorical else 0.02)
+        return self.config.sigma_min
+
+    def objectives(self) -> tuple[Objective, ...]:
+        return (DenoisingObjective(self.denoiser, self.domain, self.config),)
+
+    @torch.no_grad()
+    def initialize(self, batch: Batch, generator: Streams) -> None:
+        """Measure sigma_data: the standard deviation of the known values around their overall mean."""
+        super().initialize(batch, generator)
+        known = spread(self.domain, batch.x, generator)[self.domain.expand(self.domain.observed(batch.x))]
+        deviation = known.std() if len(known) > 1 else known.new_ones(())
+        self.denoiser.sigma_data.copy_(deviation.clamp(min=1e-3))
+
+    @torch.no_grad()
+    def finalize(self, batch: Batch, generator: Streams) -> None:
+        self.typicality.fit(self._statistics(batch.x, generator))
+
+    # Sampling
+
+    def noise_levels(self, steps: int, *, device: torch.device) -> Float[Tensor, " levels"]:
+        """`steps` levels from `sigma_max` to `sigma_min` on the objective's scale, float64."""
+        if steps < 2:
+            raise ValueError(f"steps must be at least 2 (0 for the model's own), got {steps}")
+        return levels(schedule_of(self.config), self.config.sigma_max, self.config.sigma_min, steps, device)
+
+    def denoised(self, x: Tensor, sigma: Tensor | float, label: Tensor | None) -> Float[Tensor, "batch *event"]:
+        """Denoiser output with guidance, in the precision of `x`."""
+        low = x.to(self.denoiser.sigma_data.dtype)
+        level = torch.as_tensor(sigma, device=x.device).to(low.dtype).expand(len(x))
+        d = self.denoiser(low, level, label)
+        if self.config.guidance != 1 and label is not None:
+            free = self.denoiser(low, level, None)
+            d = free + self.config.guidance * (d - free)
+        return d.to(x.dtype)
+
+    def _descend(self, x: Tensor, down: Tensor, label: Tensor | None, generator: Streams) -> Num[Tensor, "n *data"]:
+        """From noise level `down[0]` to 0 by the model's sampler, and to data space."""
+        sampler = SAMPLERS[self.config.sampler]
+        down = torch.cat([down, down.new_zeros(1)])
+        return self.domain.to_data(sampler(lambda x, sigma: self.denoised(x, sigma, label), x, down, generator))
+
+    @torch.no_grad()
+    def sample(
+        self, n: int, label: Int[Tensor, " n"] | None, generator: Streams, *, steps: int = 0
+    ) -> Num[Tensor, "n *event"]:
+        label = self.draw_labels(n, label, generator)
+        noise = generator.normal(n, *self.domain.event_shape).double()
+        down = self.noise_levels(steps or self.config.steps, device=noise.device)
+        return self._descend(noise * down[0], down, label, generator)
+
+    @torch.no_grad()
+    def translate(
+        self,
+        x: Num[Tensor, "n *event"],
+        label: Int[Tensor, " n"] | None,
+        strength: float,
+        generator: Streams,
+        *,
+        steps: int = 0,
+    ) -> Num[Tensor, "n *event"]:
+        """Examples like `x`, of class `label`: noise is added up to a part of the way, and removed again.
+
+        Arguments:
+            x: Where to start.
+            label: Class of each result, -1 or `None` for any.
+            strength: From 0 (nothing changes) to 1 (nothing is kept): part of the sampler's steps to go back.
+            generator: Source of noise.
+            steps: Steps of the whole way; 0 for the model's own.
+
+        Raises:
+            ValueError: If `strength` or a label is out of range.
+
+        References:
+            | SDEdit (Meng et al., 2022), algorithm 1
+            | https://arxiv.org/abs/2108.01073
+        """
+        if not 0 <= strength <= 1:
+            raise ValueError(f"strength must lie between 0 and 1, got {strength}")
+        y = self.domain.to_model(x).double()
+        down = self.noise_levels(steps or self.config.steps, device=y.device)
+        down = down[len(down) - round(strength * len(down)) :]
+        if not len(down):
+            return self.domain.merge(x, self.domain.observed(x), self.domain.to_data(y))
+        label = self.draw_labels(len(x), label, generator)
+        return self._descend(y + down[0] * generator.normal(*y.shape), down, label, generator)
+
+    @torch.no_grad()
+    def impute(
+        self,
+        x: Num[Tensor, "batch *event"],
+        observed: Bool[Tensor, "batch *event"],
+        generator: Streams,
+        *,
+        draws: int = 1,
+    ) -> Num[Tensor, "draws batch *event"]:
+        """Ancestral sampling in which observed values are replaced by themselves with noise at every
+        level, each step repeated `resample` times with noise added again, so that both parts agree.
+
+        References:
+            | RePaint (Lugmayr et al., 2022), algorithm 1
+            | https://arxiv.org/abs/2201.09865
+        """
+        observed = observed & self.domain.observed(x)
+        repeat = [draws, *[1] * (x.ndim - 1)]
+        many, seen = x.repeat(repeat), observed.repeat(repeat)
+        known = self.domain.expand(seen)
+        down = self.noise_levels(self.config.steps, device=x.device)
+        down = torch.cat([down, down.new_zeros(1)])
+
+        def noise() -> Tensor:
+            return generator.normal(len(many), *self.domain.event_shape).double()
+
+        y = down[0] * noise()
+        for now, then in pairwise(down):
+            for turn in range(self.config.resample if then > 0 else 1):
+                if turn:  # back up
+                    y = y + (now.square() - then.square()).sqrt() * noise()
+                clean = spread(self.domain, many, generator)
+                y = torch.where(known, clean + now * noise(), y)
+                y = ancestral_step(y, self.denoised(y, now, None), now, then, generator)
+        return self.domain.merge(many, seen, self.domain.to_data(y)).unflatten(0, (draws, len(x)))
+
+    # Codes
+
+    @torch.no_grad()
+    def encode(self, x: Num[Tensor, "batch *event"]) -> Float[Tensor, "batch latent"]:
+        up = self.noise_levels(2 * self.config.steps, device=x.device).flip(0)
+        return (self._solve(self.domain.to_model(x).double(), up) / up[-1]).flatten(1).float()
+
+    @torch.no_grad()
+    def decode(self, z: Float[Tensor, "batch latent"]) -> Num[Tensor, "batch *event"]:
+        down = self.noise_levels(2 * self.config.steps, device=z.device)
+        noise = z.double().unflatten(1, self.domain.event_shape)
+        return self.domain.to_data(self._solve(noise * down[0], torch.cat([down, down.new_zeros(1)])))
+
+    def _solve(self, x: Tensor, levels: Tensor) -> Tensor:
+        """The probability-flow ODE along `levels`, deterministic whatever the model's sampler."""
+        nothing = Streams.seeded("unused", device=x.device)
+        return Heun()(lambda x, sigma: self.denoised(x, sigma, None), x, levels, nothing)
+
+    def reconstruct(self, x: Num[Tensor, "batch *event"], generator: Streams) -> Num[Tensor, "batch *event"]:
+        return self.decode(self.encode(x))
+
+    # Densities
+
+    @torch.no_grad()
+    def log_prob(
+        self, x: Num[Tensor, "batch *event"], generator: Streams, *, steps: int = 16
+    ) -> Float[Tensor, " batch"]:
+        r"""Log-density by the probability-flow ODE, of the dequantized example, in nats.
+
+        References:
+            | Score-based generative modeling through SDEs (Song et al., 2021), eq. 39-40
+            | https://arxiv.org/abs/2011.13456
+        """
+        return ode_log_prob(
+            lambda y, sigma: self.denoised(y, sigma, None),
+            place(self.domain, x, generator),
+            generator,
+            sigma_min=self.finest,
+            sigma_max=self.config.sigma_max,
+            sigma_data=float(self.denoiser.sigma_data),
+            steps=steps,
+        ).float()
+
+    @torch.no_grad()
+    def elbo(self, x: Num[Tensor, "batch *event"], generator: Streams, *, samples: int = 16) -> Float[Tensor, " batch"]:
+        r"""Variational bound of the log-probability (of continuous columns the density), in nats.
+
+        .. math:: -\log p(x) \le KL(q(y_{max}|x) \| p) + E[-\log p(x|y_{min})]
+            + E_{\ln\sigma \sim U} \left[ \ln\tfrac{\sigma_{max}}{\sigma_{min}} \frac{\|y - D\|^2}{\sigma^2} \right]
+
+        `samples` noise levels are drawn per example, stratified.
+
+        References:
+            | Variational diffusion models (Kingma et al., 2021), eq. 15
+            | https://arxiv.org/abs/2107.00630
+        """
+        domain = self.domain
+        where = None if isinstance(domain, Image) else place(domain, x, generator)
+        y = domain.to_model(x) if where is None else where.y
+        nats = diffusion_nats(
+            lambda noisy, sigma: self.denoised(noisy, sigma, None),
+            y,
+            generator,
+            sigma_min=self.finest,
+            sigma_max=self.config.sigma_max,
+            sigma_data=float(self.denoiser.sigma_data),
+            samples=samples,
+        )
+        if where is None:
+            nats = nats + pixel_nats(domain, y, self.finest, generator)  # type: ignore[arg-type]
+        else:
+            nats = nats + row_nats(where, self.finest, generator)
+        return -nats.to(torch.get_default_dtype())
+
+    # Other uses of the denoiser
+
+    def _statistics(self, x: Num[Tensor, "batch *event"], generator: Streams) -> Float[Tensor, "batch _"]:
+        y, known = self.domain.to_model(x), self.domain.expand(self.domain.observed(x))
+        whole = self.domain.dimensions / known.flatten(1).sum(1).clamp(min=1)
+        columns = []
+        for probe in self.probes:
+            sigma = probe * self.denoiser.sigma_data.expand(len(x))
+            errors = []
+            for _ in range(4):
+                noisy = y + sigma[0] * generator.normal(*y.shape)
+                errors.append(((self.denoiser(noisy, sigma, None) - y) * known).flatten(1).square().sum(1) * whole)
+            columns.append(torch.stack(errors).mean(0).clamp(min=1e-8).log())
+        return torch.stack(columns, dim=1)
+
+    @torch.no_grad()
+    def anomaly_score(self, x: Num[Tensor, "batch *event"], generator: Streams) -> Float[Tensor, " batch"]:
+        return self.typicality(self._statistics(x, generator))
+
+    @torch.no_grad()
+    def denoise(self, x: Num[Tensor, "batch *event"], sigma: float) -> Num[Tensor, "batch *event"]:
+        if not sigma > 0:
+            raise ValueError(f"sigma must be positive (standard deviation of the noise in data units), got {sigma}")
+        units = 127.5 if isinstance(self.domain, Image) else 1.0  # a table's noise is that of model space
+        return self.domain.to_data(self.denoised(self.domain.to_model(x), sigma / units, None))

@@ -1,0 +1,74 @@
+"""Settings of the diffusion model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+CHOICES = {
+    "objective": ("edm", "ddpm", "flow_matching"),
+    "schedule": ("cosine", "linear"),
+    "sampler": ("heun", "ddim", "ddpm", "dpmpp_2m", "euler"),
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Config:
+    """Settings of the diffusion model.
+
+    Arguments:
+        objective: What the network predicts: `edm` (a preconditioned mixture of example and noise),
+            `ddpm` (the noise) or `flow_matching` (noise minus example, the straight path's velocity).
+        schedule: Noise levels of `ddpm`, in training and sampling: `cosine` or `linear`.
+        sampler: `heun`, `dpmpp_2m`, `euler` and `ddim` (one method, two names), or `ddpm` (ancestral, stochastic).
+        width: Channels of the denoiser at the finest level.
+        blocks: Residual blocks per level and direction.
+        patch: Pixels (along a side) folded into channels before the first convolution; 0 chooses by size.
+        embed: Length of the vector of noise level and label.
+        p_mean: Mean of the log noise level in training (`edm`).
+        p_std: Standard deviation of the log noise level in training (`edm`).
+        sigma_min: Smallest noise level, noise to example, in model space.
+        sigma_max: Largest noise level.
+        rho: Curvature of the sampler's noise levels (`edm`).
+        steps: Steps of the sampler.
+        resample: How often imputation repeats each step, so that hidden and observed values agree.
+        label_dropout: Part of the training examples whose label is hidden.
+        guidance: Weight of classifier-free guidance; 1 samples the model itself.
+    """
+
+    objective: str = "edm"
+    schedule: str = "cosine"
+    sampler: str = "heun"
+    width: int = 32
+    blocks: int = 1
+    patch: int = 0
+    embed: int = 64
+    p_mean: float = -1.2
+    p_std: float = 1.2
+    sigma_min: float = 0.002
+    sigma_max: float = 80.0
+    rho: float = 7.0
+    steps: int = 18
+    resample: int = 4
+    label_dropout: float = 0.1
+    guidance: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name, choices in CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise ValueError(f"{name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}")
+        if self.patch < 0:
+            raise ValueError(f"patch must not be negative, got {self.patch}")
+        for name in ("width", "blocks", "embed", "resample"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.steps < 2:
+            raise ValueError(f"steps must be at least 2, got {self.steps}")
+        if not 0 < self.sigma_min < self.sigma_max:
+            raise ValueError(f"expected 0 < sigma_min < sigma_max, got {self.sigma_min} and {self.sigma_max}")
+        if not 0 <= self.label_dropout < 1:
+            raise ValueError(f"label_dropout must be at least 0 and below 1, got {self.label_dropout}")
+        for name in ("p_std", "rho"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+        if self.guidance < 0:
+            raise ValueError(f"guidance must not be negative, got {self.guidance}")

@@ -1,0 +1,119 @@
+"""The denoiser: one network behind the three ways to say what it predicts."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..contract import Batch, Domain, Losses, Objective, Streams
+from ..networks import FourierEmbedding, LabelEmbedding
+from ..shapes import Float, Int
+from .config import Config
+from .places import spread
+from .schedules import Cosine, Linear, Power, Schedule, Straight
+
+
+def schedule_of(config: Config) -> Schedule:
+    """The scale of noise levels that belongs to an objective."""
+    if config.objective == "edm":
+        return Power(config.rho)
+    if config.objective == "flow_matching":
+        return Straight()
+    return Cosine() if config.schedule == "cosine" else Linear()
+
+
+def coefficients(objective: str, sigma: Tensor, sigma_data: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    r"""What makes a denoiser of a network's output: :math:`c_{skip}, c_{out}, c_{in}`.
+
+    ============== ========================== ============================ ==========================
+    objective      c_skip                     c_out                        c_in
+    ============== ========================== ============================ ==========================
+    edm            σd² / (σ² + σd²)           σ σd / √(σ² + σd²)           1 / √(σ² + σd²)
+    ddpm           1                          -σ                           1 / √(1 + σ²)
+    flow_matching  1 / (1 + σ)                -σ / (1 + σ)                 1 / (1 + σ)
+    ============== ========================== ============================ ==========================
+
+    In the second row the network predicts the noise, in the third noise minus example. In every row
+    the objective's own squared error is that of the denoised example divided by c_out².
+    """
+    if objective == "ddpm":
+        return torch.ones_like(sigma), -sigma, 1 / (1 + sigma.square()).sqrt()
+    if objective == "flow_matching":
+        return 1 / (1 + sigma), -sigma / (1 + sigma), 1 / (1 + sigma)
+    total = (sigma.square() + sigma_data.square()).sqrt()
+    return (sigma_data / total).square(), sigma * sigma_data / total, 1 / total
+
+
+class Denoiser(nn.Module):
+    r"""The expected clean example given a noisy one.
+
+    .. math:: D(x; \sigma) = c_{skip} \, x + c_{out} \, F(c_{in} \, x; c_{noise})
+
+    References:
+        | Elucidating the design space of diffusion-based generative models (Karras et al., 2022), eq. 7, table 1
+        | https://arxiv.org/abs/2206.00364
+    """
+
+    def __init__(self, config: Config, domain: Domain, classes: int) -> None:
+        super().__init__()
+        self.objective = config.objective
+        self.network = domain.denoiser(width=config.width, embed=config.embed, blocks=config.blocks, patch=config.patch)
+        self.level = FourierEmbedding(config.embed)
+        self.label = LabelEmbedding(classes, config.embed)
+        self.sigma_data: Tensor
+        self.register_buffer("sigma_data", torch.tensor(0.5))
+
+    def forward(
+        self,
+        x: Float[Tensor, "batch *event"],
+        sigma: Float[Tensor, " batch"],
+        label: Int[Tensor, " batch"] | None,
+    ) -> Float[Tensor, "batch *event"]:
+        wide = [-1, *[1] * (x.ndim - 1)]
+        c_skip, c_out, c_in = (c.reshape(wide) for c in coefficients(self.objective, sigma, self.sigma_data))
+        c_noise = sigma.log() / 4
+        c = F.silu(self.level(c_noise) + self.label(label, len(x)))
+        return c_skip * x + c_out * self.network(c_in * x, c).to(x.dtype)
+
+
+class DenoisingObjective(Objective):
+    r"""Squared error of what the network predicts (no unit), mean over values.
+
+    .. math:: \frac{1}{c_{out}^2} \, \|D(y + \sigma\epsilon; \sigma) - y\|^2
+
+    `edm` draws the noise level log-normally, the others uniformly on the schedule's scale. Missing
+    values enter as 0 and count nothing.
+
+    References:
+        | Karras et al. (2022), eq. 8; https://arxiv.org/abs/2206.00364
+    """
+
+    name = "diffusion"
+
+    def __init__(self, denoiser: Denoiser, domain: Domain, config: Config) -> None:
+        super().__init__()
+        self.denoiser, self.domain, self.config = denoiser, domain, config
+        self.schedule = schedule_of(config)
+
+    def _noise_levels(self, n: int, generator: Streams) -> Float[Tensor, " n"]:
+        c = self.config
+        if c.objective == "edm":
+            return (c.p_mean + c.p_std * generator.normal(n)).exp()
+        return self.schedule.between(c.sigma_min, c.sigma_max, generator.uniform(n))
+
+    def forward(self, batch: Batch, generator: Streams) -> Losses:
+        y = spread(self.domain, batch.x, generator)
+        label = batch.label
+        if label is not None:
+            label = torch.where(generator.uniform(len(y)) < self.config.label_dropout, -1, label)
+        sigma = self._noise_levels(len(y), generator)
+        noisy = y + sigma.reshape(-1, *[1] * (y.ndim - 1)) * generator.normal(*y.shape)
+        difference = self.denoiser(noisy, sigma, label) - y
+        if batch.observed is not None or batch.x.is_floating_point():
+            observed = self.domain.observed(batch.x)
+            observed = observed if batch.observed is None else observed & batch.observed
+            difference = difference * self.domain.expand(observed)
+        error = difference.flatten(1).square().mean(1)
+        _, c_out, _ = coefficients(self.config.objective, sigma, self.denoiser.sigma_data)
+        return Losses(error / c_out.square(), {"squared_error": error})

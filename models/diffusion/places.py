@@ -1,0 +1,81 @@
+"""Where examples lie in model space: pixels and numbers spread over their cells, categories as points."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..contract import Domain, Streams
+from ..domains import Image, Table
+from ..shapes import Float, Num
+
+
+def spread(domain: Domain, x: Num[Tensor, "batch *data"], generator: Streams) -> Float[Tensor, "batch *event"]:
+    """Model space, a table's numbers at a random place within their cells: so that every number is
+    standard normal over the training data, whatever its ties. Missing cells are 0."""
+    y = domain.to_model(x)
+    if isinstance(domain, Table) and domain.numeric:
+        flow, _ = domain.dequantized(x, generator)
+        y[:, _columns(domain)] = torch.where(domain.observed(x), flow, 0.0)[:, domain.numeric].to(y.dtype)
+    return y
+
+
+def _columns(table: Table) -> list[int]:
+    """Which dimensions of model space are the numbers."""
+    return [table.starts[index] for index in table.numeric]
+
+
+class Place(NamedTuple):
+    """A place in model space, and how to go from a density there to the example's log-probability.
+
+    Arguments:
+        y: The place, float64, `[batch, *event]`; of missing cells a draw from the marginal.
+        log_det: To be added to the log-density of the pixels or numbers, `[batch]`.
+        categories: Which dimensions are the corners of each categorical column, points without a density.
+        row: Whether it is a table's.
+    """
+
+    y: Tensor
+    log_det: Float[Tensor, " batch"]
+    categories: tuple[slice, ...] = ()
+    row: bool = False
+
+    @property
+    def corners(self) -> int:
+        """Number of dimensions that stand for categories."""
+        return sum(part.stop - part.start for part in self.categories)
+
+    def confusion(self, noisy: Float[Tensor, "batch *event"], sigma: float) -> Float[Tensor, " batch"]:
+        """-log-probability of the categories given the place with noise of standard deviation `sigma`."""
+        total = torch.zeros_like(self.log_det)
+        for part in self.categories:
+            log_p = (noisy[:, part] / sigma**2).log_softmax(1)
+            total = total - log_p.gather(1, self.y[:, part].argmax(1, keepdim=True))[:, 0]
+        return total
+
+
+def place(domain: Domain, x: Num[Tensor, "batch *data"], generator: Streams) -> Place:
+    """Dequantize an example in model space; the density of what was drawn for missing cells is divided out."""
+    if isinstance(domain, Table):
+        return _of_row(domain, x, generator)
+    assert isinstance(domain, Image)
+    y = (domain.dequantize(x, generator) * 2 - 1).double() * (domain.spacing * domain.levels / 2)
+    cell = torch.full((len(x),), domain.dimensions * math.log(domain.spacing), dtype=torch.float64, device=x.device)
+    return Place(y, cell)
+
+
+def _of_row(table: Table, x: Tensor, generator: Streams) -> Place:
+    flow = table.dequantized(x, generator)[0].double()
+    missing = ~table.observed(x)
+    whole = torch.where(missing, table.quantized(flow), x.double())
+    y = table.to_model(whole).double()
+    y[:, _columns(table)] = flow[:, table.numeric]
+    numbers = table._log_det(table.cells(x), flow)[:, table.numeric].sum(1)
+    cells = table.cells(whole)
+    share = (cells.upper - cells.lower).clamp(min=1e-300).log()  # of a category in its marginal
+    drawn = (share * missing)[:, table.categorical].sum(1)
+    categories = tuple(slice(table.starts[i], table.starts[i] + table.sizes[i]) for i in table.categorical)
+    return Place(y, numbers - drawn, categories, row=True)

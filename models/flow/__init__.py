@@ -1,0 +1,226 @@
+"""Normalizing flow: an invertible network, so that the density is exact.
+
+`couplings.py` holds the elementwise functions and the couplings, `multiscale.py` the image flows
+(Glow, RealNVP), `vector.py` those of tables, `imputation.py` the conditional draws.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from ..contract import (
+    AnomalyScoring,
+    Batch,
+    Coding,
+    Density,
+    GenerativeModel,
+    Imputation,
+    Losses,
+    Objective,
+    Reconstruction,
+    Sampling,
+    Streams,
+)
+from ..domains import Domain
+from ..networks import LabelEmbedding
+from ..shapes import Bool, Float, Int, Num
+from ..typicality import Typicality
+from .config import Config
+from .imputation import gibbs, langevin
+from .multiscale import MultiScale
+from .vector import VectorFlow
+
+__all__ = ["Config", "Flow", "LikelihoodObjective"]
+
+INTERVALS = 32
+"""Intervals of equal probability in which a hidden column is drawn."""
+
+WIDE = 32
+"""Columns from which on a table's hidden cells are drawn together, as an image's pixels are, not one by one."""
+
+
+class LikelihoodObjective(Objective):
+    """Negative log-likelihood of the dequantized example, in nats."""
+
+    name = "flow"
+
+    def __init__(self, model: Flow) -> None:
+        super().__init__()
+        self.network, self.label = model.network, model.label
+        self._reads = (model,)
+
+    def forward(self, batch: Batch, generator: Streams) -> Losses:
+        (model,) = self._reads
+        label = batch.label
+        if label is not None:
+            label = torch.where(generator.uniform(len(batch)) < model.config.label_dropout, -1, label)
+        y, log_det = model.domain.dequantized(batch.x, generator)
+        nll = -(model.continuous_log_prob(y, label)[0] + log_det)
+        return Losses(nll, {"bits_per_dim": nll / (model.values * math.log(2))})
+
+
+class Flow(GenerativeModel, Sampling, Density, Coding, Reconstruction, AnomalyScoring, Imputation):
+    """Glow or RealNVP on images, spline couplings on tables, conditional on the label through the couplings.
+
+    References:
+        | Glow: generative flow with invertible 1x1 convolutions (Kingma and Dhariwal, 2018)
+        | https://arxiv.org/abs/1807.03039
+        | Neural spline flows (Durkan et al., 2019)
+        | https://arxiv.org/abs/1906.04032
+    """
+
+    Config = Config
+
+    def __init__(self, config: Config, domain: Domain, classes: int) -> None:
+        super().__init__(domain, classes)
+        self.config = config
+        shape = domain.flow_shape
+        self.values = math.prod(shape)
+        """Number of continuous values the density is of."""
+        self.network = VectorFlow(shape[0], config) if len(shape) == 1 else MultiScale(shape, config)  # type: ignore[arg-type]
+        self.label = LabelEmbedding(classes, config.embed)
+        statistics = 2 if len(shape) == 1 else 2 + len(self.network.shapes)
+        self.typicality = Typicality(statistics, upper_only=len(shape) == 1)
+        self.edges: Tensor  # of intervals of equal probability, per column of a table
+        columns = shape[0] if len(shape) == 1 else 0
+        self.register_buffer("edges", torch.linspace(-4, 4, INTERVALS + 1).repeat(columns, 1))
+
+    def objectives(self) -> tuple[Objective, ...]:
+        return (LikelihoodObjective(self),)
+
+    @torch.no_grad()
+    def initialize(self, batch: Batch, generator: Streams) -> None:
+        super().initialize(batch, generator)
+        y, _ = self.domain.dequantized(batch.x, generator)
+        self.network(y, self.label(batch.label, len(batch)), initialize=True)
+
+    @torch.no_grad()
+    def finalize(self, batch: Batch, generator: Streams) -> None:
+        self.typicality.fit(self._statistics(batch.x, generator))
+        if len(self.edges):
+            y, _ = self.domain.dequantized(batch.x, generator)
+            at = torch.linspace(0, 1, INTERVALS + 1, device=y.device, dtype=y.dtype)
+            self.edges.copy_(y[:8192].quantile(at, dim=0).T)
+
+    def continuous_log_prob(
+        self, y: Float[Tensor, "batch *event"], label: Int[Tensor, " batch"] | None
+    ) -> tuple[Float[Tensor, " batch"], list[Tensor]]:
+        r"""Log-density in the space of `domain.dequantized`, in nats, and the latents.
+
+        .. math:: \log p(y) = \log \mathcal{N}(f(y)) + \log|\det \partial f/\partial y|
+        """
+        latents, log_det = self.network(y, self.label(label, len(y)))
+        squares = sum(z.square().flatten(1).sum(1) for z in latents)
+        return -0.5 * (squares + self.values * math.log(2 * math.pi)) + log_det, latents
+
+    @torch.no_grad()
+    def log_prob(self, x: Num[Tensor, "batch *event"], generator: Streams) -> Float[Tensor, " batch"]:
+        r"""Exact log-density of the dequantized example, marginal over labels.
+
+        .. math:: \log p(y) = \log \sum_c p(c) \, p(y \mid c)
+
+        Of continuous columns this is the density in the data's own units. Of pixels, integers and
+        categories, dequantized within their cell, its expectation is a lower bound of the discrete
+        log-probability (Theis et al., 2016), the figure every flow's bits/dim states. Missing
+        cells are drawn from their marginal, and their marginal density divided out: again a lower
+        bound in expectation.
+        """
+        y, log_det = self.domain.dequantized(x, generator)
+        if not self.classes:
+            return self.continuous_log_prob(y, None)[0] + log_det
+        of_class = [
+            self.continuous_log_prob(y, torch.full((len(x),), c, device=y.device))[0] + frequency.log()
+            for c, frequency in enumerate(self.label_frequencies)
+        ]
+        return torch.stack(of_class).logsumexp(0) + log_det
+
+    def _statistics(self, x: Num[Tensor, "batch *event"], generator: Streams) -> Float[Tensor, "batch _"]:
+        """Of rows: log-density (negative) and norm of the latents; of images also the norm at each level."""
+        repeats = 4 if len(self.edges) else 1
+        draws = []
+        for _ in range(repeats):
+            y, log_det = self.domain.dequantized(x, generator)
+            log_p, latents = self.continuous_log_prob(y, None)
+            log_p = (log_p + log_det)[:, None]
+            norms = torch.stack([z.square().flatten(1).mean(1).clamp(min=1e-8).log() for z in latents], dim=1)
+            volume = log_p + 0.5 * sum(z.square().flatten(1).sum(1, keepdim=True) for z in latents)
+            draws.append(torch.cat([-log_p, norms] if len(self.edges) else [log_p, volume, norms], dim=1))
+        return torch.stack(draws).mean(0)
+
+    @torch.no_grad()
+    def anomaly_score(self, x: Num[Tensor, "batch *event"], generator: Streams) -> Float[Tensor, " batch"]:
+        return self.typicality(self._statistics(x, generator))
+
+    def _from_latent(
+        self, z: Float[Tensor, "batch latent"], label: Int[Tensor, " batch"] | None
+    ) -> Float[Tensor, "batch *event"]:
+        parts = z.split([math.prod(shape) for shape in self.network.shapes], dim=1)
+        latents = [part.unflatten(1, shape) for part, shape in zip(parts, self.network.shapes, strict=True)]
+        return self.network.inverse(latents, self.label(label, len(z)))
+
+    @torch.no_grad()
+    def sample(
+        self, n: int, label: Int[Tensor, " n"] | None, generator: Streams, *, steps: int = 0
+    ) -> Num[Tensor, "n *event"]:
+        label = self.draw_labels(n, label, generator)
+        z = self.config.temperature * generator.normal(n, self.values)
+        return self.domain.quantized(self._from_latent(z, label))
+
+    @torch.no_grad()
+    def encode(self, x: Num[Tensor, "batch *event"]) -> Float[Tensor, "batch latent"]:
+        latents, _ = self.network(self.domain.centred(x), self.label(None, len(x)))
+        return torch.cat([z.flatten(1) for z in latents], dim=1)
+
+    @torch.no_grad()
+    def decode(self, z: Float[Tensor, "batch latent"]) -> Num[Tensor, "batch *event"]:
+        return self.domain.quantized(self._from_latent(z, None))
+
+    def reconstruct(self, x: Num[Tensor, "batch *event"], generator: Streams) -> Num[Tensor, "batch *event"]:
+        return self.decode(self.encode(x))
+
+    @torch.no_grad()
+    def impute(
+        self,
+        x: Num[Tensor, "batch *event"],
+        observed: Bool[Tensor, "batch *event"],
+        generator: Streams,
+        *,
+        draws: int = 1,
+    ) -> Num[Tensor, "draws batch *event"]:
+        """Draws from p(hidden | observed): Gibbs over a table's columns (one chain, `sweeps` sweeps before its
+        first draw and one from draw to draw), Langevin chains over an image's pixels or very many columns."""
+        observed = observed & self.domain.observed(x)
+        if 0 < len(self.edges) < WIDE:
+            return self._by_columns(x, observed, generator, draws)
+        many, seen = x.repeat(draws, *[1] * (x.ndim - 1)), observed.repeat(draws, *[1] * (x.ndim - 1))
+        filled = self.domain.quantized(self._together(many, seen, generator))
+        return self.domain.merge(many, seen, filled).unflatten(0, (draws, len(x)))
+
+    def _by_columns(self, x: Tensor, observed: Tensor, generator: Streams, draws: int) -> Tensor:
+        known = x.masked_fill(~observed, math.nan)
+
+        def dequantized() -> Tensor:  # hidden cells are drawn from their marginals
+            return self.domain.dequantized(known, generator)[0]
+
+        def log_prob(y: Tensor) -> Tensor:
+            return self.continuous_log_prob(y, None)[0]
+
+        y = dequantized()
+        states = gibbs(log_prob, y, ~observed, self.edges.to(y.dtype), dequantized, generator)
+        for _ in range(self.config.sweeps - 1):
+            next(states)
+        return torch.stack([self.domain.merge(x, observed, self.domain.quantized(next(states))) for _ in range(draws)])
+
+    def _together(self, x: Tensor, observed: Tensor, generator: Streams) -> Float[Tensor, "batch *event"]:
+        y, _ = self.domain.dequantized(x, generator)
+        hidden = ~self.domain.expand(observed)
+        start, least = y, torch.full((len(y),), torch.inf, device=y.device, dtype=y.dtype)
+        for _ in range(8):  # start from the draw that comes closest to what is observed
+            drawn = self._from_latent(generator.normal(len(y), self.values).to(y.dtype), None)
+            distance = ((drawn - y) * ~hidden).square().flatten(1).sum(1)
+            closer = (distance < least).reshape(-1, *[1] * (y.ndim - 1))
+            start, least = torch.where(closer & hidden, drawn, start), torch.minimum(distance, least)
+        return langevin(lambda y: self.continuous_log_prob(y, None)[0], start, hidden, generator, steps=100)

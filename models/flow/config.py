@@ -1,0 +1,67 @@
+"""Settings of the normalizing flow."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+CHOICES = {
+    "architecture": ("glow", "realnvp"),
+    "coupling": ("auto", "affine", "spline"),
+    "linear": ("lu", "permutation"),
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Config:
+    """Settings of the normalizing flow.
+
+    Arguments:
+        architecture: Of image flows: `glow` (actnorm, invertible 1x1, channel couplings) or `realnvp`
+            (checkerboard and channel couplings only).
+        coupling: `affine`, `spline` (rational-quadratic), or `auto`: affine on images, splines on tables.
+        linear: What mixes the columns of a table between couplings: `lu` (a learned linear map) or `permutation`.
+        steps: Couplings (with what stands before each) per level of an image flow, or in all of a table's.
+        levels: Levels of the multi-scale architecture; 0 for as many as the size allows, up to 3.
+        width: Channels (of a table: units) of the couplings' networks.
+        blocks: Residual blocks in the couplings' networks of a table.
+        embed: Length of the label's vector.
+        bins: Bins of a spline.
+        tail: A spline bends [-tail, tail] and is the identity outside.
+        scale_bound: Largest log-scale of one affine coupling.
+        label_dropout: Part of the training examples whose label is hidden, so that the flow also
+            knows the density without one.
+        temperature: Standard deviation of the latent draws when sampling; 1 samples the model.
+        sweeps: Passes over an example's missing cells when imputing.
+    """
+
+    architecture: str = "glow"
+    coupling: str = "auto"
+    linear: str = "lu"
+    steps: int = 8
+    levels: int = 0
+    width: int = 64
+    blocks: int = 2
+    embed: int = 32
+    bins: int = 8
+    tail: float = 4.0
+    scale_bound: float = 2.0
+    label_dropout: float = 0.1
+    temperature: float = 1.0
+    sweeps: int = 6
+
+    def __post_init__(self) -> None:
+        for name, choices in CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise ValueError(f"{name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}")
+        for name in ("steps", "width", "blocks", "embed", "sweeps"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if not 2 <= self.bins <= 256:
+            raise ValueError(f"bins must be between 2 and 256, got {self.bins}")
+        if self.levels < 0:
+            raise ValueError(f"levels must not be negative, got {self.levels}")
+        if not 0 <= self.label_dropout < 1:
+            raise ValueError(f"label_dropout must be at least 0 and below 1, got {self.label_dropout}")
+        for name in ("scale_bound", "temperature", "tail"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")

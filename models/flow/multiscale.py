@@ -1,0 +1,238 @@
+"""Image flows: Glow and RealNVP, multi-scale."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..networks import convolution
+from ..shapes import Float
+from .config import Config
+from .couplings import Affine, CheckerboardCoupling, Coupling, Elementwise, Spline
+
+
+class ActNorm(nn.Module):
+    """A scale and a shift per channel, set so that the first batch comes out standardized.
+
+    References:
+        | Glow (Kingma and Dhariwal, 2018), section 3.1
+        | https://arxiv.org/abs/1807.03039
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.shift = nn.Parameter(torch.zeros(channels, 1, 1))
+        self.log_scale = nn.Parameter(torch.zeros(channels, 1, 1))
+
+    def initialize(self, x: Tensor) -> None:
+        """Set shift and scale from a batch."""
+        self.shift.copy_(-x.mean((0, 2, 3), keepdim=True)[0])
+        self.log_scale.copy_(-(x.std((0, 2, 3), keepdim=True)[0] + 1e-3).log())
+
+    def forward(self, x: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+        log_det = self.log_scale.sum() * x.shape[2] * x.shape[3]
+        return (x + self.shift) * self.log_scale.exp(), log_det.expand(len(x))
+
+    def inverse(self, z: Tensor, c: Tensor) -> Tensor:
+        return z * (-self.log_scale).exp() - self.shift
+
+
+class InvertibleConvolution(nn.Module):
+    """A 1x1 convolution in LU form: rotation of the channels with a log-determinant for free.
+
+    References:
+        | Glow (Kingma and Dhariwal, 2018), section 3.2, eq. 10-11
+        | https://arxiv.org/abs/1807.03039
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.permutation: Tensor
+        self.sign: Tensor
+        rotation = torch.linalg.qr(torch.randn(channels, channels))[0]
+        permutation, lower, upper = torch.linalg.lu(rotation)
+        self.register_buffer("permutation", permutation)
+        self.register_buffer("sign", upper.diagonal().sign())
+        self.lower = nn.Parameter(lower)
+        self.upper = nn.Parameter(upper)
+        self.log_diagonal = nn.Parameter(upper.diagonal().abs().log())
+
+    def weight(self) -> Float[Tensor, "channels channels"]:
+        """The matrix P L U."""
+        eye = torch.eye(len(self.sign), device=self.sign.device, dtype=self.lower.dtype)
+        lower = self.lower.tril(-1) + eye
+        upper = self.upper.triu(1) + torch.diag(self.sign * self.log_diagonal.exp())
+        return self.permutation @ lower @ upper
+
+    def forward(self, x: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+        with torch.autocast(x.device.type, enabled=False):  # low precision would not be invertible
+            z = F.conv2d(x, self.weight()[:, :, None, None])
+        return z, (self.log_diagonal.sum() * x.shape[2] * x.shape[3]).expand(len(x))
+
+    def inverse(self, z: Tensor, c: Tensor) -> Tensor:
+        with torch.autocast(z.device.type, enabled=False):
+            return F.conv2d(z, torch.linalg.inv(self.weight())[:, :, None, None])
+
+
+class CouplingNetwork(nn.Module):
+    """Half of the channels and the label to the parameters of the other half; zero at the start."""
+
+    def __init__(self, inputs: int, outputs: int, width: int, embed: int) -> None:
+        super().__init__()
+        self.conv1 = convolution(inputs, width)
+        self.modulation = nn.Linear(embed, 2 * width)
+        self.conv2 = convolution(width, width, kernel=1)
+        self.conv3 = convolution(width, outputs, zero=True)
+
+    def forward(self, x: Tensor, c: Tensor) -> Tensor:
+        scale, shift = self.modulation(c)[:, :, None, None].chunk(2, dim=1)
+        h = F.silu(self.conv1(x) * (1 + scale) + shift)
+        return self.conv3(F.silu(self.conv2(h)))
+
+
+def elementwise(config: Config, default: str) -> Elementwise:
+    """The function of the couplings that the settings ask for."""
+    kind = default if config.coupling == "auto" else config.coupling
+    return Affine(config.scale_bound) if kind == "affine" else Spline(config.bins, config.tail)
+
+
+def channel_coupling(channels: int, config: Config) -> Coupling:
+    """The second half of the channels moved by the first."""
+    function, moved = elementwise(config, "affine"), channels // 2
+    network = CouplingNetwork(channels - moved, function.parameters * moved, config.width, config.embed)
+    return Coupling(network, channels - moved, function)
+
+
+class Flip(nn.Module):
+    """The channels in reverse order, so that the next coupling moves those that the last one kept."""
+
+    def forward(self, x: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+        return x.flip(1), torch.zeros(len(x), device=x.device, dtype=x.dtype)
+
+    def inverse(self, z: Tensor, c: Tensor) -> Tensor:
+        return z.flip(1)
+
+
+def checkerboard_steps(channels: int, config: Config) -> list[nn.Module]:
+    """Half of a RealNVP level's couplings: those before the squeeze."""
+    function = elementwise(config, "affine")
+    return [
+        CheckerboardCoupling(
+            CouplingNetwork(channels, function.parameters * channels, config.width, config.embed), number % 2, function
+        )
+        for number in range(max(config.steps - config.steps // 2, 2))
+    ]
+
+
+def channel_steps(channels: int, config: Config) -> list[nn.Module]:
+    """The steps after the squeeze: Glow's whole ones, or RealNVP's bare couplings."""
+    if config.architecture == "realnvp":
+        pairs = [[channel_coupling(channels, config), Flip()] for _ in range(max(config.steps // 2, 2))]
+        return [step for pair in pairs for step in pair]
+    steps: list[nn.Module] = []
+    for _ in range(config.steps):
+        steps += [ActNorm(channels), InvertibleConvolution(channels), channel_coupling(channels, config)]
+    return steps
+
+
+def squeezed(x: Tensor, block: tuple[int, int]) -> Tensor:
+    """Blocks of pixels folded into channels."""
+    batch, channels, height, width = x.shape
+    rows, columns = block
+    x = x.reshape(batch, channels, height // rows, rows, width // columns, columns)
+    return x.permute(0, 1, 3, 5, 2, 4).reshape(batch, channels * rows * columns, height // rows, width // columns)
+
+
+def unsqueezed(x: Tensor, block: tuple[int, int]) -> Tensor:
+    """The inverse of `squeezed`."""
+    batch, channels, height, width = x.shape
+    rows, columns = block
+    channels //= rows * columns
+    x = x.reshape(batch, channels, rows, columns, height, width)
+    return x.permute(0, 1, 4, 2, 5, 3).reshape(batch, channels, height * rows, width * columns)
+
+
+class Level(nn.Module):
+    """Squeeze, several steps, and a last coupling whose moved half leaves as latent."""
+
+    def __init__(self, channels: int, config: Config, *, block: tuple[int, int], last: bool) -> None:
+        super().__init__()
+        self.block = block
+        realnvp = config.architecture == "realnvp"
+        self.before = nn.ModuleList(checkerboard_steps(channels, config) if realnvp else [])
+        channels *= block[0] * block[1]
+        self.steps = nn.ModuleList(channel_steps(channels, config))
+        self.leaving = 0 if last else channels // 2
+        if not last:
+            self.steps.append(channel_coupling(channels, config))
+        self.channels = channels
+
+    def forward(self, x: Tensor, c: Tensor, *, initialize: bool = False) -> tuple[Tensor, Tensor, Tensor]:
+        """What goes on, what leaves (nothing at the last level), and the log-determinant, `[batch]`."""
+        h, total = x, torch.zeros(len(x), device=x.device, dtype=x.dtype)
+        for step in self.before:
+            h, log_det = step(h, c)
+            total = total + log_det
+        h = squeezed(h, self.block)
+        for step in self.steps:
+            if initialize and isinstance(step, ActNorm):
+                step.initialize(h)
+            h, log_det = step(h, c)
+            total = total + log_det
+        kept = self.channels - self.leaving
+        return h[:, :kept], h[:, kept:], total
+
+    def inverse(self, kept: Tensor, left: Tensor, c: Tensor) -> Tensor:
+        h = torch.cat([kept, left], dim=1)
+        for step in reversed(self.steps):
+            h = step.inverse(h, c)  # type: ignore[operator]
+        h = unsqueezed(h, self.block)
+        for step in reversed(self.before):
+            h = step.inverse(h, c)  # type: ignore[operator]
+        return h
+
+
+class MultiScale(nn.Module):
+    """The whole invertible map between logits of an image and standard normal latents."""
+
+    def __init__(self, shape: tuple[int, int, int], config: Config) -> None:
+        super().__init__()
+        channels, height, width = shape
+        halvings = 0
+        while (
+            height % 2 ** (halvings + 1) == 0
+            and width % 2 ** (halvings + 1) == 0
+            and min(height, width) >> halvings > 2
+        ):
+            halvings += 1
+        most = max(halvings, 1)
+        if config.levels > most:
+            raise ValueError(f"levels: an image of {height}x{width} pixels allows at most {most}, got {config.levels}")
+        # one channel of an odd size cannot be split: all its pixels become channels
+        block = (2, 2) if halvings else (height, width) if channels == 1 else (1, 1)
+        count = config.levels or min(most, 3)
+        self.levels = nn.ModuleList()
+        self.shapes: list[tuple[int, int, int]] = []  # of what leaves at each level
+        for number in range(count):
+            last = number == count - 1
+            level = Level(channels, config, block=block, last=last)
+            height, width = height // block[0], width // block[1]
+            channels = level.channels - level.leaving
+            self.levels.append(level)
+            self.shapes.append((channels if last else level.leaving, height, width))
+
+    def forward(self, x: Tensor, c: Tensor, *, initialize: bool = False) -> tuple[list[Tensor], Tensor]:
+        """Latents of each level and the log-determinant, `[batch]`."""
+        latents, total = [], torch.zeros(len(x), device=x.device, dtype=x.dtype)
+        for level in self.levels:
+            x, left, log_det = level(x, c, initialize=initialize)
+            latents.append(left if level is not self.levels[-1] else x)
+            total = total + log_det
+        return latents, total
+
+    def inverse(self, latents: list[Tensor], c: Tensor) -> Tensor:
+        x = latents[-1]
+        for level, left in zip(reversed(self.levels), [x[:, :0], *reversed(latents[:-1])], strict=True):
+            x = level.inverse(x, left, c)  # type: ignore[operator]
+        return x

@@ -1,0 +1,93 @@
+"""What the families share when they fill in missing cells: hiding cells, and starting from generated examples."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from .contract import Stratified, Streams
+from .shapes import Bool, Float, Int, Num
+
+
+def hidden(observed: Bool[Tensor, "batch *data"], part: float, generator: Streams) -> Bool[Tensor, "batch *data"]:
+    """Which cells are left: in `part` of the rows a random share of them, from none to all, is hidden."""
+    rows = generator.uniform(len(observed), 2)
+    share = torch.where(rows[:, 0] < part, rows[:, 1], 0.0).reshape(-1, *[1] * (observed.ndim - 1))
+    return observed & (generator.uniform(*observed.shape) >= share)
+
+
+def without(x: Num[Tensor, "batch *data"], observed: Bool[Tensor, "batch *data"]) -> Float[Tensor, "batch *data"]:
+    """The examples with NaN where they are not observed."""
+    return torch.where(observed, x if x.is_floating_point() else x.float(), torch.nan)
+
+
+def nearest(
+    y: Float[Tensor, "batch *event"],
+    known: Bool[Tensor, "batch *event"],
+    pool: Float[Tensor, "pool *event"],
+    generator: Streams,
+    *,
+    draws: int,
+    neighbours: int = 8,
+) -> Int[Tensor, "draws batch"]:
+    r"""Members of a pool that agree with the known values, drawn with weights that fall with the distance.
+
+    .. math:: w_j \propto \exp(-(d_j - d_{min}) / s), \quad s = \text{mean excess of the nearest few}
+
+    with :math:`d` the squared distance over the known values.
+    """
+    mask, values, members = (t.flatten(1).to(torch.float32) for t in (known, y, pool))
+    distance = (mask * values.square()).sum(1, keepdim=True) - 2 * (mask * values) @ members.T
+    distance = distance + mask @ members.square().T  # [batch, pool]
+    least = distance.topk(min(neighbours, len(pool)), dim=1, largest=False).values
+    excess = (least.mean(1, keepdim=True) - least[:, :1]).clamp(min=1e-6)
+    weights = (-(distance - least[:, :1]) / excess).softmax(1)
+    edges = weights.double().cumsum(1)
+    u = torch.stack([generator.uniform(len(y)) for _ in range(draws)], dim=1).double() * edges[:, -1:]
+    return torch.searchsorted(edges, u.contiguous(), right=True).clamp(max=len(pool) - 1).T
+
+
+def any_order(
+    observed: Bool[Tensor, "batch columns"],
+    x: Float[Tensor, "batch columns"],
+    generator: Streams,
+    draw: Callable[[Tensor], Tensor],
+    *,
+    rounds: int,
+) -> Float[Tensor, "batch columns"]:
+    """Fill missing cells in a random order, in so many rounds, each given the cells filled before it.
+
+    Arguments:
+        observed: Which cells are known.
+        x: Examples, NaN where missing.
+        generator: Source of randomness.
+        draw: Examples (NaN where missing) to complete examples drawn given them.
+        rounds: Groups that each row's missing cells are divided into.
+    """
+    group = (generator.uniform(*observed.shape) * rounds).long()
+    current = x
+    for number in range(rounds):
+        turn = ~observed & (group == number)
+        if turn.any():
+            current = torch.where(turn, draw(current), current)
+    return current
+
+
+def repeated(
+    fill: Callable[[Tensor, Streams], Tensor], x: Num[Tensor, "batch *_"], generator: Streams, draws: int
+) -> Num[Tensor, "draws batch *data"]:
+    """Several fillings of every row, their noise spread evenly over the draws, a bounded number of rows at once.
+
+    Arguments:
+        fill: Examples (each row repeated) and streams to complete examples.
+        x: Examples, NaN where missing, or what stands for them.
+        generator: Source of randomness.
+        draws: How many fillings.
+    """
+    parts = []
+    for part in x.split(max(1, 16384 // draws)):
+        copies = part.repeat(draws, *[1] * (x.ndim - 1))
+        parts.append(fill(copies, Stratified(generator, draws)).unflatten(0, (draws, len(part))))
+    return torch.cat(parts, dim=1) if parts else x.expand(draws, *x.shape)
