@@ -15,18 +15,6 @@ from pipelines.train import curves, points
 ROOT = Path(__file__).parent.parent
 VERBS = ["prepare", "features", "tune", "train", "evaluate", "register", "report"]
 VERBS += ["sample", "lineage", "doctor", "data"]
-    "prepare",
-    "features",
-    "tune",
-    "train",
-    "evaluate",
-    "register",
-    "report",
-    "sample",
-    "lineage",
-    "doctor",
-    "data",
-]
 
 
 def test_help_names_every_verb_and_how_it_ends(capsys):
