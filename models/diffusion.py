@@ -222,14 +222,14 @@ class Diffusion(GenerativeModel, Sampling, Density, DensityBound, Coding, Recons
 
     @torch.no_grad()
     def encode(self, x: Num[Tensor, "batch *event"]) -> Float[Tensor, "batch latent"]:
-        levels = self.noise_levels(2 * self.config.steps, device=x.device).flip(0)
+        levels = self.noise_levels(self.config.steps, device=x.device).flip(0)
         y = self.integrate(self.domain.to_model(x).double(), levels, None)
         return (y / levels[-1]).flatten(1).float()
 
     @torch.no_grad()
     def decode(self, z: Float[Tensor, "batch latent"]) -> Num[Tensor, "batch *event"]:
         noise = z.double().unflatten(1, self.domain.event_shape)
-        return self._from_noise(noise, None, 2 * self.config.steps)
+        return self._from_noise(noise, None)
 
     def reconstruct(self, x: Num[Tensor, "batch *event"], generator: Streams) -> Num[Tensor, "batch *event"]:
         return self.decode(self.encode(x))

@@ -123,9 +123,7 @@ def _stage(arguments: argparse.Namespace) -> None:
     dataset = settings.dataset
     match arguments.verb:
         case "prepare":
-            from pipelines.prepare import prepare
-
-            prepare(dataset)
+            _prepare(dataset, verbose=arguments.verbose)
         case "features":
             from pipelines.features import features
 
@@ -144,6 +142,19 @@ def _stage(arguments: argparse.Namespace) -> None:
             from pipelines.register import verify
 
             verify(dataset, arguments.alias)
+
+
+def _prepare(dataset: str, *, verbose: bool) -> None:
+    """On a cluster where one is set, else on this machine's cores."""
+    from pipelines.prepare import prepare
+
+    if not os.environ.get("RAY_ADDRESS"):
+        prepare(dataset)
+        return
+    from pipelines import cluster
+
+    with cluster.connected(verbose=verbose):
+        prepare(dataset, mapper=cluster.in_tasks)
 
 
 def _evaluate(settings: Params, family: str) -> None:

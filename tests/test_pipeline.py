@@ -134,6 +134,18 @@ def test_metrics_and_plots_are_shown(project):
     shutil.rmtree(project.folder / "dvc_plots")
 
 
+def test_everything_comes_back_from_a_remote(project, tmp_path):
+    """`dvc push` to a folder, everything lost, `dvc pull`: nothing to do, and the same data by its digest."""
+    digest = json.loads((project.folder / "data/prepared/digits/manifest.json").read_text())["digest"]
+    project.run("dvc", "remote", "add", "--local", "-d", "-f", "store", str(tmp_path / "store"))
+    project.run("dvc", "push")
+    for lost in ("data/prepared", "runs/digits/models", "runs/digits/yardstick", ".dvc/cache"):
+        shutil.rmtree(project.folder / lost)
+    project.run("dvc", "pull")
+    assert "up to date" in project.run("dvc", "repro")
+    assert json.loads((project.folder / "data/prepared/digits/manifest.json").read_text())["digest"] == digest
+
+
 def test_one_family_changed_reruns_that_family_only(project):
     project.write(["vae", "flow"], flow=TINY["flow"].replace("steps: 2", "steps: 3"))
     would = project.run("dvc", "repro", "--dry")
