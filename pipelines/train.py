@@ -21,6 +21,7 @@ from typing import Any
 
 import torch
 
+import models
 from data.batches import Batches
 from data.shards import Dataset
 from models import FAMILIES, Batch, GenerativeModel, Streams, build
@@ -192,12 +193,18 @@ def run_key(job: Job, data_digest: str) -> str:
 
 
 def family_code(family: str) -> list[Path]:
-    """The files whose change makes a training another one."""
-    own = Path(inspect.getfile(FAMILIES[family]))
-    shared = ("contract", "domains", "networks", "mixture", "typicality")
-    loop_file = Path(inspect.getfile(loop))
+    """The files whose change makes a training another one: all of `models` but the other families, loop and order."""
+
+    def home(name: str) -> Path:
+        path = Path(inspect.getfile(FAMILIES[name]))
+        return path.parent if path.name == "__init__.py" else path
+
+    root = Path(inspect.getfile(models)).parent
+    others = {home(name) for name in FAMILIES if name != family}
+    others.add(root / "__init__.py")  # the table of families: a new one changes nothing for the others
+    shared = [path for path in sorted(root.rglob("*.py")) if not others & {path, *path.parents}]
     order = Path(inspect.getfile(Batches))
-    return [own, *(own.parent / f"{name}.py" for name in shared), loop_file, order, order.with_name("order.py")]
+    return [*shared, Path(inspect.getfile(loop)), order, order.with_name("order.py")]
 
 
 @contextmanager
