@@ -49,7 +49,6 @@ def connected(*, verbose: bool = False) -> Iterator[None]:
     os.environ.setdefault("RAY_DEDUP_LOGS", "1")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin while they wait slow a busy machine
     level = logging.INFO if verbose else logging.ERROR
     if not verbose:
         for name in ("ray", "ray.train", "ray.tune"):
