@@ -16,6 +16,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pipelines.params import Params
 
+RESUMABLE = 75
+"""Exit status of a training that was asked to stop and can go on (EX_TEMPFAIL)."""
+
 DESCRIPTION = """\
 Five families of generative models, one contract, one pipeline, one yardstick.
 
@@ -31,7 +34,7 @@ examples:
   fivefold data add photos.zip --name photos     inspect a source and write its card
 
 exit status: 0 done; 1 an error that the message says how to mend; 2 a mistyped command;
-130 interrupted (run the same command again to go on)"""
+75 stopped by SIGTERM with its checkpoint written, 130 interrupted: the same command goes on"""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -120,9 +123,7 @@ def _stage(arguments: argparse.Namespace) -> None:
     dataset = settings.dataset
     match arguments.verb:
         case "prepare":
-            from pipelines.prepare import prepare
-
-            prepare(dataset)
+            _prepare(dataset, verbose=arguments.verbose)
         case "features":
             from pipelines.features import features
 
@@ -141,6 +142,19 @@ def _stage(arguments: argparse.Namespace) -> None:
             from pipelines.register import verify
 
             verify(dataset, arguments.alias)
+
+
+def _prepare(dataset: str, *, verbose: bool) -> None:
+    """On a cluster where one is set, else on this machine's cores."""
+    from pipelines.prepare import prepare
+
+    if not os.environ.get("RAY_ADDRESS"):
+        prepare(dataset)
+        return
+    from pipelines import cluster
+
+    with cluster.connected(verbose=verbose):
+        prepare(dataset, mapper=cluster.in_tasks)
 
 
 def _evaluate(settings: Params, family: str) -> None:
@@ -165,12 +179,13 @@ def _data(arguments: argparse.Namespace) -> None:
     if arguments.action == "show":
         show(arguments.name)
     else:
-        add(arguments.source, arguments.name, label=arguments.label, anomaly=arguments.anomaly)
+        add(arguments.source, arguments.name, label=arguments.label or "", anomaly=arguments.anomaly or "")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status."""
     chosen = parser().parse_args(arguments)
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin while they wait slow a busy machine
     if not chosen.verbose:
         os.environ.setdefault("PYTHONWARNINGS", "ignore::FutureWarning,ignore::DeprecationWarning")
     try:
@@ -179,6 +194,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("\nfivefold: interrupted; the same command goes on where it stopped", file=sys.stderr)
         return 130
     except (ValueError, OSError, RuntimeError) as error:
+        if type(error).__name__ == "Interrupted":
+            print(f"fivefold {chosen.verb}: {error}; the same command goes on", file=sys.stderr)
+            return RESUMABLE
         if chosen.verbose:
             traceback.print_exc()
         print(f"fivefold {chosen.verb}: {error}", file=sys.stderr)

@@ -65,7 +65,7 @@ def write_atomically(path: str | Path, content: bytes | str) -> None:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
 def save(model: GenerativeModel, folder: str | Path, facts: Mapping[str, Any]) -> str:
@@ -96,7 +96,7 @@ def save(model: GenerativeModel, folder: str | Path, facts: Mapping[str, Any]) -
         manifest = {"format": FORMAT, "files": {name: sha256(temporary / name) for name in (FACTS, WEIGHTS)}}
         (temporary / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
         for path in (*temporary.iterdir(), temporary):
-            _sync(path)
+            fsync(path)
         _replace_folder(temporary, folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -227,11 +227,12 @@ def _replace_folder(new: Path, folder: Path) -> None:
         if had_one:
             os.rename(old, folder)
         raise
-    _sync_folder(folder.parent)
+    sync_folder(folder.parent)
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _sync(path: Path) -> None:
+def fsync(path: Path) -> None:
+    """Flush a file or a folder to disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -239,6 +240,7 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Flush a folder's entries to disk, where the file system can."""
     with contextlib.suppress(OSError):  # some file systems cannot sync a folder
-        _sync(folder)
+        fsync(folder)

@@ -18,7 +18,7 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from pipelines.artifact import sha256
+from pipelines.artifact import fsync, sha256, sync_folder
 
 SCHEMA = 1
 TENSORS, FACTS, MANIFEST = "tensors.safetensors", "facts.json", "manifest.json"
@@ -26,15 +26,6 @@ TENSORS, FACTS, MANIFEST = "tensors.safetensors", "facts.json", "manifest.json"
 
 class CorruptCheckpoint(ValueError):
     """A checkpoint whose bytes are not those that were written."""
-
-
-def fsync(path: Path) -> None:
-    """Flush a file or a folder to disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def write(folder: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
@@ -60,10 +51,10 @@ def write(folder: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any])
         (temporary / MANIFEST).write_text(json.dumps(hashes, indent=1), encoding="utf-8")
         for name in (TENSORS, FACTS, MANIFEST):
             fsync(temporary / name)
-        fsync(temporary)
+        sync_folder(temporary)
         shutil.rmtree(folder, ignore_errors=True)
         temporary.replace(folder)
-        fsync(folder.parent)
+        sync_folder(folder.parent)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise

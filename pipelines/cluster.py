@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 import ray
@@ -16,6 +19,7 @@ import ray.train
 import ray.train.torch
 import torch
 from ray import tune
+from ray._private import ray_constants
 from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.optuna import OptunaSearch
 
@@ -45,21 +49,23 @@ def connected(*, verbose: bool = False) -> Iterator[None]:
     os.environ.setdefault("RAY_DEDUP_LOGS", "1")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin while they wait slow a busy machine
     level = logging.INFO if verbose else logging.ERROR
     if not verbose:
         for name in ("ray", "ray.train", "ray.tune"):
             logging.getLogger(name).setLevel(logging.ERROR)
     try:
+        if address:
+            knock(address)
+        else:
+            _stay_on_loopback()
         ray.init(
             address=address or "local",
             log_to_driver=verbose,
             logging_level=level,
             include_dashboard=None if address else True,
             dashboard_host="127.0.0.1",
-            **({} if address else {"_node_ip_address": "127.0.0.1"}),  # type: ignore[arg-type]
         )
-    except ConnectionError as error:
+    except (ConnectionError, TimeoutError) as error:
         raise ConnectionError(
             f"no Ray cluster answers at RAY_ADDRESS={address}: {error}. Start it (`ray up ray_cluster.yaml`),"
             " or unset RAY_ADDRESS to train on this machine"
@@ -70,11 +76,53 @@ def connected(*, verbose: bool = False) -> Iterator[None]:
         ray.shutdown()
 
 
+def knock(address: str) -> None:
+    """Fail at once where Ray would try for minutes: nobody listens at the address.
+
+    Raises:
+        OSError: If no connection is made within three seconds.
+    """
+    if address in ("auto", "local"):
+        return
+    parts = urlsplit(address if "//" in address else f"//{address}")
+    default = 10001 if parts.scheme == "ray" else 6379
+    socket.create_connection((parts.hostname or "", parts.port or default), timeout=3).close()
+
+
+def _stay_on_loopback() -> None:
+    """Let no socket of a local Ray listen beyond 127.0.0.1.
+
+    Ray turns "127.0.0.1" into the host's outward address and then listens on every interface; the
+    switch it has for Windows and macOS, where that raises firewall prompts, keeps it on loopback.
+    """
+    os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+    ray_constants.ENABLE_RAY_CLUSTER = False
+
+
 def worker_count(workers: int | str) -> int:
     """`auto` as a number: one worker per GPU of the cluster, one if there is none."""
     if workers == "auto":
         return max(1, int(ray.cluster_resources().get("GPU", 0)))
     return int(workers)
+
+
+def in_tasks(function: Callable[[Any], Any], items: Iterable[Any], size: int) -> Iterator[Any]:
+    """Apply a function to items in Ray tasks all over the cluster; results in order, few items ahead.
+
+    Arguments:
+        function: A pure function of bytes.
+        items: Read lazily.
+        size: Bytes behind all items; the cluster is asked whatever it is.
+    """
+    task = ray.remote(num_cpus=1)(function)
+    ahead = 2 * max(1, int(ray.cluster_resources().get("CPU", 1)))
+    pending: deque[Any] = deque()
+    for item in items:
+        pending.append(task.remote(item))
+        if len(pending) > ahead:
+            yield ray.get(pending.popleft())
+    while pending:
+        yield ray.get(pending.popleft())
 
 
 def run_workers(

@@ -18,26 +18,24 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from models.contract import AnomalyScoring, Coding, Density, DensityBound, GenerativeModel, Reconstruction, Sampling
-
-from . import artifact
-from .evaluation import leaderboard as board
-from .evaluation import queries
-from .evaluation.anomaly import anomaly_metrics
-from .evaluation.conditional import recognized
-from .evaluation.copies import CRITERION
-from .evaluation.leaderboard import JOBS, Job
-from .evaluation.likelihood import bits_per_dim
-from .evaluation.measures import copy_metrics, error_unit, probe_metric, strange_examples
-from .evaluation.metric import Metric
-from .evaluation.pictures import Gallery
-from .evaluation.reconstruction import squared_error
-from .evaluation.samples import distribution_metrics, root_mean, share
-from .evaluation.space import Yardstick, checked_facts
-from .evaluation.storage import json_text, whole_folder
-from .evaluation.validation import validation_score
+from pipelines import artifact
+from pipelines.evaluation import leaderboard as board
+from pipelines.evaluation import queries
+from pipelines.evaluation.anomaly import anomaly_metrics
+from pipelines.evaluation.conditional import recognized
+from pipelines.evaluation.copies import CRITERION
+from pipelines.evaluation.leaderboard import JOBS, Job
+from pipelines.evaluation.likelihood import bits_per_dim
+from pipelines.evaluation.measures import asked, copy_metrics, error_unit, probe_metric, strange_examples
+from pipelines.evaluation.metric import Metric
+from pipelines.evaluation.pictures import Gallery
+from pipelines.evaluation.reconstruction import squared_error
+from pipelines.evaluation.samples import distribution_metrics, root_mean, share
+from pipelines.evaluation.space import Yardstick, checked_facts
+from pipelines.evaluation.storage import json_text, whole_folder
+from pipelines.evaluation.validation import validation_score
 
 if TYPE_CHECKING:
     from data.shards import Dataset, Examples
@@ -45,9 +43,6 @@ if TYPE_CHECKING:
 __all__ = ["JOBS", "Job", "Measuring", "evaluate", "leaderboard", "results", "validation_score"]
 
 log = logging.getLogger(__name__)
-
-MOST_DENSITY_ROWS = 1_000
-"""Test rows whose likelihood is asked for."""
 
 
 def evaluate(
@@ -156,6 +151,7 @@ class Measuring:
         self.samples, self.seed, self.bootstrap, self.bound_samples = (samples, seed, bootstrap, bound_samples)
         self.train: Examples = dataset.split("train").take(yardstick.index["train"])
         self.test: Examples = dataset.split("test").take(yardstick.index["test"])
+        self.asked: Examples = asked(self.test)
         self.metrics: dict[str, Metric] = {}
         self.clock = Clock()
         self.extra: dict[str, Any] = {}
@@ -223,7 +219,7 @@ class Measuring:
         self._refresh_reference(n)
         if label is not None and self.yardstick.judge is not None:
             right = recognized(self.yardstick.judge, drawn, label, self.yardstick.inputs)
-            self.metrics["accuracy"] = share(right, **self._options)
+            self.metrics["accuracy"] = share(right, self.bootstrap, self.seed)
         train = self.dataset.split("train").all().x
         found, check, nearest = copy_metrics(drawn, train, self.test.x, self.yardstick.inputs, **self._options)
         self.metrics |= found
@@ -245,40 +241,37 @@ class Measuring:
             reference[kept] = {**reference[kept], **{name: value.as_dict() for name, value in scores.items()}}
         reference["samples"] = n
 
-    def _density_rows(self) -> Tensor:
-        return self.test.x[:MOST_DENSITY_ROWS]
-
     def _bits(self, nats: np.ndarray) -> Metric:
         bits = bits_per_dim(nats, int(np.prod(self.yardstick.inputs.shape)))
         return share(bits, self.bootstrap, self.seed, unit="bits/dim", better="lower")
 
     def _log_prob(self) -> None:
-        self.metrics["bits_per_dim"] = self._bits(queries.log_prob(self.model, self._density_rows(), self.seed))
+        self.metrics["bits_per_dim"] = self._bits(queries.log_prob(self.model, self.asked.x, self.seed))
 
     def _elbo(self) -> None:
-        nats = queries.elbo(self.model, self._density_rows(), self.seed, self.bound_samples)
+        nats = queries.elbo(self.model, self.asked.x, self.seed, self.bound_samples)
         self.metrics["bits_per_dim_bound"] = self._bits(nats)
 
     def _reconstruct(self) -> None:
-        rebuilt = queries.reconstruct(self.model, self.test.x, self.seed)
-        error = squared_error(self.test.x, rebuilt, self.yardstick.inputs)
+        rebuilt = queries.reconstruct(self.model, self.asked.x, self.seed)
+        error = squared_error(self.asked.x, rebuilt, self.yardstick.inputs)
         unit = error_unit(self.yardstick.inputs)
         self.metrics["reconstruction_rmse"] = root_mean(error, self.bootstrap, self.seed, unit=unit)
-        self.gallery.reconstructions(self.test.x, rebuilt)
+        self.gallery.reconstructions(self.asked.x, rebuilt)
 
     def _codes(self) -> None:
-        train, test = (queries.encode(self.model, rows.x) for rows in (self.train, self.test))
+        rows = asked(self.train)
+        train, test = queries.encode(self.model, rows.x), queries.encode(self.model, self.asked.x)
         self.extra["code_size"] = test.shape[1]
         if self.yardstick.judge is not None:
-            self.metrics["probe_accuracy"] = probe_metric(
-                train.double().numpy(), self.train.label, test.double().numpy(), self.test.label, **self._options
-            )
+            known, labels = (train.double().numpy(), rows.label), (test.double().numpy(), self.asked.label)
+            self.metrics["probe_accuracy"] = probe_metric(*known, *labels, **self._options)
         self.gallery.interpolations(test, lambda codes: queries.decode(self.model, codes))
 
     def _anomaly(self) -> None:
-        strange = strange_examples(self.dataset, self.test, self.yardstick.facts["seed"])
-        ordinary = queries.anomaly_score(self.model, self.test.x, self.seed)
-        self.gallery.anomalies(self.test.x, ordinary)
+        strange = strange_examples(self.dataset, self.asked, self.yardstick.facts["seed"])
+        ordinary = queries.anomaly_score(self.model, self.asked.x, self.seed)
+        self.gallery.anomalies(self.asked.x, ordinary)
         if strange:
             scores = {kind: queries.anomaly_score(self.model, x, self.seed) for kind, x in strange.items()}
             self.metrics |= anomaly_metrics(ordinary, scores, **self._options)

@@ -111,6 +111,10 @@ class Diverged(RuntimeError):
     """A loss or a gradient is not finite; the weights are those before the update."""
 
 
+class Interrupted(RuntimeError):
+    """Training was asked to stop; its checkpoint is written and the same command goes on."""
+
+
 @dataclass(frozen=True, slots=True)
 class Report:
     """What the loop says of itself.
@@ -248,6 +252,7 @@ def train(
     report: Callable[[Report], float | None],
     folder: Path | None = None,
     place: Place | None = None,
+    stopping: Callable[[], bool] = lambda: False,
 ) -> GenerativeModel:
     """Train a model, or go on where its newest checkpoint stands.
 
@@ -260,12 +265,14 @@ def train(
             better), by which the best model is kept.
         folder: Where checkpoints go; `None` for none (nothing to resume either).
         place: Rank, number of workers, device.
+        stopping: Asked on rank 0 at every report whether to stop here (a signal, a node that goes).
 
     Returns:
         The averaged and finalized model with the best score, or the last if none was scored.
 
     Raises:
         Diverged: If a loss or gradient is not finite; nothing was updated with it.
+        Interrupted: If `stopping` said so; the checkpoint is written.
         ValueError: If the workers cannot share the batch evenly.
     """
     place = place or Place()
@@ -314,9 +321,13 @@ def train(
                 snapshot = finalized(progress.average, reference, seed) if evaluating else None
                 score = report(Report(min(seen, settings.total_examples), settings.total_examples, metrics, snapshot))
                 _keep_best(progress, snapshot, score, folder)
-                if folder and (last or progress.step % settings.every(settings.checkpoints) == 0):
-                    facts = {"best": progress.best, "examples": seen}
-                    checkpoint.save(folder, progress.step, progress.tensors(), facts)
+            stop = not last and _agreed(stopping() if place.rank == 0 else False, place)
+            due = stop or last or progress.step % settings.every(settings.checkpoints) == 0
+            if folder and due and place.rank == 0:
+                facts = {"best": progress.best, "examples": seen}
+                checkpoint.save(folder, progress.step, progress.tensors(), facts)
+            if stop:
+                raise Interrupted(f"stopped after {seen} of {settings.total_examples} examples")
             meter.restart(seen)
     if place.world_size > 1:
         dist.barrier()
@@ -331,6 +342,15 @@ def finalized(average: GenerativeModel, reference: Batch, seed: int) -> Generati
     model = copy.deepcopy(average).eval()
     model.finalize(reference, Streams.seeded(seed, "finalize", device=reference.x.device))
     return model
+
+
+def _agreed(flag: bool, place: Place) -> bool:
+    """Whether any rank raised the flag."""
+    if place.world_size == 1:
+        return flag
+    shared = torch.tensor(float(flag), device=place.device)
+    dist.all_reduce(shared, op=dist.ReduceOp.MAX)
+    return bool(shared.item())
 
 
 def _keep_best(progress: Progress, snapshot: GenerativeModel | None, score: float | None, folder: Path | None) -> None:
@@ -351,10 +371,7 @@ def _require_finite(
     folder: Path | None,
 ) -> None:
     """Stop all ranks before the update if any of them saw a loss or gradient that is not finite."""
-    bad = (~(torch.isfinite(loss) & torch.isfinite(norm))).float()
-    if place.world_size > 1:
-        dist.all_reduce(bad, op=dist.ReduceOp.MAX)
-    if not bad.item():
+    if not _agreed(not bool(torch.isfinite(loss) & torch.isfinite(norm)), place):
         return
     message = (
         f"the {objective.name} loss or its gradient is not finite after {progress.step * settings.batch_size} examples"

@@ -44,6 +44,8 @@ def add(
 ) -> Path:
     """Look at a source and write its card; prints what was found and what is doubtful.
 
+    An empty recipe is written beside it, to be filled when wanted.
+
     Arguments:
         source: Path or URL of the data.
         name: What to call the dataset.
@@ -63,6 +65,10 @@ def add(
     inspection = inspect(source, name, root, label=label or "", anomaly=anomaly or "")
     path = write_card(inspection, root)
     load_card(name, root)
+    recipe = root / "recipes" / f"{name}.yaml"
+    if not recipe.exists():  # DVC knows no optional dependencies
+        recipe.parent.mkdir(exist_ok=True)
+        recipe.write_text(f"# Overrides of params.yaml for `{name}`, in its own layout.\n{{}}\n", encoding="utf-8")
     if not quiet:
         print(f"wrote {path}")
         for line in inspection.found:

@@ -9,6 +9,7 @@ import inspect
 import json
 import os
 import shutil
+import signal
 import socket
 import threading
 import time
@@ -20,12 +21,16 @@ from typing import Any
 
 import torch
 
+import models
 from data.batches import Batches
 from data.shards import Dataset
 from models import FAMILIES, Batch, GenerativeModel, Streams, build
 from pipelines import artifact, loop, params
 from pipelines.params import Family, Params
 from pipelines.progress import Bar
+
+STOP = "stop"
+"""A file of this name in the state folder asks a training to stop at its next report."""
 
 REFERENCE = 4096
 """Training examples that initialize a model and are fitted after training, at most."""
@@ -162,11 +167,12 @@ def work(config: dict[str, Any], place: loop.Place) -> None:
             report=recorder or (lambda _: None),
             folder=state / "checkpoints",
             place=place,
+            stopping=(state / STOP).exists,
         )
         if place.rank == 0:
             artifact.save(model, state / "model", job.spec)
-    except (ValueError, OSError, loop.Diverged) as error:
-        if place.rank == 0 or not isinstance(error, loop.Diverged):
+    except (ValueError, OSError, loop.Diverged, loop.Interrupted) as error:
+        if place.rank == 0 or not isinstance(error, (loop.Diverged, loop.Interrupted)):
             failure = {"kind": type(error).__name__, "message": str(error), "rank": place.rank}
             artifact.write_atomically(state / "failure.json", json.dumps(failure))
 
@@ -187,12 +193,18 @@ def run_key(job: Job, data_digest: str) -> str:
 
 
 def family_code(family: str) -> list[Path]:
-    """The files whose change makes a training another one."""
-    own = Path(inspect.getfile(FAMILIES[family]))
-    shared = ("contract", "domains", "networks", "mixture", "typicality")
-    loop_file = Path(inspect.getfile(loop))
+    """The files whose change makes a training another one: all of `models` but the other families, loop and order."""
+
+    def home(name: str) -> Path:
+        path = Path(inspect.getfile(FAMILIES[name]))
+        return path.parent if path.name == "__init__.py" else path
+
+    root = Path(inspect.getfile(models)).parent
+    others = {home(name) for name in FAMILIES if name != family}
+    others.add(root / "__init__.py")  # the table of families: a new one changes nothing for the others
+    shared = [path for path in sorted(root.rglob("*.py")) if not others & {path, *path.parents}]
     order = Path(inspect.getfile(Batches))
-    return [own, *(own.parent / f"{name}.py" for name in shared), loop_file, order, order.with_name("order.py")]
+    return [*shared, Path(inspect.getfile(loop)), order, order.with_name("order.py")]
 
 
 @contextmanager
@@ -269,6 +281,7 @@ def train(family: str, *, dataset: str | None = None, verbose: bool = False) -> 
         FileNotFoundError: If an earlier stage has not run.
         ConnectionError: If MLflow or Ray cannot be reached.
         Diverged: If the loss stopped being finite.
+        Interrupted: If SIGTERM came; the checkpoint is written.
     """
     from pipelines import tracking
 
@@ -277,7 +290,7 @@ def train(family: str, *, dataset: str | None = None, verbose: bool = False) -> 
     data = Dataset.open(prepared_folder(settings.dataset))
     folder = runs_folder(settings.dataset)
     chosen = params.with_settings(chosen, tuned(folder, family))
-    _require_batch(chosen, data, family)
+    chosen = fitting_batch(chosen, data, family)
     job = make_job(settings, family, chosen, data, Path())
     key = run_key(job, data.digest)
     state = (folder / "state" / f"{family}-{key[:12]}").resolve()
@@ -308,9 +321,14 @@ def _run(job: Job, settings: Params, run: Any, *, verbose: bool) -> None:
     from pipelines import cluster
 
     state = Path(job.state)
-    (state / "failure.json").unlink(missing_ok=True)
+    for leftover in ("failure.json", STOP):
+        (state / leftover).unlink(missing_ok=True)
     total = job.training["total_examples"]
-    with cluster.connected(verbose=verbose), following(state, total, job.spec["family"], run):
+    with (
+        terminating(state / STOP),
+        cluster.connected(verbose=verbose),
+        following(state, total, job.spec["family"], run),
+    ):
         workers = cluster.worker_count(settings.train.workers)
         loop.Place(0, workers).virtual_ranks(job.training["virtual_ranks"])
         cluster.run_workers(
@@ -323,8 +341,21 @@ def _run(job: Job, settings: Params, run: Any, *, verbose: bool) -> None:
     shutil.rmtree(state / "ray", ignore_errors=True)
     if (state / "failure.json").exists():
         failure = json.loads((state / "failure.json").read_text(encoding="utf-8"))
-        kind = {"Diverged": loop.Diverged}.get(failure["kind"], ValueError)
-        raise kind(failure["message"])
+        kinds = {"Diverged": loop.Diverged, "Interrupted": loop.Interrupted}
+        raise kinds.get(failure["kind"], ValueError)(failure["message"])
+
+
+@contextmanager
+def terminating(stop: Path) -> Iterator[None]:
+    """While the block runs, SIGTERM asks the workers to stop at their next report instead of ending this process."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: stop.touch())
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager
@@ -364,13 +395,23 @@ def tuned(folder: Path, family: str) -> dict[str, float]:
     return json.loads(path.read_text(encoding="utf-8"))["settings"]
 
 
-def _require_batch(chosen: Family, data: Dataset, family: str) -> None:
-    available, wanted = len(data.split("train")), chosen.training.batch_size
-    if wanted > available:
+def fitting_batch(chosen: Family, data: Dataset, family: str) -> Family:
+    """The settings with a batch no larger than the training split; says so where it had to shrink.
+
+    Raises:
+        ValueError: If the split has fewer examples than a batch has virtual ranks.
+    """
+    available, training = len(data.split("train")), chosen.training
+    if training.batch_size <= available:
+        return chosen
+    fitting = available - available % training.virtual_ranks
+    if not fitting:
         raise ValueError(
-            f"{family}.training.batch_size in params.yaml is {wanted}, but {data.name} has {available} training"
-            f" examples; set it to {available - available % chosen.training.virtual_ranks} or less"
+            f"{data.name} has {available} training examples; a batch needs at least {training.virtual_ranks}"
+            f" ({family}.training.virtual_ranks in params.yaml)"
         )
+    print(f"{family}: batch_size {training.batch_size} exceeds the {available} training examples; using {fitting}")
+    return dataclasses.replace(chosen, training=dataclasses.replace(training, batch_size=fitting))
 
 
 def _say_what_begins(root: Path, state: Path, family: str) -> None:

@@ -20,6 +20,7 @@ from pipelines.train import (
     TrainingData,
     family_code,
     family_settings,
+    fitting_batch,
     fresh_model,
     locked,
     make_job,
@@ -159,6 +160,7 @@ def _search(
 ) -> tuple[list[dict[str, Any]], str, dict[str, float]]:
     from pipelines import cluster, tracking
 
+    chosen = fitting_batch(chosen, data, family)
     job = make_job(settings, family, chosen, data, Path())
     examples = max(chosen.training.batch_size, round(settings.tune.part * chosen.training.total_examples))
     key = sweep_key(job, settings, chosen, data.digest)

@@ -6,6 +6,7 @@ import hashlib
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -167,6 +168,25 @@ def test_a_non_finite_loss_or_gradient_stops_before_the_update(where, tmp_path):
         assert all(torch.isfinite(p).all() for p in model.parameters())
     recorded = (tmp_path / "diverged.json").read_text()
     assert str(int(Data().ids(4)[0])) in recorded
+
+
+def test_asked_to_stop_it_writes_a_checkpoint_and_goes_on_bit_for_bit(tmp_path):
+    torch.set_num_threads(1)
+    settings = replace(SETTINGS, checkpoints=1)  # none is due before the end
+    whole = loop.train(fresh("gan"), Data(), settings, seed=3, report=lambda _: None)
+    asked = iter([False, True])
+    with pytest.raises(loop.Interrupted, match="stopped after 128 of 384 examples"):
+        loop.train(
+            fresh("gan"),
+            Data(),
+            settings,
+            seed=3,
+            report=lambda _: None,
+            folder=tmp_path,
+            stopping=lambda: next(asked),
+        )
+    resumed = loop.train(fresh("gan"), Data(), settings, seed=3, report=lambda _: None, folder=tmp_path)
+    assert digest(whole) == digest(resumed)
 
 
 def test_workers_that_cannot_share_the_batch_are_refused_with_those_that_can():

@@ -97,6 +97,7 @@ def kill_everything(process: subprocess.Popen) -> None:
         with contextlib.suppress(psutil.NoSuchProcess):
             member.send_signal(signal.SIGKILL)
     process.wait()
+    process.stdout.close()
 
 
 def test_every_stage_ran_and_left_what_it_promises(project):
@@ -134,11 +135,34 @@ def test_metrics_and_plots_are_shown(project):
     shutil.rmtree(project.folder / "dvc_plots")
 
 
-def test_one_family_changed_reruns_that_family_only(project):
+def test_everything_comes_back_from_a_remote(project, tmp_path):
+    """`dvc push` to a folder, everything lost, `dvc pull`: nothing to do, and the same data by its digest."""
+    digest = json.loads((project.folder / "data/prepared/digits/manifest.json").read_text())["digest"]
+    project.run("dvc", "remote", "add", "--local", "-d", "-f", "store", str(tmp_path / "store"))
+    project.run("dvc", "push")
+    for lost in ("data/prepared", "runs/digits/models", "runs/digits/yardstick", ".dvc/cache"):
+        shutil.rmtree(project.folder / lost)
+    project.run("dvc", "pull")
+    assert "up to date" in project.run("dvc", "repro")
+    assert json.loads((project.folder / "data/prepared/digits/manifest.json").read_text())["digest"] == digest
+
+
+def test_one_family_changed_reruns_nothing_of_another(project):
+    """A dry run names what is sure to run; what follows depends on what that leaves (see the kill below)."""
     project.write(["vae", "flow"], flow=TINY["flow"].replace("steps: 2", "steps: 3"))
     would = project.run("dvc", "repro", "--dry")
     project.write(["vae", "flow"])
-    assert set(project.stages(would)) == {"tune@flow", "train@flow", "evaluate@flow", "register", "report"}
+    assert (
+        {"tune@flow", "train@flow"}
+        <= set(project.stages(would))
+        <= {
+            "tune@flow",
+            "train@flow",
+            "evaluate@flow",
+            "register",
+            "report",
+        }
+    )
 
 
 def test_models_are_loaded_by_alias(project):
@@ -174,8 +198,7 @@ def test_killed_in_the_middle_it_goes_on(project):
     again = project.run("dvc", "repro")
     project.write(["vae", "flow"])
     assert "vae: going on from the newest checkpoint" in again
-    assert "tune@vae" not in project.stages(again)
-    assert project.stages(again)[0] == "train@vae"
+    assert project.stages(again) == ["train@vae", "evaluate@vae", "register", "report"]
     assert project.json("models/vae/model.json")["total_examples"] == 60000
 
 

@@ -60,11 +60,12 @@ class Diffusion(
 
     @property
     def finest(self) -> float:
-        """Noise level at which densities are taken. A table's categories are points, far apart, and no
-        network resolves them below 0.2; its numbers are smooth below 0.02."""
+        """Noise level at which the bound ends. Pixel levels are told apart well below an eighth of their
+        spacing; a table's categories are points, far apart, and no network resolves them below 0.2; its
+        numbers are smooth below 0.02."""
         if isinstance(self.domain, Table):
             return max(self.config.sigma_min, 0.2 if self.domain.categorical else 0.02)
-        return self.config.sigma_min
+        return max(self.config.sigma_min, self.domain.spacing / 8)  # type: ignore[attr-defined]
 
     def objectives(self) -> tuple[Objective, ...]:
         return (DenoisingObjective(self.denoiser, self.domain, self.config),)
@@ -190,12 +191,12 @@ class Diffusion(
 
     @torch.no_grad()
     def encode(self, x: Num[Tensor, "batch *event"]) -> Float[Tensor, "batch latent"]:
-        up = self.noise_levels(2 * self.config.steps, device=x.device).flip(0)
+        up = self.noise_levels(self.config.steps, device=x.device).flip(0)
         return (self._solve(self.domain.to_model(x).double(), up) / up[-1]).flatten(1).float()
 
     @torch.no_grad()
     def decode(self, z: Float[Tensor, "batch latent"]) -> Num[Tensor, "batch *event"]:
-        down = self.noise_levels(2 * self.config.steps, device=z.device)
+        down = self.noise_levels(self.config.steps, device=z.device)
         noise = z.double().unflatten(1, self.domain.event_shape)
         return self.domain.to_data(self._solve(noise * down[0], torch.cat([down, down.new_zeros(1)])))
 
@@ -223,7 +224,7 @@ class Diffusion(
             lambda y, sigma: self.denoised(y, sigma, None),
             place(self.domain, x, generator),
             generator,
-            sigma_min=self.finest,
+            sigma_min=self.finest if isinstance(self.domain, Table) else self.config.sigma_min,
             sigma_max=self.config.sigma_max,
             sigma_data=float(self.denoiser.sigma_data),
             steps=steps,

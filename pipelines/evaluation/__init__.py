@@ -13,7 +13,8 @@
 | `anomaly.py` | are strange examples told from ordinary ones? |
 
 Behind them: `inputs.py` (examples as network inputs), `networks.py` (the frozen networks),
-`training.py` (how they are made), `baseline.py` (the classical rival), `bootstrap.py` (intervals),
+`training.py`, `making.py` (how they and
+the yardstick's folder are made), `baseline.py` (the classical rival), `bootstrap.py` (intervals),
 `metric.py` (a number with its interval), `queries.py` (asking a model), `samples.py` (every metric
 that needs nothing but samples), `pictures.py`, `leaderboard.py`, `storage.py`.
 """

@@ -20,8 +20,8 @@ from jaxtyping import Float, Int, UInt8
 from sklearn.metrics import average_precision_score, roc_auc_score
 from torch import Tensor
 
-from .bootstrap import counts, interval
-from .metric import Metric, metric
+from pipelines.evaluation.bootstrap import counts, interval
+from pipelines.evaluation.metric import Metric, metric
 
 Images = UInt8[Tensor, "n height width channels"]
 

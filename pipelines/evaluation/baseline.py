@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 import warnings
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,7 +25,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
 from torch import Tensor
 
-from .inputs import Inputs
+from pipelines.evaluation.inputs import Inputs
 
 MIXTURES = (1, 2, 3, 4, 6)
 """Numbers of components to choose from."""
@@ -48,16 +49,16 @@ class ClassModel:
 
     def sample(self, n: int, random: np.random.Generator) -> Float[np.ndarray, "n flat"]:
         """`n` draws."""
-        mixture = self.mixture
-        which = random.choice(mixture.n_components, n, p=mixture.weights_ / mixture.weights_.sum())
-        roots = np.linalg.cholesky(mixture.covariances_)
+        weights, means = np.asarray(self.mixture.weights_), np.asarray(self.mixture.means_)
+        which = random.choice(len(weights), n, p=weights / weights.sum())
+        roots = np.linalg.cholesky(np.asarray(self.mixture.covariances_))
         noise = random.standard_normal((n, roots.shape[-1]))
-        return self.pca.inverse_transform(mixture.means_[which] + np.einsum("nij,nj->ni", roots[which], noise))
+        return self.pca.inverse_transform(means[which] + np.einsum("nij,nj->ni", roots[which], noise))
 
     def log_density(self, flat: Float[np.ndarray, "n flat"]) -> Float[np.ndarray, " n"]:
         """Joint log-density of rows and this class."""
         codes = self.pca.transform(flat)
-        left = flat.shape[1] - codes.shape[1]
+        left = flat.shape[-1] - codes.shape[-1]
         missed = np.square(flat - self.pca.inverse_transform(codes)).sum(1)
         noise = -missed / (2 * self.residual) - left / 2 * math.log(2 * math.pi * self.residual)
         return math.log(self.share) + self.mixture.score_samples(codes) + noise
@@ -84,13 +85,13 @@ class ClassicalBaseline:
             for c in np.unique(classes)
             if (classes == c).sum() > 1
         }
-        self.codes = PCA(min(components, flat.shape[1], len(flat) - 1), svd_solver="full").fit(flat)
+        self.codes = PCA(min(components, flat.shape[1], len(flat) - 1), **_solver(flat)).fit(flat)
 
     def sample(self, label: Int[Tensor, " n"], seed: int) -> Num[Tensor, "n *data"]:
         """One draw for each label, rounded to valid examples."""
         random = np.random.default_rng(seed)
         some = next(iter(self.models.values()))
-        flat = np.zeros((len(label), some.pca.n_features_in_))
+        flat = np.zeros((len(label), int(np.prod(self.inputs.shape))))
         for c in np.unique(label.numpy()):
             rows = np.flatnonzero(label.numpy() == c)
             flat[rows] = self.models.get(int(c), some).sample(len(rows), random)
@@ -99,7 +100,7 @@ class ClassicalBaseline:
     def anomaly_score(self, x: Num[Tensor, "n *data"]) -> Float[np.ndarray, " n"]:
         """Negative log-density, summed over classes."""
         flat = self.inputs.flat(x)
-        return -logsumexp([model.log_density(flat) for model in self.models.values()], axis=0)
+        return -np.asarray(logsumexp([model.log_density(flat) for model in self.models.values()], axis=0))
 
     def encode(self, x: Num[Tensor, "n *data"]) -> Float[np.ndarray, "n code"]:
         """Principal component codes, all classes together."""
@@ -110,9 +111,14 @@ class ClassicalBaseline:
         return self.inputs.inverse(torch.from_numpy(self.codes.inverse_transform(self.encode(x))))
 
 
+def _solver(flat: np.ndarray) -> dict[str, Any]:
+    """Exact for a few hundred columns; randomized, with a fixed seed, beyond."""
+    return {"svd_solver": "full"} if flat.shape[1] <= 256 else {"svd_solver": "randomized", "random_state": 0}
+
+
 def _fit_class(flat: np.ndarray, total: int, components: int, seed: int) -> ClassModel:
     n = min(components, flat.shape[1], max(len(flat) // 3, 1), len(flat) - 1)
-    pca = PCA(n, svd_solver="full").fit(flat)
+    pca = PCA(n, **_solver(flat)).fit(flat)
     codes = pca.transform(flat)
     left = flat.shape[1] - n
     residual = np.square(flat - pca.inverse_transform(codes)).sum(1).mean() / max(left, 1)
@@ -153,4 +159,4 @@ class IndependentPixels:
         """Log-probability in nats."""
         column = np.arange(level.shape[1])
         parts = [s + table[level, column].sum(1) for s, table in zip(self.log_share, self.log_table, strict=True)]
-        return logsumexp(parts, axis=0)
+        return np.asarray(logsumexp(parts, axis=0))

@@ -12,7 +12,7 @@ References:
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Float, Int, Num
+from jaxtyping import Float, Int, Shaped
 
 LEVEL = 0.95
 """Coverage the intervals aim at."""
@@ -40,7 +40,7 @@ def counts(
     return drawn
 
 
-def interval(value: float, draws: Num[np.ndarray, " resamples"], level: float = LEVEL) -> tuple[float, float] | None:
+def interval(value: float, draws: Float[np.ndarray, " resamples"], level: float = LEVEL) -> tuple[float, float] | None:
     """Centred percentile interval; `None` without resamples.
 
     Arguments:
@@ -55,11 +55,11 @@ def interval(value: float, draws: Num[np.ndarray, " resamples"], level: float = 
     return float(low), float(high)
 
 
-def mean_draws(values: Num[np.ndarray, " n"], resamples: int, seed: int) -> Float[np.ndarray, " resamples"]:
+def mean_draws(values: Shaped[np.ndarray, " n"], resamples: int, seed: int) -> Float[np.ndarray, " resamples"]:
     """The mean of the rows on each resample."""
     return counts(len(values), resamples, seed) @ np.asarray(values, np.float64) / len(values)
 
 
-def mean_interval(values: Num[np.ndarray, " n"], resamples: int, seed: int) -> tuple[float, float] | None:
+def mean_interval(values: Shaped[np.ndarray, " n"], resamples: int, seed: int) -> tuple[float, float] | None:
     """Interval of the mean of `values`."""
     return interval(float(np.mean(values)), mean_draws(values, resamples, seed))

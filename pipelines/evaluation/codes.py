@@ -9,9 +9,6 @@ from jaxtyping import Bool, Float, Int
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
-MOST_ROWS = 5_000
-"""Training codes a probe is fitted on."""
-
 
 def probe(
     train: Float[np.ndarray, "n code"],
@@ -25,7 +22,6 @@ def probe(
         | Understanding intermediate layers using linear classifier probes (Alain and Bengio, 2016)
         | https://arxiv.org/abs/1610.01644
     """
-    train, train_label = train[:MOST_ROWS], train_label[:MOST_ROWS]
     mean, scale = train.mean(0), train.std(0)
     scale = np.where(scale > 1e-8 * scale.max(initial=0), scale, 1.0)
     with warnings.catch_warnings():

@@ -6,8 +6,8 @@ import numpy as np
 from jaxtyping import Bool, Int, Num
 from torch import Tensor, nn
 
-from .inputs import Inputs
-from .training import predict
+from pipelines.evaluation.inputs import Inputs
+from pipelines.evaluation.training import predict
 
 
 def recognized(

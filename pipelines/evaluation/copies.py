@@ -24,7 +24,7 @@ from jaxtyping import Bool, Float, Int, Num
 from scipy.stats import rankdata
 from torch import Tensor
 
-from .inputs import Inputs
+from pipelines.evaluation.inputs import Inputs
 
 ORDINARY = 0.01
 """A sample is a near copy when it is closer than this share of the test rows."""

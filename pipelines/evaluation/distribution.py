@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy.spatial.distance import cdist
 
-from .bootstrap import counts
+from pipelines.evaluation.bootstrap import counts
 
 Strata = tuple[Int[np.ndarray, " n"] | None, Int[np.ndarray, " m"] | None]
 """Groups of the rows of two samples within which to resample."""
@@ -155,7 +155,10 @@ def neighbourhoods(
     in_real = between < _kth_neighbour(real, k)[:, None]
     in_generated = between < _kth_neighbour(generated, k)[None, :]
     return Neighbourhoods(
-        precision=in_real.any(0), recall=in_generated.any(1), density=in_real.sum(0) / k, coverage=in_real.any(1)
+        precision=np.any(in_real, 0),
+        recall=np.any(in_generated, 1),
+        density=np.sum(in_real, 0) / k,
+        coverage=np.any(in_real, 1),
     )
 
 

@@ -10,6 +10,9 @@ import torch
 from jaxtyping import Float, Num, UInt8
 from torch import Tensor
 
+FURTHEST = 5.0
+"""Standard deviations from the mean beyond which a number in a table looks the same to a network."""
+
 
 class Inputs(ABC):
     """How examples of one kind of data enter the frozen networks and the classical baseline.
@@ -61,7 +64,8 @@ class TableInputs(Inputs):
 
     Two different categories are then one unit apart, as two numbers one standard deviation apart
     are. A missing number becomes the mean, a missing category no category; columns with missing
-    cells get a column that says so.
+    cells get a column that says so. Networks see no number further out than `FURTHEST` deviations: a
+    single extreme row would otherwise decide every distance.
 
     Arguments:
         columns: The columns of the dataset's domain.
@@ -77,6 +81,13 @@ class TableInputs(Inputs):
         return values + bool(column.get("missing"))
 
     def __call__(self, x: Num[Tensor, "n columns"]) -> Float[Tensor, "n flat"]:
+        return self._scaled(x).clamp(-FURTHEST, FURTHEST)
+
+    def flat(self, x: Num[Tensor, "n columns"]) -> Float[np.ndarray, "n flat"]:
+        """Rows of numbers, extremes and all."""
+        return self._scaled(x).double().numpy()
+
+    def _scaled(self, x: Num[Tensor, "n columns"]) -> Float[Tensor, "n flat"]:
         parts = []
         for column, values in zip(self.columns, x.cpu().double().unbind(1), strict=True):
             missing = values.isnan()

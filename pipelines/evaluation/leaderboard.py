@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .metric import Better, Metric
+from pipelines.evaluation.metric import Better, Metric
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -7,14 +7,23 @@ from typing import TYPE_CHECKING
 import numpy as np
 from torch import Tensor
 
-from . import anomaly, copies
-from .codes import probe
-from .inputs import Inputs
-from .metric import Metric
-from .samples import share
+from pipelines.evaluation import anomaly, copies
+from pipelines.evaluation.codes import probe
+from pipelines.evaluation.inputs import Inputs
+from pipelines.evaluation.metric import Metric
+from pipelines.evaluation.samples import share
 
 if TYPE_CHECKING:
     from data.shards import Dataset, Examples
+
+
+MOST_ASKED = 1_000
+"""Rows of a split that a model is asked about one by one (likelihood, codes, reconstruction, anomaly)."""
+
+
+def asked(rows: Examples) -> Examples:
+    """The first `MOST_ASKED` rows, which stand in random order in a yardstick."""
+    return type(rows)(x=rows.x[:MOST_ASKED], label=rows.label[:MOST_ASKED])
 
 
 def copy_metrics(
@@ -35,15 +44,15 @@ def probe_metric(
     train: np.ndarray, train_label: Tensor, test: np.ndarray, test_label: Tensor, resamples: int, seed: int
 ) -> Metric:
     """Accuracy of a linear probe, on rows whose label is known."""
-    known, asked = (train_label >= 0).numpy(), (test_label >= 0).numpy()
-    right = probe(train[known], train_label.numpy()[known], test[asked], test_label.numpy()[asked])
+    fitted, judged = (train_label >= 0).numpy(), (test_label >= 0).numpy()
+    right = probe(train[fitted], train_label.numpy()[fitted], test[judged], test_label.numpy()[judged])
     return share(right, resamples, seed)
 
 
 def strange_examples(dataset: Dataset, test: Examples, seed: int) -> dict[str, Tensor]:
     """What detection is measured on, by kind: known anomalies, or corrupted test images; may be empty."""
     if "anomaly" in dataset.splits and len(dataset.split("anomaly")):
-        return {"known": dataset.split("anomaly").all().x}
+        return {"known": dataset.split("anomaly").take(range(min(len(dataset.split("anomaly")), MOST_ASKED))).x}
     if dataset.kind == "image":
         return anomaly.corrupted(test.x, test.label, dataset.domain["levels"], seed)
     return {}

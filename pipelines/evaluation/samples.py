@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float
 
-from .bootstrap import interval, mean_draws, mean_interval
-from .distribution import Kernels, Strata, frechet, frechet_draws, neighbourhoods
-from .metric import Better, Metric, metric
-from .two_sample import told_apart
+from pipelines.evaluation.bootstrap import interval, mean_draws, mean_interval
+from pipelines.evaluation.distribution import Kernels, Strata, frechet, frechet_draws, neighbourhoods
+from pipelines.evaluation.metric import Better, Metric, metric
+from pipelines.evaluation.two_sample import told_apart
 
 MOST_PAIRWISE = 2_000
 """Rows of a side that pairwise metrics look at."""

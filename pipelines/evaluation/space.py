@@ -21,9 +21,9 @@ from jaxtyping import Float, Int, Num
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from ..artifact import sha256
-from .inputs import Inputs, inputs
-from .networks import DIM, network
+from pipelines.artifact import sha256
+from pipelines.evaluation.inputs import Inputs, inputs
+from pipelines.evaluation.networks import DIM, network
 
 FORMAT = 1
 """Version of the folder's layout."""

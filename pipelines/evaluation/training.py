@@ -16,7 +16,7 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .inputs import Inputs
+from pipelines.evaluation.inputs import Inputs
 
 
 @contextmanager
@@ -125,7 +125,8 @@ class PseudoLabels:
     def __init__(self, x: Num[Tensor, "n *data"], inputs: Inputs, *, clusters: int, seed: int) -> None:
         flat = inputs.flat(x)
         self.inputs = inputs
-        self.codes = PCA(min(32, *flat.shape), svd_solver="full", random_state=seed).fit(flat)
+        solver = "full" if flat.shape[1] <= 256 else "randomized"
+        self.codes = PCA(min(32, *flat.shape), svd_solver=solver, random_state=seed).fit(flat)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # fewer distinct rows than clusters is no trouble here
             means = KMeans(min(clusters, len(flat)), n_init=4, random_state=seed)

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from .distribution import frechet
-from .queries import proportional_labels, sample
-from .space import Space
+from pipelines.evaluation.distribution import frechet
+from pipelines.evaluation.queries import proportional_labels, sample
+from pipelines.evaluation.space import Space
 
 if TYPE_CHECKING:
     from models.contract import GenerativeModel
@@ -32,7 +32,7 @@ def validation_score(model: GenerativeModel, space: Space, split: str = "val", n
     """
     if split not in space.rows and split != "val":
         raise ValueError(f"the yardstick keeps no rows of {split!r}; it has {', '.join(space.rows)}")
-    reference = space.rows.get(split, ())
+    reference = space.rows.get(split, space.rows["train"])
     if len(reference) < 2 * space.mean.numel():
         reference = space.rows["train"]
     counts = space.label_counts
