@@ -274,6 +274,7 @@ def run_trials(
                 time_attr="examples", max_t=examples, grace_period=max(1, examples // 3), reduction_factor=2
             ),
             num_samples=trials,
+            reuse_actors=True,
         ),
         run_config=tune.RunConfig(
             name=f"attempt-{uuid4().hex[:8]}",

@@ -116,7 +116,7 @@ class Recorder:
 
         if self.yardstick is None:
             self.yardstick = Yardstick.open(self.job.yardstick)
-        return validation_score(model, self.yardstick.spaces["classifier"], n=1000, seed=self.job.seed)
+        return validation_score(model, self.yardstick.spaces["classifier"], n=500, seed=self.job.seed)
 
     def picture(self, model: GenerativeModel, examples: int) -> None:
         """A grid of samples from the same latents each time, a column per class."""

@@ -50,7 +50,7 @@ def test_the_file_that_ships_is_valid(tmp_path):
             "training.rl: {low: 3e-4",
             r"training\.rl is not a setting; did you mean training\.lr",
         ),
-        ("trials: 4", "trials: four", r"tune\.trials: .* got 'four'"),
+        ("trials: 3", "trials: four", r"tune\.trials: .* got 'four'"),
         ("gan:\n", "gun:\n", r"gun: unknown key; did you mean gan\?"),
     ],
 )
@@ -61,7 +61,7 @@ def test_a_mistake_is_named(tmp_path, old, new, told):
 
 def test_all_mistakes_are_told_at_once(tmp_path):
     with pytest.raises(ValueError, match="has 3 errors") as caught:
-        load(tmp_path, ("beta: 0.5", "beta: -1"), ("seed: 0", "seed: x"), ("trials: 4", "trials: 0"))
+        load(tmp_path, ("beta: 0.5", "beta: -1"), ("seed: 0", "seed: x"), ("trials: 3", "trials: 0"))
     assert all(key in str(caught.value) for key in ("vae.model", "seed", "tune"))
 
 
