@@ -24,7 +24,7 @@ class Knots(NamedTuple):
     Arguments:
         x: Places, never falling, `[columns, knots]`, infinity beyond a column's last.
         u: Part of the training data below, rising, `[columns, knots]`, 1 beyond the last.
-        count: Knots of each column, `[columns]`.
+        knots: Knots of each column, `[columns]`.
         half: Half the width of a cell: 0.5 for whole numbers and categories, 0 for continuous values.
         low: Smallest value, `[columns]`.
         high: Largest value, `[columns]`.
@@ -33,7 +33,7 @@ class Knots(NamedTuple):
 
     x: Tensor
     u: Tensor
-    count: Tensor
+    knots: Tensor
     half: Tensor
     low: Tensor
     high: Tensor

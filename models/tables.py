@@ -125,7 +125,7 @@ class Table(Domain):
     def _below(value: Float[Tensor, "columns n"], k: Knots, *, right: bool) -> tuple[Tensor, Tensor]:
         """The distribution at (right) or just below (left) values within its range, and the log of its slope."""
         number = torch.searchsorted(k.x, value, right=right)
-        last = k.count[:, None] - 1
+        last = k.knots[:, None] - 1
         index = number.clamp(min=1).minimum(last)
         x0, x1, u0, u1 = k.x.gather(1, index - 1), k.x.gather(1, index), k.u.gather(1, index - 1), k.u.gather(1, index)
         gap = (x1 - x0).clamp(min=1e-300)
@@ -137,7 +137,7 @@ class Table(Domain):
         """The quantile function, before rounding."""
         k = self.knots(u.device)
         columns = u.T.contiguous()
-        index = torch.searchsorted(k.u, columns, right=True).clamp(min=1).minimum(k.count[:, None] - 1)
+        index = torch.searchsorted(k.u, columns, right=True).clamp(min=1).minimum(k.knots[:, None] - 1)
         x0, x1, u0, u1 = k.x.gather(1, index - 1), k.x.gather(1, index), k.u.gather(1, index - 1), k.u.gather(1, index)
         part = ((columns - u0) / (u1 - u0)).clamp(0, 1)
         return (x0 + (x1 - x0) * part).T

@@ -19,13 +19,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from test_tracking import free_port, migrated, server, started, store
 
 from models import FAMILIES, Batch, Streams, build
 from pipelines import artifact, register, sample, tracking
 from pipelines.evaluation.metric import Metric
 from pipelines.register import Standing, decide
 from pipelines.tracking import registry
-from tests.test_tracking import free_port, migrated, server, started, store
 
 __all__ = ["free_port", "migrated", "store"]
 

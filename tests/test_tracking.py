@@ -324,7 +324,7 @@ KILLED = """
 import sys, time
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-from tests.test_tracking import open_run, write_points
+from test_tracking import open_run, write_points
 run = open_run()
 write_points(Path("metrics.jsonl"), 0, 4)
 run.follow("metrics.jsonl")
@@ -334,7 +334,7 @@ time.sleep(60)
 
 
 def test_sigkill_of_the_driver(store: Path) -> None:
-    process = subprocess.Popen([PYTHON, "-c", KILLED, str(ROOT)], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen([PYTHON, "-c", KILLED, str(ROOT / "tests")], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
     process.send_signal(signal.SIGKILL)
