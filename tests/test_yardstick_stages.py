@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 
 from data.shards import Dataset, Examples
+from models import images
 from models.contract import (
     AnomalyScoring,
     Coding,
@@ -58,7 +59,7 @@ class Memory(GenerativeModel, Sampling):
     """Draws training images with a few pixels one level brighter: as good as real, and a copier."""
 
     def __init__(self, examples: Examples, brighter: int = 3) -> None:
-        super().__init__(None, 10)  # type: ignore[arg-type]
+        super().__init__(images.Image(channels=1, height=8, width=8, levels=17), 10)
         self.examples, self.brighter = examples, brighter
         self.label_frequencies.copy_(torch.bincount(examples.label, minlength=10) / len(examples))
 
@@ -212,7 +213,7 @@ class Rows:
 @pytest.mark.parametrize(("kind", "names"), [("image", []), ("table", []), ("table", ["low", "high"])])
 def test_unlabelled_images_and_tables_have_a_yardstick_too(kind: str, names: list[str], tmp_path: Path):
     settings = Settings(examples=1_000, samples=150, bootstrap=3, components=(2,), clusters=2)
-    make(Rows(kind, names), "rows", tmp_path / "yardstick", seed=0, settings=settings)  # type: ignore[arg-type]
+    make(Rows(kind, names), "rows", tmp_path / "yardstick", seed=0, settings=settings)
     made = Yardstick.open(tmp_path / "yardstick")
     assert (made.judge is not None) is bool(names)
     assert ("accuracy" in made.facts["reference"]["baseline"]) is bool(names)
