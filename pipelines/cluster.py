@@ -130,6 +130,7 @@ def run_workers(
     config: dict[str, Any],
     *,
     workers: int,
+    threads: int,
     storage: Path,
     max_failures: int,
 ) -> None:
@@ -139,6 +140,7 @@ def run_workers(
         work: What a worker does; given `config` and its place.
         config: Plain data.
         workers: How many.
+        threads: Threads of a worker on a CPU; 0 for its share of the cores.
         storage: Where Ray may keep its own notes; nothing of ours lies there.
         max_failures: Restarts of all workers after one has died.
 
@@ -159,7 +161,7 @@ def run_workers(
         context = ray.train.get_context()
         device = str(ray.train.torch.get_device())
         if device == "cpu":
-            torch.set_num_threads(cores)
+            torch.set_num_threads(threads or cores)
         work(config, Place(context.get_world_rank(), context.get_world_size(), device))
 
     trainer = ray.train.torch.TorchTrainer(
@@ -220,6 +222,7 @@ def run_trials(
     known: Sequence[tuple[Mapping[str, float], float]],
     trials: int,
     concurrent: int,
+    threads: int,
     examples: int,
     seed: int,
     storage: Path,
@@ -234,6 +237,7 @@ def run_trials(
         known: Settings and scores of trials that finished earlier.
         trials: How many to run now.
         concurrent: How many at a time.
+        threads: Threads of a trial on a CPU; 0 for its share of the cores.
         examples: Examples a full trial sees.
         seed: Seed of the search.
         storage: Where Ray keeps its own notes.
@@ -252,7 +256,7 @@ def run_trials(
     cores = share["cpu"]
 
     def entry(settings: dict[str, float]) -> None:
-        torch.set_num_threads(cores)
+        torch.set_num_threads(threads or cores)
         trial(settings, lambda seen, score: tune.report({"examples": seen, "score": score}))
 
     searcher = OptunaSearch(

@@ -25,6 +25,7 @@ import models
 from data.batches import Batches
 from data.shards import Dataset
 from models import FAMILIES, Batch, GenerativeModel, Streams, build
+from models.domains import domain as build_domain
 from pipelines import artifact, loop, params
 from pipelines.params import Family, Params
 from pipelines.progress import Bar
@@ -335,6 +336,7 @@ def _run(job: Job, settings: Params, run: Any, *, verbose: bool) -> None:
             work,
             dataclasses.asdict(job),
             workers=workers,
+            threads=threads(job.spec["domain"]),
             storage=state / "ray",
             max_failures=settings.train.max_failures,
         )
@@ -343,6 +345,15 @@ def _run(job: Job, settings: Params, run: Any, *, verbose: bool) -> None:
         failure = json.loads((state / "failure.json").read_text(encoding="utf-8"))
         kinds = {"Diverged": loop.Diverged, "Interrupted": loop.Interrupted}
         raise kinds.get(failure["kind"], ValueError)(failure["message"])
+
+
+SMALL = 256
+"""Values per example below which one thread is faster than two: the work of a layer is over before it is shared."""
+
+
+def threads(domain: dict[str, Any]) -> int:
+    """Threads of a worker on a CPU: one for small examples, else 0 for all its cores."""
+    return 1 if build_domain(domain).dimensions < SMALL else 0
 
 
 @contextmanager

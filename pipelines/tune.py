@@ -26,6 +26,7 @@ from pipelines.train import (
     make_job,
     prepared_folder,
     runs_folder,
+    threads,
 )
 
 EVALUATIONS = 3
@@ -188,6 +189,7 @@ def _search(
                         known=[(t["settings"], t["score"]) for t in before if t["score"] is not None],
                         trials=settings.tune.trials - len(before),
                         concurrent=settings.tune.concurrent,
+                        threads=threads(job.spec["domain"]),
                         examples=examples,
                         seed=settings.seed,
                         storage=folder / "ray",

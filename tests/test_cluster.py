@@ -54,7 +54,7 @@ def test_prepare_on_a_cluster_writes_the_same_data(cluster, tmp_path):
 
 def test_more_workers_than_cores_are_refused_with_the_mend(cluster, tmp_path):
     with pytest.raises(ValueError, match=r"train\.workers: 99 workers need 99 cores, .* lower it in params\.yaml"):
-        cluster.run_workers(lambda config, place: None, {}, workers=99, storage=tmp_path, max_failures=0)
+        cluster.run_workers(lambda config, place: None, {}, workers=99, threads=1, storage=tmp_path, max_failures=0)
 
 
 def test_an_unreachable_cluster_is_an_error_that_says_so(unused_port):
