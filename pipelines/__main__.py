@@ -7,10 +7,12 @@ them, so that `--help` answers at once.
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import sys
 import traceback
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -199,9 +201,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return RESUMABLE
         if chosen.verbose:
             traceback.print_exc()
-        print(f"fivefold {chosen.verb}: {error}", file=sys.stderr)
+        print(f"fivefold {chosen.verb}: {_told(error)}", file=sys.stderr)
         return 1
     return 0
+
+
+def _told(error: Exception) -> str:
+    """What went wrong and the mend, where the operating system tells only the former."""
+    if isinstance(error, OSError) and error.filename and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        folder = Path(str(error.filename)).absolute().parent
+        return (
+            f"no permission to use {error.filename}. Make {folder} writable for this user "
+            f"(`chmod u+w {folder}`, or `chown`), or work in a copy of the project; nothing was changed"
+        )
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return f"{error}: the disk is full. Free some space; the same command goes on where it stopped"
+    return str(error)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -103,3 +106,43 @@ def test_the_cluster_file_is_valid_for_ray():
     starts = " ".join(config["head_start_ray_commands"])
     assert "RAY_AUTH_MODE=token" in starts
     assert "--dashboard-host=127.0.0.1" in starts
+
+
+def bound() -> None:
+    """In a child: root may no longer pass over permissions (CAP_DAC_OVERRIDE, _READ_SEARCH, FOWNER)."""
+    if os.geteuid() == 0:
+        for capability in (1, 2, 3):
+            assert ctypes.CDLL(None).prctl(24, capability, 0, 0, 0) == 0
+
+
+def test_without_permission_to_write(tmp_path):
+    """Every stage that writes names the place and the mend, and leaves what was there as it was."""
+    for name in ("data/catalog", "recipes"):
+        shutil.copytree(ROOT / name, tmp_path / name)
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    (tmp_path / "rows.csv").write_text("a,b\n" + "1,2\n" * 30)
+
+    def fivefold(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "pipelines", *arguments]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        return subprocess.run(
+            command, cwd=tmp_path, env=environment, preexec_fn=bound, capture_output=True, text=True, check=False
+        )
+
+    assert fivefold("prepare").returncode == 0
+    (tmp_path / "runs").mkdir()
+    folders = [path for path in (tmp_path, *tmp_path.rglob("*")) if path.is_dir()]
+    before = sorted(str(path) for path in tmp_path.rglob("*"))
+    for folder in folders:
+        folder.chmod(0o500)
+    try:
+        for arguments in (["prepare"], ["features"], ["data", "add", "rows.csv", "--name", "rows"]):
+            ended = fivefold(*arguments)
+            assert ended.returncode == 1
+            assert "no permission to use" in ended.stderr
+            assert "chmod u+w" in ended.stderr
+            assert len(ended.stderr.strip().splitlines()) == 1
+        assert sorted(str(path) for path in tmp_path.rglob("*")) == before
+    finally:
+        for folder in folders:
+            folder.chmod(0o700)
