@@ -20,12 +20,18 @@ from .contract import (
     Reconstruction,
     Sampling,
     Streams,
+    Translation,
+    check_strength,
 )
 from .imputing import any_order, hidden, nearest, repeated, without
 from .mixture import GaussianMixture
 from .networks import full_precision
+from .parts import in_parts
 from .shapes import Bool, Float, Int, Num
 from .typicality import Typicality
+
+POOL = 1024
+"""Generated images from which the filling of a gap starts."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -97,7 +103,9 @@ class ReconstructionObjective(Objective):
         )
 
 
-class Autoencoder(GenerativeModel, Sampling, Coding, Reconstruction, AnomalyScoring, Imputation, Denoising):
+class Autoencoder(
+    GenerativeModel, Sampling, Coding, Reconstruction, AnomalyScoring, Imputation, Denoising, Translation
+):
     """Regularized autoencoder with a Gaussian mixture over its codes.
 
     References:
@@ -123,8 +131,9 @@ class Autoencoder(GenerativeModel, Sampling, Coding, Reconstruction, AnomalyScor
 
     @torch.no_grad()
     def finalize(self, batch: Batch, generator: Streams) -> None:
-        self.mixture.fit(self.encode(batch.x), batch.label if self.classes else None, generator)
-        self.typicality.fit(self._statistics(batch.x))
+        codes = in_parts(self.encode, batch.x, self.domain.dimensions)
+        self.mixture.fit(codes, batch.label if self.classes else None, generator)
+        self.typicality.fit(in_parts(self._statistics, batch.x, self.domain.dimensions))
 
     def _statistics(self, x: Num[Tensor, "batch *event"]) -> Float[Tensor, "batch 2"]:
         """Reconstruction error and log-density of the code; of tables, each cell's error given the others only."""
@@ -160,6 +169,21 @@ class Autoencoder(GenerativeModel, Sampling, Coding, Reconstruction, AnomalyScor
     @torch.no_grad()
     def decode(self, z: Float[Tensor, "batch latent"]) -> Num[Tensor, "batch *event"]:
         return self.domain.to_data(self.likelihood.mean(self.decoder(z)))
+
+    @torch.no_grad()
+    def translate(
+        self,
+        x: Num[Tensor, "batch *event"],
+        label: Int[Tensor, " batch"] | None,
+        strength: float,
+        generator: Streams,
+        *,
+        steps: int = 0,
+    ) -> Num[Tensor, "batch *event"]:
+        """The code moved from its own Gaussian of the mixture to one of the class wanted, and decoded."""
+        check_strength(strength)
+        label = self.checked_labels(len(x), label)
+        return self.decode(self.mixture.transported(self.encode(x), label, self.label_frequencies, strength, generator))
 
     def reconstruct(self, x: Num[Tensor, "batch *event"], generator: Streams) -> Num[Tensor, "batch *event"]:
         return self.decode(self.encode(x))
@@ -198,7 +222,8 @@ class Autoencoder(GenerativeModel, Sampling, Coding, Reconstruction, AnomalyScor
     def _fill_images(self, x: Tensor, observed: Tensor, generator: Streams, draws: int) -> Tensor:
         known = self.domain.expand(observed & self.domain.observed(x))
         y = self.domain.to_model(x)
-        pool = self.decoder(self.mixture.sample(1024, self.draw_labels(1024, None, generator), generator))
+        codes = self.mixture.sample(POOL, self.draw_labels(POOL, None, generator), generator)
+        pool = in_parts(self.decoder, codes, self.domain.dimensions)
         fills = []
         for chosen in nearest(y, known, pool, generator, draws=draws):
             current = torch.where(known, y, pool[chosen])

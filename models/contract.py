@@ -1,108 +1,59 @@
 """The contract every family keeps: what is trained, on what, and what a trained model can do.
 
 A family is a `GenerativeModel` that hands the training loop one or more `Objective`s and declares
-what it can do by inheriting the small capability classes at the end of this file.
+what it can do by inheriting the small classes of `capabilities.py`.
 """
 
 from __future__ import annotations
 
-import hashlib
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, get_args, get_origin, get_type_hints
 
 import torch
 from torch import Tensor, nn
 
+from .capabilities import (
+    CAPABILITIES,
+    AnomalyScoring,
+    Coding,
+    Denoising,
+    Density,
+    DensityBound,
+    Imputation,
+    Reconstruction,
+    Sampling,
+    Translation,
+    check_strength,
+    tasks,
+)
 from .shapes import Bool, Float, Int, Num
+from .streams import Stratified, Streams
 
-
-class Streams:
-    """A source of random numbers made of independent streams, one per virtual rank.
-
-    The leading dimension of every draw is divided evenly among the streams, so a global batch sees
-    the same noise whether one worker plays all of its virtual ranks or eight workers one each.
-
-    Arguments:
-        generators: One generator per virtual rank, all on one device.
-    """
-
-    def __init__(self, generators: Sequence[torch.Generator]) -> None:
-        if not generators:
-            raise ValueError("Streams needs at least one generator, got none")
-        self.generators = tuple(generators)
-
-    @classmethod
-    def seeded(cls, *key: int | str, ranks: Sequence[int] = (0,), device: str | torch.device = "cpu") -> Streams:
-        """Streams that are a pure function of `key` and of each virtual rank in `ranks`."""
-        generators = []
-        for rank in ranks:
-            digest = hashlib.blake2b(repr((key, rank)).encode(), digest_size=8).digest()
-            seed = int.from_bytes(digest, "big") >> 1
-            generators.append(torch.Generator(device).manual_seed(seed))
-        return cls(generators)
-
-    @property
-    def device(self) -> torch.device:
-        return self.generators[0].device
-
-    def _concatenated(self, draw: Callable[[tuple[int, ...], torch.Generator], Tensor], shape: Sequence[int]) -> Tensor:
-        parts = len(self.generators)
-        if shape[0] % parts:
-            raise ValueError(f"the leading dimension of a draw must be a multiple of {parts} streams, got {shape[0]}")
-        each: tuple[int, ...] = (shape[0] // parts, *shape[1:])
-        return torch.cat([draw(each, generator) for generator in self.generators])
-
-    def normal(self, *shape: int) -> Tensor:
-        """Standard normal draws of the given shape."""
-        return self._concatenated(lambda s, g: torch.randn(s, generator=g, device=g.device), shape)
-
-    def uniform(self, *shape: int) -> Tensor:
-        """Draws from the uniform distribution on [0, 1)."""
-        return self._concatenated(lambda s, g: torch.rand(s, generator=g, device=g.device), shape)
-
-    def integers(self, high: int, *shape: int) -> Tensor:
-        """Integers from 0 to `high` - 1, int64."""
-        return self._concatenated(lambda s, g: torch.randint(high, s, generator=g, device=g.device), shape)
-
-    def categorical(self, probabilities: Float[Tensor, " classes"], n: int) -> Int[Tensor, " n"]:
-        """`n` draws from a categorical distribution, int64."""
-        edges = probabilities.to(self.device).cumsum(0)
-        draws = torch.searchsorted(edges / edges[-1], self.uniform(n), right=True)
-        return draws.clamp(max=len(edges) - 1)
-
-    def choice(self, log_weight: Float[Tensor, "*batch choices"]) -> Int[Tensor, "*batch"]:
-        """An index per row, drawn with probabilities in proportion to `exp(log_weight)`, int64."""
-        edges = log_weight.double().softmax(-1).cumsum(-1)
-        u = self.uniform(*edges.shape[:-1]).double()[..., None] * edges[..., -1:]
-        return torch.searchsorted(edges, u.contiguous(), right=True)[..., 0].clamp(max=edges.shape[-1] - 1)
-
-
-class Stratified(Streams):
-    """Streams of which the draws for one row, several times over, are spread evenly.
-
-    The leading dimension of every draw is `draws` times that of `rows`, draw by draw. Each number by
-    itself is distributed as ever; but of the draws for one place, exactly one falls into each
-    `1/draws`-th of the distribution (a Latin hypercube), so that their mean varies less.
-
-    References:
-        | A comparison of three methods for selecting values of input variables (McKay et al., 1979)
-        | https://doi.org/10.2307/1268522
-    """
-
-    def __init__(self, source: Streams, draws: int) -> None:
-        super().__init__(source.generators)
-        self.draws = draws
-
-    def uniform(self, *shape: int) -> Tensor:
-        within = super().uniform(*shape).unflatten(0, (self.draws, -1))
-        order = super().uniform(*shape).unflatten(0, (self.draws, -1)).argsort(0)
-        return ((order + within) / self.draws).flatten(0, 1).clamp(max=1 - 2**-24)
-
-    def normal(self, *shape: int) -> Tensor:
-        return torch.special.ndtri(self.uniform(*shape).clamp(min=2**-24))
+__all__ = [
+    "CAPABILITIES",
+    "AnomalyScoring",
+    "Batch",
+    "Coding",
+    "Denoising",
+    "Density",
+    "DensityBound",
+    "Domain",
+    "GenerativeModel",
+    "Imputation",
+    "Likelihood",
+    "Losses",
+    "Objective",
+    "Reconstruction",
+    "Sampling",
+    "Stratified",
+    "Streams",
+    "Translation",
+    "check_choices",
+    "check_strength",
+    "tasks",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -334,8 +285,9 @@ class Domain(ABC):
         """`(z, c | None)` to model space; to a likelihood's outputs if given its `parameters`."""
 
     @abstractmethod
-    def denoiser(self, *, width: int, embed: int, blocks: int = 1, patch: int = 0) -> nn.Module:
-        """`(y, c)` to model space, conditional on a vector `c`."""
+    def denoiser(self, *, width: int, embed: int, blocks: int = 1, patch: int = 0, masked: bool = False) -> nn.Module:
+        """`(y, c)` to model space, conditional on a vector `c`; `masked`: `y` and, behind it along its first
+        dimension, as many zeros and ones."""
 
 
 class Objective(nn.Module, ABC):
@@ -356,6 +308,18 @@ class Objective(nn.Module, ABC):
     @abstractmethod
     def forward(self, batch: Batch, generator: Streams) -> Losses:
         """Per-example losses of a batch."""
+
+
+def check_choices(config: Any) -> None:
+    """Refuse a setting that is none of the values its `Literal` type lists.
+
+    Raises:
+        ValueError: Names the setting, its values, and what was given.
+    """
+    for name, kind in get_type_hints(type(config)).items():
+        if get_origin(kind) is Literal and getattr(config, name) not in get_args(kind):
+            choices = ", ".join(map(str, get_args(kind)))
+            raise ValueError(f"{name} must be one of {choices}, got {getattr(config, name)!r}")
 
 
 class GenerativeModel(nn.Module, ABC):
@@ -396,114 +360,19 @@ class GenerativeModel(nn.Module, ABC):
         if not self.classes:
             return None
         drawn = generator.categorical(self.label_frequencies, n)
-        if label is None:
-            return drawn
+        label = self.checked_labels(n, label)
+        return drawn if label is None else torch.where(label < 0, drawn, label)
+
+    def checked_labels(self, n: int, label: Int[Tensor, " n"] | None) -> Int[Tensor, " n"] | None:
+        """The labels asked for; `None` if the model knows none.
+
+        Raises:
+            ValueError: If their number is not `n` or one is not a class.
+        """
+        if label is None or not self.classes:
+            return None
         if len(label) != n:
             raise ValueError(f"label must have one entry per draw: expected {n}, got {len(label)}")
         if n and int(label.max()) >= self.classes:
             raise ValueError(f"label must be below {self.classes} (or -1 for any), got {int(label.max())}")
-        return torch.where(label < 0, drawn, label)
-
-
-class Sampling(ABC):
-    """Draws new examples."""
-
-    @abstractmethod
-    def sample(
-        self, n: int, label: Int[Tensor, " n"] | None, generator: Streams, *, steps: int = 0
-    ) -> Num[Tensor, "n *event"]:
-        """`n` draws in data space.
-
-        Arguments:
-            n: How many.
-            label: Class of each draw, -1 for any; `None` for any.
-            generator: Source of randomness; the same streams give the same draws.
-            steps: Steps of an iterative sampler; 0 for the model's own. One-pass families ignore it.
-        """
-
-
-class Density(ABC):
-    """Knows the density of its examples, exactly or by an ODE."""
-
-    @abstractmethod
-    def log_prob(self, x: Num[Tensor, "batch *event"], generator: Streams) -> Float[Tensor, " batch"]:
-        """Log-probability of data-space examples, in nats per example."""
-
-
-class DensityBound(ABC):
-    """Knows a lower bound of the log-density."""
-
-    @abstractmethod
-    def elbo(self, x: Num[Tensor, "batch *event"], generator: Streams, *, samples: int = 1) -> Float[Tensor, " batch"]:
-        """Lower bound of the log-probability in nats, importance-weighted with `samples` draws."""
-
-
-class Coding(ABC):
-    """Maps examples to latent codes and back."""
-
-    @abstractmethod
-    def encode(self, x: Num[Tensor, "batch *event"]) -> Float[Tensor, "batch latent"]:
-        """Latent codes, deterministic."""
-
-    @abstractmethod
-    def decode(self, z: Float[Tensor, "batch latent"]) -> Num[Tensor, "batch *event"]:
-        """Examples in data space for latent codes."""
-
-
-class Reconstruction(ABC):
-    """Rebuilds an example from what it keeps of it."""
-
-    @abstractmethod
-    def reconstruct(self, x: Num[Tensor, "batch *event"], generator: Streams) -> Num[Tensor, "batch *event"]:
-        """The model's version of `x`, in data space."""
-
-
-class AnomalyScoring(ABC):
-    """Says how unlike the training data an example is."""
-
-    @abstractmethod
-    def anomaly_score(self, x: Num[Tensor, "batch *event"], generator: Streams) -> Float[Tensor, " batch"]:
-        """Higher is more anomalous. No unit; only the order means something."""
-
-
-class Imputation(ABC):
-    """Fills in missing cells."""
-
-    @abstractmethod
-    def impute(
-        self,
-        x: Num[Tensor, "batch *event"],
-        observed: Bool[Tensor, "batch *event"],
-        generator: Streams,
-        *,
-        draws: int = 1,
-    ) -> Num[Tensor, "draws batch *event"]:
-        """Several completions; observed cells come back untouched."""
-
-
-class Denoising(ABC):
-    """Removes Gaussian noise of known strength."""
-
-    @abstractmethod
-    def denoise(self, x: Num[Tensor, "batch *event"], sigma: float) -> Num[Tensor, "batch *event"]:
-        """The expected clean example, given noise of standard deviation `sigma` in data units."""
-
-
-CAPABILITIES: dict[str, type] = {
-    "sample": Sampling,
-    "log_prob": Density,
-    "elbo": DensityBound,
-    "encode": Coding,
-    "decode": Coding,
-    "interpolate": Coding,
-    "reconstruct": Reconstruction,
-    "anomaly_score": AnomalyScoring,
-    "impute": Imputation,
-    "denoise": Denoising,
-}
-"""The capability behind each task a registered model can be asked for."""
-
-
-def tasks(model: GenerativeModel) -> tuple[str, ...]:
-    """Names of the tasks a model can do, in the order of `CAPABILITIES`."""
-    return tuple(task for task, capability in CAPABILITIES.items() if isinstance(model, capability))
+        return label

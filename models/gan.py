@@ -23,11 +23,16 @@ from .contract import (
     Reconstruction,
     Sampling,
     Streams,
+    check_choices,
 )
 from .imputing import nearest, without
 from .networks import LabelEmbedding, full_precision
+from .parts import VALUES, in_parts
 from .shapes import Bool, Float, Int, Num
 from .typicality import Typicality
+
+POOL = 4096
+"""Generated examples among which the search for one that agrees with an example starts; fewer if they are large."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,8 +79,7 @@ class Config:
         for name in ("latent", "width", "critic_width", "blocks", "critic_steps", "features"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.loss not in ("hinge", "relativistic", "wasserstein"):
-            raise ValueError(f"loss must be hinge, relativistic or wasserstein, got {self.loss!r}")
+        check_choices(self)
         if not 0 <= self.shift < 0.5:
             raise ValueError(f"shift must be at least 0 and below 0.5, got {self.shift}")
         for name in ("gamma", "penalty", "inversion_steps"):
@@ -314,7 +318,7 @@ class GAN(GenerativeModel, Sampling, Reconstruction, AnomalyScoring, Imputation)
 
     @torch.no_grad()
     def finalize(self, batch: Batch, generator: Streams) -> None:
-        self.typicality.fit(self._features(batch.x))
+        self.typicality.fit(in_parts(self._features, batch.x, self.domain.dimensions))
 
     def _features(self, x: Num[Tensor, "batch *event"]) -> Float[Tensor, "batch features"]:
         features = self.domain.look(self.critic.features, self.domain.to_model(x), self.domain.observed(x))
@@ -367,12 +371,17 @@ class GAN(GenerativeModel, Sampling, Reconstruction, AnomalyScoring, Imputation)
             | Semantic image inpainting with deep generative models (Yeh et al., 2017), eq. 2
             | https://arxiv.org/abs/1607.07539
         """
-        size = 4096
+        size = max(256, min(POOL, VALUES * 4 // self.domain.dimensions))
         known, y = self.domain.expand(observed), self.domain.to_model(without(x, observed))
         label = self.draw_labels(size, None, generator)
         with torch.no_grad():
             noise = generator.normal(size, self.generator.noise)
-            pool = self.generator(noise, label)
+            rows = torch.arange(size, device=noise.device)
+            pool = in_parts(
+                lambda part: self.generator(noise[part], None if label is None else label[part]),
+                rows,
+                self.domain.dimensions,
+            )
             chosen = nearest(y, known, pool, generator, draws=starts)
         fills, errors = [], []
         for index in chosen:

@@ -117,7 +117,8 @@ class Image(Domain):
     # Default networks
 
     def _patch(self, patch: int) -> int:
-        return patch or default_patch(self.height, self.width)
+        """The patch asked for, or what of it divides height and width; 0 chooses by size."""
+        return math.gcd(patch, self.height, self.width) if patch else default_patch(self.height, self.width)
 
     def encoder(self, outputs: int, *, width: int, blocks: int = 1, patch: int = 0) -> nn.Module:
         """Example to vector; `patch` 0 chooses by size."""
@@ -161,9 +162,10 @@ class Image(Domain):
         scale = {"width": width, "blocks": blocks, "patch": self._patch(patch), "embed": embed}
         return Decoder(inputs, shape, **scale, attention=attention)
 
-    def denoiser(self, *, width: int, embed: int, blocks: int = 1, patch: int = 0) -> nn.Module:
+    def denoiser(self, *, width: int, embed: int, blocks: int = 1, patch: int = 0, masked: bool = False) -> nn.Module:
         """Example to example of the same shape, conditional on a vector."""
-        return UNet(self.event_shape, width=width, embed=embed, blocks=blocks, patch=self._patch(patch))  # type: ignore[arg-type]
+        scale = {"width": width, "embed": embed, "blocks": blocks, "patch": self._patch(patch)}
+        return UNet(self.event_shape, inputs=(1 + masked) * self.channels, **scale)  # type: ignore[arg-type]
 
     # Likelihood
 

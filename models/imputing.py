@@ -11,11 +11,21 @@ from .contract import Stratified, Streams
 from .shapes import Bool, Float, Int, Num
 
 
+def _chosen(cells: Bool[Tensor, "batch *data"], part: float, generator: Streams) -> Bool[Tensor, "batch *data"]:
+    """In `part` of the rows a random share of the cells, from none to all; nothing in the others."""
+    rows = generator.uniform(len(cells), 2)
+    share = torch.where(rows[:, 0] < part, rows[:, 1], 0.0).reshape(-1, *[1] * (cells.ndim - 1))
+    return generator.uniform(*cells.shape) < share
+
+
 def hidden(observed: Bool[Tensor, "batch *data"], part: float, generator: Streams) -> Bool[Tensor, "batch *data"]:
     """Which cells are left: in `part` of the rows a random share of them, from none to all, is hidden."""
-    rows = generator.uniform(len(observed), 2)
-    share = torch.where(rows[:, 0] < part, rows[:, 1], 0.0).reshape(-1, *[1] * (observed.ndim - 1))
-    return observed & (generator.uniform(*observed.shape) >= share)
+    return observed & ~_chosen(observed, part, generator)
+
+
+def shown(observed: Bool[Tensor, "batch *data"], part: float, generator: Streams) -> Bool[Tensor, "batch *data"]:
+    """Which cells are given: in `part` of the rows a random share of them, from none to all, in the others none."""
+    return observed & _chosen(observed, part, generator)
 
 
 def without(x: Num[Tensor, "batch *data"], observed: Bool[Tensor, "batch *data"]) -> Float[Tensor, "batch *data"]:

@@ -100,6 +100,44 @@ class GaussianMixture(nn.Module):
         noise = generator.normal(n, self.mean.shape[2])
         return self.mean[group, component] + torch.einsum("nij,nj->ni", self.scale[group, component], noise)
 
+    def transported(
+        self,
+        z: Float[Tensor, "n dim"],
+        label: Int[Tensor, " n"] | None,
+        frequencies: Float[Tensor, " groups"],
+        strength: float,
+        generator: Streams,
+    ) -> Float[Tensor, "n dim"]:
+        r"""Codes moved to another class: their place in their own Gaussian taken over into one of that class.
+
+        .. math:: z' = m' + L' \left( \sqrt{1 - s^2} \, L^{-1} (z - m) + s \, \epsilon \right)
+
+        The own Gaussian is the one most responsible for the code, the other drawn by its weight in the
+        class; between Gaussians, at :math:`s` = 0, that is the map of their Cholesky factors.
+
+        Arguments:
+            z: Codes.
+            label: Class wanted, -1 or `None` to stay in the same Gaussian.
+            frequencies: Of the classes.
+            strength: :math:`s`, from 0 to 1 (a fresh draw).
+            generator: Source of randomness.
+        """
+        groups, components = self.log_weight.shape
+        each = torch.stack([self._component_log_prob(z, g) + self.log_weight[g] for g in range(groups)], dim=1)
+        if groups > 1:
+            each = each + frequencies.log()[:, None]
+        own = each.flatten(1).argmax(1)
+        group, component = own // components, own % components
+        place = torch.linalg.solve_triangular(
+            self.scale[group, component], (z - self.mean[group, component])[..., None], upper=False
+        )[..., 0]
+        place = math.sqrt(1 - strength**2) * place + strength * generator.normal(*z.shape)
+        if label is not None:
+            drawn = generator.choice(self.log_weight[label.clamp(min=0)])
+            moves = (label >= 0) & (label != group)
+            group, component = torch.where(moves, label, group), torch.where(moves, drawn, component)
+        return self.mean[group, component] + torch.einsum("nij,nj->ni", self.scale[group, component], place)
+
 
 def _cholesky(covariance: Float[Tensor, "dim dim"]) -> Float[Tensor, "dim dim"]:
     """Cholesky factor, with as little added to the diagonal as makes it exist."""

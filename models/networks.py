@@ -231,6 +231,7 @@ class UNet(nn.Module):
         embed: Length of the conditioning vector.
         patch: Pixels folded into channels first and unfolded at the end.
         attention: Whether the coarsest level attends over all its positions.
+        inputs: Channels in, if other than `shape` says.
     """
 
     def __init__(
@@ -242,12 +243,13 @@ class UNet(nn.Module):
         blocks: int = 1,
         patch: int = 1,
         attention: bool = True,
+        inputs: int = 0,
     ) -> None:
         super().__init__()
         channels, height, image_width = shape
         self.patch = patch
         levels = range(len(pyramid(height, image_width, patch)))
-        self.stem = convolution(channels * patch**2, width)
+        self.stem = convolution((inputs or channels) * patch**2, width)
         inputs, skips = width, []
         self.down = nn.ModuleList()
         for level in levels:
@@ -270,7 +272,7 @@ class UNet(nn.Module):
         self.head = convolution(inputs, channels * patch**2, zero=True)
 
     def forward(
-        self, x: Float[Tensor, "batch channels height width"], c: Float[Tensor, "batch embed"]
+        self, x: Float[Tensor, "batch inputs height width"], c: Float[Tensor, "batch embed"]
     ) -> Float[Tensor, "batch channels height width"]:
         h = self.stem(F.pixel_unshuffle(x, self.patch))
         skips = []

@@ -83,7 +83,9 @@ def knots_of(column: Mapping[str, Any], size: int) -> tuple[Tensor, Tensor, floa
     spread = float(column.get("std") or 0.0)
     scale = spread if spread > 0 and math.isfinite(spread) else max(high - low, 1.0)
     if column["type"] == "continuous":
-        step = grid.diff().gt(1e-12 * grid.abs().max().clamp(min=1e-300)).cumsum(0)
+        bulk = grid[len(grid) * 9 // 10] - grid[len(grid) // 10]  # a few outliers must not make all else one value
+        near = torch.maximum(grid[1:].abs(), grid[:-1].abs())
+        step = grid.diff().gt(1e-12 * torch.maximum(near, bulk).clamp(min=1e-300)).cumsum(0)
         group = torch.cat([step.new_zeros(1), step])  # values that differ by rounding only are one
         first = torch.cat([step.new_ones(1, dtype=torch.bool), group.diff() > 0])
         return grid[first][group], u, 0.0, float(grid[0]), float(grid[first][-1]), scale

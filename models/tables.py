@@ -197,11 +197,18 @@ class Table(Domain):
         width = cells.upper - cells.lower
         y = self.probit(cells.lower + noise * width)
         y = torch.where(cells.excess == 0, y, self.tail(cells.excess))
-        return y.to(torch.get_default_dtype()), self._log_det(cells, y).sum(1).to(torch.get_default_dtype())
+        return y.to(torch.get_default_dtype()), self.log_det(cells, y).sum(1).to(torch.get_default_dtype())
 
     @staticmethod
-    def _log_det(cells: Cells, y: Float[Tensor, "batch columns"]) -> Float[Tensor, "batch columns"]:
-        """Log-density on the normal scale to log-probability (of a cell) or log-density in data units."""
+    def log_det(cells: Cells, y: Float[Tensor, "batch columns"]) -> Float[Tensor, "batch columns"]:
+        """What makes of a log-density on the normal scale, at `y`, a cell's log-probability or a density in data units.
+
+        Arguments:
+            cells: Where the values lie in their columns' distributions.
+            y: Their places on the normal scale.
+        Returns:
+            Nats to be added, float64, `[batch, columns]`.
+        """
         width = (cells.upper - cells.lower).clamp(min=1e-300).log()
         inside = torch.where(cells.wide, width, cells.log_slope)
         inside = inside + math.log1p(-2 * MARGIN) + 0.5 * (y.square() + math.log(2 * math.pi))
@@ -211,7 +218,7 @@ class Table(Domain):
     def units(self, x: Num[Tensor, "batch columns"]) -> Float[Tensor, "batch columns"]:
         """What turns a number's log-density on the normal scale into its log-probability; 0 for categories, gaps."""
         cells = self.cells(x)
-        log_det = torch.where(cells.observed, self._log_det(cells, self._middle(cells)), 0.0)
+        log_det = torch.where(cells.observed, self.log_det(cells, self._middle(cells)), 0.0)
         log_det[:, self.categorical] = 0.0
         return log_det.to(torch.get_default_dtype())
 
@@ -294,9 +301,9 @@ class Table(Domain):
         outputs = self.dimensions if parameters == 1 else parameters
         return Perceptron(inputs, outputs, hidden=self._hidden(width), blocks=blocks + 1, embed=embed)
 
-    def denoiser(self, *, width: int, embed: int, blocks: int = 1, patch: int = 0) -> nn.Module:
-        hidden = self._hidden(width)
-        return Perceptron(self.dimensions, self.dimensions, hidden=hidden, blocks=blocks + 2, embed=embed, zero=True)
+    def denoiser(self, *, width: int, embed: int, blocks: int = 1, patch: int = 0, masked: bool = False) -> nn.Module:
+        inputs, hidden = (1 + masked) * self.dimensions, self._hidden(width)
+        return Perceptron(inputs, self.dimensions, hidden=hidden, blocks=blocks + 2, embed=embed, zero=True)
 
 
 class MixedLikelihood(Likelihood):
@@ -354,7 +361,7 @@ class MixedLikelihood(Likelihood):
         table = self.table
         middle = table._middle(chosen)
         lower, upper = table.probit(chosen.lower), table.probit(chosen.upper)
-        density = self.table._log_det(chosen, middle)  # of points: normal scale to data units
+        density = self.table.log_det(chosen, middle)  # of points: normal scale to data units
         wide = chosen.wide
         middle, lower, upper = (t.to(mean.dtype)[..., None] for t in (middle, lower, upper))
         centre = torch.where(wide[..., None], (lower + upper) / 2, middle)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from models import CAPABILITIES, FAMILIES, Batch, Streams, build, tasks
-from models.contract import Coding, GenerativeModel
+from models.contract import Coding, GenerativeModel, Translation
 
 SMALL = {
     "autoencoder": {"latent": 4, "width": 8},
@@ -37,23 +37,14 @@ DOMAINS = {
         ],
     },
 }
+CODES = {"encode", "decode", "interpolate"}
+EVERY = {"sample", "reconstruct", "anomaly_score", "impute"}
 TASKS = {
-    "autoencoder": {"sample", "encode", "decode", "interpolate", "reconstruct", "anomaly_score", "impute", "denoise"},
-    "vae": {"sample", "elbo", "encode", "decode", "interpolate", "reconstruct", "anomaly_score", "impute", "denoise"},
-    "gan": {"sample", "reconstruct", "anomaly_score", "impute"},
-    "flow": {"sample", "log_prob", "encode", "decode", "interpolate", "reconstruct", "anomaly_score", "impute"},
-    "diffusion": {
-        "impute",
-        "sample",
-        "log_prob",
-        "elbo",
-        "encode",
-        "decode",
-        "interpolate",
-        "reconstruct",
-        "anomaly_score",
-        "denoise",
-    },
+    "autoencoder": EVERY | CODES | {"denoise", "translate"},
+    "vae": EVERY | CODES | {"elbo", "denoise", "translate"},
+    "gan": EVERY,
+    "flow": EVERY | CODES | {"log_prob", "translate"},
+    "diffusion": EVERY | CODES | {"log_prob", "elbo", "denoise", "translate"},
 }
 
 
@@ -180,6 +171,9 @@ def test_every_other_task_answers_per_example(case, domain):
         "interpolate": lambda: model.decode(model.encode(x).lerp(model.encode(x.flip(0)), 0.5)),
         "reconstruct": lambda: model.reconstruct(x, Streams.seeded(0)),
         "denoise": lambda: model.denoise(x + (0 if domain["kind"] == "table" else 3.0), 20.0),
+        "translate": lambda: model.translate(
+            x, torch.arange(5) % 4 - 1 if model.classes else None, 0.5, Streams.seeded(0)
+        ),
     }
     for task in set(tasks(model)) - {"sample", "impute"}:
         answer = answers[task]()
@@ -187,8 +181,25 @@ def test_every_other_task_answers_per_example(case, domain):
         assert torch.isfinite(answer.float()).all(), task
         if task in ("log_prob", "elbo", "anomaly_score"):
             assert answer.shape == (5,), task
-        if task in ("decode", "interpolate", "reconstruct", "denoise"):
+        if task in ("decode", "interpolate", "reconstruct", "denoise", "translate"):
             assert_valid(answer, domain, 5)
+
+
+def test_translation_is_reproducible_and_refuses_what_it_cannot_do(case, domain):
+    model, batch = case
+    if not isinstance(model, Translation):
+        assert "translate" not in tasks(model)
+        return
+    x, label = batch.x[:4], torch.tensor([0, 1, 2, -1]) if model.classes else None
+    first = model.translate(x, label, 0.8, Streams.seeded(0))
+    assert torch.equal(first, model.translate(x, label, 0.8, Streams.seeded(0)))
+    assert not torch.equal(first, model.translate(x, label, 0.8, Streams.seeded(1)))
+    assert len(model.translate(x[:0], None, 0.5, Streams.seeded(0))) == 0
+    with pytest.raises(ValueError, match="strength must lie between 0 and 1"):
+        model.translate(x, label, 1.5, Streams.seeded(0))
+    if model.classes:
+        with pytest.raises(ValueError, match="label must be below 3"):
+            model.translate(x, torch.full((4,), 3), 0.5, Streams.seeded(0))
 
 
 def test_imputation_keeps_what_is_observed_and_varies_elsewhere(case, domain):

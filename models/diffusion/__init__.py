@@ -25,8 +25,12 @@ from ..contract import (
     Reconstruction,
     Sampling,
     Streams,
+    Translation,
+    check_strength,
 )
 from ..domains import Image, Table
+from ..imputing import repeated, without
+from ..parts import in_parts
 from ..shapes import Bool, Float, Int, Num
 from ..typicality import Typicality
 from .config import Config
@@ -40,7 +44,16 @@ __all__ = ["Config", "Denoiser", "DenoisingObjective", "Diffusion"]
 
 
 class Diffusion(
-    GenerativeModel, Sampling, Density, DensityBound, Coding, Reconstruction, AnomalyScoring, Imputation, Denoising
+    GenerativeModel,
+    Sampling,
+    Density,
+    DensityBound,
+    Coding,
+    Reconstruction,
+    AnomalyScoring,
+    Imputation,
+    Denoising,
+    Translation,
 ):
     """Denoiser and probability-flow ODE: by default EDM with Heun's method.
 
@@ -80,7 +93,7 @@ class Diffusion(
 
     @torch.no_grad()
     def finalize(self, batch: Batch, generator: Streams) -> None:
-        self.typicality.fit(self._statistics(batch.x, generator))
+        self.typicality.fit(in_parts(lambda x: self._statistics(x, generator), batch.x, self.domain.dimensions))
 
     # Sampling
 
@@ -90,21 +103,31 @@ class Diffusion(
             raise ValueError(f"steps must be at least 2 (0 for the model's own), got {steps}")
         return levels(schedule_of(self.config), self.config.sigma_max, self.config.sigma_min, steps, device)
 
-    def denoised(self, x: Tensor, sigma: Tensor | float, label: Tensor | None) -> Float[Tensor, "batch *event"]:
-        """Denoiser output with guidance, in the precision of `x`."""
+    def denoised(
+        self, x: Tensor, sigma: Tensor | float, label: Tensor | None, given: Tensor | None = None
+    ) -> Float[Tensor, "batch *event"]:
+        """Denoiser output with guidance, in the precision of `x`; `given` as the denoiser takes it."""
         low = x.to(self.denoiser.sigma_data.dtype)
         level = torch.as_tensor(sigma, device=x.device).to(low.dtype).expand(len(x))
+        if given is not None:
+            return self.denoiser(low, level, label, given).to(x.dtype)
         d = self.denoiser(low, level, label)
         if self.config.guidance != 1 and label is not None:
             free = self.denoiser(low, level, None)
             d = free + self.config.guidance * (d - free)
         return d.to(x.dtype)
 
-    def _descend(self, x: Tensor, down: Tensor, label: Tensor | None, generator: Streams) -> Num[Tensor, "n *data"]:
+    def _descend(
+        self, x: Tensor, down: Tensor, label: Tensor | None, generator: Streams, given: Tensor | None = None
+    ) -> Num[Tensor, "n *data"]:
         """From noise level `down[0]` to 0 by the model's sampler, and to data space."""
         sampler = SAMPLERS[self.config.sampler]
         down = torch.cat([down, down.new_zeros(1)])
-        return self.domain.to_data(sampler(lambda x, sigma: self.denoised(x, sigma, label), x, down, generator))
+
+        def denoise(x: Tensor, sigma: Tensor) -> Tensor:
+            return self.denoised(x, sigma, label) if given is None else self.denoised(x, sigma, label, given)
+
+        return self.domain.to_data(sampler(denoise, x, down, generator))
 
     @torch.no_grad()
     def sample(
@@ -118,37 +141,28 @@ class Diffusion(
     @torch.no_grad()
     def translate(
         self,
-        x: Num[Tensor, "n *event"],
-        label: Int[Tensor, " n"] | None,
+        x: Num[Tensor, "batch *event"],
+        label: Int[Tensor, " batch"] | None,
         strength: float,
         generator: Streams,
         *,
         steps: int = 0,
-    ) -> Num[Tensor, "n *event"]:
-        """Examples like `x`, of class `label`: noise is added up to a part of the way, and removed again.
+    ) -> Num[Tensor, "batch *event"]:
+        """Noise is added up to `strength` of the sampler's way, and removed again under the label wanted.
 
-        Arguments:
-            x: Where to start.
-            label: Class of each result, -1 or `None` for any.
-            strength: From 0 (nothing changes) to 1 (nothing is kept): part of the sampler's steps to go back.
-            generator: Source of noise.
-            steps: Steps of the whole way; 0 for the model's own.
-
-        Raises:
-            ValueError: If `strength` or a label is out of range.
+        At strength 0 nothing changes. Without a label the denoiser is told none: variations of `x`.
 
         References:
             | SDEdit (Meng et al., 2022), algorithm 1
             | https://arxiv.org/abs/2108.01073
         """
-        if not 0 <= strength <= 1:
-            raise ValueError(f"strength must lie between 0 and 1, got {strength}")
+        check_strength(strength)
+        label = self.checked_labels(len(x), label)
         y = self.domain.to_model(x).double()
         down = self.noise_levels(steps or self.config.steps, device=y.device)
         down = down[len(down) - round(strength * len(down)) :]
         if not len(down):
             return self.domain.merge(x, self.domain.observed(x), self.domain.to_data(y))
-        label = self.draw_labels(len(x), label, generator)
         return self._descend(y + down[0] * generator.normal(*y.shape), down, label, generator)
 
     @torch.no_grad()
@@ -160,6 +174,28 @@ class Diffusion(
         *,
         draws: int = 1,
     ) -> Num[Tensor, "draws batch *event"]:
+        """Several completions; observed cells come back untouched.
+
+        A denoiser that has learned to (`hide`) is given the observed values, and the sampler draws the rest.
+        """
+        observed = observed & self.domain.observed(x)
+        if self.denoiser.masked:
+            fills = repeated(self._fill, without(x, observed), generator, draws)
+            return self.domain.merge(x, observed, fills)
+        repeat = [draws, *[1] * (x.ndim - 1)]
+        many, seen = x.repeat(repeat), observed.repeat(repeat)
+        filled = self._repaint(many, seen, generator)
+        return self.domain.merge(many, seen, filled).unflatten(0, (draws, len(x)))
+
+    def _fill(self, x: Float[Tensor, "batch *data"], generator: Streams) -> Num[Tensor, "batch *data"]:
+        given = torch.where(self.domain.expand(self.domain.observed(x)), self.domain.to_model(x), torch.nan)
+        down = self.noise_levels(self.config.steps, device=x.device)
+        start = down[0] * generator.normal(len(x), *self.domain.event_shape).double()
+        return self._descend(start, down, None, generator, given)
+
+    def _repaint(
+        self, x: Num[Tensor, "batch *data"], observed: Bool[Tensor, "batch *data"], generator: Streams
+    ) -> Num[Tensor, "batch *data"]:
         """Ancestral sampling in which observed values are replaced by themselves with noise at every
         level, each step repeated `resample` times with noise added again, so that both parts agree.
 
@@ -167,25 +203,22 @@ class Diffusion(
             | RePaint (Lugmayr et al., 2022), algorithm 1
             | https://arxiv.org/abs/2201.09865
         """
-        observed = observed & self.domain.observed(x)
-        repeat = [draws, *[1] * (x.ndim - 1)]
-        many, seen = x.repeat(repeat), observed.repeat(repeat)
-        known = self.domain.expand(seen)
+        known = self.domain.expand(observed)
         down = self.noise_levels(self.config.steps, device=x.device)
         down = torch.cat([down, down.new_zeros(1)])
 
         def noise() -> Tensor:
-            return generator.normal(len(many), *self.domain.event_shape).double()
+            return generator.normal(len(x), *self.domain.event_shape).double()
 
         y = down[0] * noise()
         for now, then in pairwise(down):
             for turn in range(self.config.resample if then > 0 else 1):
                 if turn:  # back up
                     y = y + (now.square() - then.square()).sqrt() * noise()
-                clean = spread(self.domain, many, generator)
+                clean = spread(self.domain, x, generator)
                 y = torch.where(known, clean + now * noise(), y)
                 y = ancestral_step(y, self.denoised(y, now, None), now, then, generator)
-        return self.domain.merge(many, seen, self.domain.to_data(y)).unflatten(0, (draws, len(x)))
+        return self.domain.to_data(y)
 
     # Codes
 

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
-CHOICES = {
-    "objective": ("edm", "ddpm", "flow_matching"),
-    "schedule": ("cosine", "linear"),
-    "sampler": ("heun", "ddim", "ddpm", "dpmpp_2m", "euler"),
-}
+from ..contract import check_choices
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,13 +28,16 @@ class Config:
         rho: Curvature of the sampler's noise levels (`edm`).
         steps: Steps of the sampler.
         resample: How often imputation repeats each step, so that hidden and observed values agree.
+        hide: Part of the training examples of which a random share of the cells is given to the denoiser and
+            the others are asked for, which is how it then imputes; 0 trains none so, and imputation tries
+            again and again instead (`resample`); -1 for half the rows of tables and no images.
         label_dropout: Part of the training examples whose label is hidden.
         guidance: Weight of classifier-free guidance; 1 samples the model itself.
     """
 
-    objective: str = "edm"
-    schedule: str = "cosine"
-    sampler: str = "heun"
+    objective: Literal["edm", "ddpm", "flow_matching"] = "edm"
+    schedule: Literal["cosine", "linear"] = "cosine"
+    sampler: Literal["heun", "ddim", "ddpm", "dpmpp_2m", "euler"] = "heun"
     width: int = 32
     blocks: int = 1
     patch: int = 0
@@ -49,13 +49,12 @@ class Config:
     rho: float = 7.0
     steps: int = 18
     resample: int = 4
+    hide: float = -1.0
     label_dropout: float = 0.1
     guidance: float = 1.0
 
     def __post_init__(self) -> None:
-        for name, choices in CHOICES.items():
-            if getattr(self, name) not in choices:
-                raise ValueError(f"{name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}")
+        check_choices(self)
         if self.patch < 0:
             raise ValueError(f"patch must not be negative, got {self.patch}")
         for name in ("width", "blocks", "embed", "resample"):
@@ -65,6 +64,8 @@ class Config:
             raise ValueError(f"steps must be at least 2, got {self.steps}")
         if not 0 < self.sigma_min < self.sigma_max:
             raise ValueError(f"expected 0 < sigma_min < sigma_max, got {self.sigma_min} and {self.sigma_max}")
+        if self.hide != -1 and not 0 <= self.hide <= 1:
+            raise ValueError(f"hide must lie between 0 and 1, or be -1 to choose by domain, got {self.hide}")
         if not 0 <= self.label_dropout < 1:
             raise ValueError(f"label_dropout must be at least 0 and below 1, got {self.label_dropout}")
         for name in ("p_std", "rho"):

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..contract import Batch, Domain, Losses, Objective, Streams
+from ..imputing import shown
 from ..networks import FourierEmbedding, LabelEmbedding
 from ..shapes import Float, Int
 from .config import Config
@@ -50,7 +51,12 @@ class Denoiser(nn.Module):
 
     .. math:: D(x; \sigma) = c_{skip} \, x + c_{out} \, F(c_{in} \, x; c_{noise})
 
+    If `masked`, it may be given some of the clean values: the network sees them in place of the noisy
+    ones, and which they are.
+
     References:
+        | CSDI (Tashiro et al., 2021), section 4.2 (given values)
+        | https://arxiv.org/abs/2107.03502
         | Elucidating the design space of diffusion-based generative models (Karras et al., 2022), eq. 7, table 1
         | https://arxiv.org/abs/2206.00364
     """
@@ -58,7 +64,11 @@ class Denoiser(nn.Module):
     def __init__(self, config: Config, domain: Domain, classes: int) -> None:
         super().__init__()
         self.objective = config.objective
-        self.network = domain.denoiser(width=config.width, embed=config.embed, blocks=config.blocks, patch=config.patch)
+        self.hide = 0.5 * domain.looks_at_masks if config.hide == -1 else config.hide
+        self.masked = self.hide > 0
+        self.network = domain.denoiser(
+            width=config.width, embed=config.embed, blocks=config.blocks, patch=config.patch, masked=self.masked
+        )
         self.level = FourierEmbedding(config.embed)
         self.label = LabelEmbedding(classes, config.embed)
         self.sigma_data: Tensor
@@ -69,12 +79,20 @@ class Denoiser(nn.Module):
         x: Float[Tensor, "batch *event"],
         sigma: Float[Tensor, " batch"],
         label: Int[Tensor, " batch"] | None,
+        given: Float[Tensor, "batch *event"] | None = None,
     ) -> Float[Tensor, "batch *event"]:
+        """The expected clean example; of the values `given` (NaN: not given), which only a masked one takes, these."""
         wide = [-1, *[1] * (x.ndim - 1)]
         c_skip, c_out, c_in = (c.reshape(wide) for c in coefficients(self.objective, sigma, self.sigma_data))
         c_noise = sigma.log() / 4
         c = F.silu(self.level(c_noise) + self.label(label, len(x)))
-        return c_skip * x + c_out * self.network(c_in * x, c).to(x.dtype)
+        scaled = c_in * x
+        if not self.masked:
+            return c_skip * x + c_out * self.network(scaled, c).to(x.dtype)
+        clean = torch.full_like(x, torch.nan) if given is None else given
+        known = ~clean.isnan()
+        seen = torch.cat([torch.where(known, clean, scaled), known.to(x.dtype)], dim=1)
+        return torch.where(known, clean, c_skip * x + c_out * self.network(seen, c).to(x.dtype))
 
 
 class DenoisingObjective(Objective):
@@ -83,7 +101,7 @@ class DenoisingObjective(Objective):
     .. math:: \frac{1}{c_{out}^2} \, \|D(y + \sigma\epsilon; \sigma) - y\|^2
 
     `edm` draws the noise level log-normally, the others uniformly on the schedule's scale. Missing
-    values enter as 0 and count nothing.
+    values enter as 0 and count nothing, nor do those that a masked denoiser is given.
 
     References:
         | Karras et al. (2022), eq. 8; https://arxiv.org/abs/2206.00364
@@ -109,11 +127,15 @@ class DenoisingObjective(Objective):
             label = torch.where(generator.uniform(len(y)) < self.config.label_dropout, -1, label)
         sigma = self._noise_levels(len(y), generator)
         noisy = y + sigma.reshape(-1, *[1] * (y.ndim - 1)) * generator.normal(*y.shape)
-        difference = self.denoiser(noisy, sigma, label) - y
-        if batch.observed is not None or batch.x.is_floating_point():
-            observed = self.domain.observed(batch.x)
-            observed = observed if batch.observed is None else observed & batch.observed
-            difference = difference * self.domain.expand(observed)
+        observed = self.domain.observed(batch.visible)
+        if self.denoiser.masked:
+            given = shown(observed, self.denoiser.hide, generator)
+            clean = torch.where(self.domain.expand(given), self.domain.to_model(batch.visible), torch.nan)
+            difference, counted = self.denoiser(noisy, sigma, label, clean) - y, observed & ~given
+        else:
+            difference, counted = self.denoiser(noisy, sigma, label) - y, observed
+        if self.denoiser.masked or batch.visible.is_floating_point():
+            difference = difference * self.domain.expand(counted)
         error = difference.flatten(1).square().mean(1)
         _, c_out, _ = coefficients(self.config.objective, sigma, self.denoiser.sigma_data)
         return Losses(error / c_out.square(), {"squared_error": error})

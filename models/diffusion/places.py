@@ -73,7 +73,7 @@ def _of_row(table: Table, x: Tensor, generator: Streams) -> Place:
     whole = torch.where(missing, table.quantized(flow), x.double())
     y = table.to_model(whole).double()
     y[:, _columns(table)] = flow[:, table.numeric]
-    numbers = table._log_det(table.cells(x), flow)[:, table.numeric].sum(1)
+    numbers = table.log_det(table.cells(x), flow)[:, table.numeric].sum(1)
     cells = table.cells(whole)
     share = (cells.upper - cells.lower).clamp(min=1e-300).log()  # of a category in its marginal
     drawn = (share * missing)[:, table.categorical].sum(1)

@@ -23,9 +23,12 @@ from ..contract import (
     Reconstruction,
     Sampling,
     Streams,
+    Translation,
+    check_strength,
 )
 from ..domains import Domain
 from ..networks import LabelEmbedding
+from ..parts import at_once, in_parts
 from ..shapes import Bool, Float, Int, Num
 from ..typicality import Typicality
 from .config import Config
@@ -62,7 +65,7 @@ class LikelihoodObjective(Objective):
         return Losses(nll, {"bits_per_dim": nll / (model.values * math.log(2))})
 
 
-class Flow(GenerativeModel, Sampling, Density, Coding, Reconstruction, AnomalyScoring, Imputation):
+class Flow(GenerativeModel, Sampling, Density, Coding, Reconstruction, AnomalyScoring, Imputation, Translation):
     """Glow or RealNVP on images, spline couplings on tables, conditional on the label through the couplings.
 
     References:
@@ -94,12 +97,13 @@ class Flow(GenerativeModel, Sampling, Density, Coding, Reconstruction, AnomalySc
     @torch.no_grad()
     def initialize(self, batch: Batch, generator: Streams) -> None:
         super().initialize(batch, generator)
-        y, _ = self.domain.dequantized(batch.x, generator)
-        self.network(y, self.label(batch.label, len(batch)), initialize=True)
+        few = at_once(self.values)
+        y, _ = self.domain.dequantized(batch.x[:few], generator)
+        self.network(y, self.label(None if batch.label is None else batch.label[:few], len(y)), initialize=True)
 
     @torch.no_grad()
     def finalize(self, batch: Batch, generator: Streams) -> None:
-        self.typicality.fit(self._statistics(batch.x, generator))
+        self.typicality.fit(in_parts(lambda x: self._statistics(x, generator), batch.x, self.values))
         if len(self.edges):
             y, _ = self.domain.dequantized(batch.x, generator)
             at = torch.linspace(0, 1, INTERVALS + 1, device=y.device, dtype=y.dtype)
@@ -131,11 +135,15 @@ class Flow(GenerativeModel, Sampling, Density, Coding, Reconstruction, AnomalySc
         y, log_det = self.domain.dequantized(x, generator)
         if not self.classes:
             return self.continuous_log_prob(y, None)[0] + log_det
+        return self._joint_log_prob(y).logsumexp(1) + log_det
+
+    def _joint_log_prob(self, y: Float[Tensor, "batch *event"]) -> Float[Tensor, "batch classes"]:
+        """Log-density of a point of flow space together with each class, in nats."""
         of_class = [
-            self.continuous_log_prob(y, torch.full((len(x),), c, device=y.device))[0] + frequency.log()
+            self.continuous_log_prob(y, torch.full((len(y),), c, device=y.device))[0] + frequency.log()
             for c, frequency in enumerate(self.label_frequencies)
         ]
-        return torch.stack(of_class).logsumexp(0) + log_det
+        return torch.stack(of_class, dim=1)
 
     def _statistics(self, x: Num[Tensor, "batch *event"], generator: Streams) -> Float[Tensor, "batch _"]:
         """Of rows: log-density (negative) and norm of the latents; of images also the norm at each level."""
@@ -153,6 +161,33 @@ class Flow(GenerativeModel, Sampling, Density, Coding, Reconstruction, AnomalySc
     @torch.no_grad()
     def anomaly_score(self, x: Num[Tensor, "batch *event"], generator: Streams) -> Float[Tensor, " batch"]:
         return self.typicality(self._statistics(x, generator))
+
+    @torch.no_grad()
+    def translate(
+        self,
+        x: Num[Tensor, "batch *event"],
+        label: Int[Tensor, " batch"] | None,
+        strength: float,
+        generator: Streams,
+        *,
+        steps: int = 0,
+    ) -> Num[Tensor, "batch *event"]:
+        r"""The code under the example's own class (the likeliest by Bayes' rule), decoded under the class wanted.
+
+        .. math:: x' = f^{-1}(\sqrt{1 - s^2} \, f(x; c) + s \, \epsilon; \, c')
+
+        Codes are standard normal in every class, whatever the strength :math:`s`. At 0 and without a
+        change of class the example comes back.
+        """
+        check_strength(strength)
+        label, y = self.checked_labels(len(x), label), self.domain.centred(x)
+        source = self._joint_log_prob(y).argmax(1) if self.classes else None
+        if source is not None and label is not None:
+            label = torch.where(label < 0, source, label)
+        latents, _ = self.network(y, self.label(source, len(y)))
+        z = torch.cat([z.flatten(1) for z in latents], dim=1)
+        z = math.sqrt(1 - strength**2) * z + strength * generator.normal(*z.shape).to(z.dtype)
+        return self.domain.quantized(self._from_latent(z, source if label is None else label))
 
     def _from_latent(
         self, z: Float[Tensor, "batch latent"], label: Int[Tensor, " batch"] | None

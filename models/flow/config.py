@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
-CHOICES = {
-    "architecture": ("glow", "realnvp"),
-    "coupling": ("auto", "affine", "spline"),
-    "linear": ("lu", "permutation"),
-}
+from ..contract import check_choices
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,9 +31,9 @@ class Config:
         sweeps: Passes over an example's missing cells when imputing.
     """
 
-    architecture: str = "glow"
-    coupling: str = "auto"
-    linear: str = "lu"
+    architecture: Literal["glow", "realnvp"] = "glow"
+    coupling: Literal["auto", "affine", "spline"] = "auto"
+    linear: Literal["lu", "permutation"] = "lu"
     steps: int = 8
     levels: int = 0
     width: int = 64
@@ -50,9 +47,7 @@ class Config:
     sweeps: int = 6
 
     def __post_init__(self) -> None:
-        for name, choices in CHOICES.items():
-            if getattr(self, name) not in choices:
-                raise ValueError(f"{name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}")
+        check_choices(self)
         for name in ("steps", "width", "blocks", "embed", "sweeps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")

@@ -114,14 +114,14 @@ class Flip(nn.Module):
         return z.flip(1)
 
 
-def checkerboard_steps(channels: int, config: Config) -> list[nn.Module]:
-    """Half of a RealNVP level's couplings: those before the squeeze."""
+def checkerboard_steps(channels: int, config: Config, couplings: int) -> list[nn.Module]:
+    """So many couplings that move the two colours of the chessboard in turn."""
     function = elementwise(config, "affine")
     return [
         CheckerboardCoupling(
             CouplingNetwork(channels, function.parameters * channels, config.width, config.embed), number % 2, function
         )
-        for number in range(max(config.steps - config.steps // 2, 2))
+        for number in range(max(couplings, 2))
     ]
 
 
@@ -153,16 +153,37 @@ def unsqueezed(x: Tensor, block: tuple[int, int]) -> Tensor:
     return x.permute(0, 1, 4, 2, 5, 3).reshape(batch, channels, height * rows, width * columns)
 
 
+class Squeeze(nn.Module):
+    """Blocks of pixels folded into channels."""
+
+    def __init__(self, block: tuple[int, int]) -> None:
+        super().__init__()
+        self.block = block
+
+    def forward(self, x: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+        return squeezed(x, self.block), torch.zeros(len(x), device=x.device, dtype=x.dtype)
+
+    def inverse(self, z: Tensor, c: Tensor) -> Tensor:
+        return unsqueezed(z, self.block)
+
+
+def steps_of(channels: int, config: Config, block: tuple[int, int]) -> list[nn.Module]:
+    """A level's steps; of one channel that is not squeezed only the chessboard's colours can move each other."""
+    folded = channels * block[0] * block[1]
+    if folded == 1:
+        return [ActNorm(channels), *checkerboard_steps(channels, config, config.steps)]
+    half = config.steps - config.steps // 2
+    before = checkerboard_steps(channels, config, half) if config.architecture == "realnvp" else []
+    return [*before, Squeeze(block), *channel_steps(folded, config)]
+
+
 class Level(nn.Module):
     """Squeeze, several steps, and a last coupling whose moved half leaves as latent."""
 
     def __init__(self, channels: int, config: Config, *, block: tuple[int, int], last: bool) -> None:
         super().__init__()
-        self.block = block
-        realnvp = config.architecture == "realnvp"
-        self.before = nn.ModuleList(checkerboard_steps(channels, config) if realnvp else [])
+        self.steps = nn.ModuleList(steps_of(channels, config, block))
         channels *= block[0] * block[1]
-        self.steps = nn.ModuleList(channel_steps(channels, config))
         self.leaving = 0 if last else channels // 2
         if not last:
             self.steps.append(channel_coupling(channels, config))
@@ -171,10 +192,6 @@ class Level(nn.Module):
     def forward(self, x: Tensor, c: Tensor, *, initialize: bool = False) -> tuple[Tensor, Tensor, Tensor]:
         """What goes on, what leaves (nothing at the last level), and the log-determinant, `[batch]`."""
         h, total = x, torch.zeros(len(x), device=x.device, dtype=x.dtype)
-        for step in self.before:
-            h, log_det = step(h, c)
-            total = total + log_det
-        h = squeezed(h, self.block)
         for step in self.steps:
             if initialize and isinstance(step, ActNorm):
                 step.initialize(h)
@@ -186,9 +203,6 @@ class Level(nn.Module):
     def inverse(self, kept: Tensor, left: Tensor, c: Tensor) -> Tensor:
         h = torch.cat([kept, left], dim=1)
         for step in reversed(self.steps):
-            h = step.inverse(h, c)  # type: ignore[operator]
-        h = unsqueezed(h, self.block)
-        for step in reversed(self.before):
             h = step.inverse(h, c)  # type: ignore[operator]
         return h
 
@@ -209,8 +223,7 @@ class MultiScale(nn.Module):
         most = max(halvings, 1)
         if config.levels > most:
             raise ValueError(f"levels: an image of {height}x{width} pixels allows at most {most}, got {config.levels}")
-        # one channel of an odd size cannot be split: all its pixels become channels
-        block = (2, 2) if halvings else (height, width) if channels == 1 else (1, 1)
+        block = (2, 2) if halvings else (2 - height % 2, 2 - width % 2)
         count = config.levels or min(most, 3)
         self.levels = nn.ModuleList()
         self.shapes: list[tuple[int, int, int]] = []  # of what leaves at each level

@@ -1,14 +1,18 @@
-"""Variational autoencoder: a Gaussian code with a class-conditional prior and a proper likelihood."""
+"""Variational autoencoder: a Gaussian code with a class-conditional prior and a proper likelihood.
+
+`gaussians.py` holds the densities, `ladder.py` the second level of codes.
+"""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from .contract import (
+from ..contract import (
     AnomalyScoring,
     Batch,
     Coding,
@@ -22,58 +26,23 @@ from .contract import (
     Reconstruction,
     Sampling,
     Streams,
+    Translation,
+    check_strength,
 )
-from .imputing import hidden, nearest, repeated, without
-from .mixture import GaussianMixture
-from .networks import LabelEmbedding, full_precision
-from .shapes import Bool, Float, Int, Num
-from .typicality import Typicality
+from ..imputing import hidden, nearest, repeated, without
+from ..mixture import GaussianMixture
+from ..networks import LabelEmbedding, full_precision
+from ..parts import in_parts
+from ..shapes import Bool, Float, Int, Num
+from ..typicality import Typicality
+from .config import Config
+from .gaussians import gaussian_divergence, gaussian_log_prob
+from .ladder import Ladder
 
+__all__ = ["VAE", "Config", "EvidenceObjective"]
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Config:
-    """Settings of the variational autoencoder.
-
-    Arguments:
-        latent: Length of a code.
-        width: Channels of the networks at the finest level.
-        blocks: Residual blocks per level.
-        patch: Pixels (along a side) folded into channels before the first convolution; 0 chooses by size.
-        beta: Weight of the divergence from the prior; 1 maximizes the bound itself.
-        free_bits: Nats per latent dimension below which the divergence is not penalized.
-        components: Logistics in the likelihood's mixture (images).
-        prior_components: Gaussians per class in the prior that replaces the learned one after
-            training; 0 keeps the learned Gaussian per class.
-        draw_pixels: Whether sampled images are drawn from the likelihood; otherwise they are its mean.
-            Rows of tables are always drawn.
-        warmup_examples: Examples over which `beta` rises from zero.
-        hide: Part of the training examples of which a random share of the cells is taken for missing,
-            so that the encoder learns to do without; -1 for half the rows of tables and no images.
-    """
-
-    latent: int = 16
-    width: int = 32
-    blocks: int = 1
-    patch: int = 0
-    beta: float = 1.0
-    free_bits: float = 0.05
-    components: int = 3
-    prior_components: int = 2
-    draw_pixels: bool = False
-    warmup_examples: int = 0
-    hide: float = -1.0
-
-    def __post_init__(self) -> None:
-        if self.patch < 0:
-            raise ValueError(f"patch must not be negative, got {self.patch}")
-        for name in ("latent", "width", "blocks", "components"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("beta", "free_bits", "prior_components", "warmup_examples"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
-        if self.hide != -1 and not 0 <= self.hide <= 1:
-            raise ValueError(f"hide must lie between 0 and 1, or be -1 to choose by domain, got {self.hide}")
+POOL = 1024
+"""Generated images from which the filling of a gap starts."""
 
 
 class LearnedPrior(nn.Module):
@@ -90,21 +59,12 @@ class LearnedPrior(nn.Module):
         return mean, log_variance.clamp(-6, 6)
 
 
-def gaussian_log_prob(z: Tensor, mean: Tensor, log_variance: Tensor) -> Float[Tensor, "*batch"]:
-    """Log-density of a diagonal Gaussian in nats, summed over the last dimension."""
-    return -0.5 * (log_variance + (z - mean).square() * (-log_variance).exp() + math.log(2 * math.pi)).sum(-1)
-
-
-def gaussian_divergence(mean: Tensor, log_variance: Tensor, mean0: Tensor, log_variance0: Tensor) -> Tensor:
-    """Kullback-Leibler divergence of diagonal Gaussians in nats, per dimension."""
-    ratio = (log_variance - log_variance0).exp()
-    return 0.5 * (ratio + (mean - mean0).square() * (-log_variance0).exp() - 1 + log_variance0 - log_variance)
-
-
 class EvidenceObjective(Objective):
     r"""Negative evidence lower bound, in nats.
 
     .. math:: -E_{q(z|x)}[\log p(x|z)] + \beta \sum_d \max(KL_d, \lambda)
+
+    The sum runs over the dimensions of the vector and, in a ladder, over the channels of its map.
 
     References:
         | Auto-encoding variational Bayes (Kingma and Welling, 2014), eq. 3
@@ -132,8 +92,15 @@ class EvidenceObjective(Objective):
             x = without(x, hidden(self.domain.observed(x), self.hide, generator))
         mean, log_variance = posterior(self.domain, self.encoder, x)
         z = mean + (0.5 * log_variance).exp() * generator.normal(*mean.shape)
-        nll = -self.likelihood.log_prob(self.decoder(z), x).flatten(1).sum(1)
+        below = []
+        if isinstance(self.decoder, Ladder):
+            _, raw, _, fine = self.decoder.infer(z, self.domain.to_model(x), generator)
+            below = [fine]
+        else:
+            raw = self.decoder(z)
+        nll = -self.likelihood.log_prob(raw, x).flatten(1).sum(1)
         divergence = gaussian_divergence(mean, log_variance, *self.prior(batch.label, len(batch)))
+        divergence = torch.cat([divergence, *below], dim=1)
         penalty = divergence.clamp(min=self.config.free_bits).sum(1)
         return Losses(
             nll + self.beta(batch.seen) * penalty, {"reconstruction_nats": nll, "divergence_nats": divergence.sum(1)}
@@ -149,7 +116,31 @@ def posterior(
     return mean, log_variance.clamp(-10, 4)
 
 
-class VAE(GenerativeModel, Sampling, DensityBound, Coding, Reconstruction, AnomalyScoring, Imputation, Denoising):
+class Draw(NamedTuple):
+    """A draw from q(z | x).
+
+    Arguments:
+        code: The whole code, `[batch, code]`.
+        log_likelihood: log p(x | z) in nats, `[batch]`.
+        log_ratio: log p(z) - log q(z | x) in nats, `[batch]`.
+    """
+
+    code: Tensor
+    log_likelihood: Tensor
+    log_ratio: Tensor
+
+
+class VAE(
+    GenerativeModel,
+    Sampling,
+    DensityBound,
+    Coding,
+    Reconstruction,
+    AnomalyScoring,
+    Imputation,
+    Denoising,
+    Translation,
+):
     """Variational autoencoder whose prior is conditional on the label.
 
     Encoder and decoder never see the label, so codes, bounds and reconstructions need none. After
@@ -169,16 +160,18 @@ class VAE(GenerativeModel, Sampling, DensityBound, Coding, Reconstruction, Anoma
         self.hide = 0.5 * domain.looks_at_masks if config.hide == -1 else config.hide
         self.likelihood = domain.likelihood(config.components)
         self.encoder = domain.encoder(2 * config.latent, width=config.width, blocks=config.blocks, patch=config.patch)
-        self.decoder = domain.decoder(
-            config.latent,
-            width=config.width,
-            blocks=config.blocks,
-            patch=config.patch,
-            parameters=self.likelihood.parameters,
-        )
+        self.decoder = self._decoder(config, domain)
         self.prior = LearnedPrior(classes, config.latent)
         self.mixture = GaussianMixture(config.latent, classes, max(config.prior_components, 1))
         self.typicality = Typicality(2, upper_only=domain.looks_at_masks)
+
+    def _decoder(self, config: Config, domain: Domain) -> nn.Module:
+        parameters, scale = self.likelihood.parameters, {"width": config.width, "blocks": config.blocks}
+        if config.levels == 1:
+            return domain.decoder(config.latent, parameters=parameters, patch=config.patch, **scale)
+        if len(domain.event_shape) != 3:
+            raise ValueError(f"levels: 2 is for images, got a {domain.kind}; set levels: 1")
+        return Ladder(domain.event_shape, config.latent, parameters=parameters, fine=config.fine, **scale)
 
     def objectives(self) -> tuple[Objective, ...]:
         return (EvidenceObjective(self),)
@@ -187,7 +180,11 @@ class VAE(GenerativeModel, Sampling, DensityBound, Coding, Reconstruction, Anoma
     def finalize(self, batch: Batch, generator: Streams) -> None:
         label = batch.label if self.classes else None
         if self.config.prior_components:
-            mean, log_variance = posterior(self.domain, self.encoder, batch.x)
+
+            def both(x: Tensor) -> Tensor:
+                return torch.cat(posterior(self.domain, self.encoder, x), dim=1)
+
+            mean, log_variance = in_parts(both, batch.x, self.domain.dimensions).chunk(2, dim=1)
             draws = [mean + (0.5 * log_variance).exp() * generator.normal(*mean.shape) for _ in range(4)]
             self.mixture.fit(torch.cat(draws), None if label is None else label.repeat(4), generator)
         else:
@@ -195,19 +192,41 @@ class VAE(GenerativeModel, Sampling, DensityBound, Coding, Reconstruction, Anoma
             mean, log_variance = self.prior(groups, max(self.classes, 1))
             self.mixture.mean.copy_(mean[:, None])
             self.mixture.scale.copy_((0.5 * log_variance).exp().diag_embed()[:, None])
-        self.typicality.fit(self._statistics(batch.x, generator))
+        self.typicality.fit(in_parts(lambda x: self._statistics(x, generator), batch.x, self.domain.dimensions))
 
-    def _draw(self, x: Num[Tensor, "batch *event"], generator: Streams) -> tuple[Tensor, Tensor, Tensor]:
-        """One draw: the decoder's outputs, log p(x | z), and log p(z) - log q(z | x), the last two `[batch]`."""
+    def _draws(
+        self, x: Num[Tensor, "batch *event"], given: Num[Tensor, "batch *event"], generator: Streams, n: int
+    ) -> Iterator[Draw]:
+        """`n` draws from q(z | x), their likelihood that of the known cells of `given`."""
         mean, log_variance = posterior(self.domain, self.encoder, x)
-        z = mean + (0.5 * log_variance).exp() * generator.normal(*mean.shape)
-        raw = self.decoder(z)
-        log_likelihood = self.likelihood.log_prob(raw, x).flatten(1).sum(1)
-        log_ratio = self.mixture.log_prob(z, None, self.label_frequencies) - gaussian_log_prob(z, mean, log_variance)
-        return raw, log_likelihood, log_ratio
+        for _ in range(n):
+            z = mean + (0.5 * log_variance).exp() * generator.normal(*mean.shape)
+            log_ratio = self.mixture.log_prob(z, None, self.label_frequencies) - gaussian_log_prob(
+                z, mean, log_variance
+            )
+            code = z
+            if isinstance(self.decoder, Ladder):
+                code, raw, below, _ = self.decoder.infer(z, self.domain.to_model(x), generator)
+                log_ratio = log_ratio + below
+            else:
+                raw = self.decoder(z)
+            yield Draw(code, self.likelihood.log_prob(raw, given).flatten(1).sum(1), log_ratio)
+
+    def _from_prior(self, n: int, label: Int[Tensor, " n"] | None, generator: Streams) -> Float[Tensor, "n code"]:
+        """Codes from the prior, those of a ladder with the deviations of their maps."""
+        z = self.mixture.sample(n, self.draw_labels(n, label, generator), generator)
+        if not isinstance(self.decoder, Ladder):
+            return z
+        return torch.cat([z, generator.normal(n, self.decoder.deviations)], dim=1)
+
+    def _to_data(self, raw: Tensor, generator: Streams) -> Num[Tensor, "n *event"]:
+        """Examples given the decoder's outputs: draws or means, as configured."""
+        drawn = self.config.draw_pixels or self.likelihood.drawn
+        return self.domain.to_data(self.likelihood.sample(raw, generator) if drawn else self.likelihood.mean(raw))
 
     def _statistics(self, x: Num[Tensor, "batch *event"], generator: Streams) -> Float[Tensor, "batch 2"]:
-        draws = torch.stack([torch.stack(self._draw(x, generator)[1:], dim=1) for _ in range(8)])
+        each = [torch.stack(draw[1:], dim=1) for draw in self._draws(x, x, generator, 8)]
+        draws = torch.stack(each)
         if self.domain.looks_at_masks:  # surprise: of the row given its code, and as a whole
             whole = torch.stack([draws[:, :, 0].mean(0), draws.sum(2).logsumexp(0) - math.log(8)], dim=1)
             return self.domain.units(x).sum(1, keepdim=True) - whole
@@ -225,24 +244,49 @@ class VAE(GenerativeModel, Sampling, DensityBound, Coding, Reconstruction, Anoma
         """
         if samples < 1:
             raise ValueError(f"samples must be at least 1, got {samples}")
-        weights = torch.stack([sum(self._draw(x, generator)[1:]) for _ in range(samples)])  # type: ignore[arg-type]
+        draws = self._draws(x, x, generator, samples)
+        weights = torch.stack([draw.log_likelihood + draw.log_ratio for draw in draws])
         return weights.logsumexp(0) - math.log(samples)
 
     @torch.no_grad()
     def sample(
         self, n: int, label: Int[Tensor, " n"] | None, generator: Streams, *, steps: int = 0
     ) -> Num[Tensor, "n *event"]:
-        raw = self.decoder(self.mixture.sample(n, self.draw_labels(n, label, generator), generator))
-        drawn = self.config.draw_pixels or self.likelihood.drawn
-        return self.domain.to_data(self.likelihood.sample(raw, generator) if drawn else self.likelihood.mean(raw))
+        return self._to_data(self.decoder(self._from_prior(n, label, generator)), generator)
 
     @torch.no_grad()
     def encode(self, x: Num[Tensor, "batch *event"]) -> Float[Tensor, "batch latent"]:
-        return posterior(self.domain, self.encoder, x)[0]
+        """Means of the posterior; of a ladder also of the map, as deviations from its prior."""
+        mean, _ = posterior(self.domain, self.encoder, x)
+        if isinstance(self.decoder, Ladder):
+            return self.decoder.infer(mean, self.domain.to_model(x), None).code
+        return mean
 
     @torch.no_grad()
     def decode(self, z: Float[Tensor, "batch latent"]) -> Num[Tensor, "batch *event"]:
         return self.domain.to_data(self.likelihood.mean(self.decoder(z)))
+
+    @torch.no_grad()
+    def translate(
+        self,
+        x: Num[Tensor, "batch *event"],
+        label: Int[Tensor, " batch"] | None,
+        strength: float,
+        generator: Streams,
+        *,
+        steps: int = 0,
+    ) -> Num[Tensor, "batch *event"]:
+        """The code moved from its own Gaussian of the prior to one of the class wanted, and decoded.
+
+        A ladder's map keeps its deviations from the prior, which follows the vector.
+        """
+        check_strength(strength)
+        label, code = self.checked_labels(len(x), label), self.encode(x)
+        z, rest = code[:, : self.config.latent], code[:, self.config.latent :]
+        z = self.mixture.transported(z, label, self.label_frequencies, strength, generator)
+        if rest.shape[1]:
+            rest = math.sqrt(1 - strength**2) * rest + strength * generator.normal(*rest.shape)
+        return self.decode(torch.cat([z, rest], dim=1))
 
     def reconstruct(self, x: Num[Tensor, "batch *event"], generator: Streams) -> Num[Tensor, "batch *event"]:
         return self.decode(self.encode(x))
@@ -277,8 +321,8 @@ class VAE(GenerativeModel, Sampling, DensityBound, Coding, Reconstruction, Anoma
         if self.domain.looks_at_masks:
             return self.domain.merge(x, observed, self._resampled(given, given, generator, draws, proposals=64))
         known = self.domain.expand(self.domain.observed(given))
-        prior = self.mixture.sample(1024, self.draw_labels(1024, None, generator), generator)
-        pool = self.likelihood.mean(self.decoder(prior))
+        codes = self._from_prior(POOL, None, generator)
+        pool = in_parts(lambda z: self.likelihood.mean(self.decoder(z)), codes, self.domain.dimensions)
         fills = []
         for chosen in nearest(self.domain.to_model(given), known, pool, generator, draws=draws):
             current = self.domain.merge(x, observed, self.domain.to_data(pool[chosen]))
@@ -292,21 +336,13 @@ class VAE(GenerativeModel, Sampling, DensityBound, Coding, Reconstruction, Anoma
         self, given: Tensor, proposing: Tensor, generator: Streams, draws: int, *, proposals: int
     ) -> Num[Tensor, "draws batch *event"]:
         """Examples from codes proposed by q(z | proposing) and resampled to suit the cells of `given`."""
-        mean, log_variance = posterior(self.domain, self.encoder, proposing)
-        codes, weights = [], []
-        for _ in range(proposals):
-            z = mean + (0.5 * log_variance).exp() * generator.normal(*mean.shape)
-            log_likelihood = self.likelihood.log_prob(self.decoder(z), given).flatten(1).sum(1)
-            prior = self.mixture.log_prob(z, None, self.label_frequencies)
-            codes.append(z)
-            weights.append(log_likelihood + prior - gaussian_log_prob(z, mean, log_variance))
-        numbered = torch.arange(len(mean), device=mean.device)
-        weight, z = torch.stack(weights, dim=1), torch.stack(codes)
+        proposed = list(self._draws(proposing, given, generator, proposals))
+        weight = torch.stack([draw.log_likelihood + draw.log_ratio for draw in proposed], dim=1)
+        code = torch.stack([draw.code for draw in proposed])
+        numbered = torch.arange(len(given), device=given.device)
 
         def fill(row: Tensor, noise: Streams) -> Tensor:
-            raw = self.decoder(z[noise.choice(weight[row]), row])
-            drawn = self.config.draw_pixels or self.likelihood.drawn
-            return self.domain.to_data(self.likelihood.sample(raw, noise) if drawn else self.likelihood.mean(raw))
+            return self._to_data(self.decoder(code[noise.choice(weight[row]), row]), noise)
 
         return repeated(fill, numbered, generator, draws)
 

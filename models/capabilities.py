@@ -1,0 +1,149 @@
+"""What a trained model can do: one small class per capability, so that code and tests can enumerate them."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from torch import nn
+
+from .shapes import Bool, Float, Int, Num
+from .streams import Streams
+
+
+class Sampling(ABC):
+    """Draws new examples."""
+
+    @abstractmethod
+    def sample(
+        self, n: int, label: Int[Tensor, " n"] | None, generator: Streams, *, steps: int = 0
+    ) -> Num[Tensor, "n *event"]:
+        """`n` draws in data space.
+
+        Arguments:
+            n: How many.
+            label: Class of each draw, -1 for any; `None` for any.
+            generator: Source of randomness; the same streams give the same draws.
+            steps: Steps of an iterative sampler; 0 for the model's own. One-pass families ignore it.
+        """
+
+
+class Density(ABC):
+    """Knows the density of its examples, exactly or by an ODE."""
+
+    @abstractmethod
+    def log_prob(self, x: Num[Tensor, "batch *event"], generator: Streams) -> Float[Tensor, " batch"]:
+        """Log-probability of data-space examples, in nats per example."""
+
+
+class DensityBound(ABC):
+    """Knows a lower bound of the log-density."""
+
+    @abstractmethod
+    def elbo(self, x: Num[Tensor, "batch *event"], generator: Streams, *, samples: int = 1) -> Float[Tensor, " batch"]:
+        """Lower bound of the log-probability in nats, importance-weighted with `samples` draws."""
+
+
+class Coding(ABC):
+    """Maps examples to latent codes and back."""
+
+    @abstractmethod
+    def encode(self, x: Num[Tensor, "batch *event"]) -> Float[Tensor, "batch latent"]:
+        """Latent codes, deterministic."""
+
+    @abstractmethod
+    def decode(self, z: Float[Tensor, "batch latent"]) -> Num[Tensor, "batch *event"]:
+        """Examples in data space for latent codes."""
+
+
+class Reconstruction(ABC):
+    """Rebuilds an example from what it keeps of it."""
+
+    @abstractmethod
+    def reconstruct(self, x: Num[Tensor, "batch *event"], generator: Streams) -> Num[Tensor, "batch *event"]:
+        """The model's version of `x`, in data space."""
+
+
+class AnomalyScoring(ABC):
+    """Says how unlike the training data an example is."""
+
+    @abstractmethod
+    def anomaly_score(self, x: Num[Tensor, "batch *event"], generator: Streams) -> Float[Tensor, " batch"]:
+        """Higher is more anomalous. No unit; only the order means something."""
+
+
+class Imputation(ABC):
+    """Fills in missing cells."""
+
+    @abstractmethod
+    def impute(
+        self,
+        x: Num[Tensor, "batch *event"],
+        observed: Bool[Tensor, "batch *event"],
+        generator: Streams,
+        *,
+        draws: int = 1,
+    ) -> Num[Tensor, "draws batch *event"]:
+        """Several completions; observed cells come back untouched."""
+
+
+class Denoising(ABC):
+    """Removes Gaussian noise of known strength."""
+
+    @abstractmethod
+    def denoise(self, x: Num[Tensor, "batch *event"], sigma: float) -> Num[Tensor, "batch *event"]:
+        """The expected clean example, given noise of standard deviation `sigma` in data units."""
+
+
+class Translation(ABC):
+    """Turns examples into their like of another class, or into variations of themselves."""
+
+    @abstractmethod
+    def translate(
+        self,
+        x: Num[Tensor, "batch *event"],
+        label: Int[Tensor, " batch"] | None,
+        strength: float,
+        generator: Streams,
+        *,
+        steps: int = 0,
+    ) -> Num[Tensor, "batch *event"]:
+        """Complete examples in data space, of class `label`, that keep of `x` what `strength` leaves.
+
+        Arguments:
+            x: Where to start; missing cells are filled in.
+            label: Class wanted for each, -1 or `None` for no change of class.
+            strength: How much of the example is given up for chance: from 0 (as little as the family can)
+                to 1 (all: a fresh draw of the class).
+            generator: Source of randomness.
+            steps: Steps of an iterative sampler; 0 for the model's own. One-pass families ignore it.
+
+        Raises:
+            ValueError: If `strength` or a label is out of range.
+        """
+
+
+def check_strength(strength: float) -> None:
+    """Refuse a strength of translation outside [0, 1] by name."""
+    if not 0 <= strength <= 1:
+        raise ValueError(f"strength must lie between 0 and 1, got {strength}")
+
+
+CAPABILITIES: dict[str, type] = {
+    "sample": Sampling,
+    "log_prob": Density,
+    "elbo": DensityBound,
+    "encode": Coding,
+    "decode": Coding,
+    "interpolate": Coding,
+    "reconstruct": Reconstruction,
+    "anomaly_score": AnomalyScoring,
+    "impute": Imputation,
+    "denoise": Denoising,
+    "translate": Translation,
+}
+"""The capability behind each task a registered model can be asked for."""
+
+
+def tasks(model: nn.Module) -> tuple[str, ...]:
+    """Names of the tasks a model can do, in the order of `CAPABILITIES`."""
+    return tuple(task for task, capability in CAPABILITIES.items() if isinstance(model, capability))

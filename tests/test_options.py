@@ -1,0 +1,138 @@
+"""Every setting of every family is trained: each value of a choice, both of a switch, another of a number."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import fields
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+import pytest
+import torch
+from test_contract import DOMAINS, SMALL, assert_valid, examples
+
+from models import FAMILIES, Streams, build
+
+NUMBERS: dict[str, dict[str, Any]] = {
+    "autoencoder": {
+        "latent": 3,
+        "width": 4,
+        "blocks": 2,
+        "patch": 2,
+        "noise": 0.0,
+        "code_penalty": 0.1,
+        "components": 1,
+        "hide": 0.3,
+    },
+    "vae": {
+        "latent": 3,
+        "width": 4,
+        "blocks": 2,
+        "patch": 2,
+        "fine": 2,
+        "beta": 2.0,
+        "free_bits": 0.5,
+        "components": 2,
+        "prior_components": 0,
+        "warmup_examples": 64,
+        "hide": 0.3,
+    },
+    "gan": {
+        "latent": 3,
+        "width": 4,
+        "critic_width": 4,
+        "blocks": 2,
+        "patch": 2,
+        "features": 4,
+        "gamma": 1.0,
+        "penalty": 1.0,
+        "critic_steps": 2,
+        "shift": 0.2,
+        "inversion_steps": 1,
+    },
+    "flow": {
+        "steps": 3,
+        "levels": 1,
+        "width": 4,
+        "blocks": 1,
+        "embed": 4,
+        "bins": 4,
+        "tail": 3.0,
+        "scale_bound": 1.0,
+        "label_dropout": 0.5,
+        "temperature": 0.7,
+        "sweeps": 1,
+    },
+    "diffusion": {
+        "width": 4,
+        "blocks": 2,
+        "patch": 2,
+        "embed": 8,
+        "p_mean": -1.0,
+        "p_std": 1.0,
+        "hide": 0.3,
+        "sigma_min": 0.01,
+        "sigma_max": 20.0,
+        "rho": 5.0,
+        "steps": 3,
+        "resample": 1,
+        "label_dropout": 0.5,
+        "guidance": 2.0,
+    },
+}
+"""Another value of every setting that is a number."""
+
+WITH = {"schedule": {"objective": "ddpm"}, "fine": {"levels": 2}, "penalty": {"loss": "wasserstein"}}
+"""What a setting needs to have an effect."""
+
+
+def choices(family: str) -> Iterator[tuple[str, Any]]:
+    """Settings that are a choice or a switch, and each of their values."""
+    for name, kind in get_type_hints(FAMILIES[family].Config).items():
+        values = get_args(kind) if get_origin(kind) is Literal else (True, False) if kind is bool else ()
+        for value in values:
+            yield name, value
+
+
+def cases() -> Iterator[tuple[str, dict[str, Any]]]:
+    for family, numbers in NUMBERS.items():
+        yield family, numbers
+        for name, value in choices(family):
+            yield family, WITH.get(name, {}) | {name: value}
+        for name in WITH.keys() & numbers.keys():
+            yield family, WITH[name] | {name: numbers[name]}
+
+
+def test_every_setting_is_among_those_tried():
+    for family, cls in FAMILIES.items():
+        known = {field.name: field.default for field in fields(cls.Config)}
+        assert set(known) == set(NUMBERS[family]) | {name for name, _ in choices(family)}, family
+        assert all(known[name] != value for name, value in NUMBERS[family].items()), family
+
+
+@pytest.mark.parametrize("domain", ["grey 8x8, 17 levels", "table"])
+@pytest.mark.parametrize(("family", "config"), list(cases()), ids=str)
+def test_every_option_trains(family, config, domain):
+    spec = {"family": family, "config": SMALL[family] | config, "domain": DOMAINS[domain], "classes": 3}
+    if domain == "table" and config.get("levels") == 2:
+        with pytest.raises(ValueError, match="levels: 2 is for images"):
+            build(spec)
+        return
+    torch.manual_seed(0)
+    model, batch = build(spec), examples(DOMAINS[domain], 16, 3)
+    model.initialize(batch, Streams.seeded("initialize"))
+    before = [parameter.detach().clone() for parameter in model.parameters()]
+    optimizers = [torch.optim.Adam(objective.parameters(), 1e-3) for objective in model.objectives()]
+    for step in range(2):
+        for objective, optimizer in zip(model.objectives(), optimizers, strict=True):
+            optimizer.zero_grad()
+            loss = objective(batch, Streams.seeded(step)).total.mean()
+            assert torch.isfinite(loss)
+            loss.backward()
+            assert all(parameter.grad is not None for parameter in objective.parameters())
+            optimizer.step()
+    assert any(not torch.equal(old, new) for old, new in zip(before, model.parameters(), strict=True))
+    model.eval().finalize(batch, Streams.seeded("finalize"))
+    assert_valid(model.sample(4, None, Streams.seeded(0)), DOMAINS[domain], 4)
+    assert torch.isfinite(model.anomaly_score(batch.x, Streams.seeded(0))).all()
+    draws = model.impute(batch.x[:2], torch.rand(batch.x[:2].shape) < 0.5, Streams.seeded(0), draws=2)
+    assert_valid(draws[1], DOMAINS[domain], 2)
