@@ -72,7 +72,7 @@ def assert_valid(x: torch.Tensor, domain: dict, n: int) -> None:
     if domain["kind"] == "table":
         assert x.dtype == torch.float64
         assert x.shape == (n, 4)
-        low, high = torch.tensor([-2.5, 0, 0, 1e12]), torch.tensor([2.5, 9, 2, 2e12])
+        low, high = torch.tensor([[-2.5, 0, 0, 1e12], [2.5, 9, 2, 2e12]], dtype=torch.float64)
         assert ((x >= low) & (x <= high)).all()
         assert torch.equal(x[:, 1:3], x[:, 1:3].round())
         return

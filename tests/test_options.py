@@ -134,5 +134,6 @@ def test_every_option_trains(family, config, domain):
     model.eval().finalize(batch, Streams.seeded("finalize"))
     assert_valid(model.sample(4, None, Streams.seeded(0)), DOMAINS[domain], 4)
     assert torch.isfinite(model.anomaly_score(batch.x, Streams.seeded(0))).all()
-    draws = model.impute(batch.x[:2], torch.rand(batch.x[:2].shape) < 0.5, Streams.seeded(0), draws=2)
-    assert_valid(draws[1], DOMAINS[domain], 2)
+    if config is NUMBERS[family]:
+        draws = model.impute(batch.x[:2], torch.rand(batch.x[:2].shape) < 0.5, Streams.seeded(0), draws=2)
+        assert_valid(draws[1], DOMAINS[domain], 2)

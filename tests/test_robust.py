@@ -45,7 +45,7 @@ IMAGES = {
     "62x47 grey": lambda: images(62, 47, 1),
     "13x17 colour": lambda: images(13, 17, 3),
     "5x3 grey": lambda: images(5, 3, 1),
-    "nearly constant": lambda: images(12, 12, 1, flat=True),
+    "nearly constant": lambda: images(8, 8, 1, flat=True),
     "all one grey": lambda: (images(8, 8, 1)[0], torch.zeros(24, 8, 8, 1, dtype=torch.uint8)),
     "nine images": lambda: images(16, 16, 1, n=9),
 }
@@ -200,5 +200,6 @@ def test_an_outlier_does_not_make_all_other_values_one():
     model = build({"family": "flow", "config": {}, "domain": domain, "classes": 0})
     tame = model.domain.to_model(x)[:, 1]
     assert len(tame.unique()) > 250
+    bulk = x[:, 1] < 2
     back = model.domain.to_data(model.domain.to_model(x))
-    assert torch.allclose(back[3:, 1], x[3:, 1], rtol=1e-4, atol=1e-4)
+    assert torch.allclose(back[bulk, 1], x[bulk, 1], atol=1e-4)
