@@ -311,7 +311,7 @@ class GAN(GenerativeModel, Sampling, Reconstruction, AnomalyScoring, Imputation)
         self.config = config
         self.generator = Generator(config, domain, classes)
         self.critic = Critic(config, domain, classes)
-        self.typicality = Typicality(config.features)
+        self.typicality = Typicality(config.features, both_sides=not domain.looks_at_masks)
 
     def objectives(self) -> tuple[Objective, ...]:
         return (CriticObjective(self), GeneratorObjective(self))

@@ -24,10 +24,6 @@ CONFIGS = {
     "flow": {"steps": 3, "width": 24, "embed": 8},
     "diffusion": {"width": 16, "embed": 32},
 }
-EXPECTED = {"autoencoder": 0.9, "vae": 0.9, "gan": 0.5, "flow": 0.9, "diffusion": 0.9}
-"""AUROC of the anomaly score, at least; a GAN's critic knows generated images, not smooth ones."""
-
-
 def auroc(normal: torch.Tensor, odd: torch.Tensor) -> float:
     """Chance that an odd example scores higher than a normal one."""
     above = (odd[:, None] > normal).double() + 0.5 * (odd[:, None] == normal).double()
@@ -61,7 +57,7 @@ def check(family: str, x: torch.Tensor, held_out: torch.Tensor, smooth: dict[str
     for name, odd in smooth.items():
         found = auroc(normal, model.anomaly_score(odd, Streams.seeded(1)))
         print(f"{family}: anomaly score of {name}: AUROC {found:.3f}")
-        assert found >= EXPECTED[family], (name, found)
+        assert found > 0.9, (name, found)
         if family == "flow":  # what the score must not be
             raw = auroc(-model.log_prob(held_out, Streams.seeded(2)), -model.log_prob(odd, Streams.seeded(2)))
             print(f"{family}: raw likelihood of {name}: AUROC {raw:.3f}")
@@ -89,7 +85,7 @@ def flat(n: int, *shape: int) -> torch.Tensor:
 
 @pytest.mark.parametrize("family", list(FAMILIES))
 def test_flat_patches_are_anomalies_among_textures(family):
-    check(family, textures(4000, 0), textures(500, 1), {"flat patches": flat(500, 8, 8, 1)}, steps=150, batch=128)
+    check(family, textures(4000, 0), textures(500, 1), {"flat patches": flat(500, 8, 8, 1)}, steps=120, batch=64)
 
 
 DATASETS = Path(os.environ.get("FIVEFOLD_DATASETS", Path(__file__).parents[2] / "shared" / "datasets"))
