@@ -180,7 +180,7 @@ class Autoencoder(
         *,
         steps: int = 0,
     ) -> Num[Tensor, "batch *event"]:
-        """The code moved from its own Gaussian of the mixture to one of the class wanted, and decoded."""
+        """The code moved from its own class to the same place in the class wanted, and decoded."""
         check_strength(strength)
         label = self.checked_labels(len(x), label)
         return self.decode(self.mixture.transported(self.encode(x), label, self.label_frequencies, strength, generator))

@@ -100,6 +100,16 @@ class GaussianMixture(nn.Module):
         noise = generator.normal(n, self.mean.shape[2])
         return self.mean[group, component] + torch.einsum("nij,nj->ni", self.scale[group, component], noise)
 
+    def moments(self) -> tuple[Float[Tensor, "groups dim"], Float[Tensor, "groups dim dim"]]:
+        """Mean of each class's codes and the symmetric root of their covariance."""
+        weight = self.log_weight.exp()[..., None]
+        mean = (weight * self.mean).sum(1)
+        apart = self.mean - mean[:, None]
+        within, between = self.scale @ self.scale.mT, apart[..., None] * apart[..., None, :]
+        values, vectors = torch.linalg.eigh((weight[..., None] * (within + between)).sum(1))
+        least = 1e-6 * values[:, -1:].clamp(min=1e-12)
+        return mean, vectors @ torch.diag_embed(torch.maximum(values, least).sqrt()) @ vectors.mT
+
     def transported(
         self,
         z: Float[Tensor, "n dim"],
@@ -108,35 +118,27 @@ class GaussianMixture(nn.Module):
         strength: float,
         generator: Streams,
     ) -> Float[Tensor, "n dim"]:
-        r"""Codes moved to another class: their place in their own Gaussian taken over into one of that class.
+        r"""Codes moved to another class: their place among their own class's codes taken over into it.
 
-        .. math:: z' = m' + L' \left( \sqrt{1 - s^2} \, L^{-1} (z - m) + s \, \epsilon \right)
+        .. math:: z' = m' + R' \left( \sqrt{1 - s^2} \, R^{-1} (z - m) + s \, \epsilon \right)
 
-        The own Gaussian is the one most responsible for the code, the other drawn by its weight in the
-        class; between Gaussians, at :math:`s` = 0, that is the map of their Cholesky factors.
+        with mean :math:`m` and symmetric root :math:`R` of the covariance of the likeliest class, and
+        :math:`m', R'` of the class wanted.
 
         Arguments:
             z: Codes.
-            label: Class wanted, -1 or `None` to stay in the same Gaussian.
+            label: Class wanted, -1 or `None` to stay in the class.
             frequencies: Of the classes.
-            strength: :math:`s`, from 0 to 1 (a fresh draw).
+            strength: :math:`s`, from 0 to 1 (a fresh draw from the class's Gaussian).
             generator: Source of randomness.
         """
-        groups, components = self.log_weight.shape
-        each = torch.stack([self._component_log_prob(z, g) + self.log_weight[g] for g in range(groups)], dim=1)
-        if groups > 1:
-            each = each + frequencies.log()[:, None]
-        own = each.flatten(1).argmax(1)
-        group, component = own // components, own % components
-        place = torch.linalg.solve_triangular(
-            self.scale[group, component], (z - self.mean[group, component])[..., None], upper=False
-        )[..., 0]
+        mean, root = self.moments()
+        each = self.conditional_log_prob(z)
+        own = (each if len(mean) == 1 else each + frequencies.log()).argmax(1)
+        wanted = own if label is None else torch.where(label < 0, own, label)
+        place = torch.linalg.solve(root[own], z - mean[own])
         place = math.sqrt(1 - strength**2) * place + strength * generator.normal(*z.shape)
-        if label is not None:
-            drawn = generator.choice(self.log_weight[label.clamp(min=0)])
-            moves = (label >= 0) & (label != group)
-            group, component = torch.where(moves, label, group), torch.where(moves, drawn, component)
-        return self.mean[group, component] + torch.einsum("nij,nj->ni", self.scale[group, component], place)
+        return mean[wanted] + torch.einsum("nij,nj->ni", root[wanted], place)
 
 
 def _cholesky(covariance: Float[Tensor, "dim dim"]) -> Float[Tensor, "dim dim"]:

@@ -24,6 +24,8 @@ CONFIGS = {
     "flow": {"steps": 3, "width": 24, "embed": 8},
     "diffusion": {"width": 16, "embed": 32},
 }
+
+
 def auroc(normal: torch.Tensor, odd: torch.Tensor) -> float:
     """Chance that an odd example scores higher than a normal one."""
     above = (odd[:, None] > normal).double() + 0.5 * (odd[:, None] == normal).double()

@@ -276,7 +276,7 @@ class VAE(
         *,
         steps: int = 0,
     ) -> Num[Tensor, "batch *event"]:
-        """The code moved from its own Gaussian of the prior to one of the class wanted, and decoded.
+        """The code moved from its own class to the same place in the class wanted, and decoded.
 
         A ladder's map keeps its deviations from the prior, which follows the vector.
         """
