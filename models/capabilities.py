@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
-from torch import nn
+from torch import Tensor, nn
 
 from .shapes import Bool, Float, Int, Num
 from .streams import Streams
