@@ -87,7 +87,7 @@ def flat(n: int, *shape: int) -> torch.Tensor:
 
 @pytest.mark.parametrize("family", list(FAMILIES))
 def test_flat_patches_are_anomalies_among_textures(family):
-    check(family, textures(4000, 0), textures(500, 1), {"flat patches": flat(500, 8, 8, 1)}, steps=120, batch=64)
+    check(family, textures(4000, 0), textures(500, 1), {"flat patches": flat(500, 8, 8, 1)}, steps=150, batch=128)
 
 
 DATASETS = Path(os.environ.get("FIVEFOLD_DATASETS", Path(__file__).parents[2] / "shared" / "datasets"))
