@@ -27,7 +27,7 @@ from .contract import (
 )
 from .imputing import nearest, without
 from .networks import LabelEmbedding, full_precision
-from .parts import VALUES, in_parts
+from .parts import at_once, in_parts
 from .shapes import Bool, Float, Int, Num
 from .typicality import Typicality
 
@@ -371,7 +371,7 @@ class GAN(GenerativeModel, Sampling, Reconstruction, AnomalyScoring, Imputation)
             | Semantic image inpainting with deep generative models (Yeh et al., 2017), eq. 2
             | https://arxiv.org/abs/1607.07539
         """
-        size = max(256, min(POOL, VALUES * 4 // self.domain.dimensions))
+        size = max(256, min(POOL, at_once(self.domain.dimensions)))
         known, y = self.domain.expand(observed), self.domain.to_model(without(x, observed))
         label = self.draw_labels(size, None, generator)
         with torch.no_grad():
