@@ -85,7 +85,10 @@ def flat(n: int, *shape: int) -> torch.Tensor:
     return (level + slope).expand(n, *shape).round().clamp(0, 255).to(torch.uint8)
 
 
-@pytest.mark.parametrize("family", list(FAMILIES))
+QUICK = ("autoencoder", "flow")
+
+
+@pytest.mark.parametrize("family", [f if f in QUICK else pytest.param(f, marks=pytest.mark.slow) for f in FAMILIES])
 def test_flat_patches_are_anomalies_among_textures(family):
     check(family, textures(4000, 0), textures(500, 1), {"flat patches": flat(500, 8, 8, 1)}, steps=150, batch=128)
 
