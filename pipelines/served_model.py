@@ -250,6 +250,16 @@ class Tables:
         return torch.full((rows, len(self.columns)), torch.nan, dtype=torch.float64)
 
 
+def column_kind(column: Mapping[str, Any]) -> str:
+    """MLflow's name for the type that a table's column has when it comes back."""
+    dtype = str(column.get("dtype") or "")
+    if column["type"] == "categorical" and not dtype.startswith(("bool", "int", "uint", "float")):
+        return "string"
+    if dtype.startswith("bool"):
+        return "boolean"
+    return "long" if dtype.startswith(("int", "uint")) else "double"
+
+
 def _category_text(cell: Any) -> str:
     """A category as the dataset spells it: whole numbers without a point, booleans in lower case."""
     if isinstance(cell, (bool, np.bool_)):

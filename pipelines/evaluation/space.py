@@ -21,6 +21,7 @@ from jaxtyping import Float, Int, Num
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from data.shards import Examples
 from pipelines.artifact import sha256
 from pipelines.evaluation.inputs import Inputs, inputs
 from pipelines.evaluation.networks import DIM, network
@@ -89,6 +90,7 @@ class Yardstick:
         judge: Classifier of conditional samples; `None` for unlabelled data.
         labels: Labels of the rows known to the spaces, by split, `[n]` each, -1 where unknown.
         index: Row numbers of those rows in their split, `[n]` each.
+        baseline: Samples of the classical baseline.
     """
 
     facts: dict[str, Any]
@@ -97,6 +99,7 @@ class Yardstick:
     judge: nn.Module | None
     labels: dict[str, Int[Tensor, " n"]]
     index: dict[str, Int[Tensor, " n"]]
+    baseline: Examples
 
     @property
     def digest(self) -> str:
@@ -134,8 +137,15 @@ class Yardstick:
         if "judge" in facts["networks"]:
             tensors = load_file(folder / "judge.safetensors")
             judge = _frozen("judge", to_inputs, facts["networks"]["judge"]["classes"], tensors)
+        drawn = load_file(folder / "baseline.safetensors")
         return cls(
-            facts=facts, inputs=to_inputs, spaces=spaces, judge=judge, labels=parts["label"], index=parts["index"]
+            facts=facts,
+            inputs=to_inputs,
+            spaces=spaces,
+            judge=judge,
+            labels=parts["label"],
+            index=parts["index"],
+            baseline=Examples(x=drawn["x"], label=drawn["label"]),
         )
 
 
