@@ -73,7 +73,9 @@ def parser() -> argparse.ArgumentParser:
 
 def _add_sample(sample: argparse.ArgumentParser) -> None:
     sample.add_argument("model", help="a dataset's name (its best generator) or a URI such as models:/digits@density")
-    sample.add_argument("-o", "--out", default="samples.png", metavar="PATH", help=".png, .npy or a folder of PNGs; .csv or .parquet")
+    sample.add_argument(
+        "-o", "--out", default="samples.png", metavar="PATH", help=".png, .npy or a folder of PNGs; .csv or .parquet"
+    )
     sample.add_argument("-n", type=int, default=16, metavar="N", help="how many (default: 16)")
     sample.add_argument("--label", type=int, default=-1, metavar="K", help="class of the draws; -1 for any (default)")
     sample.add_argument("--seed", type=int, default=0, help="the same seed draws the same (default: 0)")

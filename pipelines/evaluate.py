@@ -31,8 +31,8 @@ from models.contract import (
     Sampling,
 )
 from pipelines import artifact
-from pipelines.evaluation import leaderboard as board
 from pipelines.evaluation import compression, imputation, queries
+from pipelines.evaluation import leaderboard as board
 from pipelines.evaluation.anomaly import anomaly_metrics
 from pipelines.evaluation.conditional import recognized
 from pipelines.evaluation.copies import CRITERION

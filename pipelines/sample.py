@@ -59,7 +59,9 @@ def sample(
     drawn = model.predict(np.zeros((0,), np.uint8), params=params)
     table = hasattr(drawn, "columns")
     if table != (out.suffix in TABLES):
-        expected = "a table: give a name that ends in .csv or .parquet" if table else "images: give .png, .npy or a folder"
+        expected = (
+            "a table: give a name that ends in .csv or .parquet" if table else "images: give .png, .npy or a folder"
+        )
         raise ValueError(f"{out} does not fit: {name_or_uri} draws {expected}.")
     if table:
         _write(out, lambda path: TABLES[out.suffix](drawn, path))

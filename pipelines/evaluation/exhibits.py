@@ -47,7 +47,10 @@ class TableGallery(Gallery):
     def samples(self, drawn: Tensor, label: Tensor | None, *, rows: int = 8) -> None:
         """Samples beside real rows, each column's histogram over both, and the associations of the columns."""
         known = self.label[:rows] if label is not None else None
-        self.tables["samples"] = [*self._rows("sample", drawn[:rows], label), *self._rows("real", self.real[:rows], known)]
+        self.tables["samples"] = [
+            *self._rows("sample", drawn[:rows], label),
+            *self._rows("real", self.real[:rows], known),
+        ]
         real, made = self.real.double().numpy(), drawn.double().numpy()
         distance = column_distances(real, made, self.columns)[0]
         shown = range(min(len(self.columns), MOST_COLUMNS))

@@ -35,8 +35,8 @@ def column_distances(
     found = np.zeros((len(w), len(columns)))
     for index, column in enumerate(columns):
         a, b = real[:, index], generated[:, index]
-        below = _cumulative(a, w, np.union1d(a[~np.isnan(a)], b[~np.isnan(b)]))
-        difference = below - _cumulative(b, v, np.union1d(a[~np.isnan(a)], b[~np.isnan(b)]))
+        points = np.union1d(a[~np.isnan(a)], b[~np.isnan(b)])
+        difference = _cumulative(a, w, points) - _cumulative(b, v, points)
         if column["type"] == "categorical":
             found[:, index] = np.abs(np.diff(difference, axis=1, prepend=0)).sum(1) / 2
         else:
@@ -53,9 +53,13 @@ def _cumulative(values: np.ndarray, weight: np.ndarray, points: np.ndarray) -> n
 
 
 def distance_draws(
-    real: Float[np.ndarray, "n columns"], generated: Float[np.ndarray, "m columns"], columns: Columns, *, resamples: int,
+    real: Float[np.ndarray, "n columns"],
+    generated: Float[np.ndarray, "m columns"],
+    columns: Columns,
+    *,
+    resamples: int,
     seed: int,
-) -> Float[np.ndarray, " resamples"]:  # fmt: skip
+) -> Float[np.ndarray, " resamples"]:
     """The mean distance of the columns with the rows of both sides resampled."""
     weights = counts(len(real), resamples, seed), counts(len(generated), resamples, seed + 1)
     return column_distances(real, generated, columns, weights).mean(1)

@@ -135,7 +135,9 @@ def histogram(entry: Mapping[str, Any]) -> Histogram | None:
         )
         for i in range(n)
     ]
-    said = [f"{labels[i]} {plain(100 * sides['real'][i], 1)} and {plain(100 * sides['samples'][i], 1)}" for i in range(n)]
+    said = [
+        f"{labels[i]} {plain(100 * sides['real'][i], 1)} and {plain(100 * sides['samples'][i], 1)}" for i in range(n)
+    ]
     column, distance = str(entry.get("column") or ""), finite(entry.get("distance"))
     return Histogram(
         column=column,
