@@ -133,7 +133,7 @@ def test_hidden_cells_are_known_ones_in_the_stated_share(kind: str):
         assert not hidden[x.isnan()].any()
         assert hidden[~x.isnan()].double().mean() == pytest.approx(0.3, abs=0.03)
     else:
-        hidden = hidden_cells(torch.zeros(50, 8, 10, 3, dtype=torch.uint8), kind, 0)
+        hidden = hidden_cells(torch.zeros(500, 8, 10, 3, dtype=torch.uint8), kind, 0)
         assert (hidden.flatten(1).sum(1) == 4 * 5 * 3).all()
         assert hidden.any(0).all()
     assert torch.equal(hidden, hidden_cells(x, kind, 0)) if kind == "table" else True
