@@ -11,8 +11,8 @@ not give them away:
 | `shuffled` | a quarter of the pixels change places among themselves | every pixel value |
 | `blended` | 60 % of an image plus 40 % of one of another class | mean brightness |
 
-and rows of tables become `mixed`: half of the cells, chosen at random, are another row's (of another
-class). Every column stays as it is distributed; only how they hang together is broken.
+and rows of tables become `mixed`: half of the cells, chosen at random, are another row's. Every column
+stays as it is distributed; only how they hang together is broken.
 """
 
 from __future__ import annotations
@@ -48,16 +48,15 @@ def corrupted(x: Images, label: Int[Tensor, " n"], levels: int, seed: int) -> di
     }
 
 
-def mixed(x: Float[Tensor, "n columns"], label: Int[Tensor, " n"], seed: int) -> Float[Tensor, "n columns"]:
-    """Rows of which half of the cells are another row's, of another class where there is one.
+def mixed(x: Float[Tensor, "n columns"], seed: int) -> Float[Tensor, "n columns"]:
+    """Rows of which half of the cells are another row's.
 
     Arguments:
         x: Test rows.
-        label: Their classes, -1 where unknown.
         seed: Seed of partners and cells.
     """
     random = np.random.default_rng([seed, len(x)])
-    other = x[_partners(label.numpy(), random)]
+    other = x[_partners(np.full(len(x), -1), random)]
     half = random.random(x.shape).argsort(1) < x.shape[1] // 2
     return torch.where(torch.from_numpy(half), other, x)
 

@@ -124,14 +124,15 @@ class Making:
             self.facts["labels"] = "given"
             return {split: rows.label for split, rows in self.rows.items()}
         self.facts["labels"] = (
-            f"none given: the classifier learned {self.settings.clusters} k-means clusters of principal component codes"
+            f"none given: {self.settings.clusters} k-means clusters of principal component codes stand for them"
         )
         clusters = PseudoLabels(self.rows["train"].x, self.inputs, clusters=self.settings.clusters, seed=self.seed)
         return {split: clusters(rows.x) for split, rows in self.rows.items()}
 
     def _space(self, role: str, labels: dict[str, Tensor]) -> Space:
-        if role == "random":
-            built = network(role, shape=self.inputs.shape, classes=0, seed=self.seed + 2).eval().requires_grad_(False)
+        if role == "random" or self.dataset.kind == "table":
+            seed = self.seed + SPACES.index(role) * 2
+            built = network(role, shape=self.inputs.shape, classes=0, seed=seed).eval().requires_grad_(False)
             self.facts["networks"][role] = {"classes": 0}
         else:
             built = self._classifier(role, labels, self.seed)

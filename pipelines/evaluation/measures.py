@@ -55,7 +55,7 @@ def strange_examples(dataset: Dataset, test: Examples, seed: int) -> dict[str, T
         return {"known": dataset.split("anomaly").take(range(min(len(dataset.split("anomaly")), MOST_ASKED))).x}
     if dataset.kind == "image":
         return anomaly.corrupted(test.x, test.label, dataset.domain["levels"], seed)
-    return {"mixed": anomaly.mixed(test.x, test.label, seed)} if test.x.shape[1] > 1 else {}
+    return {"mixed": anomaly.mixed(test.x, seed)} if test.x.shape[1] > 1 else {}
 
 
 def error_unit(to_inputs: Inputs) -> str:

@@ -71,11 +71,12 @@ class Space:
 def standardized(name: str, trained: nn.Module, to_inputs: Inputs, train: Num[Tensor, "n *data"]) -> Space:
     """A space whose features have mean 0 and standard deviation 1 over the training rows.
 
-    A feature that never varies keeps its scale.
+    A feature that never varies keeps its scale, as all do of a network that says so (`standardized`).
     """
     raw = torch.cat([trained.features(to_inputs(part)) for part in train.split(1024)])
     std = raw.std(0)
-    std = torch.where(std > 1e-6, std, torch.ones_like(std))
+    scaled = (std > 1e-6) & getattr(trained, "standardized", True)
+    std = torch.where(scaled, std, torch.ones_like(std))
     return Space(name=name, inputs=to_inputs, network=trained, mean=raw.mean(0), std=std, rows={}, label_counts=[])
 
 
