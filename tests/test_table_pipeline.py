@@ -174,8 +174,9 @@ def test_given_cells_come_back_bit_for_bit(served: Any) -> None:
 
 @pytest.mark.parametrize("task", ["reconstruct", "anomaly_score", "log_prob", "elbo", "encode", "denoise"])
 def test_every_task_takes_rows_with_gaps_and_none_at_all(project: Path, task: str) -> None:
-    for family, version in (("vae", 1), ("flow", 2)):
-        model = tracking.load_served(f"models:/shop/{version}")
+    record = json.loads((project / "runs/shop/registry.json").read_text())
+    for family in CONFIGS:
+        model = tracking.load_served(f"models:/shop/{record['versions'][family]['version']}")
         given, params = gappy(), {"task": task, "sigma": 0.5}
         try:
             found = model.predict(given, params=params)
