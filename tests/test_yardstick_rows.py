@@ -165,7 +165,7 @@ def test_independent_columns_sum_to_one():
     whole = 1 - 2 * MARGIN  # of a column: the rest is kept for values never seen
     assert np.exp(independent_columns(every, table)).sum() == pytest.approx(whole**2, abs=1e-5)
     gap = torch.tensor([[0.0, torch.nan]]).double()
-    assert np.exp(independent_columns(gap, table)) == pytest.approx(whole * 6 / 10, abs=1e-5)
+    assert np.exp(independent_columns(gap, table)) == pytest.approx(whole**2 * 6 / 10, abs=1e-5)
 
 
 def test_mixed_rows_keep_every_column_and_break_what_ties_them():
