@@ -46,17 +46,18 @@ def utility_metrics(
         `utility_auroc` (one class against the rest, averaged) and `utility_accuracy`; nothing where
         either side knows fewer than two classes.
     """
-    (x, y), (test, label) = ((rows[known >= 0], known[known >= 0]) for rows, known in (taught, judged))
+    (x, y), (test, label) = ((rows[named >= 0], named[named >= 0]) for rows, named in (taught, judged))
     classes = np.intersect1d(np.unique(y), np.unique(label))
     if len(classes) < 2:
         return {}
     categorical = [c["type"] == "categorical" and len(c["categories"]) <= MOST_CATEGORIES for c in columns]
     model = HistGradientBoostingClassifier(categorical_features=categorical, early_stopping=False, random_state=seed)
     probability = model.fit(x, y).predict_proba(test)
-    right = model.classes_[probability.argmax(1)] == label
+    known = np.unique(y)
+    right = known[probability.argmax(1)] == label
     areas, draws = [], []
     for c in classes if len(classes) > 2 else classes[1:]:
-        chance = probability[:, model.classes_.tolist().index(c)]
+        chance = probability[:, np.searchsorted(known, c)]
         areas.append(auroc(chance[label != c], chance[label == c]))
         draws.append(auroc_draws(chance[label != c], chance[label == c], resamples, seed))
     value = float(np.mean(areas))
