@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 TABLE = """\
-# Overrides of params.yaml for `{name}`, in its own layout: what suits tables of a few hundred to some 100,000
-# rows in about four minutes per family on two cores. Written by `fivefold data add`; yours to edit.
+# Overrides of params.yaml for `{name}`, in its own layout: settings that suit rows of tables, where those of
+# params.yaml suit small images. Written by `fivefold data add`; yours to edit. Shorten total_examples to save time.
 features: {{samples: 5000}}  # rows in the floors and from the classical baseline
 evaluate: {{samples: 5000}}  # rows are cheap: more of them tell more
 autoencoder:
@@ -14,13 +14,13 @@ vae:
   model: {{latent: 16, width: 64, beta: 0.5}}  # beta 1 makes blander rows, and a tighter bound
   training: {{total_examples: 600000, batch_size: 256, lr: 1e-3}}
 gan:
-  model: {{width: 64, critic_width: 64, gamma: 0.5}}
+  model: {{width: 64, critic_width: 64, gamma: 0.5}}  # as many units as the others
   training: {{total_examples: 600000, batch_size: 256, lr: 5e-4}}
 flow:
-  model: {{steps: 6, width: 96}}
-  training: {{total_examples: 300000, batch_size: 256, lr: 1e-3}}
+  model: {{steps: 6, width: 96}}  # fewer, wider couplings than images want
+  training: {{total_examples: 600000, batch_size: 256, lr: 1e-3}}
 diffusion:
-  model: {{width: 64, blocks: 2}}
+  model: {{width: 64, blocks: 2}}  # a row is small: a deeper denoiser costs little
   training: {{total_examples: 600000, batch_size: 256, lr: 1e-3}}
 """
 
