@@ -18,8 +18,10 @@ from pipelines.evaluation.anomaly import mixed
 from pipelines.evaluation.associations import Associations
 from pipelines.evaluation.compression import rounded
 from pipelines.evaluation.imputation import classical_imputation, hidden_cells, imputation_metrics
+from pipelines.evaluation.inputs import inputs
 from pipelines.evaluation.likelihood import independent_columns
 from pipelines.evaluation.marginals import column_distances, distance_draws
+from pipelines.evaluation.measures import copy_metrics
 from pipelines.evaluation.rows import row_metrics
 from pipelines.evaluation.utility import utility_metrics
 
@@ -175,6 +177,15 @@ def test_mixed_rows_keep_every_column_and_break_what_ties_them():
     assert column_distances(x.numpy(), made.numpy(), COLUMNS).max() < 0.06
     scale = Associations(x.numpy(), COLUMNS)
     assert scale.matrix(made.numpy())[0, 1] < 0.7 * scale.matrix(x.numpy())[0, 1]
+
+
+def test_rows_that_repeat_by_nature_are_no_copies():
+    few = np.random.default_rng(0).integers(0, 3, (900, 2)).astype(float)
+    columns = [COLUMNS[2] | {"name": name} for name in "cd"]
+    train, test, drawn = torch.from_numpy(few).split(300)
+    found, check, _ = copy_metrics(drawn, train, test, inputs({"kind": "table", "columns": columns}), 3, 0)
+    assert check.clean
+    assert found["near_copies"].floor == pytest.approx(1.01)
 
 
 def test_rounded_codes_are_near_and_finite():

@@ -34,7 +34,7 @@ def copy_metrics(
     check = copies.check(found, copies.nearest(test, train, to_inputs))
     near = share(check.near, resamples, seed, better="lower")
     metrics = {
-        "near_copies": near.beside(floor=copies.ORDINARY),
+        "near_copies": near.beside(floor=copies.ORDINARY + check.exact_test),
         "exact_copies": share(found.distance == 0, resamples, seed, better="lower").beside(floor=check.exact_test),
     }
     return metrics, check, found
