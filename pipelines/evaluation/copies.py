@@ -38,7 +38,8 @@ NEIGHBOURS = 5
 
 CRITERION = (
     f"near copies (nearest training distance over the mean of the next {NEIGHBOURS}, below the {ORDINARY:.0%} quantile "
-    f"of test rows) at most {MOST_NEAR:.0%} above the share of exact copies among test rows, and exact copies at most {MOST_EXACT:.1%} above the test rows' share"
+    f"of test rows) at most {MOST_NEAR:.0%} above the test rows' exact copies, "
+    f"and exact copies at most {MOST_EXACT:.1%} above the test rows' share"
 )
 
 
