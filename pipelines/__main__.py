@@ -63,7 +63,7 @@ def parser() -> argparse.ArgumentParser:
     verb("evaluate", "measure a trained family by the yardstick", family=True)
     verb("register", "put every family's model into the registry and give each job to the best")
     verb("report", "write the report: one HTML page")
-    _add_sample(verb("sample", "draw from a registered model into PNG or NPY", dataset=False))
+    _add_sample(verb("sample", "draw from a registered model into PNG, NPY, CSV or Parquet", dataset=False))
     lineage = verb("lineage", "check the chain from an alias back to the raw data")
     lineage.add_argument("alias", nargs="?", default="generation", help="a job (default: generation)")
     verb("doctor", "say what is installed and reachable, and what to fix", dataset=False)
@@ -73,7 +73,9 @@ def parser() -> argparse.ArgumentParser:
 
 def _add_sample(sample: argparse.ArgumentParser) -> None:
     sample.add_argument("model", help="a dataset's name (its best generator) or a URI such as models:/digits@density")
-    sample.add_argument("-o", "--out", default="samples.png", metavar="PATH", help=".png, .npy or a folder of PNGs")
+    sample.add_argument(
+        "-o", "--out", default="samples.png", metavar="PATH", help=".png, .npy or a folder of PNGs; .csv or .parquet"
+    )
     sample.add_argument("-n", type=int, default=16, metavar="N", help="how many (default: 16)")
     sample.add_argument("--label", type=int, default=-1, metavar="K", help="class of the draws; -1 for any (default)")
     sample.add_argument("--seed", type=int, default=0, help="the same seed draws the same (default: 0)")
@@ -171,7 +173,7 @@ def _evaluate(settings: Params, family: str) -> None:
         settings.dataset, family, samples=chosen.samples, bootstrap=chosen.bootstrap, seed=settings.seed
     )
     facts, _ = artifact.read(folder / "models" / family)
-    pictures = {path.stem: path for path in sorted((folder / "results" / family).glob("*.png"))}
+    pictures = {path.stem: path for path in sorted((folder / "results" / family).iterdir())}
     tracking.log_evaluation(facts["run_id"], measured, pictures)
 
 

@@ -18,20 +18,32 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from models.contract import AnomalyScoring, Coding, Density, DensityBound, GenerativeModel, Reconstruction, Sampling
+from models.contract import (
+    AnomalyScoring,
+    Coding,
+    Density,
+    DensityBound,
+    GenerativeModel,
+    Imputation,
+    Reconstruction,
+    Sampling,
+)
 from pipelines import artifact
+from pipelines.evaluation import compression, imputation, queries
 from pipelines.evaluation import leaderboard as board
-from pipelines.evaluation import queries
 from pipelines.evaluation.anomaly import anomaly_metrics
 from pipelines.evaluation.conditional import recognized
 from pipelines.evaluation.copies import CRITERION
+from pipelines.evaluation.exhibits import TableGallery
 from pipelines.evaluation.leaderboard import JOBS, Job
-from pipelines.evaluation.likelihood import bits_per_dim
+from pipelines.evaluation.likelihood import density_metric
 from pipelines.evaluation.measures import asked, copy_metrics, error_unit, probe_metric, strange_examples
 from pipelines.evaluation.metric import Metric
-from pipelines.evaluation.pictures import Gallery
+from pipelines.evaluation.pictures import Gallery, ImageGallery
 from pipelines.evaluation.reconstruction import squared_error
+from pipelines.evaluation.rows import row_metrics
 from pipelines.evaluation.samples import distribution_metrics, root_mean, share
 from pipelines.evaluation.space import Yardstick, checked_facts
 from pipelines.evaluation.storage import json_text, whole_folder
@@ -155,7 +167,11 @@ class Measuring:
         self.metrics: dict[str, Metric] = {}
         self.clock = Clock()
         self.extra: dict[str, Any] = {}
-        self.gallery = Gallery(dataset.domain, dataset.class_names)
+        self.gallery: Gallery = (
+            ImageGallery(dataset.class_names)
+            if dataset.kind == "image"
+            else TableGallery(dataset.domain, dataset.class_names, self.test.x, self.test.label)
+        )
 
     def run(self, pictures: Path) -> dict[str, Any]:
         """Measure everything the model can do, draw the pictures, and say what was found."""
@@ -166,6 +182,7 @@ class Measuring:
             ("reconstruct", Reconstruction, self._reconstruct),
             ("codes", Coding, self._codes),
             ("anomaly", AnomalyScoring, self._anomaly),
+            ("impute", Imputation, self._impute),
         ]
         for name, capability, step in steps:
             if isinstance(self.model, capability):
@@ -200,7 +217,7 @@ class Measuring:
 
     def _beside(self, name: str, value: Metric, floors: dict[str, Any], baseline: dict[str, Any]) -> dict[str, Any]:
         """A metric with its floor and baseline; an exact density and a bound share their baseline."""
-        rival = baseline.get(name) or (baseline.get("bits_per_dim") if name == "bits_per_dim_bound" else None)
+        rival = baseline.get(name) or baseline.get(name.removesuffix("_bound"))
         found = value.floor if value.floor is not None else floors.get(name, {}).get("value")
         return value.beside(floor=found, baseline=rival["value"] if rival else None).as_dict()
 
@@ -217,6 +234,8 @@ class Measuring:
         strata = (None, None) if label is None else (label[:n].numpy(), self.test.label.numpy())
         self.metrics |= distribution_metrics(self._real("test"), points, strata=strata, **self._options)
         self._refresh_reference(n)
+        if self.dataset.kind == "table":
+            self.metrics |= self._of_rows(drawn[:n], None if label is None else label[:n])
         if label is not None and self.yardstick.judge is not None:
             right = recognized(self.yardstick.judge, drawn, label, self.yardstick.inputs)
             self.metrics["accuracy"] = share(right, self.bootstrap, self.seed)
@@ -238,19 +257,26 @@ class Measuring:
         for rows, kept in (("train", "floors"), ("baseline", "baseline")):
             points = {name: values[:n] for name, values in self._real(rows).items()}
             scores = distribution_metrics(self._real("test"), points, resamples=0, seed=self.seed)
+            if self.dataset.kind == "table":
+                kept_rows = self.train if rows == "train" else self.yardstick.baseline
+                scores |= self._of_rows(kept_rows.x[:n], kept_rows.label[:n], resamples=0)
             reference[kept] = {**reference[kept], **{name: value.as_dict() for name, value in scores.items()}}
         reference["samples"] = n
 
-    def _bits(self, nats: np.ndarray) -> Metric:
-        bits = bits_per_dim(nats, int(np.prod(self.yardstick.inputs.shape)))
-        return share(bits, self.bootstrap, self.seed, unit="bits/dim", better="lower")
+    def _of_rows(self, x: Tensor, label: Tensor | None, resamples: int | None = None) -> dict[str, Metric]:
+        """What is measured of a table's rows alone."""
+        label = torch.full((len(x),), -1) if label is None else label
+        resamples = self.bootstrap if resamples is None else resamples
+        rows = type(self.test)(x=x, label=label)
+        return row_metrics(self.test, rows, self.dataset.domain["columns"], resamples=resamples, seed=self.seed)
 
     def _log_prob(self) -> None:
-        self.metrics["bits_per_dim"] = self._bits(queries.log_prob(self.model, self.asked.x, self.seed))
+        nats = queries.log_prob(self.model, self.asked.x, self.seed)
+        self.metrics |= density_metric(nats, self.yardstick.inputs, **self._options)
 
     def _elbo(self) -> None:
         nats = queries.elbo(self.model, self.asked.x, self.seed, self.bound_samples)
-        self.metrics["bits_per_dim_bound"] = self._bits(nats)
+        self.metrics |= density_metric(nats, self.yardstick.inputs, **self._options, bound=True)
 
     def _reconstruct(self) -> None:
         rebuilt = queries.reconstruct(self.model, self.asked.x, self.seed)
@@ -267,6 +293,11 @@ class Measuring:
             known, labels = (train.double().numpy(), rows.label), (test.double().numpy(), self.asked.label)
             self.metrics["probe_accuracy"] = probe_metric(*known, *labels, **self._options)
         self.gallery.interpolations(test, lambda codes: queries.decode(self.model, codes))
+        few = test[: compression.ROWS]
+        decoded, to_inputs = queries.decode(self.model, compression.rounded(few)), self.yardstick.inputs
+        self.metrics |= compression.compression_metrics(
+            self.asked.x[: compression.ROWS], few, decoded, to_inputs, unit=error_unit(to_inputs), **self._options
+        )
 
     def _anomaly(self) -> None:
         strange = strange_examples(self.dataset, self.asked, self.yardstick.facts["seed"])
@@ -275,6 +306,16 @@ class Measuring:
         if strange:
             scores = {kind: queries.anomaly_score(self.model, x, self.seed) for kind, x in strange.items()}
             self.metrics |= anomaly_metrics(ordinary, scores, **self._options)
+
+    def _impute(self) -> None:
+        kind = self.dataset.kind
+        x = self.asked.x[: imputation.ROWS[kind]]
+        hidden = imputation.hidden_cells(x, kind, self.yardstick.facts["seed"])
+        if not hidden.any():
+            return
+        draws = queries.impute(self.model, x, ~hidden, self.seed, draws=imputation.DRAWS[kind])
+        self.metrics |= imputation.imputation_metrics(x, hidden, draws, self.dataset.domain, **self._options)
+        self.gallery.imputations(x, hidden, draws)
 
 
 def results(dataset: str, families: Sequence[str], *, root: str | Path = ".") -> dict[str, dict[str, Any]]:

@@ -15,6 +15,7 @@ from data.inspecting import inspect, write_card
 from data.parallel import in_processes
 from data.reading import Mapper
 from data.summary import account, first_rows
+from pipelines.recipes import recipe_text
 
 
 def prepare(
@@ -44,7 +45,7 @@ def add(
 ) -> Path:
     """Look at a source and write its card; prints what was found and what is doubtful.
 
-    An empty recipe is written beside it, to be filled when wanted.
+    A recipe is written beside it, with settings that suit the kind of data.
 
     Arguments:
         source: Path or URL of the data.
@@ -68,7 +69,7 @@ def add(
     recipe = root / "recipes" / f"{name}.yaml"
     if not recipe.exists():  # DVC knows no optional dependencies
         recipe.parent.mkdir(exist_ok=True)
-        recipe.write_text(f"# Overrides of params.yaml for `{name}`, in its own layout.\n{{}}\n", encoding="utf-8")
+        recipe.write_text(recipe_text(name, inspection.card.kind), encoding="utf-8")
     if not quiet:
         print(f"wrote {path}")
         for line in inspection.found:

@@ -1,10 +1,12 @@
-"""The verb `sample`: draw from a registered model into a picture, a folder of pictures or an array."""
+"""The verb `sample`: draw from a registered model into pictures, an array or a table."""
 
 from __future__ import annotations
 
 import math
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +16,11 @@ from pipelines import tracking
 
 SMALLEST_SIDE = 32
 """Pixels: smaller images are enlarged in a grid, by whole factors."""
+TABLES: dict[str, Callable[[Any, Path], None]] = {
+    ".csv": lambda frame, path: frame.to_csv(path, index=False),
+    ".parquet": lambda frame, path: frame.to_parquet(path, index=False),
+}
+"""How a DataFrame is written, by the ending of the file's name."""
 
 
 def sample(
@@ -29,8 +36,8 @@ def sample(
     Arguments:
         name_or_uri: A dataset (its model for the job `generation`), `<dataset>@<job>`, or any
             `models:/…` URI.
-        out: `*.png` for a grid, `*.npy` for an array `[n, height, width, channels]`, anything else is
-            a folder for one PNG each.
+        out: Images: `*.png` for a grid, `*.npy` for an array `[n, height, width, channels]`, anything
+            else is a folder for one PNG each. Tables: `*.csv` or `*.parquet`.
         n: How many.
         label: Class to draw; -1 for any.
         seed: The same seed draws the same.
@@ -45,12 +52,20 @@ def sample(
     if n < 1:
         raise ValueError(f"n must be at least 1, got {n}.")
     out = Path(out)
-    if out.suffix not in (".png", ".npy") and out.is_file():
-        raise ValueError(f"{out} is a file: give a name that ends in .png or .npy, or a folder.")
+    if out.suffix not in (".png", ".npy", *TABLES) and out.is_file():
+        raise ValueError(f"{out} is a file: give a name that ends in .png, .npy, .csv or .parquet, or a folder.")
     model = tracking.load_served(model_uri(name_or_uri))
     params = {"task": "sample", "n": n, "label": label, "seed": seed, "steps": steps}
-    drawn = np.asarray(model.predict(np.zeros((0,), np.uint8), params=params))
-    if out.suffix == ".npy":
+    drawn = model.predict(np.zeros((0,), np.uint8), params=params)
+    table = hasattr(drawn, "columns")
+    if table != (out.suffix in TABLES):
+        expected = (
+            "a table: give a name that ends in .csv or .parquet" if table else "images: give .png, .npy or a folder"
+        )
+        raise ValueError(f"{out} does not fit: {name_or_uri} draws {expected}.")
+    if table:
+        _write(out, lambda path: TABLES[out.suffix](drawn, path))
+    elif out.suffix == ".npy":
         _write(out, lambda path: np.save(path, drawn))
     elif out.suffix == ".png":
         _write(out, lambda path: picture(grid(drawn)).save(path))

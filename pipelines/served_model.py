@@ -194,10 +194,11 @@ class Tables:
         known = [cell for cell, gap in zip(cells, missing, strict=True) if not gap]
         values = np.full(len(cells), np.nan)
         if column["type"] == "categorical":
-            codes = {str(name): code for code, name in enumerate(column["categories"])}
+            names = [str(name) for name in column["categories"]]
+            codes = {name.lower() if _boolean(column) else name: code for code, name in enumerate(names)}
             found = [codes.get(_category_text(cell), -1) for cell in known]
             values[~missing] = found
-            self._refuse(cells, values == -1, column, f"one of {', '.join(map(repr, list(codes)[:12]))}")
+            self._refuse(cells, values == -1, column, f"one of {', '.join(map(repr, names[:12]))}")
             return values
         values[~missing] = [_number(cell) for cell in known]
         self._refuse(cells, ~missing & ~np.isfinite(values), column, "a finite number")
@@ -234,8 +235,8 @@ class Tables:
         if column["type"] == "categorical":
             names = [str(name) for name in column["categories"]] or [""]
             texts = [names[int(value)] for value in values]
-            if dtype.startswith("bool"):
-                return pd.array([text == "true" for text in texts], dtype="bool")
+            if _boolean(column):
+                return pd.array([text.lower() == "true" for text in texts], dtype="bool")
             if dtype.startswith(("int", "uint", "float")):
                 return np.array([float(text) for text in texts]).astype(dtype)
             return pd.Series(texts, dtype=object)
@@ -248,6 +249,22 @@ class Tables:
     def empty(self, rows: int = 0) -> torch.Tensor:
         """Rows of which nothing is known, `[rows, columns]`."""
         return torch.full((rows, len(self.columns)), torch.nan, dtype=torch.float64)
+
+
+def column_kind(column: Mapping[str, Any]) -> str:
+    """MLflow's name for the type that a table's column has when it comes back."""
+    dtype = str(column.get("dtype") or "")
+    if _boolean(column):
+        return "boolean"
+    if column["type"] == "categorical" and not dtype.startswith(("int", "uint", "float")):
+        return "string"
+    return "long" if dtype.startswith(("int", "uint")) else "double"
+
+
+def _boolean(column: Mapping[str, Any]) -> bool:
+    """Whether a column holds true and false, however its source spells them (pandas reads `True` in CSV as such)."""
+    names = {str(name).lower() for name in column.get("categories") or ()}
+    return column["type"] == "categorical" and bool(names) and names <= {"true", "false"}
 
 
 def _category_text(cell: Any) -> str:

@@ -103,7 +103,8 @@ class Recorder:
         if report.model is not None:
             score = self.score(report.model)
             metrics["validation_frechet"] = score
-            self.picture(report.model, report.examples)
+            if self.dataset.kind == "image":
+                self.picture(report.model, report.examples)
         seconds = self.earlier + time.perf_counter() - self.started
         point = {"examples": report.examples, "seconds": seconds, "time": time.time(), "metrics": metrics}
         with (self.state / "metrics.jsonl").open("a", encoding="utf-8") as file:

@@ -535,7 +535,7 @@ def test_two_versions_with_other_code_live_together(tmp_path: Path) -> None:
     assert [hasattr(module, "OLD") for module in modules] == [True, False]
 
 
-DOWNSTREAM = """
+ALONE = """
 import importlib.abc, sys
 class Absent(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path=None, target=None):
@@ -544,6 +544,10 @@ class Absent(importlib.abc.MetaPathFinder):
 if len(sys.argv) > 2:
     sys.meta_path.insert(0, Absent())
 sys.path.insert(0, "")
+"""
+"""Nothing of this repository can be imported if a second argument says so."""
+
+DOWNSTREAM = """
 import mlflow, numpy as np
 model = mlflow.pyfunc.load_model(sys.argv[1])
 images = model.predict(np.zeros((0, 8, 8, 1), np.uint8), params={"n": 5, "label": 3, "seed": 1})
@@ -557,7 +561,7 @@ except RuntimeError:
 """
 
 
-def downstream(folder: Path, python: str | Path, *arguments: str, store: Path) -> str:
+def downstream(folder: Path, python: str | Path, *arguments: str, store: Path, code: str = DOWNSTREAM) -> str:
     """What a team prints that loads the model in a folder with a broken package called `models`."""
     (folder / "models").mkdir(parents=True)
     (folder / "models/__init__.py").write_text("raise RuntimeError('ours, and broken')")
@@ -566,7 +570,7 @@ def downstream(folder: Path, python: str | Path, *arguments: str, store: Path) -
         "HOME": str(folder),
         "MLFLOW_TRACKING_URI": f"sqlite:///{store}/mlflow.db",
     }
-    command = [str(python), "-I", "-c", DOWNSTREAM, *arguments]
+    command = [str(python), "-I", "-c", ALONE + code, *arguments]
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout

@@ -368,6 +368,7 @@ def test_jobs_go_to_the_best_family_that_can_do_them():
         "two": {"metrics": {"frechet": entry(2.0, "lower"), "bits_per_dim_bound": entry(1.9, "lower")}},
         "three": {"metrics": {"frechet": entry(9.0, "lower"), "anomaly_auroc": entry(0.7, "higher")}},
     }
+    assert best("imputation", results) is None
     assert best("generation", results)[0] == "two"
     assert best("density", results)[:2] == ("two", "bits_per_dim_bound")
     assert best("anomaly", results)[0] == "three"
@@ -375,4 +376,4 @@ def test_jobs_go_to_the_best_family_that_can_do_them():
     table = rows({"floors": {"frechet": entry(1.0, "lower")}, "baseline": {}}, results)
     assert [row["kind"] for row in table] == ["real", "baseline", "family", "family", "family"]
     assert [row["jobs"] for row in table[2:]] == [[], ["generation", "density"], ["anomaly"]]
-    assert set(JOBS) == {"generation", "density", "anomaly", "representation"}
+    assert set(JOBS) == {"generation", "density", "imputation", "anomaly", "representation"}

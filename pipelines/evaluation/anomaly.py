@@ -10,6 +10,9 @@ not give them away:
 | `cut` | left half of one image, right half of one of another class | each half, whole |
 | `shuffled` | a quarter of the pixels change places among themselves | every pixel value |
 | `blended` | 60 % of an image plus 40 % of one of another class | mean brightness |
+
+and rows of tables become `mixed`: half of the cells, chosen at random, are another row's. Every column
+stays as it is distributed; only how they hang together is broken.
 """
 
 from __future__ import annotations
@@ -43,6 +46,19 @@ def corrupted(x: Images, label: Int[Tensor, " n"], levels: int, seed: int) -> di
         "shuffled": _shuffled(x, 0.25, random),
         "blended": _blended(x, other, 0.6, levels),
     }
+
+
+def mixed(x: Float[Tensor, "n columns"], seed: int) -> Float[Tensor, "n columns"]:
+    """Rows of which half of the cells are another row's.
+
+    Arguments:
+        x: Test rows.
+        seed: Seed of partners and cells.
+    """
+    random = np.random.default_rng([seed, len(x)])
+    other = x[_partners(np.full(len(x), -1), random)]
+    half = random.random(x.shape).argsort(1) < x.shape[1] // 2
+    return torch.where(torch.from_numpy(half), other, x)
 
 
 def _partners(label: np.ndarray, random: np.random.Generator) -> np.ndarray:

@@ -108,7 +108,11 @@ class ClassicalBaseline:
 
     def reconstruct(self, x: Num[Tensor, "n *data"]) -> Num[Tensor, "n *data"]:
         """Examples from their principal component codes."""
-        return self.inputs.inverse(torch.from_numpy(self.codes.inverse_transform(self.encode(x))))
+        return self.decode(self.encode(x))
+
+    def decode(self, codes: Float[np.ndarray, "n code"]) -> Num[Tensor, "n *data"]:
+        """Examples of principal component codes."""
+        return self.inputs.inverse(torch.from_numpy(self.codes.inverse_transform(codes)))
 
 
 def _solver(flat: np.ndarray) -> dict[str, Any]:

@@ -31,7 +31,10 @@ class Job:
 
 JOBS: dict[str, Job] = {
     "generation": Job(metrics=("frechet",), better="lower"),
-    "density": Job(metrics=("bits_per_dim", "bits_per_dim_bound"), better="lower"),
+    "density": Job(
+        metrics=("bits_per_dim", "nats_per_row", "bits_per_dim_bound", "nats_per_row_bound"), better="lower"
+    ),
+    "imputation": Job(metrics=("imputation_crps",), better="lower"),
     "anomaly": Job(metrics=("anomaly_auroc",), better="higher"),
     "representation": Job(metrics=("probe_accuracy",), better="higher"),
 }

@@ -13,18 +13,21 @@ from jaxtyping import Int
 from safetensors.torch import save_file
 from torch import Tensor
 
+from models.tables import Table
 from pipelines.artifact import canonical, sha256
+from pipelines.evaluation import compression, imputation
 from pipelines.evaluation.anomaly import anomaly_metrics
 from pipelines.evaluation.baseline import ClassicalBaseline, IndependentPixels
 from pipelines.evaluation.conditional import recognized
 from pipelines.evaluation.distribution import frechet
 from pipelines.evaluation.inputs import Inputs, inputs
-from pipelines.evaluation.likelihood import bits_per_dim
+from pipelines.evaluation.likelihood import density_metric, independent_columns
 from pipelines.evaluation.measures import asked, copy_metrics, error_unit, probe_metric, strange_examples
 from pipelines.evaluation.metric import Metric
 from pipelines.evaluation.networks import network
 from pipelines.evaluation.queries import proportional_labels
 from pipelines.evaluation.reconstruction import squared_error
+from pipelines.evaluation.rows import row_metrics
 from pipelines.evaluation.samples import distribution_metrics, root_mean, share
 from pipelines.evaluation.space import FACTS, FORMAT, SPACES, Space, standardized
 from pipelines.evaluation.storage import json_text, whole_folder
@@ -96,8 +99,8 @@ class Making:
             points[name]["baseline"] = space.features(drawn)
         n = min(self.settings.samples, len(train))
         strata = (labels["train"], wanted) if self.labelled else (None, None)
-        floors = self._scored(points, "train", n, strata[0])
-        scores = self._scored(points, "baseline", n, strata[1])
+        floors = self._scored(points, "train", n, strata[0]) | self._of_rows(train.x[:n], train.label[:n])
+        scores = self._scored(points, "baseline", n, strata[1]) | self._of_rows(drawn[:n], wanted[:n])
         if judge is not None:
             known, resamples = test.label >= 0, self.settings.bootstrap
             right = recognized(judge, test.x[known], test.label[known], self.inputs)
@@ -121,14 +124,15 @@ class Making:
             self.facts["labels"] = "given"
             return {split: rows.label for split, rows in self.rows.items()}
         self.facts["labels"] = (
-            f"none given: the classifier learned {self.settings.clusters} k-means clusters of principal component codes"
+            f"none given: {self.settings.clusters} k-means clusters of principal component codes stand for them"
         )
         clusters = PseudoLabels(self.rows["train"].x, self.inputs, clusters=self.settings.clusters, seed=self.seed)
         return {split: clusters(rows.x) for split, rows in self.rows.items()}
 
     def _space(self, role: str, labels: dict[str, Tensor]) -> Space:
-        if role == "random":
-            built = network(role, shape=self.inputs.shape, classes=0, seed=self.seed + 2).eval().requires_grad_(False)
+        if role == "random" or self.dataset.kind == "table":
+            seed = self.seed + SPACES.index(role) * 2
+            built = network(role, shape=self.inputs.shape, classes=0, seed=seed).eval().requires_grad_(False)
             self.facts["networks"][role] = {"classes": 0}
         else:
             built = self._classifier(role, labels, self.seed)
@@ -195,6 +199,14 @@ class Making:
         resamples, seed = self.settings.bootstrap, self.seed
         return distribution_metrics(reference, generated, strata=strata, resamples=resamples, seed=seed)
 
+    def _of_rows(self, x: Tensor, label: Tensor) -> dict[str, Metric]:
+        """What is measured of a table's rows alone; nothing of images."""
+        if self.dataset.kind != "table":
+            return {}
+        rows = type(self.rows["test"])(x=x, label=label if self.labelled else torch.full_like(label, -1))
+        options = {"resamples": self.settings.bootstrap, "seed": self.seed}
+        return row_metrics(self.rows["test"], rows, self.dataset.domain["columns"], **options)
+
     def _baseline_rows(self, baseline: ClassicalBaseline, drawn: Tensor, label: Tensor) -> dict[str, Metric]:
         """What the baseline scores in everything but the distribution of its samples."""
         train, test = asked(self.rows["train"]), asked(self.rows["test"])
@@ -212,15 +224,37 @@ class Making:
             scores = {kind: baseline.anomaly_score(x) for kind, x in strange.items()}
             ordinary = baseline.anomaly_score(test.x)
             found |= anomaly_metrics(ordinary, scores, resamples=resamples, seed=seed)
-        if self.dataset.kind == "image":
-            levels = self.dataset.domain["levels"]
-            known = label >= 0
-            pixels = IndependentPixels(_level(self.rows["train"].x[known], levels), label[known].numpy(), levels)
-            nats = pixels.log_prob(_level(test.x, levels))
-            bits = bits_per_dim(nats, int(np.prod(self.inputs.shape)))
-            found["bits_per_dim"] = share(bits, resamples, seed, unit="bits/dim", better="lower")
-            self.facts["baseline"]["bits_per_dim"] = "per class, independent pixels with histograms"
-        return found
+        found |= density_metric(self._independent(test.x, label), self.inputs, resamples, seed)
+        return found | self._compressed(baseline, test.x) | self._imputed(test.x)
+
+    def _independent(self, x: Tensor, label: Tensor) -> np.ndarray:
+        """Log-probabilities by a density to beat, whose values are independent of each other."""
+        if self.dataset.kind == "table":
+            self.facts["baseline"]["density"] = "independent columns with their training distributions"
+            return independent_columns(x, Table(columns=self.dataset.domain["columns"]))
+        self.facts["baseline"]["density"] = "per class, independent pixels with histograms"
+        levels, known = self.dataset.domain["levels"], label >= 0
+        pixels = IndependentPixels(_level(self.rows["train"].x[known], levels), label[known].numpy(), levels)
+        return pixels.log_prob(_level(x, levels))
+
+    def _compressed(self, baseline: ClassicalBaseline, x: Tensor) -> dict[str, Metric]:
+        x, options = x[: compression.ROWS], {"resamples": self.settings.bootstrap, "seed": self.seed}
+        codes = torch.from_numpy(baseline.encode(x))
+        decoded = baseline.decode(compression.rounded(codes).numpy())
+        unit = error_unit(self.inputs)
+        return compression.compression_metrics(x, codes, decoded, self.inputs, unit=unit, **options)
+
+    def _imputed(self, x: Tensor) -> dict[str, Metric]:
+        """What the best of the classical ways to fill in hidden cells scores; the facts keep them all."""
+        kind, options = self.dataset.kind, {"resamples": self.settings.bootstrap, "seed": self.seed}
+        x, train = x[: imputation.ROWS[kind]], self.rows["train"].x
+        found = imputation.classical_imputation(train, x, self.dataset.domain, **options)
+        if not found:
+            return {}
+        self.facts["imputation"] = {
+            way: {name: round(value.value, 6) for name, value in metrics.items()} for way, metrics in found.items()
+        }
+        return min(found.values(), key=lambda metrics: metrics["imputation_crps"].value)
 
     # The folder
 

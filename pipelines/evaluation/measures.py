@@ -34,7 +34,7 @@ def copy_metrics(
     check = copies.check(found, copies.nearest(test, train, to_inputs))
     near = share(check.near, resamples, seed, better="lower")
     metrics = {
-        "near_copies": near.beside(floor=copies.ORDINARY),
+        "near_copies": near.beside(floor=copies.ORDINARY + check.exact_test),
         "exact_copies": share(found.distance == 0, resamples, seed, better="lower").beside(floor=check.exact_test),
     }
     return metrics, check, found
@@ -50,12 +50,12 @@ def probe_metric(
 
 
 def strange_examples(dataset: Dataset, test: Examples, seed: int) -> dict[str, Tensor]:
-    """What detection is measured on, by kind: known anomalies, or corrupted test images; may be empty."""
+    """What detection is measured on, by kind: known anomalies, or test examples made strange; may be empty."""
     if "anomaly" in dataset.splits and len(dataset.split("anomaly")):
         return {"known": dataset.split("anomaly").take(range(min(len(dataset.split("anomaly")), MOST_ASKED))).x}
     if dataset.kind == "image":
         return anomaly.corrupted(test.x, test.label, dataset.domain["levels"], seed)
-    return {}
+    return {"mixed": anomaly.mixed(test.x, seed)} if test.x.shape[1] > 1 else {}
 
 
 def error_unit(to_inputs: Inputs) -> str:

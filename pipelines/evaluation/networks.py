@@ -1,6 +1,8 @@
-"""The small networks of the yardstick: two unlike classifiers and one with random weights.
+"""The small networks of the yardstick: feature spaces and the judge of conditional samples.
 
-Each has `features(inputs) -> [n, dim]`; the classifiers are called for logits.
+Of images two unlike classifiers and a network with random weights; of tables the encoded rows
+themselves, a classifier as judge, and random weights. Those of spaces have
+`features(inputs) -> [n, dim]`; classifiers are called for logits.
 """
 
 from __future__ import annotations
@@ -85,9 +87,9 @@ class PlainClassifier(nn.Module):
 
 
 class RowClassifier(nn.Module):
-    """The classifier for rows of tables, `layers` deep."""
+    """The judge of conditional samples, for rows of tables, `layers` deep."""
 
-    def __init__(self, *, shape: tuple[int, ...], classes: int, width: int = 128, layers: int = 2) -> None:
+    def __init__(self, *, shape: tuple[int, ...], classes: int, width: int = 96, layers: int = 3) -> None:
         super().__init__()
         sizes = [shape[0]] + [width] * layers
         body: list[nn.Module] = []
@@ -102,6 +104,25 @@ class RowClassifier(nn.Module):
 
     def forward(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "n classes"]:
         return self.head(F.silu(self.features(x)))
+
+
+class EncodedRows(nn.Module):
+    """The feature space "classifier" of tables: the encoded rows themselves, at most `DIM` random directions of them.
+
+    A classifier of a few classes keeps of a row what tells these apart and forgets the rest. Here a
+    feature is a sum of numbers in standard deviations and of categories, all directions alike, so it is
+    not standardized again: that would give the rarest category the loudest voice.
+    """
+
+    standardized = False
+
+    def __init__(self, *, shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.directions = nn.Linear(shape[0], min(shape[0], DIM), bias=False)
+        nn.init.orthogonal_(self.directions.weight)
+
+    def features(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "n dim"]:
+        return self.directions(x)
 
 
 class RandomConvolutions(nn.Module):
@@ -140,7 +161,7 @@ class RandomRows(nn.Module):
 
 
 ARCHITECTURES: dict[str, dict[int, type[nn.Module]]] = {
-    "classifier": {3: ResidualClassifier, 1: RowClassifier},
+    "classifier": {3: ResidualClassifier, 1: EncodedRows},
     "judge": {3: PlainClassifier, 1: RowClassifier},
     "random": {3: RandomConvolutions, 1: RandomRows},
 }
@@ -153,12 +174,10 @@ def network(role: str, *, shape: tuple[int, ...], classes: int, seed: int) -> nn
     Arguments:
         role: `classifier`, `judge` or `random`.
         shape: Shape of one input, `(channels, height, width)` or `(columns,)`.
-        classes: Classes to tell apart; ignored by `random`.
+        classes: Classes to tell apart; 0 for a network that is no classifier.
         seed: Seed of the initial weights.
     """
-    options: dict[str, Any] = {} if role == "random" else {"classes": classes}
-    if role == "judge" and len(shape) == 1:
-        options |= {"width": 96, "layers": 3}
+    options: dict[str, Any] = {"classes": classes} if classes else {}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         built = ARCHITECTURES[role][len(shape)](shape=shape, **options)

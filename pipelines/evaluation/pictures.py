@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import io
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -62,23 +62,64 @@ def write(path: Path, canvas: UInt8[np.ndarray, "h w c"]) -> None:
     path.write_bytes(png(canvas))
 
 
-class Gallery:
-    """Pictures of one model's doings, collected and then written.
+class Gallery(ABC):
+    """What one model did, to be looked at: collected, then written into a folder."""
+
+    @abstractmethod
+    def samples(self, drawn: Tensor, label: Tensor | None) -> None:
+        """Samples, with the labels that were asked for."""
+
+    @abstractmethod
+    def nearest(self, drawn: Tensor, neighbours: Tensor) -> None:
+        """Samples, each with its nearest training example."""
+
+    @abstractmethod
+    def reconstructions(self, x: Tensor, rebuilt: Tensor) -> None:
+        """Originals, each with its reconstruction."""
+
+    @abstractmethod
+    def interpolations(self, codes: Tensor, decode: Callable[[Tensor], Tensor]) -> None:
+        """From one example to another through their codes."""
+
+    @abstractmethod
+    def anomalies(self, x: Tensor, score: np.ndarray) -> None:
+        """The most anomalous examples, the strangest first."""
+
+    @abstractmethod
+    def imputations(self, x: Tensor, hidden: Tensor, draws: Tensor) -> None:
+        """Examples with hidden cells, and what was drawn for these."""
+
+    @abstractmethod
+    def write(self, folder: Path) -> None:
+        """Write everything collected."""
+
+
+def between(first: Tensor, last: Tensor, steps: int) -> Tensor:
+    """Codes from each first to each last, both included, `[pairs, steps, code]`.
+
+    The length of a code goes linearly from one to the other too: halfway between two Gaussian codes
+    lies a point too near the origin to be typical.
+    """
+    start, end = first[:, None], last[:, None]
+    part = torch.linspace(0, 1, steps)[None, :, None]
+    path = start + part * (end - start)
+    length = start.norm(dim=2, keepdim=True) * (1 - part) + end.norm(dim=2, keepdim=True) * part
+    return path * length / path.norm(dim=2, keepdim=True).clamp(min=1e-12)
+
+
+class ImageGallery(Gallery):
+    """PNG files of one model's doings.
 
     Arguments:
-        domain: The dataset's domain; nothing is drawn unless it is of images.
         class_names: Names of the classes.
     """
 
-    def __init__(self, domain: dict[str, Any], class_names: Sequence[str]) -> None:
-        self.drawable = domain["kind"] == "image"
+    def __init__(self, class_names: Sequence[str]) -> None:
         self.classes = len(class_names)
         self.pictures: dict[str, np.ndarray] = {}
 
     def samples(self, drawn: Tensor, label: Tensor | None, *, rows: int = 8, columns: int = 10) -> None:
         """A grid of samples, one column per class where labels were asked for (the first 10 classes)."""
-        if not self.drawable:
-            return
         if label is not None:
             by_class = [drawn[label == c][:rows] for c in range(min(self.classes, columns))]
             full = [images for images in by_class if len(images) == rows]
@@ -89,37 +130,30 @@ class Gallery:
 
     def nearest(self, drawn: Tensor, neighbours: Tensor) -> None:
         """Samples, each over its nearest training image."""
-        if self.drawable:
-            self.pictures["nearest"] = paired(drawn[:20], neighbours[:20], 10)
+        self.pictures["nearest"] = paired(drawn[:20], neighbours[:20], 10)
 
     def reconstructions(self, x: Tensor, rebuilt: Tensor) -> None:
         """Originals, each over its reconstruction."""
-        if self.drawable:
-            self.pictures["reconstructions"] = paired(x[:20], rebuilt[:20], 10)
+        self.pictures["reconstructions"] = paired(x[:20], rebuilt[:20], 10)
 
     def interpolations(
         self, codes: Tensor, decode: Callable[[Tensor], Tensor], *, rows: int = 6, steps: int = 9
     ) -> None:
-        """From one example to another through their codes, a row per pair.
-
-        The length of a code goes linearly from one to the other too: halfway between two Gaussian
-        codes lies a point too near the origin to be typical.
-        """
-        if not self.drawable:
-            return
+        """From one example to another through their codes, a row per pair."""
         rows = min(rows, len(codes) // 2)
-        start, end = codes[:rows, None], codes[rows : 2 * rows, None]
-        part = torch.linspace(0, 1, steps)[None, :, None]
-        between = start + part * (end - start)
-        length = start.norm(dim=2, keepdim=True) * (1 - part) + end.norm(dim=2, keepdim=True) * part
-        between = between * length / between.norm(dim=2, keepdim=True).clamp(min=1e-12)
-        self.pictures["interpolations"] = grid(decode(between.flatten(0, 1)), steps)
+        path = between(codes[:rows], codes[rows : 2 * rows], steps)
+        self.pictures["interpolations"] = grid(decode(path.flatten(0, 1)), steps)
 
     def anomalies(self, x: Tensor, score: np.ndarray) -> None:
         """The most anomalous examples, the strangest first."""
-        if self.drawable:
-            order = np.argsort(-score, kind="stable")[:20]
-            self.pictures["anomalies"] = grid(x[torch.from_numpy(order)], 10)
+        order = np.argsort(-score, kind="stable")[:20]
+        self.pictures["anomalies"] = grid(x[torch.from_numpy(order)], 10)
+
+    def imputations(self, x: Tensor, hidden: Tensor, draws: Tensor, *, columns: int = 10) -> None:
+        """From top to bottom an image, the image with its hidden part in grey, and draws of that part."""
+        columns = min(columns, len(x))
+        rows = [x[:columns], x[:columns].masked_fill(hidden[:columns], 128), *draws[:3, :columns]]
+        self.pictures["imputations"] = grid(torch.cat(rows), columns)
 
     def write(self, folder: Path) -> None:
         """Write every picture into `folder` as PNG."""

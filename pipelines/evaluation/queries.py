@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, Num
+from jaxtyping import Bool, Float, Int, Num
 from torch import Tensor
 
 from models.contract import (
@@ -19,6 +19,7 @@ from models.contract import (
     Density,
     DensityBound,
     GenerativeModel,
+    Imputation,
     Reconstruction,
     Sampling,
     Streams,
@@ -97,6 +98,34 @@ def anomaly_score(model: GenerativeModel, x: Num[Tensor, "n *data"], seed: int) 
     """Outlier number of each row; higher is stranger."""
     assert isinstance(model, AnomalyScoring)
     return _rows(model, model.anomaly_score, x, seed, "anomaly_score").double().numpy()
+
+
+def impute(
+    model: GenerativeModel,
+    x: Num[Tensor, "n *data"],
+    observed: Bool[Tensor, "n *data"],
+    seed: int,
+    *,
+    draws: int,
+    chunk: int = 100,
+) -> Num[Tensor, "draws n *data"]:
+    """Completions of each row.
+
+    Raises:
+        ValueError: If the model altered an observed cell.
+    """
+    assert isinstance(model, Imputation)
+    parts = []
+    with _asking(model) as device:
+        for start in range(0, len(x), chunk):
+            streams = Streams.seeded(seed, "impute", start, device=device)
+            rows, known = x[start : start + chunk], observed[start : start + chunk]
+            part = model.impute(rows.to(device), known.to(device), streams, draws=draws).cpu()
+            known = known & ~rows.isnan() if rows.is_floating_point() else known
+            if not torch.equal(part[:, known], rows[known].expand(draws, -1)):
+                raise ValueError(f"impute of {type(model).__name__} altered cells that were given")
+            parts.append(part)
+    return _finite(torch.cat(parts, dim=1), "impute")
 
 
 def _rows(

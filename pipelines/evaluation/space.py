@@ -21,6 +21,7 @@ from jaxtyping import Float, Int, Num
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from data.shards import Examples
 from pipelines.artifact import sha256
 from pipelines.evaluation.inputs import Inputs, inputs
 from pipelines.evaluation.networks import DIM, network
@@ -70,11 +71,12 @@ class Space:
 def standardized(name: str, trained: nn.Module, to_inputs: Inputs, train: Num[Tensor, "n *data"]) -> Space:
     """A space whose features have mean 0 and standard deviation 1 over the training rows.
 
-    A feature that never varies keeps its scale.
+    A feature that never varies keeps its scale, as all do of a network that says so (`standardized`).
     """
     raw = torch.cat([trained.features(to_inputs(part)) for part in train.split(1024)])
     std = raw.std(0)
-    std = torch.where(std > 1e-6, std, torch.ones_like(std))
+    scaled = (std > 1e-6) & getattr(trained, "standardized", True)
+    std = torch.where(scaled, std, torch.ones_like(std))
     return Space(name=name, inputs=to_inputs, network=trained, mean=raw.mean(0), std=std, rows={}, label_counts=[])
 
 
@@ -89,6 +91,7 @@ class Yardstick:
         judge: Classifier of conditional samples; `None` for unlabelled data.
         labels: Labels of the rows known to the spaces, by split, `[n]` each, -1 where unknown.
         index: Row numbers of those rows in their split, `[n]` each.
+        baseline: Samples of the classical baseline.
     """
 
     facts: dict[str, Any]
@@ -97,6 +100,7 @@ class Yardstick:
     judge: nn.Module | None
     labels: dict[str, Int[Tensor, " n"]]
     index: dict[str, Int[Tensor, " n"]]
+    baseline: Examples
 
     @property
     def digest(self) -> str:
@@ -134,8 +138,15 @@ class Yardstick:
         if "judge" in facts["networks"]:
             tensors = load_file(folder / "judge.safetensors")
             judge = _frozen("judge", to_inputs, facts["networks"]["judge"]["classes"], tensors)
+        drawn = load_file(folder / "baseline.safetensors")
         return cls(
-            facts=facts, inputs=to_inputs, spaces=spaces, judge=judge, labels=parts["label"], index=parts["index"]
+            facts=facts,
+            inputs=to_inputs,
+            spaces=spaces,
+            judge=judge,
+            labels=parts["label"],
+            index=parts["index"],
+            baseline=Examples(x=drawn["x"], label=drawn["label"]),
         )
 
 

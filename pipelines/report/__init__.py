@@ -5,6 +5,7 @@
 | `reading.py` | the files of a run tree, read so that a missing or broken one becomes a remark |
 | `metrics.py` | what each metric says, in one line; marks of the best |
 | `sections.py` | what the page shows: verdicts, leaderboard, families, lineage |
+| `tables.py` | rows, histograms and associations of a table |
 | `charts.py` | geometry of the drawings; `charts.html` draws them as SVG |
 | `numbers.py` | numbers as people read them |
 | `page.html`, `page.css` | the page |

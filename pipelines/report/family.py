@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipelines.report import charts
+from pipelines.report import charts, tables
 from pipelines.report.numbers import DASH, count, finite, listed, setting, short
 from pipelines.report.reading import Family, Picture, Remark, mapping, sequence
 
@@ -17,72 +17,94 @@ STEPS = {
     "reconstruct": "reconstruct",
     "codes": "encode and decode",
     "anomaly": "score anomalies",
+    "impute": "fill in missing values",
 }
 """What `evaluate` measures, and what a model that it is measured of can do."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Shown:
-    """A picture that `evaluate` draws, as it is shown.
+    """What `evaluate` leaves to be looked at, as it is shown.
 
     Arguments:
-        name: Of its file.
+        name: What it is called there.
         step: What of `STEPS` a model must be able to do.
         title: Heading.
-        caption: What is seen.
+        images: What is seen in a picture.
+        rows: What is seen in rows of a table.
     """
 
     name: str
     step: str
     title: str
-    caption: str
+    images: str
+    rows: str
 
 
 PICTURES = (
-    Shown(name="samples", step="sample", title="Samples", caption="Drawn from the finished model, not chosen."),
+    Shown(
+        name="samples",
+        step="sample",
+        title="Samples",
+        images="Drawn from the finished model, not chosen.",
+        rows="Drawn from the finished model, not chosen; below them real test rows.",
+    ),
     Shown(
         name="nearest",
         step="sample",
         title="Nearest training examples",
-        caption="In each pair a sample above, the training example nearest to it below. A copy would look the same.",
+        images="In each pair a sample above, the training example nearest to it below. A copy would look the same.",
+        rows="In each pair a sample above, the training row nearest to it below; what differs is marked.",
     ),
     Shown(
         name="reconstructions",
         step="reconstruct",
         title="Reconstructions",
-        caption="In each pair a test example above, what the model makes of it below.",
+        images="In each pair a test example above, what the model makes of it below.",
+        rows="In each pair a test row above, what the model makes of it below; what differs is marked.",
     ),
     Shown(
         name="interpolations",
         step="codes",
         title="Interpolations",
-        caption="Each row goes from one test example to another through their codes.",
+        images="Each row goes from one test example to another through their codes.",
+        rows="From one test row to another through their codes.",
+    ),
+    Shown(
+        name="imputations",
+        step="impute",
+        title="Imputations",
+        images="From top to bottom a test example, what the model was given of it, and three draws of the rest.",
+        rows="Test rows whose marked cells were hidden, and three draws of these cells.",
     ),
     Shown(
         name="anomalies",
         step="anomaly",
         title="Most anomalous test examples",
-        caption="The strangest first, row by row, by the model's own score.",
+        images="The strangest first, row by row, by the model's own score.",
+        rows="The strangest first, with the model's own score.",
     ),
 )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Figure:
-    """A picture with its words.
+    """A picture, or rows of a table, with words.
 
     Arguments:
         title: Heading.
         caption: What is seen.
         alt: For those who do not see it.
         picture: The picture; `None` if there is none.
-        absent: Why there is none.
+        rows: The rows; `None` if there are none.
+        absent: Why there is neither.
     """
 
     title: str
     caption: str
     alt: str
-    picture: Picture | None
+    picture: Picture | None = None
+    rows: tables.Rows | None = None
     absent: str = ""
 
 
@@ -114,7 +136,9 @@ class Section:
         abilities: What it can do and what not, as sentences.
         copies: Outcome of the copy check; empty if unknown.
         progress: Grids of samples over training.
-        figures: Pictures of the finished model.
+        figures: Pictures of the finished model, or rows.
+        histograms: Of a table's columns.
+        matrices: Associations of a table's columns.
         curves: Charts.
         settings: By heading, the settings as (name, value, whether `tune` chose it).
         tuned: What `tune` chose and why.
@@ -129,6 +153,8 @@ class Section:
     copies: str
     progress: list[Figure]
     figures: list[Figure]
+    histograms: list[tables.Histogram]
+    matrices: list[tables.Matrix]
     curves: list[charts.Curve]
     settings: dict[str, list[tuple[str, str, bool]]]
     tuned: str
@@ -153,6 +179,8 @@ def section(family: Family, facts: Mapping[str, str], held: list[str], classes: 
         copies=copy_check(family),
         progress=progress(family),
         figures=figures(family, classes) if family.results or family.pictures else [],
+        histograms=tables.histograms(family.exhibits),
+        matrices=tables.matrices(family.exhibits),
         curves=curves(family),
         settings=settings(family),
         tuned=tuned(family),
@@ -199,27 +227,25 @@ def progress(family: Family) -> list[Figure]:
 
 
 def figures(family: Family, classes: Sequence[str]) -> list[Figure]:
-    """Pictures of the finished model; for one that is not there, why."""
+    """Pictures of the finished model, or rows; for one that is not there, why."""
     done = mapping(family.results.get("seconds"))
-    image = mapping(family.model.get("domain")).get("kind", "image") == "image"
     found = []
     for shown in PICTURES:
-        picture, caption = family.pictures.get(shown.name), shown.caption
-        if shown.name == "samples" and 1 < len(classes) <= 10:
+        picture, kept = family.pictures.get(shown.name), tables.rows(family.exhibits, shown.name)
+        caption = shown.rows if kept else shown.images
+        alt = f"{shown.title} of {family.name}. {caption}"
+        if shown.name == "samples" and 1 < len(classes) <= 10 and not kept:
             caption += f" A column per class: {', '.join(classes)}."
-        alt = f"{shown.title} of {family.name}. {shown.caption}"
-        absent = "" if picture else why_absent(family, shown, done, image=image)
-        found.append(Figure(title=shown.title, caption=caption, alt=alt, picture=picture, absent=absent))
+        absent = "" if picture or kept else why_absent(family, shown, done)
+        found.append(Figure(title=shown.title, caption=caption, alt=alt, picture=picture, rows=kept, absent=absent))
     return found
 
 
-def why_absent(family: Family, shown: Shown, done: Mapping[str, Any], *, image: bool) -> str:
+def why_absent(family: Family, shown: Shown, done: Mapping[str, Any]) -> str:
     """Why a picture is not there."""
     if done and shown.step not in done:
         return f"{family.name} cannot {STEPS[shown.step]}."
-    if not image:
-        return "Pictures are drawn of images only."
-    return f"There is no {shown.name}.png; fivefold evaluate --family {family.name} draws it if the model can."
+    return f"There are no {shown.name}; fivefold evaluate --family {family.name} draws them if the model can."
 
 
 def curves(family: Family) -> list[charts.Curve]:

@@ -28,6 +28,19 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         "coverage": ("Coverage", "Test examples with a sample near by: variety, robust to outliers."),
         "c2st": ("Two-sample test", "Accuracy of a classifier telling samples from test data; 0.5 is a guess."),
         "accuracy": ("Label accuracy", "Samples in which an independent classifier sees the label that was asked for."),
+        "column_distance": (
+            "Column distance",
+            "Kolmogorov-Smirnov distance (numbers) or total variation (categories), averaged over columns.",
+        ),
+        "association_distance": (
+            "Association distance",
+            "How far the columns' dependences (rank correlations, Cramer's V) are from the real ones, on average.",
+        ),
+        "utility_auroc": (
+            "Utility, AUROC",
+            "A gradient-boosted classifier taught by samples, judged on real rows; the floor was taught by real ones.",
+        ),
+        "utility_accuracy": ("Utility, accuracy", "The same classifier's share of right labels."),
         "near_copies": ("Near copies", "Samples closer to a training example than 99\u202f% of unseen data are."),
         "exact_copies": ("Exact copies", "Samples identical to a training example."),
     },
@@ -37,10 +50,25 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
             "Bits per value to code a test example, by exact log-likelihood.",
         ),
         "bits_per_dim_bound": ("Bits per dimension, bound", "An upper bound of the same: the true number is lower."),
+        "nats_per_row": (
+            "Nats per row",
+            "Negative log-likelihood of a test row; where whole numbers or categories are filled with noise, a bound.",
+        ),
+        "nats_per_row_bound": ("Nats per row, bound", "An upper bound of the same: the true number is lower."),
     },
     "Codes and reconstructions": {
         "reconstruction_rmse": ("Reconstruction error", "Root mean squared error of rebuilt test examples."),
+        "code_bytes": ("Bytes per code", "Size of a code of 16-bit floats."),
+        "code_rmse": ("Error from such codes", "Root mean squared error of examples decoded from them."),
         "probe_accuracy": ("Linear probe", "Accuracy of a linear classifier that sees nothing but the codes."),
+    },
+    "Imputation: how well are hidden values filled in?": {
+        "imputation_crps": (
+            "Ranked probability score",
+            "Distance of the draws to the truth, less half the distance among them: rewards the right distribution.",
+        ),
+        "imputation_rmse": ("Error of the mean", "Root mean squared error of the draws' mean, over hidden numbers."),
+        "imputation_accuracy": ("Accuracy of the mode", "Hidden categories that most draws name rightly."),
     },
     "Anomalies: is the strange told from the ordinary?": {
         "anomaly_auroc": ("AUROC", "Chance that an anomaly scores higher than an ordinary example; 0.5 is a guess."),

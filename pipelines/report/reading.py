@@ -15,7 +15,7 @@ from pipelines.report.numbers import finite
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 END = b"IEND\xaeB`\x82"
-PICTURES = ("samples", "nearest", "reconstructions", "interpolations", "anomalies")
+PICTURES = ("samples", "nearest", "reconstructions", "interpolations", "imputations", "anomalies")
 """Pictures that `evaluate` draws, each if the model can do it."""
 
 
@@ -57,7 +57,8 @@ class Family:
         results: What `evaluate` wrote.
         tune: What `tune` wrote.
         curves: By column, the points (examples seen, value).
-        pictures: By name, those of `evaluate`.
+        pictures: By name, those of `evaluate` (images).
+        exhibits: What `evaluate` keeps to be looked at of a table.
         progress: Examples seen and the grid of samples drawn then.
         remarks: What is missing.
     """
@@ -68,6 +69,7 @@ class Family:
     tune: dict[str, Any]
     curves: dict[str, list[tuple[float, float]]]
     pictures: dict[str, Picture]
+    exhibits: dict[str, Any]
     progress: list[tuple[int, Picture]]
     remarks: list[Remark]
 
@@ -264,6 +266,8 @@ def _family(reader: Reader, runs: Path, dataset: str, name: str) -> Family:
     folder = runs / "results" / name
     there = [picture for picture in PICTURES if (folder / f"{picture}.png").exists()]
     pictures = {p: reader.picture(folder / f"{p}.png", command("evaluate")) for p in there}
+    kept = folder / "exhibits.json"
+    exhibits = reader.json(kept, command("evaluate")) if kept.exists() else {}
     tune = reader.json(runs / "tune" / f"{name}.json", command("tune"))
     return Family(
         name=name,
@@ -272,6 +276,7 @@ def _family(reader: Reader, runs: Path, dataset: str, name: str) -> Family:
         tune=tune,
         curves=curves,
         pictures={p: picture for p, picture in pictures.items() if picture},
+        exhibits=exhibits,
         progress=progress,
         remarks=reader.taken(),
     )

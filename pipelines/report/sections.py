@@ -120,6 +120,7 @@ def head(run: Run) -> dict[str, Any]:
         "dirty": dirty,
         "newest": run.newest,
         "shape": shape(domain),
+        "table": domain.get("kind") == "table",
         "classes": [str(name) for name in sequence(run.yardstick.get("class_names"))],
     }
 
@@ -160,8 +161,7 @@ def verdict(run: Run, job: str) -> Verdict:
     held = {"value": record.get("value"), "low": low, "high": high, "unit": record.get("unit"), "better": row.better}
     held = entries.get(measured, held)
     floor, baseline = beside(run, metric, "floor"), beside(run, metric, "baseline")
-    main = JOBS[job].metrics[0] if job in JOBS else metric
-    labels = {f: f if name == main else f"{f} · {name.removeprefix(f'{main}_')}" for f, name in names.items()}
+    labels = {f: f"{f} · bound" if name.endswith("_bound") else f for f, name in names.items()}
     decimals = metrics.decimals_of([*entries.values(), run.floors.get(metric, {}), run.baseline.get(metric, {}), held])
     plot = charts.forest(
         row.title,
@@ -252,9 +252,13 @@ def how_measured(run: Run) -> list[str]:
     baseline = mapping(run.yardstick.get("baseline"))
     if baseline.get("what"):
         said.append(
-            f"The classical baseline: {baseline['what']} ({count(baseline.get('components'))} components); for bits"
-            f" per dimension: {baseline.get('bits_per_dim', DASH)}."
+            f"The classical baseline: {baseline['what']} ({count(baseline.get('components'))} components); for"
+            f" densities: {baseline.get('density', DASH)}."
         )
+    ways = mapping(run.yardstick.get("imputation"))
+    if ways:
+        told = [f"{way} {short(finite(mapping(found).get('imputation_crps')))}" for way, found in ways.items()]
+        said.append(f"Classical imputation, ranked probability score: {', '.join(told)}; the best is the baseline.")
     for role, network in mapping(run.yardstick.get("networks")).items():
         accuracy = finite(mapping(mapping(network).get("accuracy")).get("test"))
         if accuracy is not None:

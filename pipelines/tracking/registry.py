@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
     from mlflow.pyfunc import PyFuncModel
+    from mlflow.types import Schema
 
 FIXED_TAGS = ("git_commit", "git_dirty", "run_id", "params_sha256", "dvc_lock_sha256")
 """Tags that say how a version came to be: never changed later."""
@@ -253,8 +254,9 @@ def save_served(
     from mlflow.models import Model, ModelSignature
     from mlflow.types import ParamSchema, ParamSpec
 
-    from pipelines import served_model
+    from pipelines import artifact, served_model
 
+    facts, _ = artifact.read(model)
     params = ParamSchema([ParamSpec(name, kind, default) for name, (kind, default) in served_model.PARAMS.items()])
     needs = [f"{name}=={version(name).split('+')[0]}" for name in ("mlflow", "torch", "safetensors", "numpy")]
     with _without_advice():
@@ -263,11 +265,26 @@ def save_served(
             python_model=str(served_model.__file__),
             artifacts={"model": str(Path(model).absolute())},
             code_paths=[str(package)],
-            signature=ModelSignature(params=params),
+            signature=ModelSignature(outputs=_schema(facts["domain"]), params=params),
             pip_requirements=needs,
             mlflow_model=Model(artifact_path=location, run_id=run_id, model_id=model_id, model_uuid=model_id),
         )
     _refuse_pickles(Path(folder))
+
+
+def _schema(domain: Mapping[str, Any]) -> Schema | None:
+    """The columns of a table as MLflow names them; `None` for images.
+
+    It stands for what comes back. What goes in is checked by the model itself: MLflow would let no
+    column of whole numbers have a gap, and `decode` takes codes instead.
+    """
+    from mlflow.types import ColSpec, Schema
+
+    from pipelines.served_model import column_kind
+
+    if domain["kind"] != "table":
+        return None
+    return Schema([ColSpec(column_kind(column), str(column["name"])) for column in domain["columns"]])
 
 
 @contextlib.contextmanager
