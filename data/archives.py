@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from data.streams import MEMBER_LIMIT, Member
+from data.streams import MEMBER_LIMIT, Member, leads_to_file
 from data.tars import tar_members
 from data.zips import zip_members
 
@@ -43,12 +43,12 @@ def members(path: Path, keep: Callable[[str], bool] = lambda name: True) -> Iter
 def _folder(path: Path, keep: Callable[[str], bool]) -> Iterator[Member]:
     def walk(folder: Path, prefix: str) -> Iterator[Member]:
         with os.scandir(folder) as found:
-            entries = sorted((entry.name, entry.is_dir(follow_symlinks=False), entry.is_file()) for entry in found)
+            entries = sorted((entry.name, entry.is_dir(follow_symlinks=False), leads_to_file(entry)) for entry in found)
         for name, is_folder, is_file in entries:
             if is_folder:
                 yield from walk(folder / name, f"{prefix}{name}/")
             elif keep(prefix + name):
-                fault = "" if is_file else "it is neither a file nor a folder (a broken link?)"
+                fault = "" if is_file else "it is neither a file nor a folder (a link that leads nowhere?)"
                 yield Member(prefix + name, fault, lambda file=folder / name: _read_file(file))
 
     return walk(path, "")

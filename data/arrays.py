@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 import struct
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,7 +32,7 @@ from data.reading import (
     class_list,
     split_by_rows,
 )
-from data.streams import Readable, inflated
+from data.streams import Readable, check_swelling, inflated
 
 BLOCK_BYTES = 4 << 20
 IDX_NAME = re.compile(r"^(.*?)(images|labels)([-.]idx[13][-.]ubyte)(\.gz)?$", re.IGNORECASE)
@@ -131,6 +133,9 @@ def _chunk(
     table: tuple[NDArray[np.int64], NDArray[np.bool_]],
     findings: Findings,
 ) -> Chunk:
+    if x.dtype == np.bool_:
+        findings.convert("1-bit to 8-bit", part.name, len(x))
+        x = x.astype(np.uint8) * np.uint8(255)
     good = _good(card, part, x, where, findings)
     x, where = x[good].astype(np.uint8), where[good]
     if labels is None:
@@ -155,7 +160,8 @@ def _good(card: Card, part: Part, x: NDArray[Any], where: NDArray[np.int64], fin
         findings.reject(
             f"{part.name}: image {where[index]} (from 0)",
             "pixel out of range",
-            f"expected whole numbers on the card's levels from 0 to 255, got {flat[index].min()} … {flat[index].max()}",
+            f"expected whole numbers on the card's levels from 0 to 255, got {flat[index].min()} … {flat[index].max()} "
+            f"({flat.dtype}; scale and round to uint8)",
         )
     return good
 
@@ -214,7 +220,24 @@ def _idx_header(stream: Readable, file: Path, dimensions: tuple[int, ...]) -> tu
     sizes = stream.read(4 * magic[3])
     if len(sizes) < 4 * magic[3]:
         raise ValueError(f"{file} ends early, inside its header. Fetch it again.")
-    return struct.unpack(f">{magic[3]}I", sizes)
+    shape = struct.unpack(f">{magic[3]}I", sizes)
+    if magic[3] > 1:
+        _check_shape(shape, str(file))
+    return shape
+
+
+def _check_shape(shape: tuple[int, ...], name: str) -> None:
+    """Make sure that an array can hold images.
+
+    Raises:
+        ValueError: If it cannot.
+    """
+    wanted = "expected images [n, height, width] or [n, height, width, 1 or 3]"
+    if len(shape) not in (3, 4) or not all(shape):
+        raise ValueError(f"{name}: {wanted}, got {list(shape)}. Save images, one after the other.")
+    if len(shape) == 4 and shape[3] not in (1, 3):
+        mend = "Transpose it: the channels come last." if shape[1] in (1, 3) else "Save grey or RGB images."
+        raise ValueError(f"{name}: {wanted}, got {list(shape)}. {mend}")
 
 
 def _idx_blocks(file: Path, shape: tuple[int, ...]) -> Callable[[], Iterator[NDArray[np.uint8]]]:
@@ -229,7 +252,7 @@ def _idx_blocks(file: Path, shape: tuple[int, ...]) -> Callable[[], Iterator[NDA
 
 
 def _raw_blocks(stream: Readable, file: Path | str, shape: tuple[int, ...], dtype: np.dtype) -> Iterator[NDArray[Any]]:
-    size = int(np.prod(shape[1:])) * dtype.itemsize
+    size = math.prod(shape[1:]) * dtype.itemsize
     step = max(1, BLOCK_BYTES // max(1, size))
     for start in range(0, shape[0], step):
         count = min(step, shape[0] - start)
@@ -245,7 +268,7 @@ def _raw_blocks(stream: Readable, file: Path | str, shape: tuple[int, ...], dtyp
 def _exactly(stream: Readable, size: int) -> bytes:
     """So many bytes, fewer only at the end of the stream."""
     pieces: list[bytes] = []
-    while size > 0 and (piece := stream.read(size)):
+    while size > 0 and (piece := stream.read(min(size, BLOCK_BYTES))):
         pieces.append(piece)
         size -= len(piece)
     return b"".join(pieces)
@@ -271,6 +294,7 @@ def npy_parts(path: Path) -> list[Part]:
         ]
     try:
         with zipfile.ZipFile(path) as archive:
+            check_swelling(path, sum(entry.file_size for entry in archive.infolist()), path.stat().st_size)
             keys = [name.removesuffix(".npy") for name in archive.namelist()]
     except zipfile.BadZipFile as error:
         raise ValueError(f"{path} is not an NPZ file, or is damaged: {error}. Fetch it again.") from None
@@ -303,8 +327,22 @@ def _role(key: str) -> tuple[str, int]:
     return "", split
 
 
-def _npy_stream(path: Path, key: str) -> Any:
-    return zipfile.ZipFile(path).open(f"{key}.npy") if key else path.open("rb")
+@contextmanager
+def _npy_stream(path: Path, key: str) -> Iterator[Any]:
+    """The bytes of an NPY file, or of one inside an NPZ file.
+
+    Raises:
+        ValueError: If the NPZ file is damaged.
+    """
+    if not key:
+        with path.open("rb") as stream:
+            yield stream
+        return
+    try:
+        with zipfile.ZipFile(path) as archive, archive.open(f"{key}.npy") as stream:
+            yield stream
+    except (zipfile.BadZipFile, zlib.error, EOFError, KeyError, RuntimeError) as error:
+        raise ValueError(f"{path}[{key!r}] cannot be read: {error}. Save or fetch it again.") from None
 
 
 def _npy_header(path: Path, key: str) -> tuple[tuple[int, ...], np.dtype]:
@@ -325,22 +363,22 @@ def _parse_npy(stream: Any, name: str) -> tuple[tuple[int, ...], bool, np.dtype]
         version = np.lib.format.read_magic(stream)
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         return read(stream)
-    except (ValueError, zipfile.BadZipFile) as error:
+    except (zipfile.BadZipFile, zlib.error):
+        raise
+    except Exception as error:  # numpy raises whatever a stranger's header makes its parser raise
         raise ValueError(f"{name} is not an NPY array, or is damaged: {' '.join(str(error).split())}") from None
 
 
 def _npy_blocks(path: Path, key: str, shape: tuple[int, ...], dtype: np.dtype) -> Callable[[], Iterator[NDArray[Any]]]:
     name = f"{path}[{key!r}]" if key else str(path)
-    if len(shape) not in (3, 4):
-        raise ValueError(f"{name}: expected images [n, height, width] or [n, height, width, channels], got {shape}.")
+    _check_shape(shape, name)
 
     def blocks() -> Iterator[NDArray[Any]]:
         with _npy_stream(path, key) as stream:
             _parse_npy(stream, name)
-            try:
-                yield from _raw_blocks(stream, name, shape, dtype)
-            except zipfile.BadZipFile as error:
-                raise ValueError(f"{name} is damaged: {error}. Fetch it again.") from None
+            yield from _raw_blocks(stream, name, shape, dtype)
+            if stream.read(1):
+                raise ValueError(f"{name} is longer than its header says ({shape}). Save it again.")
 
     return blocks
 
@@ -349,7 +387,13 @@ def _npy_labels(path: Path, key: str) -> NDArray[np.int64]:
     shape, dtype = _npy_header(path, key)
     with _npy_stream(path, key) as stream:
         _parse_npy(stream, key)
-        labels = np.frombuffer(stream.read(), dtype).reshape(shape).squeeze()
+        body = stream.read()
+    if len(body) != math.prod(shape) * dtype.itemsize:
+        raise ValueError(
+            f"{path}[{key!r}]: its header says {shape} of {dtype}, it holds {len(body)} bytes. Save it again."
+        )
+    labels = np.frombuffer(body, dtype).reshape(shape)
+    labels = labels.reshape(len(labels)) if labels.ndim == 2 and labels.shape[1] == 1 else labels
     if labels.ndim != 1 or (dtype.kind == "f" and not np.array_equal(labels, np.floor(labels))):
         raise ValueError(f"{path}[{key!r}]: expected one whole number per image, got {dtype} {shape}.")
     return labels.astype(np.int64)

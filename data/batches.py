@@ -9,6 +9,7 @@ only. So there is no loader state to save, any step can be sought at once, no ba
 from __future__ import annotations
 
 import logging
+import resource
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal, Protocol
@@ -26,6 +27,11 @@ from data.shards import Examples, Split
 log = logging.getLogger(__name__)
 
 WINDOW = 1 << 16
+CONTROL_GROUPS = (
+    (Path("/sys/fs/cgroup"), "memory.max", "memory.current"),
+    (Path("/sys/fs/cgroup/memory"), "memory.limit_in_bytes", "memory.usage_in_bytes"),
+)
+"""Where version 2 and version 1 of control groups state the memory allowed and taken."""
 
 
 class Batches:
@@ -199,10 +205,14 @@ def _resident(split: Split, device: torch.device) -> bool:
 
 
 def free_memory() -> int:
-    """Bytes of main memory that this process may still take, control groups included."""
+    """Bytes of main memory that this process may still take: control groups and its own limit included."""
     free = psutil.virtual_memory().available
-    limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
-    try:
-        return min(free, max(0, int(limit.read_text()) - int(used.read_text())))
-    except (OSError, ValueError):
-        return free
+    for group, most, used in CONTROL_GROUPS:
+        try:
+            free = min(free, int((group / most).read_text()) - int((group / used).read_text()))
+        except (OSError, ValueError):
+            continue
+    limit = resource.getrlimit(resource.RLIMIT_DATA)[0]
+    if limit != resource.RLIM_INFINITY:
+        free = min(free, limit - psutil.Process().memory_info().data)
+    return max(0, free)

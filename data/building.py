@@ -26,11 +26,11 @@ from data.sources import locate, open_source
 from data.splitting import NAMES, Division, Ledger, divide
 from data.statistics import ImageMoments, table_domain, table_statistics
 from data.summary import write_summary
-from data.writing import SCHEMA, content_digest, rows_per_shard, whole_folder, write_json, write_shard
+from data.writing import SCHEMA, append, content_digest, rows_per_shard, whole_folder, write_json, write_shard
 
 log = logging.getLogger(__name__)
 
-BLOCK_BYTES = 2 << 20
+BLOCK_BYTES = 4 << 20
 SHARD_WRITERS = 2
 
 
@@ -56,6 +56,11 @@ def build(card: Card, root: Path, out: Path, mapper: Mapper) -> dict[str, Any]:
         findings.close(located.name)
         located.check_unchanged()
         division = divide(card, ledger, located.name)
+        if not (division.split == NAMES.index("train")).any():
+            raise ValueError(
+                f"{located.name}: none of its {findings.read} examples belongs to the training split. "
+                "Mend anomaly or splits in the card, or give more data."
+            )
         for name in sorted({"train", "val", "test"} - {NAMES[code] for code in np.unique(division.split) if code >= 0}):
             if getattr(card.splits, name):
                 findings.warn(f"split {name} is empty: {findings.read} examples are too few for the shares in the card")
@@ -75,8 +80,8 @@ def _spool(reader: Reader, findings: Findings, work: Path) -> Ledger:
         (work / "sources").open("wb") as sources,
     ):
         for chunk in reader.chunks():
-            chunk.x.tofile(spool)
-            chunk.source.astype("<i8").tofile(sources)
+            append(spool, chunk.x)
+            append(sources, chunk.source.astype("<i8"))
             ledger.add(chunk)
             findings.read += len(chunk.x)
     return ledger
@@ -208,5 +213,5 @@ def _scatter(
                     rows["place"], rows["x"] = place[shard == index], x[here]
                     rows["label"], rows["source"] = label[here], source[here]
                     with (work / f"{name}-{index:05}").open("ab") as file:
-                        rows.tofile(file)
+                        append(file, rows)
     (work / "spool").unlink()

@@ -178,19 +178,22 @@ def load_card(name: str, root: Path) -> Card:
             f"`fivefold data add SOURCE --name {name}` makes a card."
         )
     try:
-        content = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
-    except (YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not valid YAML: {' '.join(str(error).split())}. Mend the card.") from None
-    return parse_card(content, path)
+        return parse_card(path.read_text(encoding="utf-8"), path)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not valid UTF-8: {error}. Mend the card.") from None
 
 
-def parse_card(content: Any, path: Path) -> Card:
+def parse_card(text: str, path: Path) -> Card:
     """Make a card of what its file holds.
 
     Raises:
         ValueError: Naming every fault of the card.
     """
     problems: list[str] = []
+    try:
+        content = YAML(typ="safe", pure=True).load(text)
+    except YAMLError as error:
+        raise ValueError(f"{path} is not valid YAML: {' '.join(str(error).split())}. Mend the card.") from None
     if not isinstance(content, dict):
         raise ValueError(f"{path} must be a mapping of keys to values, got {type(content).__name__}. Mend the card.")
     values = dict(content)

@@ -18,6 +18,7 @@ from data.reading import naturally
 NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
 COMMAS = r"[+-]?[\d.,\s]*[,\s][\d.,\s]*"
 EXACT = 2**53
+DATES = r"\d{4}[-/.]\d\d?[-/.]\d\d?.*|\d\d?[-/.]\d\d?[-/.]\d{2,4}.*"
 TEXT_MISSING = ("", "?")
 
 
@@ -64,22 +65,21 @@ def type_name(kind: pa.DataType) -> str:
 
 
 def not_utf8(array: pa.Array) -> NDArray[np.bool_]:
-    """Which cells of a binary column are not valid UTF-8, `[n]`."""
+    """Which cells of a binary column are not valid UTF-8 text or hold a NUL byte, `[n]`."""
     if not pa.types.is_binary(array.type):
         return np.zeros(len(array), np.bool_)
     try:
         array.cast(pa.string())
     except pa.ArrowInvalid:
         return np.array([_undecodable(cell) for cell in array.to_pylist()], np.bool_)
-    return np.zeros(len(array), np.bool_)
+    return pc.fill_null(pc.match_substring(array, "\0"), False).to_numpy(zero_copy_only=False)
 
 
 def _undecodable(cell: bytes | None) -> bool:
     try:
-        (cell or b"").decode()
+        return "\0" in (cell or b"").decode()
     except UnicodeDecodeError:
         return True
-    return False
 
 
 def as_text(array: pa.Array) -> pa.Array:
@@ -91,6 +91,7 @@ def as_text(array: pa.Array) -> pa.Array:
         broken = not_utf8(array)
         return (pc.if_else(pa.array(broken), None, array) if broken.any() else array).cast(pa.string())
     if pa.types.is_floating(kind):
+        array = array.cast(pa.float32()) if pa.types.is_float16(kind) else array  # Arrow computes little on halves
         known = pc.if_else(pc.is_nan(array), None, array)
         if pc.all(pc.equal(known, pc.floor(known)), min_count=0).as_py() and not pc.any(pc.is_inf(known)).as_py():
             return known.cast(pa.int64(), safe=False).cast(pa.string())
@@ -141,6 +142,8 @@ def _parsed(
     broken = not_utf8(array)
     trimmed = pc.utf8_trim_whitespace(as_text(array))
     absent = pc.or_(pc.is_null(trimmed), pc.is_in(trimmed, value_set=pa.array(tokens, pa.string())))
+    if broken.any():
+        absent = pc.and_(absent, pa.array(~broken))
     if pc.any(absent).as_py():
         for item in pc.value_counts(trimmed.filter(absent)).to_pylist():
             missing[item["values"] or ""] += item["counts"]
@@ -278,12 +281,19 @@ class ColumnScan:
         return Column(name=self.name, type="integer" if self.whole else "continuous"), doubts
 
     def _category(self, doubts: list[str]) -> tuple[Column, list[str]]:
+        texts = self.categories or ((self.first_text[1],) if self.first_text else ())
+        if texts and all(re.fullmatch(COMMAS, text) for text in texts):
+            doubts = [
+                *doubts,
+                f"its texts look like numbers with commas or blanks ({texts[0]!r}): write them with a point and "
+                "without marks between thousands",
+            ]
+        elif texts and all(re.fullmatch(DATES, text) for text in texts):
+            doubts = [*doubts, f"its texts look like dates ({texts[0]!r}): write them as numbers to learn from them"]
         if self.values is None:
             return Column(name=self.name, type="skip"), [
                 *doubts, f"more than {self.limit} distinct texts: an identifier or free text?"
             ]  # fmt: skip
-        if self.categories and all(re.fullmatch(COMMAS, value) for value in self.categories):
-            doubts = [*doubts, "its texts look like numbers with commas or blanks: write them with a point"]
         if any(value != value.strip() for value in self.categories):
             doubts = [*doubts, "some texts have blanks around them, which count as part of the category"]
         doubtful = [value for value in self.categories if value.strip() in ("NA", "N/A", "n/a", "None", "null", "nan")]

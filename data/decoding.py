@@ -244,7 +244,9 @@ def decode(blob: bytes, target: Target, note: Callable[[str], Any]) -> NDArray[n
     except Exception as error:  # as above
         raise Fault("broken image", f"its pixels cannot be read: {error}") from None
     plain = "L" if target.channels == 1 else "RGB"
-    special = "exif" in image.info or "transparency" in image.info
+    special = "exif" in image.info or "transparency" in image.info or getattr(image, "n_frames", 1) > 1
+    if image.format == "JPEG" and not special and blob.find(b"\xff\xd9") != len(blob) - 2:
+        note("JPEG that goes on after an end mark (damaged, or more than a picture)")
     if image.mode != plain or special or image.format == "GIF" or (image.format == "PNG" and blob[24] == 16):
         image = _plain(image, blob, target, note)
     if image.size != (target.width, target.height):
@@ -263,9 +265,8 @@ def decode(blob: bytes, target: Target, note: Callable[[str], Any]) -> NDArray[n
 
 def _plain(image: Image.Image, blob: bytes, target: Target, note: Callable[[str], Any]) -> Image.Image:
     """An 8-bit grey or RGB image, upright and opaque."""
-    if image.format == "GIF" or getattr(image, "n_frames", 1) > 1:
-        if getattr(image, "n_frames", 1) > 1:
-            note("animation to its first frame")
+    if getattr(image, "n_frames", 1) > 1:
+        note("animation to its first frame")
         image.seek(0)
     if image.mode.startswith("I;16"):
         note("16-bit to 8-bit")

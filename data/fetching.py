@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import http.client
 import ipaddress
 import json
 import os
+import re
+import shutil
+import ssl
 import time
 import urllib.error
 import urllib.request
@@ -17,17 +21,20 @@ from urllib.parse import unquote, urlsplit
 
 from pyarrow import fs
 
-from data.streams import unsafe
+from data.streams import leads_to_file, unsafe
 from data.writing import file_sha256, sync, write_text
 
 ATTEMPTS = 5
 TIMEOUT_S = 30
 PIECE = 1 << 20
+LOCAL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO}
+"""What is wrong here, not with the server: trying again does not help."""
 
 
 def file_name(url: str) -> str:
     """The last part of a URL's path."""
-    return unquote(urlsplit(url).path).rstrip("/").rsplit("/", 1)[-1] or "download"
+    name = unquote(urlsplit(url).path).rstrip("/").rsplit("/", 1)[-1]
+    return "download" if name in ("", ".", "..") or unsafe(name) else name
 
 
 def fetch(url: str, folder: Path, sha256: str) -> Path:
@@ -49,6 +56,8 @@ def fetch(url: str, folder: Path, sha256: str) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     part = folder / f".{path.name}.part"
     scheme = urlsplit(url).scheme
+    if not _known(url, part):
+        _remove(part)
     if scheme == "s3":
         _fetch_s3(url, part)
     elif scheme == "https" or (scheme == "http" and _is_loopback(url)):
@@ -59,14 +68,13 @@ def fetch(url: str, folder: Path, sha256: str) -> Path:
         )
     found = tree_sha256(part)
     if sha256 and found != sha256:
-        _discard(part)
+        _remove(part)
         raise ValueError(
             f"{url}: expected SHA-256 {sha256}, got {found}. Nothing was installed. The file changed, or the card is "
             "wrong: compare with what its publisher states, then mend source.sha256."
         )
     sync(part)
-    if path.is_file():
-        path.unlink()
+    _remove(path)
     part.rename(path)
     sync(folder)
     _meta(part).unlink(missing_ok=True)
@@ -87,7 +95,7 @@ def tree(path: Path, prefix: str = "") -> Iterator[tuple[str, Path]]:
     """The files below a folder in the order of their names, hidden ones aside."""
     with os.scandir(path) as found:
         entries = sorted(
-            (entry.name, entry.is_dir(follow_symlinks=False), entry.is_file())
+            (entry.name, entry.is_dir(follow_symlinks=False), leads_to_file(entry))
             for entry in found
             if not entry.name.startswith(".")
         )
@@ -110,15 +118,22 @@ def _meta(part: Path) -> Path:
     return part.with_name(part.name + ".json")
 
 
-def _discard(part: Path) -> None:
-    _meta(part).unlink(missing_ok=True)
-    if part.is_dir():
-        for _, file in list(tree(part)):
-            file.unlink()
-        for folder, _, _ in os.walk(part, topdown=False):
-            Path(folder).rmdir()
+def _known(url: str, part: Path) -> dict[str, Any]:
+    """What an earlier attempt noted about the same URL; empty when there was none."""
+    try:
+        known = json.loads(_meta(part).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return known if known.get("url") == url else {}
+
+
+def _remove(path: Path) -> None:
+    """Remove a file or folder, and what was noted about it."""
+    _meta(path).unlink(missing_ok=True)
+    if path.is_dir():
+        shutil.rmtree(path)
     else:
-        part.unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
 
 
 class _SameProtection(urllib.request.HTTPRedirectHandler):
@@ -141,13 +156,25 @@ def _fetch_http(url: str, part: Path) -> None:
                 return
             problem = "the connection closed early"
         except urllib.error.HTTPError as error:
-            problem = f"HTTP {error.code} {error.reason}"
+            problem = f"HTTP {error.code} {' '.join(str(error.reason).split())}"
+            error.close()
             if error.code == 416:
-                _discard(part)
+                _remove(part)
             elif error.code < 500 and error.code not in (408, 425, 429):
                 break
+        except http.client.InvalidURL as error:
+            problem = str(error)
+            break
         except (OSError, http.client.HTTPException) as error:
-            problem = str(getattr(error, "reason", error)) or type(error).__name__
+            reason = getattr(error, "reason", error)
+            if getattr(error, "errno", None) in LOCAL:
+                raise
+            if isinstance(reason, ssl.SSLCertVerificationError):
+                raise ConnectionError(
+                    f"{url}: the server's certificate is not trusted: {reason.verify_message}. Check the URL; for a "
+                    "server of your own, put its authority's certificate into the file that SSL_CERT_FILE names."
+                ) from None
+            problem = str(reason) or type(error).__name__
     raise ConnectionError(
         f"{url} could not be fetched: {problem}. Check the URL and the network; "
         "running the same command again continues."
@@ -165,11 +192,12 @@ def _fetch_once(url: str, part: Path) -> bool:
         whole = response.headers.get("Content-Length")
         if response.status == 206:
             stated = response.headers.get("Content-Range", "")
-            if not stated.startswith(f"bytes {have}-"):
+            match = re.fullmatch(rf"bytes {have}-\d+/(\d+|\*)", stated)
+            if not match:
                 raise OSError(f"asked for bytes from {have}, the server sent {stated!r}")
-            total = None if stated.endswith("*") else int(stated.rsplit("/", 1)[-1])
+            total = int(match[1]) if match[1].isdigit() else None
         else:
-            have, total = 0, int(whole) if whole else None
+            have, total = 0, int(whole) if whole and whole.isdigit() else None
         validator = response.headers.get("ETag") or response.headers.get("Last-Modified") or ""
         validator = "" if validator.startswith("W/") else validator
         write_text(_meta(part), json.dumps({"url": url, "validator": validator, "total": total}))
@@ -180,12 +208,9 @@ def _fetch_once(url: str, part: Path) -> bool:
 
 def _resumable(url: str, part: Path) -> tuple[int, dict[str, Any]]:
     """How many bytes an earlier attempt left that can be continued."""
-    try:
-        known = json.loads(_meta(part).read_text())
-        have = part.stat().st_size
-    except (OSError, ValueError):
-        return 0, {}
-    if known.get("url") != url or not known.get("validator") or have == known.get("total"):
+    known = _known(url, part)
+    have = part.stat().st_size if part.is_file() else 0
+    if not known.get("validator") or have == known.get("total"):
         return 0, {}
     return have, known
 
@@ -218,41 +243,58 @@ def _s3(url: str) -> tuple[fs.S3FileSystem, str]:
 
 
 def _fetch_s3(url: str, part: Path) -> None:
-    try:
-        store, path = _s3(url)
-        info = store.get_file_info(path)
-        if info.type == fs.FileType.NotFound:
-            raise FileNotFoundError(f"{url} does not exist (or may not be seen with these credentials). Check the URL.")
-        if info.type == fs.FileType.File:
-            _copy_s3(store, info, part)
+    """Fetch an object, or all below a prefix, continuing what an earlier attempt left of the same versions."""
+    problem = ""
+    for attempt in range(ATTEMPTS):
+        if attempt:
+            time.sleep(min(8.0, 0.25 * 2**attempt))
+        try:
+            _copy_s3(url, part)
             return
-        for entry in store.get_file_info(fs.FileSelector(path, recursive=True)):
-            name = entry.path.removeprefix(path).lstrip("/")
-            if entry.type != fs.FileType.File or not name:
-                continue
-            if unsafe(name):
-                raise ValueError(f"{url}: key {name!r} leads out of its folder: refused.")
-            (part / name).parent.mkdir(parents=True, exist_ok=True)
-            _copy_s3(store, entry, part / name)
-    except FileNotFoundError:
-        raise
-    except OSError as error:
-        raise ConnectionError(
-            f"{url} could not be fetched: {' '.join(str(error).split())} Check the URL, AWS_ENDPOINT_URL and the "
-            "credentials; running the same command again continues."
-        ) from None
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            if error.errno in LOCAL:
+                raise
+            problem = " ".join(str(error).split())
+            if re.search(r"ACCESS_DENIED|NO_SUCH|INVALID|SIGNATURE|not found", problem):
+                break
+    raise ConnectionError(
+        f"{url} could not be fetched: {problem} Check the URL, AWS_ENDPOINT_URL and the credentials; "
+        "running the same command again continues."
+    )
 
 
-def _copy_s3(store: fs.S3FileSystem, info: fs.FileInfo, part: Path) -> None:
-    """Copy one object, continuing a partial copy of the same version of it."""
-    version = json.dumps({"path": info.path, "size": info.size, "changed": info.mtime_ns})
-    meta = part.with_name(f".{part.name.lstrip('.')}.json")
-    same = meta.exists() and part.exists() and meta.read_text() == version and part.stat().st_size <= info.size
-    have = part.stat().st_size if same else 0
-    write_text(meta, version)
-    with store.open_input_file(info.path) as source, part.open("r+b" if have else "wb") as file:
-        file.seek(have)
-        source.seek(have)
-        if not _copy(source, file, have, info.size):
-            raise OSError(f"{info.path} ended early.")
-    meta.unlink(missing_ok=True)
+def _copy_s3(url: str, part: Path) -> None:
+    """One attempt. What lies in the partial file or folder is always of the versions noted beside it."""
+    store, path = _s3(url)
+    objects = dict(_objects(url, store, path))
+    versions = {name: [info.size, info.mtime_ns] for name, info in objects.items()}
+    for name, version in _known(url, part).get("objects", {}).items():
+        if versions.get(name) != version:
+            (part / name).unlink(missing_ok=True)
+    write_text(_meta(part), json.dumps({"url": url, "objects": versions}))
+    for name, info in objects.items():
+        target = part / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with store.open_input_file(info.path) as source, target.open("ab") as file:
+            source.seek(file.tell())
+            if not _copy(source, file, file.tell(), info.size):
+                raise OSError(f"{info.path} ended early.")
+
+
+def _objects(url: str, store: fs.S3FileSystem, path: str) -> Iterator[tuple[str, fs.FileInfo]]:
+    """The object itself, without a name, or all below the prefix by their names."""
+    info = store.get_file_info(path)
+    if info.type == fs.FileType.NotFound:
+        raise FileNotFoundError(f"{url} does not exist (or may not be seen with these credentials). Check the URL.")
+    if info.type == fs.FileType.File:
+        yield "", info
+        return
+    for entry in store.get_file_info(fs.FileSelector(path, recursive=True)):
+        name = entry.path.removeprefix(path).lstrip("/")
+        if entry.type != fs.FileType.File or not name:
+            continue
+        if unsafe(name):
+            raise ValueError(f"{url}: key {name!r} leads out of its folder: refused.")
+        yield name, entry

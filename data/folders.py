@@ -27,7 +27,7 @@ from data.reading import (
     class_list,
     split_by_rows,
 )
-from data.streams import Member, unsafe
+from data.streams import Member, is_utf8, unsafe
 
 BATCH = 512
 BATCH_BYTES = 8 << 20
@@ -103,6 +103,9 @@ def survey(path: Path) -> Layout:
     for parts, count in folders.items():
         below[parts[prefix:]] += count
     split = _split_level(path, list(below))
+    strange = sorted("/".join(parts) for parts in below if not is_utf8("/".join(parts)))
+    if strange:
+        raise ValueError(f"{path}: the name of folder {strange[0]!r} is not valid UTF-8, and names a class. Rename it.")
     rests = {parts: (parts[:split] + parts[split + 1 :]) if split >= 0 else parts for parts in below}
     labelled = any(rests.values())
     return Layout(

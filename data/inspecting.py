@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections import Counter
 from contextlib import closing
 from dataclasses import dataclass, field, replace
@@ -12,13 +13,14 @@ from urllib.parse import urlsplit
 
 from data.archives import is_archive, members
 from data.arrays import IDX_NAME, Part, idx_parts, npy_parts
-from data.cards import CATALOG, Anomaly, Card, Column, ImageShape, Source, SplitPlan
+from data.cards import CATALOG, Anomaly, Card, Column, ImageShape, Source, SplitPlan, parse_card
+from data.columns import NUMBER
 from data.decoding import Fault, opened
 from data.fetching import fetch, tree, tree_sha256
 from data.folders import is_image, survey
 from data.rawtables import CSV_SUFFIXES, PARQUET_SUFFIXES, header_cells, open_raw, table_files
 from data.reading import naturally
-from data.streams import inflated
+from data.streams import inflated, is_utf8
 from data.tables import scan_table
 from data.writing import write_text
 
@@ -82,10 +84,14 @@ def _obtain(source: str, name: str, root: Path) -> tuple[Path, Source]:
                 "Fetch the file and give its path."
             )
         return fetch(source, root / "data" / "raw" / name, ""), Source(url=source)
+    if not is_utf8(source):
+        raise ValueError(f"the source's name is not valid UTF-8: {source!r}. Rename it.")
     given = Path(source).expanduser()
     path = root / given
     if not path.exists():
         raise FileNotFoundError(f"there is nothing at {source} (looked at {path}). Give an existing path, or a URL.")
+    if not (path.is_file() or path.is_dir()):
+        raise ValueError(f"{source} is neither a file nor a folder. Give another source.")
     if given.is_absolute():
         inside = os.path.realpath(path).startswith(os.path.realpath(root) + os.sep)
         given = Path(os.path.relpath(os.path.realpath(path), os.path.realpath(root))) if inside else given
@@ -127,7 +133,10 @@ def source_format(path: Path) -> str:
         elif lowered.endswith((".csv", ".tsv", ".csv.gz", ".tsv.gz")):
             kinds["csv"] += 1
     if not kinds:
-        raise ValueError(f"{path} holds no images, IDX, Parquet or CSV files. Give another source.")
+        raise ValueError(
+            f"{path} holds no images (png, jpg, webp, bmp, gif), IDX, Parquet or CSV files (links to folders are not "
+            "followed). Give another source."
+        )
     return kinds.most_common(1)[0][0]
 
 
@@ -251,6 +260,10 @@ def _table(card: Card, path: Path) -> Inspection:
     if card.anomaly and scans[card.anomaly.column].values is not None:
         _check_value(card.anomaly, scans[card.anomaly.column].categories, path)
     inspection.card = replace(card, columns=tuple(columns))
+    if all(re.fullmatch(NUMBER, name.strip()) for name in raw.names):
+        inspection.doubts.append(
+            f"the first row, taken for the header, holds only numbers ({', '.join(raw.names[:4])})"
+        )
     first_scan = next(iter(scans.values()))
     types = Counter(column.type for column in columns)
     inspection.found.append(
@@ -288,8 +301,8 @@ def card_text(inspection: Inspection) -> str:
     title = card.title or f"{card.name}: {inspection.found[0] if inspection.found else card.kind}"
     lines = [
         f"# Dataset card, written by `fivefold data add`. Edit freely; then `fivefold prepare --dataset {card.name}`.",
-        *(f"# Found: {line}" for line in inspection.found),
-        *(f"# Unsure: {line}" for line in inspection.doubts),
+        *(f"# Found: {_one_line(line)}" for line in inspection.found),
+        *(f"# Unsure: {_one_line(line)}" for line in inspection.doubts),
         f"name: {card.name}",
         f"title: {_quoted(title)}",
         f"kind: {card.kind}",
@@ -346,16 +359,27 @@ def _table_lines(card: Card, inspection: Inspection) -> list[str]:
     for column in card.columns:
         doubt = inspection.column_doubts.get(column.name)
         categories = f", categories: [{', '.join(map(_quoted, column.categories))}]" if column.categories else ""
-        comment = f"  # unsure: {doubt}" if doubt else ""
-        lines.append(
-            f"  - {{name: {_quoted(column.name)}, type: {column.type}{categories}}}{' '.join(comment.split(chr(10)))}"
-        )
+        comment = f"  # unsure: {_one_line(doubt)}" if doubt else ""
+        lines.append(f"  - {{name: {_quoted(column.name)}, type: {column.type}{categories}}}{comment}")
     return lines
+
+
+def _one_line(text: str) -> str:
+    """Text as a YAML comment may hold it."""
+    return "".join(letter if letter.isprintable() else " " for letter in text)
 
 
 def _quoted(text: str) -> str:
     """A YAML string: JSON's double-quoted form is one."""
-    return json.dumps(text, ensure_ascii=False)
+    return re.sub(r"[^\x20-\x7e]", _escaped, json.dumps(text, ensure_ascii=False))
+
+
+def _escaped(letter: re.Match[str]) -> str:
+    """A character as YAML's double-quoted strings may hold it."""
+    code = ord(letter[0])
+    if letter[0].isprintable():
+        return letter[0]
+    return f"\\U{code:08x}" if code > 0xFFFF else f"\\u{code:04x}"
 
 
 def write_card(inspection: Inspection, root: Path) -> Path:
@@ -363,9 +387,11 @@ def write_card(inspection: Inspection, root: Path) -> Path:
 
     Raises:
         FileExistsError: If there is another card of this name.
+        ValueError: If the source calls for a card that is not valid; nothing is written then.
     """
     path = root / CATALOG / f"{inspection.card.name}.yaml"
     text = card_text(inspection)
+    parse_card(text, path)
     if path.exists() and path.read_text(encoding="utf-8") != text:
         raise FileExistsError(f"{path} exists already. Choose another --name, or remove that card first.")
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
+import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -18,12 +19,24 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from data.cards import SPLITS, Card
+from data.fetching import tree
 from data.findings import Findings
 from data.reading import SPLIT_NAMES, UNPUBLISHED
 from data.streams import Readable, inflated
 
 BLOCK_BYTES = 1 << 19  # pyarrow reads up to 32 blocks ahead
 PARQUET_ROWS = 1 << 15
+FOREIGN = {
+    b"PK\3\4": "a zip archive or an Excel workbook: export it as CSV",
+    b"\xd0\xcf\x11\xe0": "an old Excel workbook: export it as CSV",
+    b"PAR1": "a Parquet file: name it .parquet",
+    b"\x1f\x8b": "compressed with gzip: name it .csv.gz",
+    b"SQLite format 3": "an SQLite database: export the table as CSV",
+    b"%PDF": "a PDF document: export the table as CSV",
+    b"<!doctype": "a web page: fetch the file itself",
+    b"<html": "a web page: fetch the file itself",
+}
+"""How files begin that are named like CSV and are something else."""
 CSV_SUFFIXES = (".csv", ".tsv", ".txt", ".csv.gz", ".tsv.gz", ".txt.gz")
 PARQUET_SUFFIXES = (".parquet", ".pq")
 
@@ -85,11 +98,7 @@ def table_files(path: Path, suffixes: tuple[str, ...]) -> list[Path]:
     """
     if path.is_file():
         return [path]
-    files = sorted(
-        file
-        for file in path.rglob("*")
-        if file.is_file() and file.name.lower().endswith(suffixes) and not file.name.startswith((".", "_"))
-    )
+    files = [file for _, file in tree(path) if file.name.lower().endswith(suffixes) and not file.name.startswith("_")]
     if not files:
         raise ValueError(f"{path} holds no files named {', '.join('*' + suffix for suffix in suffixes)}.")
     return files
@@ -145,19 +154,35 @@ def csv_header(path: Path, delimiter: str) -> list[str]:
         raise ValueError(f"{path} is empty: expected a header row and data. Give another file.")
     if head.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise ValueError(f"{path} is encoded as UTF-16: expected UTF-8. Save it as UTF-8.")
+    for start, what in FOREIGN.items():
+        if head.lstrip()[: len(start)].lower() == start.lower():
+            raise ValueError(f"{path} is not a CSV file but {what}.")
+    if not names:
+        raise ValueError(f"{path}: the header cannot be read (a quotation mark that is never closed?). Mend row 1.")
+    _check_names(path, names)
+    return names
+
+
+def _check_names(path: Path, names: list[str]) -> None:
+    """Make sure that every column has a name of its own.
+
+    Raises:
+        ValueError: If a name is missing, repeated or no text.
+    """
     for position, name in enumerate(names, 1):
-        if not name.isprintable() or any(0xDC80 <= ord(letter) <= 0xDCFF for letter in name):
+        kinds = {unicodedata.category(letter) for letter in name}
+        if kinds & {"Cc", "Cs"}:
+            wrong = "is not valid UTF-8 text" if "Cs" in kinds else "holds control characters"
+            shown = f"{name[:60]}…" if len(name) > 60 else name
             raise ValueError(
-                f"{path}: the name of column {position} is not valid UTF-8 text: {name!r}. Save it as UTF-8."
+                f"{path}: the name of column {position} {wrong}: {shown!r}. Save the file as UTF-8 text, and close "
+                "every quotation mark in its first row."
             )
         if not name.strip():
             raise ValueError(f"{path}: column {position} of {len(names)} has no name in the header. Name every column.")
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
-        raise ValueError(
-            f"{path}: the header names {', '.join(map(repr, repeated))} more than once. Rename the columns."
-        )
-    return names
+        raise ValueError(f"{path}: {', '.join(map(repr, repeated))} names more than one column. Rename the columns.")
 
 
 def header_cells(head: bytes, delimiter: str) -> list[str]:
@@ -293,9 +318,7 @@ def _parquet(path: Path, files: list[Path]) -> RawTable:
     first: pa.Schema | None = None
     for file in files:
         schema = _parquet_schema(file)
-        repeated = sorted({name for name in schema.names if schema.names.count(name) > 1})
-        if repeated:
-            raise ValueError(f"{file}: columns {repeated} occur more than once. Rename the columns.")
+        _check_names(file, schema.names)
         if first is None:
             first = schema
             continue

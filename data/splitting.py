@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from data.cards import SPLITS, Card
 from data.order import permuted
 from data.reading import UNPUBLISHED, Chunk
+from data.writing import append
 
 ANOMALY = len(SPLITS)
 UNUSED = -2
@@ -41,7 +42,7 @@ class Ledger:
         split = chunk.split.astype(np.int8, copy=True)
         split[chunk.anomaly] = ANOMALY
         self._published.append(split)
-        chunk.label.astype("<i4").tofile(self._labels)
+        append(self._labels, chunk.label.astype("<i4"))
         rows = np.empty(len(split), HASHED)
         rows["content"], rows["label"] = chunk.content, chunk.label
         rows["row"] = np.arange(self.size, self.size + len(split))
@@ -49,7 +50,7 @@ class Ledger:
         order = np.argsort(part, kind="stable")
         bounds = np.searchsorted(part[order], np.arange(PARTITIONS + 1))
         for index in np.unique(part):
-            rows[order[bounds[index] : bounds[index + 1]]].tofile(self._hashes[index])
+            append(self._hashes[index], rows[order[bounds[index] : bounds[index + 1]]])
         self.size += len(split)
 
     def close(self) -> None:

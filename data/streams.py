@@ -5,6 +5,7 @@ from __future__ import annotations
 import bz2
 import io
 import lzma
+import os
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -46,6 +47,19 @@ def unsafe(name: str) -> str:
     if not parts[0] or ".." in parts or parts[0].endswith(":") or "\0" in name:
         return "its name leads out of the archive"
     return ""
+
+
+def is_utf8(name: str) -> bool:
+    """Whether a name came from bytes that are valid UTF-8 (others become lone surrogates)."""
+    return not any(0xD800 <= ord(letter) <= 0xDFFF for letter in name)
+
+
+def leads_to_file(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry of a folder is a file, or a link that ends at one."""
+    try:
+        return entry.is_file()
+    except OSError:  # links in a circle
+        return False
 
 
 class Inflating:

@@ -34,7 +34,13 @@ def scan_table(raw: RawTable, card: Card) -> dict[str, ColumnScan]:
         rows += len(batch.rows)
         for name, scan in scans.items():
             scan.add(batch.columns[name], batch.rows, card.missing)
-    if not rows and not quiet.dropped:
+    if not rows and quiet.dropped:
+        first = quiet.bad_first[0]
+        raise ValueError(
+            f"{first['where']}: {first['reason']}: {first['detail']}, and so in every other row. "
+            "Is row 1 the header, and is the delimiter right?"
+        )
+    if not rows:
         raise ValueError(f"{raw.name} has a header but no rows. Give a table with data in it.")
     return scans
 
@@ -172,7 +178,7 @@ def _chunk(card: Card, plan: Plan, batch: RawBatch, findings: Findings) -> Chunk
             findings.missing.setdefault(column.name, Counter()).update(cells.missing)
         _note(batch, column.name, array, cells, bad, findings)
         x[:, index] = cells.values
-    anomaly = _anomalies(card, batch)
+    anomaly = _anomalies(card, batch, findings)
     label = _labels(card, plan, batch, anomaly, bad, findings)
     split = _published(card, batch, bad, findings)
     good = ~bad
@@ -194,7 +200,7 @@ def _note(
         where = f"{batch.file}: row {batch.rows[index]}, column {name!r}"
         value = array[index].as_py()
         if broken[index]:
-            findings.reject(where, "not valid UTF-8", f"expected UTF-8 text, got {value!r}; save the file as UTF-8")
+            findings.reject(where, "not valid UTF-8", f"expected UTF-8 text without NUL bytes, got {value!r}")
         else:
             shown = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
             shown = f"{shown[:60]}…" if isinstance(shown, str) and len(shown) > 60 else shown
@@ -202,10 +208,14 @@ def _note(
         bad[index] = True
 
 
-def _anomalies(card: Card, batch: RawBatch) -> NDArray[np.bool_]:
+def _anomalies(card: Card, batch: RawBatch, findings: Findings) -> NDArray[np.bool_]:
     if card.anomaly is None:
         return np.zeros(len(batch.rows), np.bool_)
     array = batch.columns[card.anomaly.column]
+    unmarked = int(pc.sum(pc.fill_null(pc.equal(pc.utf8_trim_whitespace(as_text(array)), ""), True)).as_py() or 0)
+    if unmarked:
+        findings.missing.setdefault(card.anomaly.column, Counter())[""] += unmarked
+        findings.warn(f"rows without a value in {card.anomaly.column!r} are taken for normal ones")
     same = pc.fill_null(pc.equal(as_text(array), card.anomaly.value), False).to_numpy(zero_copy_only=False)
     try:
         value = float(card.anomaly.value)

@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -42,6 +42,15 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
+def append(file: BinaryIO, values: NDArray[Any]) -> None:
+    """Write an array's bytes; unlike `tofile`, says why when it cannot (a full disk).
+
+    Raises:
+        OSError: With the system's own error number.
+    """
+    file.write(np.ascontiguousarray(values).view(np.uint8).reshape(-1).data if values.size else b"")
+
+
 def write_shard(path: Path, x: NDArray[Any], label: NDArray[np.int64], source: NDArray[np.int64]) -> dict[str, Any]:
     """Write one Arrow IPC file with one record batch and describe it.
 
@@ -53,14 +62,23 @@ def write_shard(path: Path, x: NDArray[Any], label: NDArray[np.int64], source: N
     Returns:
         The manifest's entry: file name, rows, bytes, SHA-256.
     """
-    columns = [pa.FixedShapeTensorArray.from_numpy_ndarray(np.ascontiguousarray(x)), pa.array(label), pa.array(source)]
-    batch = pa.record_batch(columns, names=["x", "label", "source"])
+    axes = range(x.ndim - 1)
+    kind = pa.fixed_shape_tensor(pa.from_numpy_dtype(x.dtype), x.shape[1:], permutation=axes)
+    flat = pa.FixedSizeListArray.from_arrays(_as_arrow(x), x[0].size)
+    tensors = pa.ExtensionArray.from_storage(kind, flat)
+    batch = pa.record_batch([tensors, _as_arrow(label), _as_arrow(source)], names=["x", "label", "source"])
     with path.open("wb") as file:
         with pa.ipc.new_file(file, batch.schema) as writer:
             writer.write_batch(batch)
         file.flush()
         os.fsync(file.fileno())
     return {"file": path.name, "rows": len(x), "bytes": path.stat().st_size, "sha256": file_sha256(path)}
+
+
+def _as_arrow(values: NDArray[Any]) -> pa.Array:
+    """The numbers of an array, in its order, without a copy (and without importing pandas, as `pa.array` does)."""
+    kind = pa.from_numpy_dtype(values.dtype)
+    return pa.Array.from_buffers(kind, values.size, [None, pa.py_buffer(np.ascontiguousarray(values))])
 
 
 def content_digest(manifest: Mapping[str, Any]) -> str:

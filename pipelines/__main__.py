@@ -90,6 +90,9 @@ def _add_data(verbs: argparse._SubParsersAction, common: argparse.ArgumentParser
     add.add_argument("--name", required=True, help="name of the card")
     add.add_argument("--label", metavar="COLUMN", help="column of a table that holds the class")
     add.add_argument("--anomaly", metavar="COLUMN=VALUE", help="rows kept out of training to measure detection")
+    export = actions.add_parser("export", help="write prepared data as Parquet, a file per split", parents=[common])
+    export.add_argument("name", help="name of the dataset")
+    export.add_argument("--to", required=True, type=Path, metavar="FOLDER", help="the folder to write")
     show = actions.add_parser("show", help="print card, counts and a few examples", parents=[common])
     show.add_argument("name", help="name of the card")
 
@@ -178,12 +181,15 @@ def _evaluate(settings: Params, family: str) -> None:
 
 
 def _data(arguments: argparse.Namespace) -> None:
-    from pipelines.prepare import add, show
+    from pipelines.prepare import add, export, show
 
-    if arguments.action == "show":
-        show(arguments.name)
-    else:
-        add(arguments.source, arguments.name, label=arguments.label or "", anomaly=arguments.anomaly or "")
+    match arguments.action:
+        case "show":
+            show(arguments.name)
+        case "export":
+            export(arguments.name, arguments.to)
+        case _:
+            add(arguments.source, arguments.name, label=arguments.label or "", anomaly=arguments.anomaly or "")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -214,10 +220,13 @@ def _told(error: Exception) -> str:
         folder = Path(str(error.filename)).absolute().parent
         return (
             f"no permission to use {error.filename}. Make {folder} writable for this user "
-            f"(`chmod u+w {folder}`, or `chown`), or work in a copy of the project; nothing was changed"
+            f"(`chmod u+w {folder}`, or `chown`; if it is only read, `chmod u+rX {error.filename}`), or work in a copy "
+            "of the project; nothing was changed"
         )
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return f"{error}: the disk is full. Free some space; the same command goes on where it stopped"
+    if isinstance(error, OSError) and error.errno in (errno.EFBIG, errno.EDQUOT):
+        return f"{error}: free some space, or raise the quota or the limit (`ulimit -f`); nothing partial is left"
     return str(error)
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +39,19 @@ def prepare(
     root = root or Path.cwd()
     card = load_card(dataset, root)
     out = out or root / "data" / "prepared" / dataset
-    return build(card, root, Path(out), mapper)
+    with at(Path(out)):
+        return build(card, root, Path(out), mapper)
+
+
+@contextmanager
+def at(place: Path) -> Iterator[None]:
+    """Says where, when the operating system refuses without a file's name (a full disk)."""
+    try:
+        yield
+    except OSError as error:
+        if not error.errno or error.filename:
+            raise
+        raise type(error)(error.errno, error.strerror, str(place)) from error
 
 
 def add(
@@ -65,7 +79,6 @@ def add(
         raise ValueError(f"name must consist of letters, digits, '-', '_' and '.', got {name!r}")
     inspection = inspect(source, name, root, label=label or "", anomaly=anomaly or "")
     path = write_card(inspection, root)
-    load_card(name, root)
     recipe = root / "recipes" / f"{name}.yaml"
     if not recipe.exists():  # DVC knows no optional dependencies
         recipe.parent.mkdir(exist_ok=True)
@@ -110,6 +123,27 @@ def show(name: str, *, root: Path | None = None, rows: int = 8) -> None:
     else:
         print(_images_as_text(x[:4]))
         print(f"contact sheet: {folder / 'contact.png'}")
+
+
+def export(name: str, to: Path, *, root: Path | None = None) -> None:
+    """Write prepared data as Parquet, a file per split; see `data.exporting`.
+
+    Arguments:
+        name: Name of the dataset.
+        to: The folder to write.
+        root: The project's root, the working directory when not given.
+    Raises:
+        FileNotFoundError: If the dataset is not prepared.
+        FileExistsError: If the folder holds something else than an earlier export.
+    """
+    from data.exporting import export_parquet
+    from data.shards import Dataset  # imports torch, which the other verbs do without
+
+    root = root or Path.cwd()
+    card = load_card(name, root)
+    with at(root / to):
+        counts = export_parquet(Dataset.open(root / "data" / "prepared" / name), root / to, card.label or "label")
+    print(f"wrote {root / to}: " + ", ".join(f"{split}.parquet with {n} rows" for split, n in counts.items()))
 
 
 def _rows_as_text(manifest: dict[str, Any], x: NDArray[Any], label: NDArray[Any]) -> str:

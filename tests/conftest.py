@@ -7,6 +7,7 @@ import socket
 
 import pytest
 from jaxtyping import install_import_hook
+from s3_server import s3, s3_server  # noqa: F401 - fixtures
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 hook = install_import_hook(["models"], "beartype.beartype")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import resource
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from hypothesis import given, settings
@@ -120,6 +122,24 @@ def test_refusals(folder: Path) -> None:
         Batches(split, 8).get(0, 2, 2)
     with pytest.raises(ValueError, match="negative"):
         Batches(split, 8).ids(-1)
+
+
+def test_what_exceeds_the_process_s_own_limit_stays_on_the_disk(tmp_path: Path) -> None:
+    x = np.zeros((30_000, 64, 64, 1), np.uint8)
+    x[:, 0, 0, 0] = np.arange(len(x)) % 256
+    entry = write_shard(tmp_path / "big.arrow", x, np.arange(len(x)), np.arange(len(x)))
+    split = Split(tmp_path, "train", [entry])
+    del x
+    assert Batches(split, 64).resident
+    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    resource.setrlimit(resource.RLIMIT_DATA, (psutil.Process().memory_info().data + 200_000_000, hard))
+    try:
+        limited = Batches(split, 64)  # 123 MB are more than half of 200
+        assert not limited.resident
+        batch = limited.get(3)
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
+    assert (batch.x[:, 0, 0, 0] == batch.label % 256).all()
 
 
 class Streams:

@@ -147,7 +147,7 @@ def test_42_nan_is_missing_and_counted(tmp_path: Path) -> None:
 
 
 def test_43_duplicate_header(tmp_path: Path) -> None:
-    refused(tmp_path, csv_at(tmp_path, GOOD.replace("a,b,c", "a,b,a")), "t.csv", "'a' more than once")
+    refused(tmp_path, csv_at(tmp_path, GOOD.replace("a,b,c", "a,b,a")), "t.csv", "'a' names more than one column")
     refused(tmp_path, csv_at(tmp_path, GOOD.replace("a,b,c", "a,,c")), "column 2 of 3 has no name")
 
 

@@ -1,11 +1,13 @@
-"""Fetching over HTTP and the S3 protocol from real servers on this machine."""
+"""Fetching over HTTP(S) and the S3 protocol from real servers on this machine."""
 
 from __future__ import annotations
 
 import hashlib
 import re
+import ssl
 import threading
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -14,6 +16,11 @@ from urllib.parse import unquote, urlsplit
 
 import numpy as np
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from pyarrow import fs
+from s3_server import Faulty
 
 from data import fetching
 from data.fetching import fetch
@@ -29,6 +36,8 @@ class Store(BaseHTTPRequestHandler):
     files: ClassVar[dict[str, bytes]] = {}
     log: ClassVar[list[tuple[str, str]]] = []
     hang_up_after = 0
+    failing = 0
+    ranges = True
     version = "1"
 
     def do_HEAD(self) -> None:
@@ -45,12 +54,16 @@ class Store(BaseHTTPRequestHandler):
         place = urlsplit(self.path)
         path, asked = unquote(place.path), self.headers.get("Range", "")
         kind.log.append((path, asked))
-        if "list-type=2" in place.query:
-            self.listing(path, unquote(place.query))
-            return
-        if path == "/away":
+        if path in ("/away", "/circle"):
             self.send_response(302)
-            self.send_header("Location", "http://example.invalid/x.csv")
+            self.send_header("Location", "http://example.invalid/x.csv" if path == "/away" else "/circle")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        if kind.failing:
+            kind.failing -= 1
+            self.send_response(503)
+            self.send_header("Content-Length", "0")
             self.end_headers()
             return
         content = kind.files.get(path)
@@ -61,7 +74,7 @@ class Store(BaseHTTPRequestHandler):
             return
         tag = f'"{kind.version}"'
         start, end = 0, len(content)
-        match = re.fullmatch(r"bytes=(\d+)-(\d*)", asked)
+        match = re.fullmatch(r"bytes=(\d+)-(\d*)", asked) if kind.ranges else None
         if match and self.headers.get("If-Range", tag) == tag:
             start = int(match[1])
             end = int(match[2]) + 1 if match[2] else end
@@ -82,39 +95,15 @@ class Store(BaseHTTPRequestHandler):
         elif body:
             self.wfile.write(part)
 
-    def listing(self, path: str, query: str) -> None:
-        bucket = path.strip("/").split("/")[0]
-        prefix = dict(part.partition("=")[::2] for part in query.split("&")).get("prefix", "")
-        keys = [name.removeprefix(f"/{bucket}/") for name in sorted(type(self).files) if name.startswith(f"/{bucket}/")]
-        found = "".join(
-            f"<Contents><Key>{key}</Key><Size>{len(type(self).files[f'/{bucket}/{key}'])}</Size>"
-            "<LastModified>2024-01-01T00:00:00.000Z</LastModified></Contents>"
-            for key in keys
-            if key.startswith(prefix)
-        )
-        text = (
-            '<?xml version="1.0" encoding="UTF-8"?><ListBucketResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/">'
-            f"<Name>{bucket}</Name><Prefix>{prefix}</Prefix><KeyCount>{found.count('<Key>')}</KeyCount><MaxKeys>1000</MaxKeys>"
-            f"<IsTruncated>false</IsTruncated>{found}</ListBucketResult>"
-        ).encode()
-        self.send_response(200)
-        self.send_header("Content-Type", "application/xml")
-        self.send_header("Content-Length", str(len(text)))
-        self.end_headers()
-        self.wfile.write(text)
-
 
 @pytest.fixture
 def store(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     Store.files, Store.log, Store.hang_up_after, Store.version = {}, [], 0, "1"
+    Store.failing, Store.ranges = 0, True
     server = ThreadingHTTPServer(("127.0.0.1", 0), Store)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     address = f"http://127.0.0.1:{server.server_port}"
-    monkeypatch.setenv("AWS_ENDPOINT_URL", address)
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     for name in ("NO_PROXY", "no_proxy"):
         monkeypatch.setenv(name, "127.0.0.1")
     monkeypatch.setattr(fetching.time, "sleep", lambda seconds: None)
@@ -172,6 +161,8 @@ def test_58_a_wrong_checksum_installs_nothing(store: str, tmp_path: Path) -> Non
 def test_refusals(store: str, tmp_path: Path) -> None:
     with pytest.raises(ConnectionError, match="HTTP 404"):
         fetch(f"{store}/missing.csv", tmp_path, "")
+    with pytest.raises(ConnectionError, match=r"HTTP 302 .* infinite loop"):
+        fetch(f"{store}/circle", tmp_path, "")
     with pytest.raises(ValueError, match="must start with https://"):
         fetch("http://192.0.2.1/x.csv", tmp_path, "")
     with pytest.raises(ValueError, match=r"redirects to http://example\.invalid"):
@@ -180,25 +171,110 @@ def test_refusals(store: str, tmp_path: Path) -> None:
         add(f"{store}/x.csv?token=1", "t", root=tmp_path, quiet=True)
 
 
-def test_s3_object_resumed_and_checked(store: str, tmp_path: Path) -> None:
-    Store.files["/bucket/deep/t.csv"] = TABLE
-    add("s3://bucket/deep/t.csv", "t", root=tmp_path, quiet=True)
+def test_a_server_without_ranges_that_fails_at_times(store: str, tmp_path: Path) -> None:
+    Store.files["/x.csv"], Store.hang_up_after, Store.ranges = TABLE, 1_000_000, False
+    assert fetch(f"{store}/x.csv", tmp_path, sha(TABLE)).read_bytes() == TABLE  # from the start
+    Store.failing = 2
+    (tmp_path / "x.csv").unlink()
+    assert fetch(f"{store}/x.csv", tmp_path, sha(TABLE)).read_bytes() == TABLE
+    Store.failing = 99
+    with pytest.raises(ConnectionError, match="HTTP 503"):
+        fetch(f"{store}/y.csv", tmp_path, "")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["x.csv"]
+
+
+def test_an_untrusted_certificate(store: str, tmp_path: Path) -> None:
+    """A server with a certificate of its own is refused at once, and trusted when SSL_CERT_FILE says so."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number(), now, now + timedelta(1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    pem = certificate.public_bytes(serialization.Encoding.PEM)
+    secret = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    (tmp_path / "both.pem").write_bytes(pem + secret)
+    (tmp_path / "trusted.pem").write_bytes(pem)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "both.pem")
+    Store.files["/x.csv"] = TABLE
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Store)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    url = f"https://localhost:{server.server_port}/x.csv"
+    try:
+        with pytest.raises(ConnectionError, match=r"certificate is not trusted: self-signed.*SSL_CERT_FILE"):
+            fetch(url, tmp_path / "raw", "")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("SSL_CERT_FILE", str(tmp_path / "trusted.pem"))
+            assert fetch(url, tmp_path / "raw", sha(TABLE)).read_bytes() == TABLE
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def put(s3: fs.S3FileSystem, path: str, body: bytes) -> None:
+    s3.create_dir(path.split("/")[0])
+    with s3.open_output_stream(path) as file:
+        file.write(body)
+
+
+def test_s3_object_resumed_and_checked(s3: fs.S3FileSystem, tmp_path: Path) -> None:
+    put(s3, "one/deep/t.csv", TABLE)
+    add("s3://one/deep/t.csv", "t", root=tmp_path, quiet=True)
     manifest = prepare("t", root=tmp_path)
-    assert manifest["source"] == {"url": "s3://bucket/deep/t.csv", "sha256": sha(TABLE)}
-    Store.files["/bucket/deep/t.csv"] = TABLE[:-5]
+    assert manifest["source"] == {"url": "s3://one/deep/t.csv", "sha256": sha(TABLE)}
+    put(s3, "one/deep/t.csv", TABLE[:-5])
     (tmp_path / "data/raw/t/t.csv").unlink()
     with pytest.raises(ValueError, match="Nothing was installed"):
         prepare("t", root=tmp_path)
-    with pytest.raises(FileNotFoundError, match=r"s3://bucket/no\.csv does not exist"):
-        fetch("s3://bucket/no.csv", tmp_path, "")
+    assert list((tmp_path / "data/raw/t").iterdir()) == []
+    with pytest.raises(FileNotFoundError, match=r"s3://one/no\.csv does not exist"):
+        fetch("s3://one/no.csv", tmp_path, "")
 
 
-def test_s3_folder(store: str, tmp_path: Path) -> None:
-    for part in range(2):
+def test_s3_survives_failures_and_continues(
+    s3: fs.S3FileSystem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Status 500 and connections cut in the middle: tried again; given up, the next call goes on where it stopped."""
+    monkeypatch.setattr(fetching.time, "sleep", lambda seconds: None)
+    put(s3, "two/t.csv", TABLE)
+    Faulty.faults = [0, 500, -1000, 503]
+    assert fetch("s3://two/t.csv", tmp_path, sha(TABLE)).read_bytes() == TABLE
+    assert not Faulty.faults
+    monkeypatch.setattr(fetching, "ATTEMPTS", 1)
+    Faulty.faults, Faulty.read = [0, *[500] * 200], []
+    with pytest.raises(ConnectionError, match=r"s3://two/t.csv could not be fetched.*again continues"):
+        fetch("s3://two/t.csv", tmp_path / "again", "")
+    assert (tmp_path / "again/.t.csv.part").stat().st_size == fetching.PIECE
+    Faulty.faults, Faulty.read = [], []
+    assert fetch("s3://two/t.csv", tmp_path / "again", sha(TABLE)).read_bytes() == TABLE
+    assert Faulty.read
+    assert not [asked for _, asked in Faulty.read if asked.startswith("bytes=0-")]  # what was there is kept
+    assert [path.name for path in (tmp_path / "again").iterdir()] == ["t.csv"]
+
+
+def test_s3_folder(s3: fs.S3FileSystem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for part in range(3):
         rows = "".join(f"{v}\n" for v in np.arange(50) + 50 * part)
-        Store.files[f"/bucket/tables/part-{part}.csv"] = f"v\n{rows}".encode()
-    add("s3://bucket/tables", "t", root=tmp_path, quiet=True)
+        put(s3, f"three/tables/part-{part}.csv", f"v\n{rows}".encode())
+    monkeypatch.setattr(fetching.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(fetching, "ATTEMPTS", 1)
+    Faulty.faults = [0, 0, *[500] * 200]
+    with pytest.raises(ConnectionError):
+        add("s3://three/tables", "t", root=tmp_path, quiet=True)
+    Faulty.faults, Faulty.read = [], []
+    put(s3, "three/tables/part-1.csv", b"v\n" + b"".join(b"%d\n" % v for v in range(1050, 1100)))
+    add("s3://three/tables", "t", root=tmp_path, quiet=True)
+    assert {path.rpartition("/")[2] for path, _ in Faulty.read} == {"part-1.csv", "part-2.csv"}
     prepare("t", root=tmp_path)
     data = Dataset.open(tmp_path / "data/prepared/t")
     values = np.concatenate([data.split(name).all().x[:, 0] for name in data.splits])
-    assert sorted(values.tolist()) == list(range(100))
+    assert sorted(values.tolist()) == [*range(50), *range(100, 150), *range(1050, 1100)]

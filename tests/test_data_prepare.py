@@ -9,7 +9,10 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -123,22 +126,6 @@ def test_killed_in_the_middle(digits: Path) -> None:
     assert [path.name for path in (digits / "data/prepared").iterdir()] == ["digits"]
 
 
-def test_no_space_left(digits: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from data import building
-
-    prepare("digits", root=digits)
-    before = files(digits / "data/prepared/digits")
-
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(building, "write_shard", full)
-    with pytest.raises(OSError, match="No space left"):
-        prepare("digits", root=digits)
-    assert files(digits / "data/prepared/digits") == before
-    assert [path.name for path in (digits / "data/prepared").iterdir()] == ["digits"]
-
-
 def test_damaged_prepared_data(digits: Path) -> None:
     prepare("digits", root=digits)
     folder = digits / "data/prepared/digits"
@@ -210,6 +197,67 @@ def test_a_card_without_checksum_is_told_it(tmp_path: Path) -> None:
     source.unlink()
     with pytest.raises(FileNotFoundError, match=r"images.zip does not exist. Put it there, or mend source.path"):
         prepare("d", root=tmp_path)
+
+
+@contextmanager
+def ordinary_user() -> Iterator[None]:
+    """Root may read and write anything: as root, go on as nobody for a while."""
+    if os.geteuid():
+        yield
+        return
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+def test_no_permission(digits: Path) -> None:
+    with tempfile.TemporaryDirectory() as name:  # pytest's own folders are closed to others
+        root = Path(name) / "project"
+        shutil.copytree(digits, root)
+        prepare("digits", root=root)  # imports what it needs while it may
+        before = files(root / "data/prepared/digits")
+        source = image_archive(root, 30).with_suffix("").parent / "source"
+        Path(name).chmod(0o755)
+        locked = (root / "data/prepared", root / "data/catalog", root / "data")
+        for folder in locked:
+            folder.chmod(0o555)
+        for path, expected in ((root / "data/prepared/digits", "data/prepared/.digits"), (root / "out/new", "out")):
+            root.chmod(0o555)
+            with ordinary_user(), pytest.raises(PermissionError, match="Permission denied") as caught:
+                prepare("digits", path, root=root)
+            assert expected in str(caught.value)
+        with ordinary_user(), pytest.raises(PermissionError, match=r"Permission denied: .*catalog"):
+            add(str(source), "d", root=root, quiet=True)
+        (source / "1").chmod(0)
+        with ordinary_user(), pytest.raises(PermissionError, match=r"Permission denied: .*source/1"):
+            add(str(source), "d", root=root, quiet=True)
+        (source / "1").chmod(0o755)
+        (source / "1/1.png").chmod(0)
+        with ordinary_user(), pytest.raises(PermissionError, match=r"Permission denied: .*source/1/1.png"):
+            add(str(source), "d", root=root, quiet=True)
+        for folder in (root, *locked):
+            folder.chmod(0o755)
+        assert files(root / "data/prepared/digits") == before
+        assert [path.name for path in (root / "data/prepared").iterdir()] == ["digits"]
+
+
+def test_a_file_too_large_for_the_disk(digits: Path) -> None:
+    """What the system refuses while a shard is written is said with its place, and leaves nothing behind."""
+    prepare("digits", root=digits)
+    before = files(digits / "data/prepared/digits")
+    code = (
+        "import resource, signal, sys; from pathlib import Path; from pipelines.prepare import prepare\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))\n"
+        "prepare('digits', root=Path(sys.argv[1]))"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    tried = subprocess.run([sys.executable, "-c", code, str(digits)], env=environment, capture_output=True, text=True)
+    assert "File too large: " in tried.stderr
+    assert "data/prepared/digits" in tried.stderr.splitlines()[-1]
+    assert files(digits / "data/prepared/digits") == before
+    assert [path.name for path in (digits / "data/prepared").iterdir()] == ["digits"]
 
 
 def test_importing_does_no_work(tmp_path: Path) -> None:

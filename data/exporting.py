@@ -1,0 +1,114 @@
+"""Prepared data as Parquet files that other tools read: one per split, a row group per shard.
+
+Images are PNG bytes, so that every reader can show them and the file stays small; the cells of tables
+have their original names, types, categories and gaps. Both are exact.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from PIL import Image
+
+from data.shards import Dataset
+from data.writing import whole_folder
+
+ROWS = 4096
+PLAIN = {
+    "bool": pa.bool_(), "float16": pa.float16(), "float32": pa.float32(), "float64": pa.float64(),
+    "int8": pa.int8(), "int16": pa.int16(), "int32": pa.int32(), "int64": pa.int64(),
+    "uint8": pa.uint8(), "uint16": pa.uint16(), "uint32": pa.uint32(), "uint64": pa.uint64(),
+}  # fmt: skip
+"""Types by the names that `data.columns.type_name` gives them."""
+
+
+def export_parquet(dataset: Dataset, out: Path, label: str = "label") -> dict[str, int]:
+    """Write every split as `<split>.parquet`.
+
+    Arguments:
+        dataset: Prepared data.
+        out: The folder to write; whole or untouched.
+        label: Name of the column of classes.
+    Returns:
+        Rows of each split.
+    Raises:
+        FileExistsError: If `out` holds something else than an earlier export.
+        ValueError: If the dataset is damaged, or `label` is the name of another column.
+    """
+    foreign = sorted(path.name for path in out.iterdir() if path.suffix != ".parquet") if out.is_dir() else []
+    if foreign or (out.exists() and not out.is_dir()):
+        raise FileExistsError(f"{out} holds other things ({', '.join(foreign[:3])}). Export to a folder of its own.")
+    schema = _schema(dataset, label)
+    with whole_folder(out) as folder:
+        for name in dataset.splits:
+            with pq.ParquetWriter(folder / f"{name}.parquet", schema, write_page_checksum=True) as writer:
+                for batch in _batches(dataset, name, schema):
+                    writer.write_batch(batch)
+    return {name: len(dataset.split(name)) for name in dataset.splits}
+
+
+def _schema(dataset: Dataset, label: str) -> pa.Schema:
+    if dataset.kind == "image":
+        fields = [pa.field("image", pa.binary())]
+    else:
+        fields = [pa.field(column["name"], column_type(column)) for column in dataset.domain["columns"]]
+    if dataset.class_names:
+        if label in [field.name for field in fields]:
+            raise ValueError(f"{dataset.name} has a column {label!r} beside its label. Give the label another name.")
+        fields.append(pa.field(label, pa.dictionary(pa.int32(), pa.string())))
+    return pa.schema(fields)
+
+
+def column_type(column: dict[str, Any]) -> pa.DataType:
+    """The type a column had in its source, or the nearest that holds its values exactly.
+
+    Arguments:
+        column: An entry of the manifest's domain.
+    """
+    if column["dtype"] in PLAIN:
+        return PLAIN[column["dtype"]]
+    if column["type"] == "categorical":
+        return pa.dictionary(pa.int32(), pa.string())
+    return pa.int64() if column["type"] == "integer" else pa.float64()
+
+
+def _batches(dataset: Dataset, split: str, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    examples = dataset.split(split)
+    for start in range(0, len(examples), ROWS):
+        part = examples.slice(start, start + ROWS)
+        arrays = list(_columns(dataset, part.x.numpy(), schema))
+        if dataset.class_names:
+            arrays.append(_categories(part.label.numpy(), dataset.class_names))
+        yield pa.record_batch(arrays, schema=schema)
+
+
+def _columns(dataset: Dataset, x: NDArray[Any], schema: pa.Schema) -> Iterator[pa.Array]:
+    if dataset.kind == "image":
+        yield pa.array([_png(image) for image in x], pa.binary())
+        return
+    for index, column in enumerate(dataset.domain["columns"]):
+        values = x[:, index]
+        if column["type"] == "categorical":
+            named = _categories(np.where(np.isnan(values), -1, values).astype(np.int64), column["categories"])
+            kind = schema.field(index).type
+            yield named if pa.types.is_dictionary(kind) else named.cast(pa.string()).cast(kind)
+        else:
+            yield pa.array(values, mask=np.isnan(values)).cast(schema.field(index).type)
+
+
+def _categories(codes: NDArray[np.int64], names: list[str]) -> pa.DictionaryArray:
+    """Codes as texts; below 0 is null."""
+    return pa.DictionaryArray.from_arrays(pa.array(codes, pa.int32(), mask=codes < 0), pa.array(names, pa.string()))
+
+
+def _png(image: NDArray[np.uint8]) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(stream, "PNG")
+    return stream.getvalue()
