@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -131,15 +132,15 @@ def read(storage: Storage, name: str) -> Checkpoint:
     """A checkpoint, verified; tensors on the CPU.
 
     Raises:
-        CorruptCheckpoint: If a file is missing or damaged.
+        CorruptCheckpoint: If a file is missing, damaged or not safetensors (nothing else is ever loaded).
         ValueError: If it is of another schema.
     """
     with storage.fetched(name) as folder:
         try:
             facts = verify(folder)
-        except CorruptCheckpoint as error:
+            return Checkpoint(facts["step"], load_file(folder / TENSORS), facts)
+        except (CorruptCheckpoint, SafetensorError) as error:
             raise CorruptCheckpoint(f"{storage}/{name} is damaged: {error}") from error
-        return Checkpoint(facts["step"], load_file(folder / TENSORS), facts)
 
 
 def save(storage: Storage, made: Checkpoint, best: Checkpoint | None = None, *, keep: int = 2) -> str:

@@ -8,7 +8,7 @@ do not change what a number means.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -146,7 +146,7 @@ class Report:
 class Source(Protocol):
     """Where batches come from: pure functions of the step."""
 
-    def ids(self, step: int) -> object:
+    def ids(self, step: int) -> Iterable[Any]:
         """Sample ids of the step's global batch."""
         ...
 

@@ -208,7 +208,7 @@ class Bucket(Storage):
 def _connected(bucket: str) -> S3FileSystem:
     from pyarrow import fs
 
-    options: dict[str, Any] = {"connect_timeout": 10, "request_timeout": 60}
+    options: dict[str, Any] = {"connect_timeout": 10, "request_timeout": 60, "allow_delayed_open": True}
     options["retry_strategy"] = fs.AwsStandardS3RetryStrategy(max_attempts=ATTEMPTS)
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
     if endpoint:

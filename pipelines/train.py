@@ -22,7 +22,8 @@ from data.batches import Batches
 from data.shards import Dataset
 from models import FAMILIES
 from models.domains import domain as build_domain
-from pipelines import artifact, loop, params
+from pipelines import artifact, loop, params, storage
+from pipelines.checkpoint import STEP
 from pipelines.params import Family, Params
 from pipelines.progress import Bar
 from pipelines.state import Progress
@@ -121,10 +122,10 @@ def make_job(settings: Params, family: str, chosen: Family, dataset: Dataset, st
 
 def checkpoints_at(settings: Params, state: Path) -> str:
     """Where a training's checkpoints go: below `train.storage` if that is set, else into its state."""
-    storage = settings.train.storage
-    if not storage:
+    chosen = settings.train.storage
+    if not chosen:
         return str(state / "checkpoints")
-    root = storage.rstrip("/") if storage.startswith("s3://") else Path(storage).resolve()
+    root = chosen.rstrip("/") if chosen.startswith("s3://") else Path(chosen).resolve()
     return f"{root}/{settings.dataset}/{state.name}"
 
 
@@ -163,7 +164,7 @@ def train(family: str, *, dataset: str | None = None, verbose: bool = False) -> 
         policy=settings.train.policy,
         identity=same,
     )
-    _say_what_begins(folder / "state", state, family)
+    _say_what_begins(folder / "state", job, family)
     with (
         locked(state),
         tracking.TrainingRun.open(
@@ -296,9 +297,10 @@ def fitting_batch(chosen: Family, data: Dataset, family: str) -> Family:
     return dataclasses.replace(chosen, training=dataclasses.replace(training, batch_size=fitting))
 
 
-def _say_what_begins(root: Path, state: Path, family: str) -> None:
-    if (state / "checkpoints").exists():
-        print(f"{family}: going on from the newest checkpoint in {os.path.relpath(state)}")
+def _say_what_begins(root: Path, job: Job, family: str) -> None:
+    if storage.at(job.checkpoints).names(STEP):
+        where = job.checkpoints if "://" in job.checkpoints else os.path.relpath(job.checkpoints)
+        print(f"{family}: going on from the newest checkpoint in {where}")
     elif any(root.glob(f"{family}-*")):
         print(f"{family}: settings, data or code have changed since the last training; starting afresh")
 
