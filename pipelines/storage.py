@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -170,10 +171,20 @@ class Bucket(Storage):
     def fetched(self, name: str) -> Iterator[Path]:
         with tempfile.TemporaryDirectory(prefix="fivefold-") as temporary:
             for key in self._keys(f"{name}/"):
-                path = Path(temporary) / Path(key).name
+                self._fetch(key, Path(temporary) / Path(key).name)
+            yield Path(temporary)
+
+    def _fetch(self, key: str, path: Path) -> None:
+        """Copy one object to a file, again from its start where the answer ends too early."""
+        for attempt in range(ATTEMPTS):
+            try:
                 with self.files.open_input_stream(f"{self.root}/{key}") as source, path.open("wb") as file:
                     shutil.copyfileobj(source, file, PIECE)
-            yield Path(temporary)
+                return
+            except OSError:
+                if attempt == ATTEMPTS - 1:
+                    raise
+                time.sleep(0.1 * 2**attempt)
 
     def remove(self, name: str) -> None:
         for key in sorted(self._keys(f"{name}/"), key=lambda key: not key.endswith(f"/{MANIFEST}")):

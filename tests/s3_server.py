@@ -77,7 +77,9 @@ def failing(address: str, fault: Callable[[int, str], str]) -> Iterator[str]:
             response = upstream.getresponse()
             content = response.read()
             upstream.close()
-            content = content.replace(b"CompleteMultipartUploadResponse", b"CompleteMultipartUploadResult")  # moto's slip
+            content = content.replace(
+                b"CompleteMultipartUploadResponse", b"CompleteMultipartUploadResult"
+            )  # moto's slip
             length = response.getheader("Content-Length") if self.command == "HEAD" else None
             self.answer(response.status, response.getheaders(), content, length, cut=kind == "cut")
 

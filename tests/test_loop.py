@@ -185,7 +185,7 @@ def test_a_non_finite_loss_or_gradient_stops_before_the_update(where, tmp_path):
             else:
                 weight.register_hook(lambda gradient: gradient * float("inf"))
 
-    with pytest.raises(loop.Diverged, match="vae loss or its gradient is not finite .* after 128 examples"):
+    with pytest.raises(loop.Diverged, match=r"vae loss or its gradient is not finite .* after 128 examples"):
         loop.train(model, Data(), SETTINGS, seed=3, report=poisoned, folder=tmp_path)
     if where == "gradient":
         assert all(torch.isfinite(p).all() for p in model.parameters())
