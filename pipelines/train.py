@@ -301,7 +301,7 @@ def _say_what_begins(root: Path, job: Job, family: str) -> None:
     if storage.at(job.checkpoints).names(STEP):
         where = job.checkpoints if "://" in job.checkpoints else os.path.relpath(job.checkpoints)
         print(f"{family}: going on from the newest checkpoint in {where}")
-    elif any(root.glob(f"{family}-*")):
+    elif any(str(path) != job.state for path in root.resolve().glob(f"{family}-*")):
         print(f"{family}: settings, data or code have changed since the last training; starting afresh")
 
 
