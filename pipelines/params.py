@@ -52,7 +52,7 @@ class Train:
             raise ValueError(f"max_failures must not be negative, got {self.max_failures}")
         if "://" in self.storage and not re.match(r"s3://[^/]+", self.storage):
             raise ValueError(f"storage must be a folder or s3://bucket/prefix, got {self.storage!r}")
-        if self.timeout < 1 or self.rollbacks < 0 or self.spike < 0:
+        if self.timeout < 1 or self.rollbacks < 0 or not self.spike >= 0:
             raise ValueError(
                 "timeout must be at least 1, rollbacks and spike not negative, got"
                 f" {self.timeout}, {self.rollbacks} and {self.spike}"
