@@ -54,14 +54,15 @@ def main() -> None:
         alone = steps(chosen.interval)
         with Writer(storage) as writer:
             for number in range(chosen.checkpoints):
-                started = time.perf_counter()
+                started, busy = time.perf_counter(), time.thread_time()
                 writer.save(Checkpoint(number, tensors, {}))
-                pause = time.perf_counter() - started
+                pause, copying = time.perf_counter() - started, time.thread_time() - busy
                 made = steps(chosen.interval - pause, writer)
                 late = writer._writing is not None
                 print(
-                    f"checkpoint {number}: training stood still for {pause:.2f} s, {pause / chosen.interval:.1%} of the"
-                    f" interval; {made} updates, {made / alone:.1%} of {alone} without; "
+                    f"checkpoint {number}: training stood still for {pause:.2f} s ({copying:.2f} s of them computing), "
+                    f"{pause / chosen.interval:.1%} of the interval; {made} updates, "
+                    f"{made / alone:.1%} of {alone} without; "
                     f"{'still writing at' if late else 'written before'} the interval's end"
                 )
 

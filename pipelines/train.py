@@ -195,8 +195,8 @@ def _run(job: Job, settings: Params, run: Any, *, verbose: bool) -> None:
         (state / leftover).unlink(missing_ok=True)
     total = job.training["total_examples"]
     with (
-        terminating(state / STOP),
         cluster.connected(verbose=verbose),
+        terminating(state / STOP),  # after Ray, which would abort on SIGTERM
         following(state, total, job.spec["family"], run),
     ):
         workers = cluster.worker_count(settings.train.workers)
@@ -213,6 +213,8 @@ def _run(job: Job, settings: Params, run: Any, *, verbose: bool) -> None:
             )
         except RuntimeError as error:
             raise failure(state) or error from error
+        except SystemExit:  # Ray's own handler of Ctrl-C ends with status 0, as if all were done
+            raise KeyboardInterrupt from None
     shutil.rmtree(state / "ray", ignore_errors=True)
     told = failure(state)
     if told is not None:
@@ -230,7 +232,7 @@ def threads(domain: dict[str, Any]) -> int:
 
 @contextmanager
 def terminating(stop: Path) -> Iterator[None]:
-    """While the block runs, SIGTERM asks the workers to stop at their next report instead of ending this process."""
+    """While the block runs, SIGTERM asks the workers to stop after their update instead of ending this process."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -238,7 +240,7 @@ def terminating(stop: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)  # none, if it was not Python's
 
 
 @contextmanager
