@@ -133,6 +133,7 @@ def run_workers(
     threads: int,
     storage: Path,
     max_failures: int,
+    timeout: int = 1_800,
 ) -> None:
     """Run the same function on every worker, with a process group joining them, until all return.
 
@@ -143,6 +144,7 @@ def run_workers(
         threads: Threads of a worker on a CPU; 0 for its share of the cores.
         storage: Where Ray may keep its own notes; nothing of ours lies there.
         max_failures: Restarts of all workers after one has died.
+        timeout: Seconds that workers wait for one of them before they call it lost.
 
     Raises:
         ValueError: If the cluster has fewer cores than workers.
@@ -167,7 +169,7 @@ def run_workers(
     trainer = ray.train.torch.TorchTrainer(
         entry,
         train_loop_config=config,
-        torch_config=ray.train.torch.TorchConfig(backend="nccl" if on_gpu else "gloo"),
+        torch_config=ray.train.torch.TorchConfig(backend="nccl" if on_gpu else "gloo", timeout_s=timeout),
         scaling_config=ray.train.ScalingConfig(
             num_workers=workers, use_gpu=on_gpu, resources_per_worker={"CPU": cores, **({"GPU": 1} if on_gpu else {})}
         ),

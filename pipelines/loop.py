@@ -7,23 +7,24 @@ do not change what a number means.
 
 from __future__ import annotations
 
-import copy
-import json
 import math
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
-from torch import Tensor, nn
 from torch import distributed as dist
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from models.contract import Batch, GenerativeModel, Objective, Streams
-from pipelines import checkpoint
-from pipelines.artifact import write_atomically
+from models.contract import Batch, GenerativeModel, Streams
+from pipelines.resume import Checkpoints
+from pipelines.state import Progress, finalized
+from pipelines.watch import Diverged, LostPartner, Meter, Policy, Watch, partners_named
+
+__all__ = ["Diverged", "Interrupted", "LostPartner", "Place", "Policy", "Report", "Settings", "Source", "train"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,7 +47,9 @@ class Settings:
         reports: Points of each curve over the training.
         checkpoints: Checkpoints written over the training.
         evaluations: Times the averaged model is finalized, sampled and scored.
-        virtual_ranks: Streams of randomness per global batch; the number of workers divides it.
+        virtual_ranks: Streams of randomness per global batch; workers times `accumulate` divide it.
+        accumulate: Parts in which a worker's share of a batch is seen, one after the other, to save
+            memory; the update is the same up to the order of summation.
     """
 
     total_examples: int = 100_000
@@ -65,9 +68,19 @@ class Settings:
     checkpoints: int = 20
     evaluations: int = 8
     virtual_ranks: int = 8
+    accumulate: int = 1
 
     def __post_init__(self) -> None:
-        for name in ("total_examples", "batch_size", "reports", "checkpoints", "evaluations", "virtual_ranks"):
+        counts = (
+            "total_examples",
+            "batch_size",
+            "reports",
+            "checkpoints",
+            "evaluations",
+            "virtual_ranks",
+            "accumulate",
+        )
+        for name in counts:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if not self.lr > 0:
@@ -84,6 +97,8 @@ class Settings:
             raise ValueError(
                 f"batch_size must be a multiple of virtual_ranks ({self.virtual_ranks}), got {self.batch_size}"
             )
+        if self.virtual_ranks % self.accumulate:
+            raise ValueError(f"accumulate must divide virtual_ranks ({self.virtual_ranks}), got {self.accumulate}")
 
     @property
     def total_steps(self) -> int:
@@ -105,10 +120,6 @@ class Settings:
         """Part of the averaged weights that one update keeps."""
         half_life = min(self.ema_half_life, self.ema_ramp * seen)
         return 0.5 ** (self.batch_size / half_life) if half_life > 0 else 0.0
-
-
-class Diverged(RuntimeError):
-    """A loss or a gradient is not finite; the weights are those before the update."""
 
 
 class Interrupted(RuntimeError):
@@ -135,7 +146,7 @@ class Report:
 class Source(Protocol):
     """Where batches come from: pure functions of the step."""
 
-    def ids(self, step: int) -> object:
+    def ids(self, step: int) -> Iterable[Any]:
         """Sample ids of the step's global batch."""
         ...
 
@@ -162,78 +173,21 @@ class Place:
     world_size: int = 1
     device: str = "cpu"
 
-    def virtual_ranks(self, total: int) -> range:
+    def virtual_ranks(self, total: int, accumulate: int = 1) -> range:
         """The virtual ranks this worker plays.
 
         Raises:
-            ValueError: If the workers cannot share them evenly.
+            ValueError: If the workers, each in so many parts, cannot share them evenly.
         """
-        if total % self.world_size:
-            valid = [n for n in range(1, total + 1) if total % n == 0]
+        if total % (self.world_size * accumulate):
+            valid = [n for n in range(1, total + 1) if total % (n * accumulate) == 0]
+            parts = f" in {accumulate} parts each" if accumulate > 1 else ""
             raise ValueError(
-                f"{self.world_size} workers cannot share {total} virtual ranks evenly; use one of {valid} workers,"
-                " or change virtual_ranks"
+                f"{self.world_size} workers cannot share {total} virtual ranks{parts} evenly; use one of {valid}"
+                " workers, or change virtual_ranks"
             )
         each = total // self.world_size
         return range(self.rank * each, (self.rank + 1) * each)
-
-
-class Progress:
-    """Everything that changes during training: weights, averages, optimizers, steps done."""
-
-    def __init__(self, model: GenerativeModel, settings: Settings, place: Place) -> None:
-        self.model = model
-        self.average = copy.deepcopy(model).requires_grad_(False).eval()
-        self.objectives = model.objectives()
-        self.optimizers = [
-            torch.optim.AdamW(
-                [p for p in objective.parameters() if p.requires_grad],
-                lr=settings.lr,
-                betas=(settings.beta1, settings.beta2),
-                weight_decay=settings.weight_decay,
-                fused=True,
-            )
-            for objective in self.objectives
-        ]
-        distributed = place.world_size > 1
-        self.wrapped: list[nn.Module] = [
-            DistributedDataParallel(o, broadcast_buffers=False) if distributed else o for o in self.objectives
-        ]
-        self.step = 0
-        self.best = math.inf
-
-    def tensors(self) -> dict[str, Tensor]:
-        """All tensors of the state, by name."""
-        named = {f"model.{k}": v for k, v in self.model.state_dict().items()}
-        named |= {f"average.{k}": v for k, v in self.average.state_dict().items()}
-        for objective, optimizer in zip(self.objectives, self.optimizers, strict=True):
-            for index, state in optimizer.state_dict()["state"].items():
-                named |= {f"optimizer.{objective.name}.{index}.{k}": v for k, v in state.items()}
-        return named
-
-    def restore(self, tensors: dict[str, Tensor], step: int, best: float) -> None:
-        """Take over the state of a checkpoint."""
-
-        def part(prefix: str) -> dict[str, Tensor]:
-            return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-
-        self.model.load_state_dict(part("model."))
-        self.average.load_state_dict(part("average."))
-        for objective, optimizer in zip(self.objectives, self.optimizers, strict=True):
-            state: dict[int, dict[str, Tensor]] = {}
-            for name, tensor in part(f"optimizer.{objective.name}.").items():
-                index, key = name.split(".", 1)
-                state.setdefault(int(index), {})[key] = tensor
-            optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-        self.step, self.best = step, best
-
-    @torch.no_grad()
-    def update_average(self, decay: float) -> None:
-        """Move the averaged weights towards the trained ones; take buffers as they are."""
-        averages, weights = list(self.average.parameters()), list(self.model.parameters())
-        torch._foreach_lerp_(averages, weights, 1 - decay)  # pyright: ignore[reportPrivateImportUsage]
-        for average, buffer in zip(self.average.buffers(), self.model.buffers(), strict=True):
-            average.copy_(buffer)
 
 
 def resolve_precision(precision: str, device: str) -> torch.dtype:
@@ -250,9 +204,13 @@ def train(
     *,
     seed: int,
     report: Callable[[Report], float | None],
-    folder: Path | None = None,
+    folder: str | Path | None = None,
     place: Place | None = None,
     stopping: Callable[[], bool] = lambda: False,
+    begins: Callable[[int], None] = lambda seen: None,
+    policy: Policy | None = None,
+    identity: Mapping[str, Any] | None = None,
+    notes: Mapping[str, Any] | None = None,
 ) -> GenerativeModel:
     """Train a model, or go on where its newest checkpoint stands.
 
@@ -263,158 +221,144 @@ def train(
         seed: Seed of all noise; the order of the data has its own in `source`.
         report: Called on rank 0 at every report; at evaluations it may return a score (lower is
             better), by which the best model is kept.
-        folder: Where checkpoints go; `None` for none (nothing to resume either).
+        folder: Where checkpoints go, a path or `s3://bucket/prefix`; `None` for none (nothing to
+            resume either).
         place: Rank, number of workers, device.
-        stopping: Asked on rank 0 at every report whether to stop here (a signal, a node that goes).
+        stopping: Asked on rank 0 at every update whether to stop here (a signal, a node that goes).
+        begins: Told on rank 0 how many examples were seen where training begins, or begins again
+            after a rollback.
+        policy: What to do about divergence; by default to stop.
+        identity: What makes this training this one; checkpoints of another are refused.
+        notes: Whatever else the checkpoints shall say.
 
     Returns:
-        The averaged and finalized model with the best score, or the last if none was scored.
+        The averaged and finalized model with the best score (kept by rank 0), or the last if none
+        was scored.
 
     Raises:
         Diverged: If a loss or gradient is not finite; nothing was updated with it.
         Interrupted: If `stopping` said so; the checkpoint is written.
-        ValueError: If the workers cannot share the batch evenly.
+        LostPartner: If another worker is gone or hangs.
+        ValueError: If the workers cannot share the batch evenly, or a checkpoint is of another training.
+        CorruptCheckpoint: If there are checkpoints and all are damaged.
+        OSError: If a checkpoint could not be written.
+        RuntimeError: If the device has too little memory, with what to set.
     """
-    place = place or Place()
-    ranks = place.virtual_ranks(settings.virtual_ranks)
+    place, policy = place or Place(), policy or Policy()
+    ranks = place.virtual_ranks(settings.virtual_ranks, settings.accumulate)
     model.to(place.device)
     reference = source.reference().to(place.device)
     model.initialize(reference, Streams.seeded(seed, "initialize", device=place.device))
     progress = Progress(model, settings, place)
-    saved = checkpoint.load_newest(folder) if folder else None
-    if saved:
-        tensors, facts = saved
-        progress.restore(tensors, facts["step"], facts["best"])
     dtype = resolve_precision(settings.precision, place.device)
     steps_per_report = settings.every(settings.reports)
-    meter = Meter(place, progress.step * settings.batch_size)
-
-    while progress.step < settings.total_steps:
-        step, seen = progress.step, progress.step * settings.batch_size
-        batch = source.batch(step, place.rank, place.world_size).to(place.device)
-        batch = Batch(batch.x, batch.label, batch.observed, seen)
-        for objective, wrapped, optimizer in zip(
-            progress.objectives, progress.wrapped, progress.optimizers, strict=True
-        ):
-            if step % objective.every:
+    watch = Watch(place, policy, stopping)
+    said = {"identity": dict(identity or {}), **(notes or {})}
+    with partners_named(place), memory_explained(settings), Checkpoints(folder, place, progress, said) as checkpoints:
+        checkpoints.go_on()
+        if policy.rollback and progress.step == 0:
+            checkpoints.save(0)  # so that there is always somewhere to go back to
+        meter = Meter(place, progress.step * settings.batch_size)
+        if place.rank == 0:
+            begins(meter.seen)
+        while progress.step < settings.total_steps:
+            checkpoints.check()
+            step, seen = progress.step, progress.step * settings.batch_size
+            number = step + progress.skipped
+            batch = source.batch(number, place.rank, place.world_size).to(place.device)
+            batch = Batch(batch.x, batch.label, batch.observed, seen)
+            objection = None
+            for objective, wrapped, optimizer in zip(
+                progress.objectives, progress.wrapped, progress.optimizers, strict=True
+            ):
+                if step % objective.every:
+                    continue
+                optimizer.zero_grad(set_to_none=True)
+                loss = torch.zeros((), device=place.device)
+                for part, played, synchronized in micro_batches(batch, ranks, settings.accumulate, wrapped):
+                    noise = Streams.seeded(seed, number, objective.name, ranks=played, device=place.device)
+                    with synchronized:
+                        with torch.autocast(place.device.split(":")[0], dtype, enabled=dtype != torch.float32):
+                            losses = wrapped(part, noise)
+                        share = losses.total.mean() / settings.accumulate
+                        share.backward()
+                    loss = loss + share.detach()
+                    meter.add(objective, losses)
+                norm = nn.utils.clip_grad_norm_(objective.parameters(), settings.grad_clip or math.inf)
+                objection = watch.objection(progress, objective, loss, norm)
+                if objection:
+                    break
+                for group in optimizer.param_groups:
+                    group["lr"] = settings.lr_at(seen)
+                optimizer.step()
+                meter.add_norm(objective, norm)
+            if objection:
+                checkpoints.roll_back(objection, source, settings, policy)
+                meter.restart(progress.step * settings.batch_size)
+                if place.rank == 0:
+                    begins(meter.seen)
                 continue
-            noise = Streams.seeded(seed, step, objective.name, ranks=ranks, device=place.device)
-            optimizer.zero_grad(set_to_none=True)
-            with torch.autocast(place.device.split(":")[0], dtype, enabled=dtype != torch.float32):
-                losses = wrapped(batch, noise)
-            loss = losses.total.mean()
-            loss.backward()
-            norm = nn.utils.clip_grad_norm_(objective.parameters(), settings.grad_clip or math.inf)
-            _require_finite(loss, norm, objective, progress, source, settings, place, folder)
-            for group in optimizer.param_groups:
-                group["lr"] = settings.lr_at(seen)
-            optimizer.step()
-            meter.add(objective, losses.total, losses.terms, norm)
-        progress.step, seen = step + 1, seen + settings.batch_size
-        progress.update_average(settings.ema_decay(seen))
+            progress.step, seen = step + 1, seen + settings.batch_size
+            progress.update_average(settings.ema_decay(seen))
 
-        last = progress.step == settings.total_steps
-        if progress.step % steps_per_report == 0 or last:
-            metrics = meter.read(seen, settings)
-            evaluating = last or progress.step % settings.every(settings.evaluations) == 0
-            if place.rank == 0:
-                snapshot = finalized(progress.average, reference, seed) if evaluating else None
-                score = report(Report(min(seen, settings.total_examples), settings.total_examples, metrics, snapshot))
-                _keep_best(progress, snapshot, score, folder)
-            stop = not last and _agreed(stopping() if place.rank == 0 else False, place)
-            due = stop or last or progress.step % settings.every(settings.checkpoints) == 0
-            if folder and due and place.rank == 0:
-                facts = {"best": progress.best, "examples": seen}
-                checkpoint.save(folder, progress.step, progress.tensors(), facts)
+            last = progress.step == settings.total_steps
+            if progress.step % steps_per_report == 0 or last:
+                metrics = meter.read(seen, settings)
+                evaluating = last or progress.step % settings.every(settings.evaluations) == 0
+                if place.rank == 0:
+                    snapshot = finalized(progress.average, reference, seed) if evaluating else None
+                    done = min(seen, settings.total_examples)
+                    progress.keep_best(snapshot, report(Report(done, settings.total_examples, metrics, snapshot)))
+                meter.restart(seen)
+            stop = watch.leaving and not last
+            if stop or last or progress.step % settings.every(settings.checkpoints) == 0:
+                checkpoints.save(seen)
             if stop:
+                checkpoints.wait()
                 raise Interrupted(f"stopped after {seen} of {settings.total_examples} examples")
-            meter.restart(seen)
-    if place.world_size > 1:
-        dist.barrier()
-    final = finalized(progress.average, reference, seed)
-    if folder and (folder / "best").exists():
-        final.load_state_dict(checkpoint.read(folder / "best")[0])
-    return final
+        checkpoints.wait()
+        if place.world_size > 1:
+            dist.barrier()
+        return checkpoints.best(finalized(progress.average, reference, seed))
 
 
-def finalized(average: GenerativeModel, reference: Batch, seed: int) -> GenerativeModel:
-    """A copy of the averaged model with everything fitted that is fitted after training."""
-    model = copy.deepcopy(average).eval()
-    model.finalize(reference, Streams.seeded(seed, "finalize", device=reference.x.device))
-    return model
-
-
-def _agreed(flag: bool, place: Place) -> bool:
-    """Whether any rank raised the flag."""
-    if place.world_size == 1:
-        return flag
-    shared = torch.tensor(float(flag), device=place.device)
-    dist.all_reduce(shared, op=dist.ReduceOp.MAX)
-    return bool(shared.item())
-
-
-def _keep_best(progress: Progress, snapshot: GenerativeModel | None, score: float | None, folder: Path | None) -> None:
-    if snapshot is not None and score is not None and score < progress.best:
-        progress.best = score
-        if folder:
-            checkpoint.write(folder / "best", snapshot.state_dict(), {"step": progress.step, "score": score})
-
-
-def _require_finite(
-    loss: Tensor,
-    norm: Tensor,
-    objective: Objective,
-    progress: Progress,
-    source: Source,
-    settings: Settings,
-    place: Place,
-    folder: Path | None,
-) -> None:
-    """Stop all ranks before the update if any of them saw a loss or gradient that is not finite."""
-    if not _agreed(not bool(torch.isfinite(loss) & torch.isfinite(norm)), place):
+def micro_batches(
+    batch: Batch, ranks: range, parts: int, wrapped: nn.Module
+) -> Iterator[tuple[Batch, range, AbstractContextManager[None]]]:
+    """A worker's batch in equal parts, each with the virtual ranks that play it; gradients are shared at the last."""
+    if parts == 1:
+        yield batch, ranks, nullcontext()
         return
-    message = (
-        f"the {objective.name} loss or its gradient is not finite after {progress.step * settings.batch_size} examples"
-        f" (loss {loss.item():g}, gradient norm {norm.item():g}); the update was not made."
-    )
-    if folder and place.rank == 0:
-        record = folder / "diverged.json"
-        ids = [int(i) for i in source.ids(progress.step)]  # type: ignore[attr-defined]
-        write_atomically(record, json.dumps({"step": progress.step, "message": message, "ids": ids}))
-        message += f" The ids of its examples are in {record}."
-    raise Diverged(f"{message} Lower lr or grad_clip, or set precision: fp32, in params.yaml.")
+    size, each = len(batch) // parts, len(ranks) // parts
+    for index in range(parts):
+        here = slice(index * size, (index + 1) * size)
+        label = None if batch.label is None else batch.label[here]
+        observed = None if batch.observed is None else batch.observed[here]
+        waits = index < parts - 1 and isinstance(wrapped, DistributedDataParallel)
+        context = wrapped.no_sync() if waits else nullcontext()
+        yield (
+            Batch(batch.x[here], label, observed, batch.seen),
+            ranks[index * each : (index + 1) * each],
+            context,
+        )
 
 
-class Meter:
-    """Means of losses and norms since the last report, kept on the device until read."""
-
-    def __init__(self, place: Place, seen: int) -> None:
-        self.place = place
-        self.restart(seen)
-
-    def restart(self, seen: int) -> None:
-        """Forget what was added; the clock starts now."""
-        self.sums: dict[str, Tensor] = {}
-        self.counts: dict[str, int] = {}
-        self.seen = seen
-        self.started = time.perf_counter()
-
-    def add(self, objective: Objective, total: Tensor, terms: dict[str, Tensor], norm: Tensor) -> None:
-        """Add one update's losses."""
-        values = {"loss": total, **terms, "gradient_norm": norm}
-        for name, value in values.items():
-            key = f"{objective.name}/{name}"
-            self.sums[key] = self.sums.get(key, 0) + value.detach().float().mean()
-            self.counts[key] = self.counts.get(key, 0) + 1
-
-    def read(self, seen: int, settings: Settings) -> dict[str, float]:
-        """Means over the batches and, where several work, over the workers."""
-        names = list(self.sums)
-        means = torch.stack([self.sums[name] / self.counts[name] for name in names])
-        if self.place.world_size > 1:
-            dist.all_reduce(means)
-            means /= self.place.world_size
-        metrics = dict(zip(names, means.tolist(), strict=True))
-        metrics["lr"] = settings.lr_at(seen - settings.batch_size)
-        metrics["examples_per_second"] = (seen - self.seen) / (time.perf_counter() - self.started)
-        return metrics
+@contextmanager
+def memory_explained(settings: Settings) -> Iterator[None]:
+    """Say what to set when the device has too little memory; trying again would fail again."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        parts = 2 * settings.accumulate
+        smaller = max(
+            settings.virtual_ranks, settings.batch_size // 2 // settings.virtual_ranks * settings.virtual_ranks
+        )
+        mend = (
+            f"training.accumulate: {parts} (the same updates in {parts} parts), or "
+            if settings.virtual_ranks % parts == 0
+            else ""
+        )
+        raise RuntimeError(
+            f"the device has too little memory for batch_size {settings.batch_size}; set {mend}"
+            f"training.batch_size: {smaller}, in params.yaml ({str(error).split('. ')[0]})"
+        ) from error

@@ -28,16 +28,40 @@ class Train:
     Arguments:
         workers: `auto` (one per GPU, else one) or a number of data-parallel workers.
         max_failures: Restarts from the newest checkpoint after a worker has died.
+        storage: Where checkpoints go: a folder that all workers see, or `s3://bucket/prefix`; empty for
+            the training's own folder below `runs/`.
+        timeout: Seconds that workers wait for one of them before they call it lost.
+        on_divergence: `stop` before the update when a loss or gradient is not finite, or `rollback` to
+            the newest checkpoint and pass over the batches since.
+        rollbacks: Rollbacks in one training, at most.
+        spike: A loss this many standard deviations above its running mean diverges too; 0 for never.
     """
 
     workers: int | Literal["auto"] = "auto"
     max_failures: int = 2
+    storage: str = ""
+    timeout: int = 1_800
+    on_divergence: Literal["stop", "rollback"] = "stop"
+    rollbacks: int = 3
+    spike: float = 0.0
 
     def __post_init__(self) -> None:
         if self.workers != "auto" and self.workers < 1:
             raise ValueError(f"workers must be auto or at least 1, got {self.workers}")
         if self.max_failures < 0:
             raise ValueError(f"max_failures must not be negative, got {self.max_failures}")
+        if "://" in self.storage and not re.match(r"s3://[^/]+", self.storage):
+            raise ValueError(f"storage must be a folder or s3://bucket/prefix, got {self.storage!r}")
+        if self.timeout < 1 or self.rollbacks < 0 or not self.spike >= 0:
+            raise ValueError(
+                "timeout must be at least 1, rollbacks and spike not negative, got"
+                f" {self.timeout}, {self.rollbacks} and {self.spike}"
+            )
+
+    @property
+    def policy(self) -> dict[str, Any]:
+        """Fields of `loop.Policy`."""
+        return {"rollback": self.on_divergence == "rollback", "most": self.rollbacks, "spike": self.spike}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -12,186 +12,36 @@ import shutil
 import signal
 import socket
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import torch
 
 import models
 from data.batches import Batches
 from data.shards import Dataset
-from models import FAMILIES, Batch, GenerativeModel, Streams, build
+from models import FAMILIES
 from models.domains import domain as build_domain
-from pipelines import artifact, loop, params
+from pipelines import artifact, loop, params, storage
+from pipelines.checkpoint import STEP
 from pipelines.params import Family, Params
 from pipelines.progress import Bar
-
-STOP = "stop"
-"""A file of this name in the state folder asks a training to stop at its next report."""
-
-REFERENCE = 4096
-"""Training examples that initialize a model and are fitted after training, at most."""
+from pipelines.state import Progress
+from pipelines.worker import FAILURE, STOP, Job, failure, points, work
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
-    """Everything a worker needs to train, as plain data.
-
-    Arguments:
-        spec: For `models.build`.
-        training: Fields of `loop.Settings`.
-        seed: Seed of weights, noise and order.
-        prepared: Folder of the prepared dataset.
-        yardstick: Folder of the yardstick.
-        state: Folder of this training's state.
-    """
-
-    spec: dict[str, Any]
-    training: dict[str, Any]
-    seed: int
-    prepared: str
-    yardstick: str
-    state: str
-
-
-class TrainingData:
-    """Batches of the training split, as the loop wants them."""
-
-    def __init__(self, dataset: Dataset, settings: loop.Settings, seed: int, device: str) -> None:
-        self.split = dataset.split("train")
-        self.labelled = bool(dataset.class_names)
-        self.batches = Batches(self.split, settings.batch_size, seed, device)
-
-    def ids(self, step: int) -> Any:
-        return self.batches.ids(step)
-
-    def batch(self, step: int, rank: int, world_size: int) -> Batch:
-        examples = self.batches.get(step, rank, world_size)
-        return Batch(examples.x, examples.label if self.labelled else None)
-
-    def reference(self) -> Batch:
-        chosen = torch.randperm(len(self.split), generator=torch.Generator().manual_seed(0))[:REFERENCE]
-        examples = self.split.take(chosen)
-        return Batch(examples.x, examples.label if self.labelled else None)
-
-
-class Recorder:
-    """What rank 0 keeps of a training: curves, pictures from fixed latents, scores.
-
-    Arguments:
-        job: The training.
-        dataset: Its data, for the score.
-        examples: Examples already seen; what was recorded beyond is dropped and will come again.
-    """
-
-    def __init__(self, job: Job, dataset: Dataset, examples: int) -> None:
-        self.job, self.dataset = job, dataset
-        self.state = Path(job.state)
-        self.state.mkdir(parents=True, exist_ok=True)
-        kept = [point for point in points(self.state) if point["examples"] <= examples]
-        artifact.write_atomically(self.state / "metrics.jsonl", "".join(json.dumps(p) + "\n" for p in kept))
-        self.earlier = kept[-1]["seconds"] if kept else 0.0
-        self.started = time.perf_counter()
-        self.yardstick: Any = None
-
-    def __call__(self, report: loop.Report) -> float | None:
-        metrics, score = dict(report.metrics), None
-        if report.model is not None:
-            score = self.score(report.model)
-            metrics["validation_frechet"] = score
-            if self.dataset.kind == "image":
-                self.picture(report.model, report.examples)
-        seconds = self.earlier + time.perf_counter() - self.started
-        point = {"examples": report.examples, "seconds": seconds, "time": time.time(), "metrics": metrics}
-        with (self.state / "metrics.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(point) + "\n")
-        return score
-
-    def score(self, model: GenerativeModel) -> float:
-        """Fréchet distance of samples to the validation split; lower is better."""
-        from pipelines.evaluation.space import Yardstick
-        from pipelines.evaluation.validation import validation_score
-
-        if self.yardstick is None:
-            self.yardstick = Yardstick.open(self.job.yardstick)
-        return validation_score(model, self.yardstick.spaces["classifier"], n=500, seed=self.job.seed)
-
-    def picture(self, model: GenerativeModel, examples: int) -> None:
-        """A grid of samples from the same latents each time, a column per class."""
-        from pipelines.evaluation.pictures import grid, png
-
-        columns = min(model.classes, 10) or 8
-        label = torch.arange(columns).repeat(4).to(model.label_frequencies.device) if model.classes else None
-        device = next(model.parameters()).device
-        drawn = model.sample(4 * columns, label, Streams.seeded(self.job.seed, "grid", device=device))  # type: ignore[attr-defined]
-        artifact.write_atomically(self.state / "samples" / f"{examples:012d}.png", png(grid(drawn.cpu(), columns)))
-
-
-def points(state: Path) -> list[dict[str, Any]]:
-    """The recorded points of a training; a last line cut short by a kill is dropped."""
-    path = state / "metrics.jsonl"
-    if not path.exists():
-        return []
-    lines = path.read_text(encoding="utf-8").split("\n")
-    return [json.loads(line) for line in lines[:-1] if line]
-
-
-def fresh_model(job: Job) -> GenerativeModel:
-    """The untrained model, the same on every worker."""
-    torch.manual_seed(job.seed)
-    return build(job.spec)
-
-
-def work(config: dict[str, Any], place: loop.Place) -> None:
-    """What a worker does: train, and as rank 0 record and leave the finished model in the state folder.
-
-    An error that the user can mend is left in `failure.json` for the driver, so that Ray does not
-    try again what would fail again.
-    """
-    job = Job(**config)
-    state = Path(job.state)
-    try:
-        settings = loop.Settings(**job.training)
-        dataset = Dataset.open(job.prepared)
-        data = TrainingData(dataset, settings, job.seed, place.device)
-        saved = loop.checkpoint.load_newest(state / "checkpoints")
-        seen = saved[1]["examples"] if saved else 0
-        recorder = Recorder(job, dataset, seen) if place.rank == 0 else None
-        model = loop.train(
-            fresh_model(job),
-            data,
-            settings,
-            seed=job.seed,
-            report=recorder or (lambda _: None),
-            folder=state / "checkpoints",
-            place=place,
-            stopping=(state / STOP).exists,
-        )
-        if place.rank == 0:
-            artifact.save(model, state / "model", job.spec)
-    except (ValueError, OSError, loop.Diverged, loop.Interrupted) as error:
-        if place.rank == 0 or not isinstance(error, (loop.Diverged, loop.Interrupted)):
-            failure = {"kind": type(error).__name__, "message": str(error), "rank": place.rank}
-            artifact.write_atomically(state / "failure.json", json.dumps(failure))
-
-
-def run_key(job: Job, data_digest: str) -> str:
-    """Identity of a training: its settings, its data and the code that computes it."""
+def identity(job: Job, data_digest: str) -> dict[str, Any]:
+    """What makes a training the same one: its settings, its data and the code that computes it."""
     code = hashlib.sha256()
     for path in family_code(job.spec["family"]):
         code.update(path.read_bytes())
-    identity = {
+    return {
         "spec": job.spec,
         "training": job.training,
         "seed": job.seed,
         "data": data_digest,
         "code": code.hexdigest(),
     }
-    return hashlib.sha256(artifact.canonical(identity)).hexdigest()
 
 
 def family_code(family: str) -> list[Path]:
@@ -206,7 +56,7 @@ def family_code(family: str) -> list[Path]:
     others.add(root / "__init__.py")  # the table of families: a new one changes nothing for the others
     shared = [path for path in sorted(root.rglob("*.py")) if not others & {path, *path.parents}]
     order = Path(inspect.getfile(Batches))
-    return [*shared, Path(inspect.getfile(loop)), order, order.with_name("order.py")]
+    return [*shared, Path(inspect.getfile(loop)), Path(inspect.getfile(Progress)), order, order.with_name("order.py")]
 
 
 @contextmanager
@@ -270,6 +120,15 @@ def make_job(settings: Params, family: str, chosen: Family, dataset: Dataset, st
     )
 
 
+def checkpoints_at(settings: Params, state: Path) -> str:
+    """Where a training's checkpoints go: below `train.storage` if that is set, else into its state."""
+    chosen = settings.train.storage
+    if not chosen:
+        return str(state / "checkpoints")
+    root = chosen.rstrip("/") if chosen.startswith("s3://") else Path(chosen).resolve()
+    return f"{root}/{settings.dataset}/{state.name}"
+
+
 def train(family: str, *, dataset: str | None = None, verbose: bool = False) -> None:
     """Train a family to the end, or go on where its training was interrupted.
 
@@ -294,10 +153,18 @@ def train(family: str, *, dataset: str | None = None, verbose: bool = False) -> 
     chosen = params.with_settings(chosen, tuned(folder, family))
     chosen = fitting_batch(chosen, data, family)
     job = make_job(settings, family, chosen, data, Path())
-    key = run_key(job, data.digest)
-    state = (folder / "state" / f"{family}-{key[:12]}").resolve()
-    job = dataclasses.replace(job, state=str(state))
-    _say_what_begins(folder / "state", state, family)
+    same = identity(job, data.digest)
+    key = hashlib.sha256(artifact.canonical(same)).hexdigest()
+    name = f"{family}-{key[:12]}"
+    state = (folder / "state" / name).resolve()
+    job = dataclasses.replace(
+        job,
+        state=str(state),
+        checkpoints=checkpoints_at(settings, state),
+        policy=settings.train.policy,
+        identity=same,
+    )
+    _say_what_begins(folder / "state", job, family)
     with (
         locked(state),
         tracking.TrainingRun.open(
@@ -310,6 +177,7 @@ def train(family: str, *, dataset: str | None = None, verbose: bool = False) -> 
             spool=state,
         ) as run,
     ):
+        job = dataclasses.replace(job, run_id=run.run_id)
         artifact.write_atomically(state / "job.json", json.dumps(dataclasses.asdict(job), indent=1))
         if not (state / "model" / artifact.MANIFEST).exists():
             _run(job, settings, run, verbose=verbose)
@@ -323,29 +191,34 @@ def _run(job: Job, settings: Params, run: Any, *, verbose: bool) -> None:
     from pipelines import cluster
 
     state = Path(job.state)
-    for leftover in ("failure.json", STOP):
+    for leftover in (FAILURE, STOP):
         (state / leftover).unlink(missing_ok=True)
     total = job.training["total_examples"]
     with (
-        terminating(state / STOP),
         cluster.connected(verbose=verbose),
+        terminating(state / STOP),  # after Ray, which would abort on SIGTERM
         following(state, total, job.spec["family"], run),
     ):
         workers = cluster.worker_count(settings.train.workers)
-        loop.Place(0, workers).virtual_ranks(job.training["virtual_ranks"])
-        cluster.run_workers(
-            work,
-            dataclasses.asdict(job),
-            workers=workers,
-            threads=threads(job.spec["domain"]),
-            storage=state / "ray",
-            max_failures=settings.train.max_failures,
-        )
+        loop.Place(0, workers).virtual_ranks(job.training["virtual_ranks"], job.training["accumulate"])
+        try:
+            cluster.run_workers(
+                work,
+                dataclasses.asdict(job),
+                workers=workers,
+                threads=threads(job.spec["domain"]),
+                storage=state / "ray",
+                max_failures=settings.train.max_failures,
+                timeout=settings.train.timeout,
+            )
+        except RuntimeError as error:
+            raise failure(state) or error from error
+        except SystemExit:  # Ray's own handler of Ctrl-C ends with status 0, as if all were done
+            raise KeyboardInterrupt from None
     shutil.rmtree(state / "ray", ignore_errors=True)
-    if (state / "failure.json").exists():
-        failure = json.loads((state / "failure.json").read_text(encoding="utf-8"))
-        kinds = {"Diverged": loop.Diverged, "Interrupted": loop.Interrupted}
-        raise kinds.get(failure["kind"], ValueError)(failure["message"])
+    told = failure(state)
+    if told is not None:
+        raise told
 
 
 SMALL = 256
@@ -359,7 +232,7 @@ def threads(domain: dict[str, Any]) -> int:
 
 @contextmanager
 def terminating(stop: Path) -> Iterator[None]:
-    """While the block runs, SIGTERM asks the workers to stop at their next report instead of ending this process."""
+    """While the block runs, SIGTERM asks the workers to stop after their update instead of ending this process."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -367,7 +240,7 @@ def terminating(stop: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)  # none, if it was not Python's
 
 
 @contextmanager
@@ -426,10 +299,11 @@ def fitting_batch(chosen: Family, data: Dataset, family: str) -> Family:
     return dataclasses.replace(chosen, training=dataclasses.replace(training, batch_size=fitting))
 
 
-def _say_what_begins(root: Path, state: Path, family: str) -> None:
-    if (state / "checkpoints").exists():
-        print(f"{family}: going on from the newest checkpoint in {os.path.relpath(state)}")
-    elif any(root.glob(f"{family}-*")):
+def _say_what_begins(root: Path, job: Job, family: str) -> None:
+    if storage.at(job.checkpoints).names(STEP):
+        where = job.checkpoints if "://" in job.checkpoints else os.path.relpath(job.checkpoints)
+        print(f"{family}: going on from the newest checkpoint in {where}")
+    elif any(str(path) != job.state for path in root.resolve().glob(f"{family}-*")):
         print(f"{family}: settings, data or code have changed since the last training; starting afresh")
 
 

@@ -15,19 +15,16 @@ from pipelines import artifact, loop, params
 from pipelines.params import Family, Params
 from pipelines.progress import Bar
 from pipelines.train import (
-    Job,
-    Recorder,
-    TrainingData,
-    family_code,
     family_settings,
     fitting_batch,
-    fresh_model,
+    identity,
     locked,
     make_job,
     prepared_folder,
     runs_folder,
     threads,
 )
+from pipelines.worker import Job, Recorder, TrainingData, fresh_model
 
 EVALUATIONS = 3
 """Scores of a trial; after each ASHA may stop it."""
@@ -94,7 +91,7 @@ def run_trial(job: Job, report: Callable[[int, float], None]) -> None:
     dataset = Dataset.open(job.prepared)
     settings = loop.Settings(**job.training)
     data = TrainingData(dataset, settings, job.seed, device)
-    recorder = Recorder(job, dataset, 0)
+    recorder = Recorder(job)
 
     def scored(said: loop.Report) -> float | None:
         if said.model is None:
@@ -214,17 +211,6 @@ def current(family: Family, name: str) -> float:
 
 def sweep_key(job: Job, settings: Params, chosen: Family, data_digest: str) -> str:
     """Identity of a sweep: what it tries, on what, with which code."""
-    code = hashlib.sha256()
-    for path in family_code(job.spec["family"]):
-        code.update(path.read_bytes())
     search = {name: dataclasses.asdict(span) for name, span in chosen.search.items()}
-    identity = {
-        "spec": job.spec,
-        "training": job.training,
-        "seed": job.seed,
-        "data": data_digest,
-        "code": code.hexdigest(),
-        "tune": dataclasses.asdict(settings.tune),
-        "search": search,
-    }
-    return hashlib.sha256(artifact.canonical(identity)).hexdigest()
+    what = identity(job, data_digest) | {"tune": dataclasses.asdict(settings.tune), "search": search}
+    return hashlib.sha256(artifact.canonical(what)).hexdigest()

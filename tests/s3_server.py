@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import http.client
 import socket
-import subprocess
-import sys
 import threading
-import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import ClassVar
 
+import buckets
 import pytest
 from pyarrow import fs
 
@@ -63,27 +60,10 @@ class Faulty(BaseHTTPRequestHandler):
 
 
 @pytest.fixture(scope="session")
-def s3_server() -> Iterator[int]:
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     """The server's port."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = Path(sys.executable).with_name("moto_server")
-    process = subprocess.Popen(
-        [str(command), "-H", "127.0.0.1", "-p", str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    try:
-        for _ in range(600):
-            try:
-                socket.create_connection(("127.0.0.1", port), 1).close()
-                break
-            except OSError:
-                assert process.poll() is None, "moto_server ended"
-                time.sleep(0.1)
-        yield port
-    finally:
-        process.terminate()
-        process.wait()
+    with buckets.serving(tmp_path_factory.mktemp("s3") / "log") as address:
+        yield int(address.rpartition(":")[2])
 
 
 @pytest.fixture

@@ -13,7 +13,8 @@ import pytest
 
 from pipelines import tune
 from pipelines.__main__ import main, parser
-from pipelines.train import curves, points
+from pipelines.train import curves
+from pipelines.worker import points
 
 ROOT = Path(__file__).parent.parent
 VERBS = ["prepare", "features", "tune", "train", "evaluate", "register", "report"]

@@ -193,6 +193,8 @@ def test_killed_in_the_middle_it_goes_on(project):
         assert process.poll() is None, process.stdout.read()
         time.sleep(0.1)
     kill_everything(process)
+    for path in state.glob("vae-*/ray/**/*.json"):  # what Ray itself keeps is never read again
+        path.write_bytes(path.read_bytes()[:20])
     reached = max(int(path.name.split("-")[1]) for path in fresh)
     assert reached * 256 < 60000, "the training was over before the kill"
     again = project.run("dvc", "repro")
@@ -248,6 +250,83 @@ def test_two_workers_train_as_one(project):
         (project.folder / "kept").rename(project.folder / "runs")
         (project.folder / "params.yaml").write_text(text)
     assert all(two[name].sub(one[name]).abs().max() < 2e-2 for name in one if name.startswith("network"))
+
+
+LONG = "{model: {latent: 8, width: 8}, training: {total_examples: 40000, evaluations: 2, checkpoints: 50}}"
+
+
+def started(project: Project, family: str, checkpoints: int) -> subprocess.Popen:
+    """A `fivefold train` that has written so many checkpoints."""
+    process = project.start("fivefold", "train", "--family", family)
+    state = project.folder / "runs/digits/state"
+    end = time.monotonic() + 240
+    while not any(
+        int(path.name.split("-")[1]) >= 3 * checkpoints for path in state.glob(f"{family}-*/checkpoints/step-*")
+    ):
+        assert process.poll() is None, process.stdout.read()
+        assert time.monotonic() < end, "no checkpoint in four minutes"
+        time.sleep(0.05)
+    return process
+
+
+def trained(project: Project, workers: int, *, disturb: bool) -> dict[str, str]:
+    """SHA-256 of every tensor of the last checkpoint of a VAE trained from the start, a worker killed or not."""
+    import hashlib
+
+    from pipelines import checkpoint
+    from pipelines.storage import at
+
+    shutil.rmtree(project.folder / "runs/digits/state", ignore_errors=True)
+    text = (project.folder / "params.yaml").read_text()
+    (project.folder / "params.yaml").write_text(text.replace("workers: auto", f"workers: {workers}"))
+    process = started(project, "vae", 2)
+    if disturb:
+        members = psutil.Process(process.pid).children(recursive=True)
+        victims = [member for member in members if "TrainWorker" in " ".join(member.cmdline())]
+        assert len(victims) == workers
+        victims[-1].kill()
+    output, _ = process.communicate(timeout=500)
+    (project.folder / "params.yaml").write_text(text)
+    assert process.returncode == 0, output
+    (folder,) = project.folder.glob("runs/digits/state/vae-*/checkpoints")
+    found = checkpoint.load_newest(at(folder))
+    return {name: hashlib.sha256(t.contiguous().numpy().tobytes()).hexdigest() for name, t in found.tensors.items()}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_killed_worker_is_replaced_and_the_model_is_the_same(project, workers):
+    """SIGKILL to a Ray worker in the middle of a training: Ray starts it again, and nobody could tell."""
+    project.write(["vae", "flow"], vae=LONG)
+    try:
+        alone = trained(project, workers, disturb=False)
+        assert trained(project, workers, disturb=True) == alone
+    finally:
+        project.write(["vae", "flow"])
+
+
+@pytest.mark.slow
+def test_sigterm_ends_with_75_and_ctrl_c_twice_harms_nothing(project):
+    project.write(["vae", "flow"], vae=LONG)
+    shutil.rmtree(project.folder / "runs/digits/state", ignore_errors=True)
+    try:
+        process = started(project, "vae", 1)
+        process.terminate()
+        output, _ = process.communicate(timeout=120)
+        assert process.returncode == 75, output
+        assert "the same command goes on" in output
+        process = started(project, "vae", 3)
+        for _ in range(2):  # as a terminal does: to the whole group
+            os.killpg(process.pid, signal.SIGINT)
+            time.sleep(1)
+        output, _ = process.communicate(timeout=120)
+        assert process.returncode != 0
+        output = project.run("fivefold", "train", "--family", "vae")
+        assert "going on from the newest checkpoint" in output
+        assert project.json("models/vae/model.json")["total_examples"] == 40000
+        assert not list(project.folder.glob("runs/digits/state/vae-*/checkpoints/corrupt-*"))
+    finally:
+        project.write(["vae", "flow"])
 
 
 @pytest.mark.slow

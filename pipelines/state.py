@@ -1,0 +1,115 @@
+"""Everything that changes during training, in one place: what a checkpoint holds."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from models.contract import Batch, GenerativeModel, Streams
+from pipelines.checkpoint import Checkpoint
+
+if TYPE_CHECKING:
+    from pipelines.loop import Place, Settings
+
+
+class Progress:
+    """Weights, averages, optimizers, updates made, batches skipped, the best model so far.
+
+    Attributes:
+        step: Updates made.
+        skipped: Batches passed over after a divergence; update `step` is made on batch `step + skipped`.
+        rollbacks: Divergences so far.
+        best: Score of the best model, lower is better; infinite while there is none.
+        best_step: After which update it was found.
+        unsaved: The best model itself, until a checkpoint is written.
+        spread: Running mean and variance of each objective's loss, with their count (see `Watch`).
+    """
+
+    def __init__(self, model: GenerativeModel, settings: Settings, place: Place) -> None:
+        self.model = model
+        self.average = copy.deepcopy(model).requires_grad_(False).eval()
+        self.objectives = model.objectives()
+        self.optimizers = [
+            torch.optim.AdamW(
+                [p for p in objective.parameters() if p.requires_grad],
+                lr=settings.lr,
+                betas=(settings.beta1, settings.beta2),
+                weight_decay=settings.weight_decay,
+                fused=True,
+            )
+            for objective in self.objectives
+        ]
+        distributed = place.world_size > 1
+        self.wrapped: list[nn.Module] = [
+            DistributedDataParallel(o, broadcast_buffers=False) if distributed else o for o in self.objectives
+        ]
+        self.step = self.skipped = self.rollbacks = self.best_step = 0
+        self.best = math.inf
+        self.unsaved: Checkpoint | None = None
+        self.spread: dict[str, list[float]] = {}
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All tensors of the state, by name."""
+        named = {f"model.{k}": v for k, v in self.model.state_dict().items()}
+        named |= {f"average.{k}": v for k, v in self.average.state_dict().items()}
+        for objective, optimizer in zip(self.objectives, self.optimizers, strict=True):
+            for index, state in optimizer.state_dict()["state"].items():
+                named |= {f"optimizer.{objective.name}.{index}.{k}": v for k, v in state.items()}
+        return named
+
+    def facts(self) -> dict[str, Any]:
+        """The rest of the state."""
+        return {
+            "best": self.best if math.isfinite(self.best) else None,
+            "best_step": self.best_step,
+            "skipped": self.skipped,
+            "rollbacks": self.rollbacks,
+            "spread": {name: list(values) for name, values in self.spread.items()},
+        }
+
+    def restore(self, tensors: Mapping[str, Tensor], step: int, facts: Mapping[str, Any]) -> None:
+        """Take over the state of a checkpoint."""
+
+        def part(prefix: str) -> dict[str, Tensor]:
+            return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+        self.model.load_state_dict(part("model."))
+        self.average.load_state_dict(part("average."))
+        for objective, optimizer in zip(self.objectives, self.optimizers, strict=True):
+            state: dict[int, dict[str, Tensor]] = {}
+            for name, tensor in part(f"optimizer.{objective.name}.").items():
+                index, key = name.split(".", 1)
+                state.setdefault(int(index), {})[key] = tensor
+            optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+        self.step = step
+        self.best = math.inf if facts["best"] is None else facts["best"]
+        self.best_step, self.skipped, self.rollbacks = facts["best_step"], facts["skipped"], facts["rollbacks"]
+        self.spread = {name: list(values) for name, values in facts["spread"].items()}
+        self.unsaved = None
+
+    @torch.no_grad()
+    def update_average(self, decay: float) -> None:
+        """Move the averaged weights towards the trained ones; take buffers as they are."""
+        averages, weights = list(self.average.parameters()), list(self.model.parameters())
+        torch._foreach_lerp_(averages, weights, 1 - decay)  # pyright: ignore[reportPrivateImportUsage]
+        for average, buffer in zip(self.average.buffers(), self.model.buffers(), strict=True):
+            average.copy_(buffer)
+
+    def keep_best(self, snapshot: GenerativeModel | None, score: float | None) -> None:
+        """Remember a finalized model if its score is the best so far."""
+        if snapshot is not None and score is not None and score < self.best:
+            self.best, self.best_step = score, self.step
+            self.unsaved = Checkpoint(self.step, snapshot.state_dict(), {"score": score})
+
+
+def finalized(average: GenerativeModel, reference: Batch, seed: int) -> GenerativeModel:
+    """A copy of the averaged model with everything fitted that is fitted after training."""
+    model = copy.deepcopy(average).eval()
+    model.finalize(reference, Streams.seeded(seed, "finalize", device=reference.x.device))
+    return model

@@ -1,0 +1,211 @@
+"""What a worker of a training does: data, curves, scores, pictures; and how it fails."""
+
+from __future__ import annotations
+
+import json
+import time
+import traceback
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from data.batches import Batches
+from data.shards import Dataset
+from models import Batch, GenerativeModel, Streams, build
+from pipelines import artifact, loop
+
+STOP = "stop"
+"""A file of this name in the state folder asks a training to stop after its next update."""
+
+FAILURE = "failure.json"
+"""What ended a training that no restart would help; left in the state folder for the driver."""
+
+REFERENCE = 4096
+"""Training examples that initialize a model and are fitted after training, at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """Everything a worker needs to train, as plain data.
+
+    Arguments:
+        spec: For `models.build`.
+        training: Fields of `loop.Settings`.
+        seed: Seed of weights, noise and order.
+        prepared: Folder of the prepared dataset.
+        yardstick: Folder of the yardstick.
+        state: Folder of this training's state.
+        checkpoints: Where its checkpoints go, a folder or an `s3://` URL.
+        policy: Fields of `loop.Policy`.
+        identity: What makes this training this one; stands in every checkpoint.
+        run_id: Its run in MLflow; likewise.
+    """
+
+    spec: dict[str, Any]
+    training: dict[str, Any]
+    seed: int
+    prepared: str
+    yardstick: str
+    state: str
+    checkpoints: str = ""
+    policy: dict[str, Any] = field(default_factory=dict)
+    identity: dict[str, Any] = field(default_factory=dict)
+    run_id: str = ""
+
+
+class TrainingData:
+    """Batches of the training split, as the loop wants them."""
+
+    def __init__(self, dataset: Dataset, settings: loop.Settings, seed: int, device: str) -> None:
+        self.split = dataset.split("train")
+        self.labelled = bool(dataset.class_names)
+        self.batches = Batches(self.split, settings.batch_size, seed, device)
+
+    def ids(self, step: int) -> Any:
+        return self.batches.ids(step)
+
+    def batch(self, step: int, rank: int, world_size: int) -> Batch:
+        examples = self.batches.get(step, rank, world_size)
+        return Batch(examples.x, examples.label if self.labelled else None)
+
+    def reference(self) -> Batch:
+        chosen = torch.randperm(len(self.split), generator=torch.Generator().manual_seed(0))[:REFERENCE]
+        examples = self.split.take(chosen)
+        return Batch(examples.x, examples.label if self.labelled else None)
+
+
+class Recorder:
+    """What rank 0 keeps of a training: curves, pictures from fixed latents, scores.
+
+    Arguments:
+        job: The training.
+    """
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self.state = Path(job.state)
+        self.yardstick: Any = None
+        self.earlier, self.started = 0.0, time.perf_counter()
+
+    def begins(self, examples: int) -> None:
+        """Training begins after so many examples: what was recorded beyond is dropped and will come again."""
+        kept = [point for point in points(self.state) if point["examples"] <= examples]
+        artifact.write_atomically(self.state / "metrics.jsonl", "".join(json.dumps(p) + "\n" for p in kept))
+        self.earlier = kept[-1]["seconds"] if kept else 0.0
+        self.started = time.perf_counter()
+
+    def __call__(self, report: loop.Report) -> float | None:
+        metrics, score = dict(report.metrics), None
+        if report.model is not None:
+            score = self.score(report.model)
+            metrics["validation_frechet"] = score
+            if self.dataset.kind == "image":
+                self.picture(report.model, report.examples)
+        seconds = self.earlier + time.perf_counter() - self.started
+        point = {"examples": report.examples, "seconds": seconds, "time": time.time(), "metrics": metrics}
+        with (self.state / "metrics.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(point) + "\n")
+        return score
+
+    def score(self, model: GenerativeModel) -> float:
+        """Fréchet distance of samples to the validation split; lower is better."""
+        from pipelines.evaluation.space import Yardstick
+        from pipelines.evaluation.validation import validation_score
+
+        if self.yardstick is None:
+            self.yardstick = Yardstick.open(self.job.yardstick)
+        return validation_score(model, self.yardstick.spaces["classifier"], n=500, seed=self.job.seed)
+
+    def picture(self, model: GenerativeModel, examples: int) -> None:
+        """A grid of samples from the same latents each time, a column per class."""
+        from pipelines.evaluation.pictures import grid, png
+
+        columns = min(model.classes, 10) or 8
+        label = torch.arange(columns).repeat(4).to(model.label_frequencies.device) if model.classes else None
+        device = next(model.parameters()).device
+        drawn = model.sample(4 * columns, label, Streams.seeded(self.job.seed, "grid", device=device))  # type: ignore[attr-defined]
+        artifact.write_atomically(self.state / "samples" / f"{examples:012d}.png", png(grid(drawn.cpu(), columns)))
+
+
+def points(state: Path) -> list[dict[str, Any]]:
+    """The recorded points of a training; a last line cut short by a kill is dropped."""
+    path = state / "metrics.jsonl"
+    if not path.exists():
+        return []
+    lines = path.read_text(encoding="utf-8").split("\n")
+    return [json.loads(line) for line in lines[:-1] if line]
+
+
+def fresh_model(job: Job) -> GenerativeModel:
+    """The untrained model, the same on every worker."""
+    torch.manual_seed(job.seed)
+    return build(job.spec)
+
+
+def work(config: dict[str, Any], place: loop.Place) -> None:
+    """What a worker does: train, and as rank 0 record and leave the finished model in the state folder.
+
+    An error that would come again is left in `failure.json`, the first one only, and no worker trains
+    while it is there: so a restart of all workers ends at once, with the error that caused it. What a
+    restart can mend, a partner that was lost, is left to the one who restarts.
+    """
+    job = Job(**config)
+    state = Path(job.state)
+    if (state / FAILURE).exists():
+        return
+    try:
+        settings = loop.Settings(**job.training)
+        data = TrainingData(Dataset.open(job.prepared), settings, job.seed, place.device)
+        recorder = Recorder(job)
+        model = loop.train(
+            fresh_model(job),
+            data,
+            settings,
+            seed=job.seed,
+            report=recorder,
+            begins=recorder.begins,
+            folder=job.checkpoints,
+            place=place,
+            stopping=(state / STOP).exists,
+            policy=loop.Policy(**job.policy),
+            identity=job.identity,
+            notes={"run_id": job.run_id},
+        )
+        if place.rank == 0:
+            artifact.save(model, state / "model", job.spec)
+    except (loop.LostPartner, torch.AcceleratorError):
+        if not (state / FAILURE).exists():
+            raise
+    except Exception as error:
+        record_failure(state, error, place.rank)
+        if place.world_size > 1 and not isinstance(error, (loop.Diverged, loop.Interrupted)):
+            raise  # the others may be waiting for this one
+
+
+def record_failure(state: Path, error: Exception, rank: int) -> None:
+    """Leave an error for the driver, unless there is one already: the first is the cause of the others."""
+    failure = {
+        "kind": type(error).__name__,
+        "message": str(error),
+        "rank": rank,
+        "expected": isinstance(error, (ValueError, OSError, loop.Diverged, loop.Interrupted))
+        or isinstance(error.__cause__, torch.OutOfMemoryError),
+        "traceback": "".join(traceback.format_exception(error)),
+    }
+    if not (state / FAILURE).exists():
+        artifact.write_atomically(state / FAILURE, json.dumps(failure))
+
+
+def failure(state: Path) -> Exception | None:
+    """The error that ended a training, if one did."""
+    if not (state / FAILURE).exists():
+        return None
+    told = json.loads((state / FAILURE).read_text(encoding="utf-8"))
+    kinds = {"Diverged": loop.Diverged, "Interrupted": loop.Interrupted, "RuntimeError": RuntimeError}
+    if told["expected"]:
+        return kinds.get(told["kind"], ValueError)(told["message"])
+    return RuntimeError(
+        f"a bug stopped the training, first on rank {told['rank']}; trying again would not help:\n{told['traceback']}"
+    )
