@@ -12,8 +12,8 @@ import time
 import warnings
 from pathlib import Path
 
-import pytest
 import buckets
+import pytest
 import torch
 from safetensors.torch import load_file
 
