@@ -18,6 +18,7 @@ the weights as safetensors whose SHA-256 is checked before use. Nothing is pickl
 | `anomaly_score` | examples | `seed` | `[rows]`, higher is more anomalous |
 | `impute` | float examples, NaN where missing | `draws`, `seed` | completed; `[draws, rows, …]` if `draws` > 1 |
 | `denoise` | examples, or floats with noise added | `sigma`, noise in data units | as many examples |
+| `translate` | examples | `label` wanted, `strength` (0: keep all it can, 1: a fresh draw), `seed`, `steps` | as many |
 
 Examples are the dataset's own. Images are uint8 `[rows, height, width, channels]`, 0..255 (over HTTP,
 whole numbers in that range). Tables are DataFrames with the dataset's columns, in any order: numbers,
@@ -55,6 +56,7 @@ PARAMS: dict[str, tuple[str, Any]] = {
     "steps": ("long", 0),
     "draws": ("long", 1),
     "sigma": ("double", 25.5),
+    "strength": ("double", 0.5),
 }
 """Type and default of each parameter of `predict`: the registered signature is made of it."""
 
@@ -341,12 +343,15 @@ class ServedModel(PythonModel):
     # Tasks
 
     def _sample(self, options: Mapping[str, Any], generator: Any) -> Any:
-        label, parts = options["label"], []
+        parts = []
         for start, stop in _chunks(options["n"]):
-            labels = torch.full((stop - start,), label, dtype=torch.int64, device=self.device)
-            given = labels if self.facts["classes"] else None
-            parts.append(self.model.sample(stop - start, given, generator, steps=options["steps"]).cpu())
+            labels = self._labels(stop - start, options)
+            parts.append(self.model.sample(stop - start, labels, generator, steps=options["steps"]).cpu())
         return self.rows.write(torch.cat(parts) if parts else self.rows.empty())
+
+    def _labels(self, n: int, options: Mapping[str, Any]) -> torch.Tensor | None:
+        """The label asked for, once per row; `None` if the model knows none."""
+        return torch.full((n,), options["label"], device=self.device) if self.facts["classes"] else None
 
     def _by_row(self, task: str, x: torch.Tensor, options: Mapping[str, Any], generator: Any) -> Any:
         model = self.model
@@ -357,8 +362,11 @@ class ServedModel(PythonModel):
             "elbo": lambda part: model.elbo(part, generator, samples=options["draws"]),
             "anomaly_score": lambda part: model.anomaly_score(part, generator),
             "denoise": lambda part: model.denoise(part, options["sigma"]),
+            "translate": lambda part: model.translate(
+                part, self._labels(len(part), options), options["strength"], generator, steps=options["steps"]
+            ),
         }
-        examples = task in ("reconstruct", "denoise")
+        examples = task in ("reconstruct", "denoise", "translate")
         if not len(x):
             if examples:
                 return self.rows.write(self.rows.empty())
@@ -422,6 +430,8 @@ class ServedModel(PythonModel):
             raise ValueError(f"{values} values are too many for one call: at most {MOST_VALUES}. Ask in several.")
         if not (np.isfinite(options["sigma"]) and options["sigma"] > 0):
             raise ValueError(f"sigma must be a positive number (noise in data units), got {options['sigma']!r}.")
+        if not 0 <= options["strength"] <= 1:
+            raise ValueError(f"strength must lie between 0 and 1, got {options['strength']!r}.")
         self._check_label(options["label"])
         return options
 

@@ -391,7 +391,7 @@ def rows(n: int) -> np.ndarray:
 def test_every_task_of_every_family(served: Callable[[str], Any], family: str) -> None:
     model, x = served(family), rows(4)
     inner = model.unwrap_python_model()
-    images = {"sample": 16, "reconstruct": 4, "interpolate": 2 * 16, "denoise": 4}
+    images = {"sample": 16, "reconstruct": 4, "interpolate": 2 * 16, "denoise": 4, "translate": 4}
     codes = model.predict(x, params={"task": "encode"}) if "encode" in inner.tasks else np.zeros((0, 0))
     for task in inner.tasks:
         given = codes if task == "decode" else x
@@ -457,6 +457,7 @@ MISSING = np.full((1, 8, 8, 1), np.nan)
         (rows(1), {"task": "elbo", "draws": 0}, "draws must be .* at least 1"),
         (rows(1), {"task": "denoise", "sigma": 0.0}, "sigma must be a positive number"),
         (rows(1), {"task": "denoise", "sigma": float("nan")}, "sigma must be a positive number"),
+        (rows(1), {"task": "denoise", "strength": 1.5}, "strength must lie between 0 and 1"),
     ],
 )
 def test_wrong_inputs_are_named(served: Callable[[str], Any], given: Any, params: dict[str, Any], message: str) -> None:

@@ -173,7 +173,7 @@ def test_given_cells_come_back_bit_for_bit(served: Any) -> None:
     assert list(served.predict(given, params={"task": "impute"}).columns) == NAMES
 
 
-@pytest.mark.parametrize("task", ["reconstruct", "anomaly_score", "log_prob", "elbo", "encode", "denoise"])
+@pytest.mark.parametrize("task", ["reconstruct", "anomaly_score", "log_prob", "elbo", "encode", "denoise", "translate"])
 def test_every_task_takes_rows_with_gaps_and_none_at_all(project: Path, task: str) -> None:
     record = json.loads((project / "runs/shop/registry.json").read_text())
     for family in CONFIGS:
