@@ -295,7 +295,7 @@ def capped_training(root: Path) -> str:
     from data.shards import Dataset
     from models import build
     from pipelines import loop
-    from pipelines.train import TrainingData
+    from pipelines.worker import TrainingData
 
     torch.set_num_threads(1)
     dataset = Dataset.open(root / "data/prepared/big")

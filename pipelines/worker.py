@@ -101,7 +101,7 @@ class Recorder:
         if report.model is not None:
             score = self.score(report.model)
             metrics["validation_frechet"] = score
-            if self.dataset.kind == "image":
+            if self.job.spec["domain"]["kind"] == "image":
                 self.picture(report.model, report.examples)
         seconds = self.earlier + time.perf_counter() - self.started
         point = {"examples": report.examples, "seconds": seconds, "time": time.time(), "metrics": metrics}

@@ -26,7 +26,7 @@ from pipelines.features import Settings, features
 from pipelines.params import load
 from pipelines.prepare import add, prepare
 from pipelines.report import report
-from pipelines.train import TrainingData
+from pipelines.worker import TrainingData
 
 pd = pytest.importorskip("pandas")
 __all__ = ["browser", "free_port", "migrated"]
