@@ -130,7 +130,7 @@ def _stage(arguments: argparse.Namespace) -> None:
     dataset = settings.dataset
     match arguments.verb:
         case "prepare":
-            _prepare(dataset, verbose=arguments.verbose)
+            _prepare(settings, verbose=arguments.verbose)
         case "features":
             from pipelines.features import features
 
@@ -151,17 +151,18 @@ def _stage(arguments: argparse.Namespace) -> None:
             verify(dataset, arguments.alias)
 
 
-def _prepare(dataset: str, *, verbose: bool) -> None:
-    """On a cluster where one is set, else on this machine's cores."""
+def _prepare(settings: Params, *, verbose: bool) -> None:
+    """On a cluster that has been joined, else on this machine's cores: the source lies here, so no job is sent."""
     from pipelines.prepare import prepare
 
-    if not os.environ.get("RAY_ADDRESS"):
-        prepare(dataset)
+    address = os.environ.get("RAY_ADDRESS") or settings.cluster.address
+    if not address or address.startswith("http"):
+        prepare(settings.dataset)
         return
     from pipelines import cluster
 
-    with cluster.connected(verbose=verbose):
-        prepare(dataset, mapper=cluster.in_tasks)
+    with cluster.connected(address, verbose=verbose):
+        prepare(settings.dataset, mapper=cluster.in_tasks)
 
 
 def _evaluate(settings: Params, family: str) -> None:

@@ -5,12 +5,10 @@ from __future__ import annotations
 import os
 import platform
 import shutil
-import socket
 import sys
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
-from urllib.parse import urlsplit
 
 LIBRARIES = ("torch", "ray", "mlflow", "dvc", "pyarrow", "optuna", "scikit-learn", "safetensors")
 FREE_GIGABYTES = 2.0
@@ -108,12 +106,28 @@ def _mlflow() -> tuple[str, str]:
 
 
 def _ray() -> tuple[str, str]:
-    address = os.environ.get("RAY_ADDRESS")
-    if not address or address in ("auto", "local"):
-        return "ok", "Ray: this machine (set RAY_ADDRESS for a cluster)"
-    parts = urlsplit(address if "//" in address else f"//{address}")
+    """Asks a job server all that a stage would; of another cluster only whether it listens."""
+    from pipelines import cluster, params
+
     try:
-        socket.create_connection((parts.hostname or "", parts.port or 6379), timeout=3).close()
+        settings = params.load().cluster
+    except (ValueError, OSError):
+        settings = params.Cluster()  # said by another check
+    address = os.environ.get("RAY_ADDRESS") or settings.address
+    if not address or address in ("auto", "local"):
+        return "ok", "Ray: this machine (set cluster.address, or RAY_ADDRESS, for a cluster)"
+    try:
+        if not address.startswith("http"):
+            cluster.knock(address)
+            return "ok", f"Ray cluster at {address}"
+        cluster.JobServer(address)
     except OSError as error:
-        return "fix", f"RAY_ADDRESS={address} does not answer ({error}): start the cluster, or unset it"
-    return "ok", f"Ray cluster at {address}"
+        return "fix", f"{address}: {error}"
+    if not settings.storage:
+        return "fix", f"Ray jobs go to {address}, but cluster.storage is not set: see docs/cluster.md"
+    if not settings.storage.startswith("s3://") and not os.access(settings.storage, os.W_OK):
+        return (
+            "fix",
+            f"cluster.storage: {settings.storage} is no folder that can be written to: mount it, or mend its rights",
+        )
+    return "ok", f"Ray jobs go to {address}, and their data and state to {settings.storage}"

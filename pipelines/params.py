@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -26,7 +27,8 @@ class Train:
     """How every family's training is run.
 
     Arguments:
-        workers: `auto` (one per GPU, else one) or a number of data-parallel workers.
+        workers: `auto` (one per GPU, else one); a number of data-parallel workers; or `[min, max]`: as many as the
+            cluster has room for, fewer when a node is lost, more when one comes.
         max_failures: Restarts from the newest checkpoint after a worker has died.
         storage: Where checkpoints go: a folder that all workers see, or `s3://bucket/prefix`; empty for
             the training's own folder below `runs/`.
@@ -37,7 +39,7 @@ class Train:
         spike: A loss this many standard deviations above its running mean diverges too; 0 for never.
     """
 
-    workers: int | Literal["auto"] = "auto"
+    workers: int | tuple[int, int] | Literal["auto"] = "auto"
     max_failures: int = 2
     storage: str = ""
     timeout: int = 1_800
@@ -46,8 +48,10 @@ class Train:
     spike: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.workers != "auto" and self.workers < 1:
-            raise ValueError(f"workers must be auto or at least 1, got {self.workers}")
+        if isinstance(self.workers, list):  # as JSON has it
+            object.__setattr__(self, "workers", tuple(self.workers))
+        if self.workers != "auto" and not 1 <= self.bounds[0] <= self.bounds[-1]:
+            raise ValueError(f"workers must be auto or at least 1, or [min, max] of such, got {self.workers}")
         if self.max_failures < 0:
             raise ValueError(f"max_failures must not be negative, got {self.max_failures}")
         if "://" in self.storage and not re.match(r"s3://[^/]+", self.storage):
@@ -62,6 +66,50 @@ class Train:
     def policy(self) -> dict[str, Any]:
         """Fields of `loop.Policy`."""
         return {"rollback": self.on_divergence == "rollback", "most": self.rollbacks, "spike": self.spike}
+
+    @property
+    def bounds(self) -> tuple[int, ...]:
+        """The fewest and the most workers; empty for `auto`, which takes a number that fits."""
+        if isinstance(self.workers, str):
+            return ()
+        return (self.workers, self.workers) if isinstance(self.workers, int) else self.workers
+
+    def misfit(self, virtual_ranks: int) -> str | None:
+        """What is wrong with sharing so many virtual ranks among these workers, and what would fit."""
+        if not self.bounds:
+            return None
+        fewest, most = self.bounds
+        bad = [n for n in range(fewest, most + 1) if virtual_ranks % n]
+        if not bad:
+            return None
+        valid = [n for n in range(1, virtual_ranks + 1) if virtual_ranks % n == 0]
+        ranges = [[low, high] for low in valid for high in valid if low < high and set(range(low, high)) <= set(valid)]
+        among = f"use one of {valid}" + (f", or one of the ranges {ranges}" if ranges else "")
+        enough = math.lcm(*range(fewest, most + 1))
+        return (
+            f"{' or '.join(map(str, bad))} workers cannot share {virtual_ranks} virtual ranks evenly; {among},"
+            f" or set virtual_ranks and batch_size to multiples of {enough}"
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Cluster:
+    """Where the stages `tune` and `train` run.
+
+    Arguments:
+        address: `http(s)://host:8265`, the job server of a cluster that they are sent to as jobs; or
+            `host:6379`, a cluster that this machine is part of; empty for this machine alone. The
+            environment variable `RAY_ADDRESS` goes before it.
+        storage: Where jobs find their data and leave their state: a folder that this machine and all
+            nodes of the cluster see, or `s3://bucket/prefix`.
+    """
+
+    address: str = ""
+    storage: str = ""
+
+    def __post_init__(self) -> None:
+        if self.storage and not Path(self.storage).is_absolute() and not re.match(r"s3://[^/]+", self.storage):
+            raise ValueError(f"storage must be an absolute path or s3://bucket/prefix, got {self.storage}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -165,10 +213,17 @@ class Params:
     tune: Tune
     features: features.Settings
     evaluate: Evaluate
+    cluster: Cluster
     family: dict[str, Family]
 
 
-SECTIONS: dict[str, type] = {"train": Train, "tune": Tune, "features": features.Settings, "evaluate": Evaluate}
+SECTIONS: dict[str, type] = {
+    "train": Train,
+    "tune": Tune,
+    "features": features.Settings,
+    "evaluate": Evaluate,
+    "cluster": Cluster,
+}
 TOP = ("dataset", "seed", "families", *SECTIONS)
 
 
@@ -269,6 +324,9 @@ def _params(settings: Mapping[str, Any], errors: list[str]) -> Params:
     for name in families:
         if name not in settings and name in FAMILIES:
             errors.append(f"{name}: in families, but has no section; add one (`{name}: {{}}` takes the defaults)")
+        chosen, train = family.get(name), sections["train"]
+        if chosen and train and (wrong := train.misfit(chosen.training.virtual_ranks // chosen.training.accumulate)):
+            errors.append(f"train.workers: {name}: {wrong}")
     return Params(dataset=dataset, seed=seed, families=families, family=family, **sections)  # type: ignore[arg-type]
 
 

@@ -24,7 +24,7 @@ from models import FAMILIES
 from models.domains import domain as build_domain
 from pipelines import artifact, loop, params, storage
 from pipelines.checkpoint import STEP
-from pipelines.params import Family, Params
+from pipelines.params import Family, Params, Train
 from pipelines.progress import Bar
 from pipelines.state import Progress
 from pipelines.worker import FAILURE, STOP, Job, failure, points, work
@@ -180,36 +180,56 @@ def train(family: str, *, dataset: str | None = None, verbose: bool = False) -> 
         job = dataclasses.replace(job, run_id=run.run_id)
         artifact.write_atomically(state / "job.json", json.dumps(dataclasses.asdict(job), indent=1))
         if not (state / "model" / artifact.MANIFEST).exists():
-            _run(job, settings, run, verbose=verbose)
+            _run(job, settings, run, data.digest, verbose=verbose)
         run.sync(state / "metrics.jsonl")
         for picture in sorted((state / "samples").glob("*.png")):
             run.log_image(picture, "samples", int(picture.stem))
         _publish(job, settings, folder, run.run_id, data, key)
 
 
-def _run(job: Job, settings: Params, run: Any, *, verbose: bool) -> None:
-    from pipelines import cluster
+def _run(job: Job, settings: Params, run: Any, data_digest: str, *, verbose: bool) -> None:
+    """On this machine, on the cluster it has joined, or as a job of a cluster."""
+    from pipelines import remote
 
     state = Path(job.state)
-    for leftover in (FAILURE, STOP):
-        (state / leftover).unlink(missing_ok=True)
-    total = job.training["total_examples"]
-    with (
-        cluster.connected(verbose=verbose),
-        terminating(state / STOP),  # after Ray, which would abort on SIGTERM
-        following(state, total, job.spec["family"], run),
-    ):
-        workers = cluster.worker_count(settings.train.workers)
-        loop.Place(0, workers).virtual_ranks(job.training["virtual_ranks"], job.training["accumulate"])
+    server = remote.job_server(settings.cluster)
+    clear(state)
+    with following(state, job.training["total_examples"], job.spec["family"], run):
+        if server:
+            with terminating(state / STOP):
+                remote.train(job, settings, server, data_digest)
+        else:
+            run_here(job, settings.train, settings.cluster.address, verbose=verbose)
+
+
+def run_here(job: Job, settings: Train, address: str = "", *, state: Path | None = None, verbose: bool = False) -> None:
+    """Run a job's workers to the end; the finished model is then in its state folder.
+
+    Arguments:
+        job: The training.
+        settings: How many workers, and how long they are waited for.
+        address: Of the Ray cluster to join; empty for this machine (see `cluster.connected`).
+        state: The job's state folder as this process sees it, if that is not `job.state`.
+        verbose: Let Ray's own log through.
+
+    Raises:
+        ConnectionError: If Ray cannot be reached.
+        Exception: What ended the training.
+    """
+    from pipelines import cluster
+
+    state = state or Path(job.state)
+    with cluster.connected(address, verbose=verbose), terminating(state / STOP):  # Ray has a handler of its own
+        workers = cluster.worker_count(settings.workers, job.training["virtual_ranks"] // job.training["accumulate"])
         try:
             cluster.run_workers(
                 work,
                 dataclasses.asdict(job),
                 workers=workers,
                 threads=threads(job.spec["domain"]),
-                storage=state / "ray",
-                max_failures=settings.train.max_failures,
-                timeout=settings.train.timeout,
+                storage=f"{job.state}/ray",
+                max_failures=settings.max_failures,
+                timeout=settings.timeout,
             )
         except RuntimeError as error:
             raise failure(state) or error from error
@@ -219,6 +239,12 @@ def _run(job: Job, settings: Params, run: Any, *, verbose: bool) -> None:
     told = failure(state)
     if told is not None:
         raise told
+
+
+def clear(state: Path) -> None:
+    """Remove what an earlier process was told or left there."""
+    for leftover in (FAILURE, STOP):
+        (state / leftover).unlink(missing_ok=True)
 
 
 SMALL = 256

@@ -7,14 +7,18 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from data.shards import Dataset
+from models import FAMILIES
 from pipelines import artifact, loop, params
-from pipelines.params import Family, Params
+from pipelines.params import Family, Params, Range
 from pipelines.progress import Bar
+from pipelines.replica import at_hand
 from pipelines.train import (
+    clear,
     family_settings,
     fitting_batch,
     identity,
@@ -22,9 +26,10 @@ from pipelines.train import (
     make_job,
     prepared_folder,
     runs_folder,
+    terminating,
     threads,
 )
-from pipelines.worker import Job, Recorder, TrainingData, fresh_model
+from pipelines.worker import STOP, Job, Recorder, TrainingData, fresh_model
 
 EVALUATIONS = 3
 """Scores of a trial; after each ASHA may stop it."""
@@ -62,12 +67,78 @@ class Ledger:
         self.sweep.trial_result(trial, examples, metrics)
 
     def trial_finished(self, trial: str, settings: Mapping[str, float], score: float | None, error: str | None) -> None:
+        if any(known.get("trial") == trial for known in self.finished()):
+            return  # told again, by a job that this process came back to
         whole = self.seen >= self.examples
-        entry = {"settings": dict(settings), "score": score, "examples": self.seen, "error": error}
+        entry = {"trial": trial, "settings": dict(settings), "score": score, "examples": self.seen, "error": error}
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(entry) + "\n")
         self.bar.show(len(self.finished()) * self.examples, {})
         self.sweep.trial_finished(trial, "FAILED" if error else "FINISHED" if whole else "KILLED")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Search:
+    """Everything that the trials of a search need, as plain data.
+
+    Arguments:
+        job: The training that is searched for; its state is a scratch folder.
+        family: Its settings, and the ranges searched.
+        first: Settings to try before the search starts.
+        known: Settings and scores of trials that finished earlier.
+        trials: How many to run.
+        concurrent: How many at a time.
+        examples: Examples a full trial sees.
+    """
+
+    job: Job
+    family: Family
+    first: list[dict[str, float]]
+    known: list[tuple[dict[str, float], float]]
+    trials: int
+    concurrent: int
+    examples: int
+
+    @classmethod
+    def read(cls, plain: Mapping[str, Any]) -> Search:
+        """A search from what JSON keeps of it."""
+        job, family = Job(**plain["job"]), plain["family"]
+        chosen = Family(
+            model=FAMILIES[job.spec["family"]].Config(**family["model"]),
+            training=loop.Settings(**family["training"]),
+            search={name: Range(**span) for name, span in family["search"].items()},
+        )
+        return cls(**{**plain, "job": job, "family": chosen})
+
+
+def search_here(search: Search, recorder: Any, address: str = "", *, verbose: bool = False) -> None:
+    """Run the trials of a search.
+
+    Arguments:
+        search: What is searched.
+        recorder: Is told what the trials do (a `cluster.TrialRecorder`).
+        address: Of the Ray cluster to join; empty for this machine (see `cluster.connected`).
+        verbose: Let Ray's own log through.
+    """
+    from pipelines import cluster
+
+    job = search.job
+    notes = f"{job.state}/ray"
+    with cluster.connected(address, verbose=verbose):
+        cluster.run_trials(
+            lambda values, report: run_trial(trial_job(job, search.family, values, search.examples), report),
+            search.family.search,
+            first=search.first,
+            known=search.known,
+            trials=search.trials,
+            concurrent=search.concurrent,
+            threads=threads(job.spec["domain"]),
+            examples=search.examples,
+            seed=job.seed,
+            storage=notes,
+            recorder=recorder,
+        )
+    shutil.rmtree(notes, ignore_errors=True)
 
 
 def trial_job(job: Job, family: Family, settings: Mapping[str, float], examples: int) -> Job:
@@ -88,7 +159,7 @@ def run_trial(job: Job, report: Callable[[int, float], None]) -> None:
     import torch
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    dataset = Dataset.open(job.prepared)
+    dataset = Dataset.open(at_hand(job.prepared))
     settings = loop.Settings(**job.training)
     data = TrainingData(dataset, settings, job.seed, device)
     recorder = Recorder(job)
@@ -156,7 +227,7 @@ def tune(family: str, *, dataset: str | None = None, verbose: bool = False) -> N
 def _search(
     family: str, chosen: Family, settings: Params, data: Dataset, *, verbose: bool
 ) -> tuple[list[dict[str, Any]], str, dict[str, float]]:
-    from pipelines import cluster, tracking
+    from pipelines import remote, tracking
 
     chosen = fitting_batch(chosen, data, family)
     job = make_job(settings, family, chosen, data, Path())
@@ -174,33 +245,41 @@ def _search(
             spool=folder,
         )
         ledger = Ledger(folder, sweep, bar, examples)
-        before = ledger.finished()
         as_written = {name: current(chosen, name) for name in chosen.search}
+
+        def wanted() -> Search:
+            before = ledger.finished()
+            return Search(
+                job=job,
+                family=chosen,
+                first=[] if before else [as_written],
+                known=[(t["settings"], t["score"]) for t in before if t["score"] is not None],
+                trials=settings.tune.trials - len(before),
+                concurrent=settings.tune.concurrent,
+                examples=examples,
+            )
+
         try:
-            if len(before) < settings.tune.trials:
-                with cluster.connected(verbose=verbose):
-                    cluster.run_trials(
-                        lambda values, report: run_trial(trial_job(job, chosen, values, examples), report),
-                        chosen.search,
-                        first=[] if before else [as_written],
-                        known=[(t["settings"], t["score"]) for t in before if t["score"] is not None],
-                        trials=settings.tune.trials - len(before),
-                        concurrent=settings.tune.concurrent,
-                        threads=threads(job.spec["domain"]),
-                        examples=examples,
-                        seed=settings.seed,
-                        storage=folder / "ray",
-                        recorder=ledger,
-                    )
-            trials = [{**trial, "as_written": trial["settings"] == as_written} for trial in ledger.finished()]
+            if len(ledger.finished()) < settings.tune.trials:
+                if server := remote.job_server(settings.cluster):
+                    clear(folder)
+                    with terminating(folder / STOP):
+                        remote.search(wanted, settings, server, data.digest, ledger)
+                else:
+                    search_here(wanted(), ledger, settings.cluster.address, verbose=verbose)
+            trials = [{**kept(trial), "as_written": trial["settings"] == as_written} for trial in ledger.finished()]
             best, why = choose(trials, examples, settings.tune.margin)
         except BaseException:
             sweep.finish("FAILED")
             raise
         scores = [t["score"] for t in trials if t["score"] is not None]
         sweep.finish("FINISHED", best={"score": min(scores)})
-    shutil.rmtree(folder / "ray", ignore_errors=True)
     return trials, why, best
+
+
+def kept(trial: Mapping[str, Any]) -> dict[str, Any]:
+    """A finished trial without the name that Ray gave it, which is another at each run."""
+    return {name: value for name, value in trial.items() if name != "trial"}
 
 
 def current(family: Family, name: str) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import time
 import traceback
@@ -15,6 +16,7 @@ from data.batches import Batches
 from data.shards import Dataset
 from models import Batch, GenerativeModel, Streams, build
 from pipelines import artifact, loop
+from pipelines.replica import at_hand, mirrored
 
 STOP = "stop"
 """A file of this name in the state folder asks a training to stop after its next update."""
@@ -81,10 +83,11 @@ class Recorder:
 
     Arguments:
         job: The training.
+        workers: How many train.
     """
 
-    def __init__(self, job: Job) -> None:
-        self.job = job
+    def __init__(self, job: Job, workers: int = 1) -> None:
+        self.job, self.workers = job, workers
         self.state = Path(job.state)
         self.yardstick: Any = None
         self.earlier, self.started = 0.0, time.perf_counter()
@@ -104,7 +107,8 @@ class Recorder:
             if self.job.spec["domain"]["kind"] == "image":
                 self.picture(report.model, report.examples)
         seconds = self.earlier + time.perf_counter() - self.started
-        point = {"examples": report.examples, "seconds": seconds, "time": time.time(), "metrics": metrics}
+        point = {"examples": report.examples, "seconds": seconds, "time": time.time(), "workers": self.workers}
+        point["metrics"] = metrics
         with (self.state / "metrics.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(point) + "\n")
         return score
@@ -115,7 +119,7 @@ class Recorder:
         from pipelines.evaluation.validation import validation_score
 
         if self.yardstick is None:
-            self.yardstick = Yardstick.open(self.job.yardstick)
+            self.yardstick = Yardstick.open(at_hand(self.job.yardstick))
         return validation_score(model, self.yardstick.spaces["classifier"], n=500, seed=self.job.seed)
 
     def picture(self, model: GenerativeModel, examples: int) -> None:
@@ -152,13 +156,17 @@ def work(config: dict[str, Any], place: loop.Place) -> None:
     restart can mend, a partner that was lost, is left to the one who restarts.
     """
     job = Job(**config)
+    with mirrored(job.state) as state:
+        if not (state / FAILURE).exists():
+            _train(dataclasses.replace(job, state=str(state)), place)
+
+
+def _train(job: Job, place: loop.Place) -> None:
     state = Path(job.state)
-    if (state / FAILURE).exists():
-        return
     try:
         settings = loop.Settings(**job.training)
-        data = TrainingData(Dataset.open(job.prepared), settings, job.seed, place.device)
-        recorder = Recorder(job)
+        data = TrainingData(Dataset.open(at_hand(job.prepared)), settings, job.seed, place.device)
+        recorder = Recorder(job, place.world_size)
         model = loop.train(
             fresh_model(job),
             data,

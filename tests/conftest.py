@@ -13,9 +13,14 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 hook = install_import_hook(["models"], "beartype.beartype")
 
 
-@pytest.fixture
-def unused_port() -> str:
+def unused() -> str:
     """A port of the loopback interface that nobody listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return str(probe.getsockname()[1])
+
+
+@pytest.fixture
+def unused_port() -> str:
+    """A port of the loopback interface that nobody listens on."""
+    return unused()

@@ -39,10 +39,22 @@ def test_the_file_that_ships_is_valid(tmp_path):
         ("lr: 2e-3", "lr: -2e-3", r"autoencoder\.training: lr must be positive, got -0\.002"),
         ("lr: 2e-3", "lr: .nan", r"autoencoder\.training: lr must be positive, got nan"),
         ("workers: auto", "workers: many", r"train\.workers: .*, got 'many'"),
-        ("workers: auto", "workers: 0", r"train: workers must be auto or at least 1, got 0"),
         ("workers: auto", "storage: ftp://x", r"train: storage must be a folder or s3://bucket/prefix, got 'ftp://x'"),
         ("workers: auto", "on_divergence: hope", r"train\.on_divergence: .* got 'hope'"),
         ("lr: 2e-3", "accumulate: 3", r"autoencoder\.training: accumulate must divide virtual_ranks \(8\), got 3"),
+        ("workers: auto", "workers: 0", r"train: workers must be auto or at least 1, .*, got 0"),
+        ("workers: auto", "workers: [4, 2]", r"train: workers must be auto or at least 1, or \[min, max\] .*\(4, 2\)"),
+        (
+            "workers: auto",
+            "workers: [1, 4]",
+            r"train\.workers: flow: 3 workers cannot share 8 virtual ranks evenly; use one of \[1, 2, 4, 8\], or one of"
+            r" the ranges \[\[1, 2\]\], or set virtual_ranks and batch_size to multiples of 12",
+        ),
+        (
+            'storage: ""',
+            "storage: shared",
+            r"cluster: storage must be an absolute path or s3://bucket/prefix, got shared",
+        ),
         ("[autoencoder, vae", "[autoencoder, vaee", r"families: unknown family 'vaee'; did you mean vae\?"),
         ("families: [autoencoder, vae, gan, flow, diffusion]", "families: []", r"families: must be a list of at least"),
         ("families: [autoencoder, vae,", "families: [vae, vae,", r"families: a family is named twice"),

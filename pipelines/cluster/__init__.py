@@ -1,0 +1,22 @@
+"""The Ray adapter, the only importer of Ray: joining a cluster, workers that train together, trials, jobs."""
+
+from __future__ import annotations
+
+from pipelines.cluster.connection import connected, in_tasks, knock
+from pipelines.cluster.jobs import ACTIVE, JobServer, Outcome
+from pipelines.cluster.trials import TrialRecorder, run_trials
+from pipelines.cluster.workers import last_line, run_workers, worker_count
+
+__all__ = [
+    "ACTIVE",
+    "JobServer",
+    "Outcome",
+    "TrialRecorder",
+    "connected",
+    "in_tasks",
+    "knock",
+    "last_line",
+    "run_trials",
+    "run_workers",
+    "worker_count",
+]

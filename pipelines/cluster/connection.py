@@ -1,0 +1,101 @@
+"""Joining a Ray cluster, or starting one of this machine's cores; tasks on it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import urlsplit
+
+import ray
+from ray._private import ray_constants
+
+
+@contextmanager
+def connected(address: str = "", *, verbose: bool = False) -> Iterator[None]:
+    """A Ray cluster: the one at the address, else one of this machine's cores, stopped afterwards.
+
+    Arguments:
+        address: Of the head (`host:6379`, `auto`, `ray://host:10001`); `RAY_ADDRESS` goes before it,
+            and is what a Ray job finds set.
+        verbose: Let Ray's own log through.
+
+    Raises:
+        ConnectionError: If an address is given and no cluster answers there.
+    """
+    address = os.environ.get("RAY_ADDRESS") or address
+    os.environ.setdefault("RAY_TRAIN_ENABLE_V2", "1")
+    os.environ.setdefault("RAY_DEDUP_LOGS", "1")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    level = logging.INFO if verbose else logging.ERROR
+    if not verbose:
+        for name in ("ray", "ray.train", "ray.tune"):
+            logging.getLogger(name).setLevel(logging.ERROR)
+    try:
+        if address:
+            knock(address)
+        else:
+            _stay_on_loopback()
+        ray.init(
+            address=address or "local",
+            log_to_driver=verbose,
+            logging_level=level,
+            include_dashboard=None if address else True,
+            dashboard_host="127.0.0.1",
+        )
+    except (ConnectionError, TimeoutError) as error:
+        raise ConnectionError(
+            f"no Ray cluster answers at {address}: {error}. Start it (`ray up ray_cluster.yaml`),"
+            " or unset RAY_ADDRESS and cluster.address to train on this machine"
+        ) from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def knock(address: str) -> None:
+    """Fail at once where Ray would try for minutes: nobody listens at the address.
+
+    Raises:
+        OSError: If no connection is made within three seconds.
+    """
+    if address in ("auto", "local"):
+        return
+    parts = urlsplit(address if "//" in address else f"//{address}")
+    default = {"ray": 10001, "http": 80, "https": 443}.get(parts.scheme, 6379)
+    socket.create_connection((parts.hostname or "", parts.port or default), timeout=3).close()
+
+
+def _stay_on_loopback() -> None:
+    """Let no socket of a local Ray listen beyond 127.0.0.1.
+
+    Ray turns "127.0.0.1" into the host's outward address and then listens on every interface; the
+    switch it has for Windows and macOS, where that raises firewall prompts, keeps it on loopback.
+    """
+    os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+    ray_constants.ENABLE_RAY_CLUSTER = False
+
+
+def in_tasks(function: Callable[[Any], Any], items: Iterable[Any], size: int) -> Iterator[Any]:
+    """Apply a function to items in Ray tasks all over the cluster; results in order, few items ahead.
+
+    Arguments:
+        function: A pure function of bytes.
+        items: Read lazily.
+        size: Bytes behind all items; the cluster is asked whatever it is.
+    """
+    task = ray.remote(num_cpus=1)(function)
+    ahead = 2 * max(1, int(ray.cluster_resources().get("CPU", 1)))
+    pending: deque[Any] = deque()
+    for item in items:
+        pending.append(task.remote(item))
+        if len(pending) > ahead:
+            yield ray.get(pending.popleft())
+    while pending:
+        yield ray.get(pending.popleft())
