@@ -26,7 +26,7 @@ sys.path.insert(0, str(ROOT))
 from data.shards import Dataset  # noqa: E402
 from models import FAMILIES, Streams  # noqa: E402
 from pipelines import loop, params, train  # noqa: E402
-from pipelines.train import Job, TrainingData  # noqa: E402
+from pipelines.worker import Job, TrainingData, fresh_model, points, work  # noqa: E402
 
 REPORTS = 12
 """Reports of a run: the first and the last interval are not counted."""
@@ -36,7 +36,7 @@ def bare(job: Job, steps: int) -> float:
     """Examples per second of a loop without anything around it."""
     settings = loop.Settings(**job.training)
     data = TrainingData(Dataset.open(job.prepared), settings, job.seed, "cpu")
-    model = train.fresh_model(job)
+    model = fresh_model(job)
     model.initialize(data.reference(), Streams.seeded(job.seed))
     objectives = model.objectives()
     optimizers = [torch.optim.AdamW(o.parameters(), settings.lr, fused=True) for o in objectives]
@@ -61,14 +61,14 @@ def bare(job: Job, steps: int) -> float:
 
 def recorded(job: Job) -> float:
     """Examples per second between the first report of a training and the last but one."""
-    points = train.points(Path(job.state))
-    first, last = points[0], points[-2]
+    made = points(Path(job.state))
+    first, last = made[0], made[-2]
     return (last["examples"] - first["examples"]) / (last["seconds"] - first["seconds"])
 
 
 def in_process(job: Job) -> float:
     """Examples per second of our loop, called directly."""
-    train.work(dataclasses.asdict(job), loop.Place())
+    work(dataclasses.asdict(job), loop.Place())
     return recorded(job)
 
 
@@ -78,7 +78,7 @@ def through_ray(job: Job, workers: int) -> float:
 
     with cluster.connected():
         cluster.run_workers(
-            train.work,
+            work,
             dataclasses.asdict(job),
             workers=workers,
             threads=1,
@@ -86,6 +86,12 @@ def through_ray(job: Job, workers: int) -> float:
             max_failures=0,
         )
     return recorded(job)
+
+
+def job_in(state: Path, settings: params.Params, family: str, wanted: params.Family, data: Dataset) -> Job:
+    """A training with checkpoints beside its state."""
+    job = train.make_job(settings, family, wanted, data, state)
+    return dataclasses.replace(job, checkpoints=str(state / "checkpoints"))
 
 
 def main() -> None:
@@ -113,10 +119,8 @@ def main() -> None:
                 checkpoints=max(1, round(chosen.seconds / 60)),
             )
             with tempfile.TemporaryDirectory() as folder:
-                family_settings = dataclasses.replace(settings.family[family], training=training)
-                jobs = {
-                    name: train.make_job(settings, family, family_settings, data, Path(folder) / name) for name in found
-                }
+                wanted = dataclasses.replace(settings.family[family], training=training)
+                jobs = {name: job_in(Path(folder) / name, settings, family, wanted, data) for name in found}
                 rate = bare(jobs["bare"], steps)
                 if not repeat:  # only to learn how many steps the seconds allow
                     steps = REPORTS * max(10, round(rate * chosen.seconds / training.batch_size / REPORTS))

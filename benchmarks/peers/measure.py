@@ -26,7 +26,7 @@ from pipelines import loop  # noqa: E402
 from pipelines.evaluation.distribution import frechet  # noqa: E402
 from pipelines.evaluation.likelihood import bits_per_dim  # noqa: E402
 from pipelines.evaluation.space import Yardstick  # noqa: E402
-from pipelines.train import TrainingData  # noqa: E402
+from pipelines.worker import TrainingData  # noqa: E402
 
 SAMPLES = 1_000
 """Images drawn from each model; as many real ones are compared with."""

@@ -12,7 +12,7 @@ from data.shards import Dataset
 from models import GenerativeModel, Streams, build
 from pipelines import loop, params
 from pipelines.params import Family
-from pipelines.train import TrainingData
+from pipelines.worker import TrainingData
 
 ROOT = Path(__file__).resolve().parents[2]
 
