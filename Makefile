@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: setup repro test test-slow check format lock clean
+.PHONY: setup repro test test-slow benchmark check format lock clean
 
 setup: .venv/.ready
 
@@ -22,6 +22,9 @@ test: setup
 
 test-slow: setup
 	pytest
+
+benchmark: setup
+	python benchmarks/peers $(ARGS)
 
 check: setup
 	ruff format --check .

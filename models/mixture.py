@@ -69,10 +69,11 @@ class GaussianMixture(nn.Module):
                 self.scale[group, k] = _cholesky((scatter + strength * torch.diag(prior)) / (count[k] + strength))
 
     def _component_log_prob(self, z: Float[Tensor, "n dim"], group: int) -> Float[Tensor, "n components"]:
-        normal = torch.distributions.MultivariateNormal(
-            self.mean[group], scale_tril=self.scale[group], validate_args=False
-        )
-        return normal.log_prob(z[:, None])
+        mean, scale = self.mean[group], self.scale[group]
+        offset = (z - mean[:, None]).transpose(1, 2)  # [k, dim, n]
+        squares = torch.linalg.solve_triangular(scale, offset, upper=False).square().sum(1)
+        log_det = scale.diagonal(dim1=1, dim2=2).log().sum(1)
+        return (-0.5 * (squares + z.shape[1] * math.log(2 * math.pi)) - log_det[:, None]).T
 
     def conditional_log_prob(self, z: Float[Tensor, "n dim"]) -> Float[Tensor, "n groups"]:
         """Log-density of each code under each class, in nats."""

@@ -7,6 +7,9 @@ from torch import Tensor, nn
 
 from .shapes import Float
 
+ENOUGH = 1024
+"""Training examples that mean and covariance of a few statistics need."""
+
 
 class Typicality(nn.Module):
     r"""Mahalanobis distance of an example's statistics from those of the training data.

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import torch
+from torch import Tensor, nn
 from torch import distributed as dist
-from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from models.contract import Batch, GenerativeModel, Streams
+from models.contract import Batch, GenerativeModel, Objective, Streams
 from pipelines.resume import Checkpoints
 from pipelines.state import Progress, finalized
 from pipelines.watch import Diverged, LostPartner, Meter, Policy, Watch, partners_named
@@ -252,6 +252,7 @@ def train(
     progress = Progress(model, settings, place)
     dtype = resolve_precision(settings.precision, place.device)
     steps_per_report = settings.every(settings.reports)
+    snapshot: GenerativeModel | None = None
     watch = Watch(place, policy, stopping)
     said = {"identity": dict(identity or {}), **(notes or {})}
     with partners_named(place), memory_explained(settings), Checkpoints(folder, place, progress, said) as checkpoints:
@@ -284,7 +285,7 @@ def train(
                         share.backward()
                     loss = loss + share.detach()
                     meter.add(objective, losses)
-                norm = nn.utils.clip_grad_norm_(objective.parameters(), settings.grad_clip or math.inf)
+                norm = clipped(objective, settings.grad_clip)
                 objection = watch.objection(progress, objective, loss, norm)
                 if objection:
                     break
@@ -319,7 +320,14 @@ def train(
         checkpoints.wait()
         if place.world_size > 1:
             dist.barrier()
-        return checkpoints.best(finalized(progress.average, reference, seed))
+        return checkpoints.best(snapshot or finalized(progress.average, reference, seed))
+
+
+def clipped(objective: Objective, limit: float) -> Tensor:
+    """Norm of an objective's gradient, which is then shortened to `limit`; 0 for no limit."""
+    if limit:
+        return nn.utils.clip_grad_norm_(objective.parameters(), limit)
+    return nn.utils.get_total_norm([p.grad for p in objective.parameters() if p.grad is not None])
 
 
 def micro_batches(

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 import pytest
-import s3_server
+from buckets import serving
 from conftest import unused
 from ruamel.yaml import YAML
 
@@ -177,7 +177,7 @@ def test_an_unreachable_cluster_is_an_error_that_says_so(unused_port):
 
 @pytest.fixture(scope="module")
 def bucket(tmp_path_factory):
-    with s3_server.serving(tmp_path_factory.mktemp("s3") / "log") as address, pytest.MonkeyPatch.context() as patched:
+    with serving(tmp_path_factory.mktemp("s3") / "log") as address, pytest.MonkeyPatch.context() as patched:
         for name, value in {"ACCESS_KEY_ID": "key", "SECRET_ACCESS_KEY": "secret", "REGION": "us-east-1"}.items():
             patched.setenv(f"AWS_{name}", value)
         patched.setenv("AWS_ENDPOINT_URL", address)

@@ -10,11 +10,11 @@ from torch import nn
 
 from models import Batch, Streams, build
 from models.contract import Imputation
+from models.flow import network_of
 from models.flow.config import Config
 from models.flow.couplings import Affine, Spline
 from models.flow.imputation import gibbs, langevin
-from models.flow.multiscale import MultiScale
-from models.flow.vector import VectorFlow
+from models.flow.principal import PrincipalFlow
 
 
 @pytest.fixture
@@ -34,14 +34,18 @@ def randomized(module: nn.Module) -> nn.Module:
 SHAPES = [(1, 4, 4), (3, 4, 2), (1, 3, 3), (1,), (2,), (5,)]
 VARIANTS = [
     {"architecture": architecture, "coupling": coupling, "linear": linear}
-    for architecture, linear in (("glow", "lu"), ("realnvp", "permutation"))
+    for architecture, linear in (("glow", "lu"), ("realnvp", "permutation"), ("principal", "lu"))
     for coupling in ("affine", "spline")
 ]
 
 
 def flow(shape: tuple[int, ...], variant: dict, **options) -> nn.Module:
-    config = Config(steps=2, width=8, embed=4, **variant, **options)
-    return randomized(VectorFlow(shape[0], config) if len(shape) == 1 else MultiScale(shape, config))
+    config = Config(steps=2, width=8, embed=4, components=5, **variant, **options)
+    network = randomized(network_of(shape, config))
+    if isinstance(network, PrincipalFlow):
+        dims = math.prod(shape)
+        network.measure(torch.randn(64, dims) @ torch.randn(dims, dims))
+    return network
 
 
 @pytest.mark.parametrize("variant", VARIANTS, ids=lambda v: "-".join(v.values()))
@@ -79,6 +83,32 @@ def test_density_integrates_to_one_in_two_dimensions(double, variant):
         (z,), log_det = network(grid, torch.zeros(len(grid), 4))
     log_p = -0.5 * z.square().sum(1) - math.log(2 * math.pi) + log_det
     assert abs(log_p.exp().sum() * (axis[1] - axis[0]) ** 2 - 1) < 1e-3
+
+
+def test_a_principal_flow_starts_as_the_gaussian_of_its_first_batch(double):
+    torch.manual_seed(6)
+    y = torch.randn(500, 1, 3, 3) + (torch.randn(500, 9) @ torch.randn(9, 9)).reshape(500, 1, 3, 3)
+    network = PrincipalFlow((1, 3, 3), Config(architecture="principal", components=4, steps=2, width=8, embed=4))
+    latents, log_det = network(y, torch.zeros(500, 4), initialize=True)
+    assert [z.shape[1] for z in latents] == [5, 4]
+    log_p = -0.5 * (sum(z.square().sum(1) for z in latents) + 9 * math.log(2 * math.pi)) + log_det
+    flat = y.flatten(1)
+    exact = torch.distributions.MultivariateNormal(flat.mean(0), torch.cov(flat.T)).log_prob(flat)
+    assert torch.allclose(log_p, exact, atol=1e-8)
+
+
+def test_a_principal_flow_of_images_samples_less_detail_when_asked():
+    torch.manual_seed(7)
+    spec = {"kind": "image", "channels": 1, "height": 8, "width": 8, "levels": 256}
+    config = {"architecture": "principal", "components": 4, "steps": 2, "width": 8, "embed": 8}
+    x = torch.randint(256, (300, 8, 8, 1), dtype=torch.uint8)
+    spreads = []
+    for detail in (1.0, 0.1):
+        built = build({"family": "flow", "config": {**config, "detail": detail}, "domain": spec, "classes": 0})
+        built.initialize(Batch(x), Streams.seeded(0))
+        spreads.append(built.sample(300, None, Streams.seeded(1)).float().std(0).mean())
+    assert spreads[0] > 0.8 * x.float().std(0).mean()
+    assert spreads[1] < 0.5 * spreads[0]
 
 
 @pytest.mark.parametrize("function", [Affine(2.0), Spline(8, 3.0), Spline(3, 1.0)], ids=["affine", "spline", "coarse"])

@@ -117,3 +117,8 @@ def test_searched_settings_are_checked_like_written_ones(tmp_path):
     assert params.with_settings(family, {"training.lr": 0.5, "model.latent": 8.2}).model.latent == 8
     with pytest.raises(ValueError, match="lr must be positive"):
         params.with_settings(family, {"training.lr": -1.0})
+
+
+@pytest.mark.parametrize("recipe", sorted((WRITTEN.parent / "recipes").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_recipe_is_valid(recipe):
+    assert params.load(WRITTEN, dataset=recipe.stem).dataset == recipe.stem

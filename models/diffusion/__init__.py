@@ -32,7 +32,7 @@ from ..domains import Image, Table
 from ..imputing import repeated, without
 from ..parts import in_parts
 from ..shapes import Bool, Float, Int, Num
-from ..typicality import Typicality
+from ..typicality import ENOUGH, Typicality
 from .config import Config
 from .denoiser import Denoiser, DenoisingObjective, schedule_of
 from .likelihood import diffusion_nats, ode_log_prob, pixel_nats, row_nats
@@ -93,7 +93,9 @@ class Diffusion(
 
     @torch.no_grad()
     def finalize(self, batch: Batch, generator: Streams) -> None:
-        self.typicality.fit(in_parts(lambda x: self._statistics(x, generator), batch.x, self.domain.dimensions))
+        self.typicality.fit(
+            in_parts(lambda x: self._statistics(x, generator), batch.x[:ENOUGH], self.domain.dimensions)
+        )
 
     # Sampling
 

@@ -1,7 +1,8 @@
 """Normalizing flow: an invertible network, so that the density is exact.
 
 `couplings.py` holds the elementwise functions and the couplings, `multiscale.py` the image flows
-(Glow, RealNVP), `vector.py` those of tables, `imputation.py` the conditional draws.
+(Glow, RealNVP), `principal.py` those along principal components, `vector.py` those of tables,
+`imputation.py` the conditional draws.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from ..typicality import Typicality
 from .config import Config
 from .imputation import gibbs, langevin
 from .multiscale import MultiScale
+from .principal import PrincipalFlow
 from .vector import VectorFlow
 
 __all__ = ["Config", "Flow", "LikelihoodObjective"]
@@ -43,6 +45,13 @@ INTERVALS = 32
 
 WIDE = 32
 """Columns from which on a table's hidden cells are drawn together, as an image's pixels are, not one by one."""
+
+
+def network_of(shape: tuple[int, ...], config: Config) -> VectorFlow | MultiScale | PrincipalFlow:
+    """The invertible network of a flow space's shape."""
+    if len(shape) == 1:
+        return VectorFlow(shape[0], config)
+    return (PrincipalFlow if config.architecture == "principal" else MultiScale)(shape, config)  # type: ignore[arg-type]
 
 
 class LikelihoodObjective(Objective):
@@ -83,7 +92,7 @@ class Flow(GenerativeModel, Sampling, Density, Coding, Reconstruction, AnomalySc
         shape = domain.flow_shape
         self.values = math.prod(shape)
         """Number of continuous values the density is of."""
-        self.network = VectorFlow(shape[0], config) if len(shape) == 1 else MultiScale(shape, config)  # type: ignore[arg-type]
+        self.network = network_of(shape, config)
         self.label = LabelEmbedding(classes, config.embed)
         statistics = 2 if len(shape) == 1 else 2 + len(self.network.shapes)
         self.typicality = Typicality(statistics, upper_only=len(shape) == 1)
@@ -202,6 +211,7 @@ class Flow(GenerativeModel, Sampling, Density, Coding, Reconstruction, AnomalySc
     ) -> Num[Tensor, "n *event"]:
         label = self.draw_labels(n, label, generator)
         z = self.config.temperature * generator.normal(n, self.values)
+        z[:, : self.values - math.prod(self.network.shapes[-1])] *= self.config.detail
         return self.domain.quantized(self._from_latent(z, label))
 
     @torch.no_grad()

@@ -14,9 +14,12 @@ class Config:
 
     Arguments:
         architecture: Of image flows: `glow` (actnorm, invertible 1x1, channel couplings) or `realnvp`
-            (checkerboard and channel couplings only).
-        coupling: `affine`, `spline` (rational-quadratic), or `auto`: affine on images, splines on tables.
+            (checkerboard and channel couplings only), or `principal` (splines on the leading principal
+            components, a conditional Gaussian on the rest: good samples soon, looser densities).
+        coupling: `affine`, `spline` (rational-quadratic), or `auto`: affine between
+            pixels, splines between columns or principal components.
         linear: What mixes the columns of a table between couplings: `lu` (a learned linear map) or `permutation`.
+        components: Leading components of `principal`.
         steps: Couplings (with what stands before each) per level of an image flow, or in all of a table's.
         levels: Levels of the multi-scale architecture; 0 for as many as the size allows, up to 3.
         width: Channels (of a table: units) of the couplings' networks.
@@ -28,12 +31,15 @@ class Config:
         label_dropout: Part of the training examples whose label is hidden, so that the flow also
             knows the density without one.
         temperature: Standard deviation of the latent draws when sampling; 1 samples the model.
+        detail: Factor on the temperature of all latents but the last level's (or the leading components'):
+            below 1 less of the noise that details are modelled with.
         sweeps: Passes over an example's missing cells when imputing.
     """
 
-    architecture: Literal["glow", "realnvp"] = "glow"
+    architecture: Literal["glow", "realnvp", "principal"] = "glow"
     coupling: Literal["auto", "affine", "spline"] = "auto"
     linear: Literal["lu", "permutation"] = "lu"
+    components: int = 128
     steps: int = 8
     levels: int = 0
     width: int = 64
@@ -44,11 +50,12 @@ class Config:
     scale_bound: float = 2.0
     label_dropout: float = 0.1
     temperature: float = 1.0
+    detail: float = 1.0
     sweeps: int = 6
 
     def __post_init__(self) -> None:
         check_choices(self)
-        for name in ("steps", "width", "blocks", "embed", "sweeps"):
+        for name in ("components", "steps", "width", "blocks", "embed", "sweeps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if not 2 <= self.bins <= 256:
@@ -57,6 +64,8 @@ class Config:
             raise ValueError(f"levels must not be negative, got {self.levels}")
         if not 0 <= self.label_dropout < 1:
             raise ValueError(f"label_dropout must be at least 0 and below 1, got {self.label_dropout}")
+        if self.detail < 0:
+            raise ValueError(f"detail must not be negative, got {self.detail}")
         for name in ("scale_bound", "temperature", "tail"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")

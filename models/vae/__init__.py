@@ -34,7 +34,7 @@ from ..mixture import GaussianMixture
 from ..networks import LabelEmbedding, full_precision
 from ..parts import in_parts
 from ..shapes import Bool, Float, Int, Num
-from ..typicality import Typicality
+from ..typicality import ENOUGH, Typicality
 from .config import Config
 from .gaussians import gaussian_divergence, gaussian_log_prob
 from .ladder import Ladder
@@ -192,7 +192,9 @@ class VAE(
             mean, log_variance = self.prior(groups, max(self.classes, 1))
             self.mixture.mean.copy_(mean[:, None])
             self.mixture.scale.copy_((0.5 * log_variance).exp().diag_embed()[:, None])
-        self.typicality.fit(in_parts(lambda x: self._statistics(x, generator), batch.x, self.domain.dimensions))
+        self.typicality.fit(
+            in_parts(lambda x: self._statistics(x, generator), batch.x[:ENOUGH], self.domain.dimensions)
+        )
 
     def _draws(
         self, x: Num[Tensor, "batch *event"], given: Num[Tensor, "batch *event"], generator: Streams, n: int

@@ -1,0 +1,143 @@
+"""What our wrapping costs over a bare PyTorch loop, and what a second worker brings. Run it on an idle machine.
+
+    python benchmarks/overhead.py [--dataset digits] [--families vae diffusion] [--seconds 30] [--repeats 3]
+
+`bare` is the loop one writes by hand: batch, objective, backward, clip, step. `loop` is `pipelines.loop` in this
+process, with averaged weights, finiteness checks, curves and checkpoints. `1 worker` and `2 workers` are the same loop
+through Ray Train, as the stage `train` runs it, a thread per worker. All see the same batches of the same prepared
+dataset (`fivefold prepare`, `fivefold features` first). Rates leave out starting, and what follows the last step.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from data.shards import Dataset  # noqa: E402
+from models import FAMILIES, Streams  # noqa: E402
+from pipelines import loop, params, train  # noqa: E402
+from pipelines.worker import Job, TrainingData, fresh_model, points, work  # noqa: E402
+
+REPORTS = 12
+"""Reports of a run: the first and the last interval are not counted."""
+
+
+def bare(job: Job, steps: int) -> float:
+    """Examples per second of a loop without anything around it."""
+    settings = loop.Settings(**job.training)
+    data = TrainingData(Dataset.open(job.prepared), settings, job.seed, "cpu")
+    model = fresh_model(job)
+    model.initialize(data.reference(), Streams.seeded(job.seed))
+    objectives = model.objectives()
+    optimizers = [torch.optim.AdamW(o.parameters(), settings.lr, fused=True) for o in objectives]
+    noise = Streams.seeded(job.seed)
+    dtype = loop.resolve_precision(settings.precision, "cpu")
+    first = steps // REPORTS
+    for step in range(steps - first):
+        if step == first:
+            started = time.perf_counter()
+        batch = data.batch(step, 0, 1)
+        for objective, optimizer in zip(objectives, optimizers, strict=True):
+            if step % objective.every:
+                continue
+            optimizer.zero_grad(set_to_none=True)
+            with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+                loss = objective(batch, noise).total.mean()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(objective.parameters(), settings.grad_clip or float("inf"))
+            optimizer.step()
+    return (steps - 2 * first) * settings.batch_size / (time.perf_counter() - started)
+
+
+def recorded(job: Job) -> float:
+    """Examples per second between the first report of a training and the last but one."""
+    made = points(Path(job.state))
+    first, last = made[0], made[-2]
+    return (last["examples"] - first["examples"]) / (last["seconds"] - first["seconds"])
+
+
+def in_process(job: Job) -> float:
+    """Examples per second of our loop, called directly."""
+    work(dataclasses.asdict(job), loop.Place())
+    return recorded(job)
+
+
+def through_ray(job: Job, workers: int) -> float:
+    """Examples per second of our loop in workers of Ray Train, one thread each."""
+    from pipelines import cluster
+
+    with cluster.connected():
+        cluster.run_workers(
+            work,
+            dataclasses.asdict(job),
+            workers=workers,
+            threads=1,
+            storage=Path(job.state) / "ray",
+            max_failures=0,
+        )
+    return recorded(job)
+
+
+def job_in(state: Path, settings: params.Params, family: str, wanted: params.Family, data: Dataset) -> Job:
+    """A training with checkpoints beside its state."""
+    job = train.make_job(settings, family, wanted, data, state)
+    return dataclasses.replace(job, checkpoints=str(state / "checkpoints"))
+
+
+def main() -> None:
+    """Measure the families asked for, and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dataset", default="digits")
+    parser.add_argument("--families", nargs="+", choices=FAMILIES, default=list(FAMILIES))
+    parser.add_argument("--seconds", type=float, default=30, help="of each run")
+    parser.add_argument("--repeats", type=int, default=3)
+    chosen = parser.parse_args()
+    torch.set_num_threads(1)
+    settings = params.load(dataset=chosen.dataset)
+    data = Dataset.open(train.prepared_folder(chosen.dataset))
+    print("| family | bare, examples/s | loop | 1 worker | 2 workers | cost of 1 worker | efficiency of 2 |")
+    print("| --- | --- | --- | --- | --- | --- | --- |")
+    for family in chosen.families:
+        found: dict[str, list[float]] = {"bare": [], "loop": [], "1": [], "2": []}
+        steps = 10 * REPORTS
+        for repeat in range(chosen.repeats + 1):
+            training = dataclasses.replace(
+                settings.family[family].training,
+                total_examples=steps * settings.family[family].training.batch_size,
+                reports=REPORTS,
+                evaluations=1,
+                checkpoints=max(1, round(chosen.seconds / 60)),
+            )
+            with tempfile.TemporaryDirectory() as folder:
+                wanted = dataclasses.replace(settings.family[family], training=training)
+                jobs = {name: job_in(Path(folder) / name, settings, family, wanted, data) for name in found}
+                rate = bare(jobs["bare"], steps)
+                if not repeat:  # only to learn how many steps the seconds allow
+                    steps = REPORTS * max(10, round(rate * chosen.seconds / training.batch_size / REPORTS))
+                    continue
+                found["bare"].append(rate)
+                found["loop"].append(in_process(jobs["loop"]))
+                found["1"].append(through_ray(jobs["1"], 1))
+                found["2"].append(through_ray(jobs["2"], 2))
+        rates = {name: median(values) for name, values in found.items()}
+        cost, efficiency = 1 - rates["1"] / rates["bare"], rates["2"] / (2 * rates["1"])
+        print(
+            f"| {family} | "
+            + " | ".join(f"{rate:,.0f}" for rate in rates.values())
+            + f" | {cost:.1%} | {efficiency:.0%} |",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()
