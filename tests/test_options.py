@@ -50,6 +50,8 @@ NUMBERS: dict[str, dict[str, Any]] = {
         "inversion_steps": 1,
     },
     "flow": {
+        "components": 4,
+        "detail": 0.5,
         "steps": 3,
         "levels": 1,
         "width": 4,
@@ -81,7 +83,12 @@ NUMBERS: dict[str, dict[str, Any]] = {
 }
 """Another value of every setting that is a number."""
 
-WITH = {"schedule": {"objective": "ddpm"}, "fine": {"levels": 2}, "penalty": {"loss": "wasserstein"}}
+WITH = {
+    "schedule": {"objective": "ddpm"},
+    "fine": {"levels": 2},
+    "penalty": {"loss": "wasserstein"},
+    "components": {"architecture": "principal"},
+}
 """What a setting needs to have an effect."""
 
 

@@ -529,7 +529,7 @@ def test_two_versions_with_other_code_live_together(tmp_path: Path) -> None:
     folder = finish(tmp_path, "vae", run=False)
     save_served(folder, tmp_path / "new")
     shutil.copytree(tmp_path / "new", tmp_path / "old")
-    code = tmp_path / "old/code/fivefold_models/vae.py"
+    code = tmp_path / "old/code/fivefold_models/vae/__init__.py"
     code.write_text(code.read_text().replace("class VAE(", "OLD = True\n\n\nclass VAE("))
     old, new = (mlflow.pyfunc.load_model(str(tmp_path / name)).unwrap_python_model() for name in ("old", "new"))
     modules = [sys.modules[type(model.model).__module__] for model in (old, new)]
