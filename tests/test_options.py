@@ -87,7 +87,7 @@ WITH = {
     "schedule": {"objective": "ddpm"},
     "fine": {"levels": 2},
     "penalty": {"loss": "wasserstein"},
-    "components": {"architecture": "principal"},
+    "detail": {"architecture": "principal", "components": 4},
 }
 """What a setting needs to have an effect."""
 
