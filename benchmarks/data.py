@@ -265,7 +265,7 @@ def beyond(megabytes: int) -> None:
         run_stage(ADD, str(root), "big", str(root / "x.npy"))
         for verb in ("prepare", "train"):
             command = [sys.executable, __file__, "capped", verb, str(root), str(megabytes)]
-            print(subprocess.run(command, check=True, capture_output=True, text=True).stdout, end="", flush=True)
+            print(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout, end="", flush=True)
 
 
 def capped(verb: str, root: Path, megabytes: int) -> None:
@@ -304,7 +304,7 @@ def capped_training(root: Path) -> str:
     if data.batches.resident:
         raise SystemExit("the data was taken into memory")
     steps = len(data.split) // 64
-    seconds = timed(lambda: [data.batch(step, 0, 1).x.sum() for step in range(steps)])
+    seconds = timed(lambda: sum(int(data.batch(step, 0, 1).x.sum()) for step in range(steps)))
     spec = {"family": "autoencoder", "config": {"width": 8}, "domain": dataset.domain, "classes": 0}
     loop.train(build(spec), data, settings, seed=0, report=lambda _: None)
     return f"an epoch of {steps * 64:,} images in {seconds:.0f} s, and training"

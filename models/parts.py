@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-VALUES = 1 << 22
+VALUES = 1 << 20
 """Values of examples that are worked on at once."""
 
 
