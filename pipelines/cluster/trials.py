@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Protocol
 from uuid import uuid4
 
@@ -46,8 +47,8 @@ class _Recording(tune.Callback):
         self.recorder.trial_finished(trial.trial_id, trial.config, None if score is None else float(score), None)
 
     def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
-        error = trial.get_error()
-        self.recorder.trial_finished(trial.trial_id, trial.config, None, last_line(error) if error else "failed")
+        text = Path(trial.error_file).read_text(encoding="utf-8") if trial.error_file else ""
+        self.recorder.trial_finished(trial.trial_id, trial.config, None, last_line(text or "failed"))
 
 
 def run_trials(

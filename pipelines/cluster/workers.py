@@ -112,7 +112,7 @@ def run_workers(
         ) from error
 
 
-def last_line(error: BaseException) -> str:
+def last_line(error: BaseException | str) -> str:
     """The last line of an error's text: what went wrong, without the way there."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__
