@@ -21,7 +21,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from models.contract import Batch, GenerativeModel, Objective, Streams
 from pipelines.resume import Checkpoints
-from pipelines.state import Progress, finalized
+from pipelines.sharding import Sharded, whole
+from pipelines.state import Progress
 from pipelines.watch import Diverged, LostPartner, Meter, Policy, Watch, partners_named
 
 __all__ = ["Diverged", "Interrupted", "LostPartner", "Place", "Policy", "Report", "Settings", "Source", "train"]
@@ -167,11 +168,13 @@ class Place:
         rank: Number of this worker.
         world_size: Number of workers.
         device: Its device.
+        shard: Whether the workers share the model and its state between them, instead of each having all.
     """
 
     rank: int = 0
     world_size: int = 1
     device: str = "cpu"
+    shard: bool = False
 
     def virtual_ranks(self, total: int, accumulate: int = 1) -> range:
         """The virtual ranks this worker plays.
@@ -232,8 +235,8 @@ def train(
         notes: Whatever else the checkpoints shall say.
 
     Returns:
-        The averaged and finalized model with the best score (kept by rank 0), or the last if none
-        was scored.
+        On rank 0 the averaged and finalized model with the best score, or the last if none was
+        scored; on the others the model as the last update left it.
 
     Raises:
         Diverged: If a loss or gradient is not finite; nothing was updated with it.
@@ -252,7 +255,7 @@ def train(
     progress = Progress(model, settings, place)
     dtype = resolve_precision(settings.precision, place.device)
     steps_per_report = settings.every(settings.reports)
-    snapshot: GenerativeModel | None = None
+    snapshot, evaluating = None, False
     watch = Watch(place, policy, stopping)
     said = {"identity": dict(identity or {}), **(notes or {})}
     with partners_named(place), memory_explained(settings), Checkpoints(folder, place, progress, said) as checkpoints:
@@ -306,8 +309,8 @@ def train(
             if progress.step % steps_per_report == 0 or last:
                 metrics = meter.read(seen, settings)
                 evaluating = last or progress.step % settings.every(settings.evaluations) == 0
+                snapshot = progress.finalized(reference, seed) if evaluating else None
                 if place.rank == 0:
-                    snapshot = finalized(progress.average, reference, seed) if evaluating else None
                     done = min(seen, settings.total_examples)
                     progress.keep_best(snapshot, report(Report(done, settings.total_examples, metrics, snapshot)))
                 meter.restart(seen)
@@ -320,35 +323,33 @@ def train(
         checkpoints.wait()
         if place.world_size > 1:
             dist.barrier()
-        return checkpoints.best(snapshot or finalized(progress.average, reference, seed))
+        if not evaluating:  # there was nothing left to do
+            snapshot = progress.finalized(reference, seed)
+        return checkpoints.best(snapshot) if snapshot else progress.model
 
 
 def clipped(objective: Objective, limit: float) -> Tensor:
     """Norm of an objective's gradient, which is then shortened to `limit`; 0 for no limit."""
     if limit:
-        return nn.utils.clip_grad_norm_(objective.parameters(), limit)
-    return nn.utils.get_total_norm([p.grad for p in objective.parameters() if p.grad is not None])
+        return whole(nn.utils.clip_grad_norm_(objective.parameters(), limit))
+    return whole(nn.utils.get_total_norm([p.grad for p in objective.parameters() if p.grad is not None]))
 
 
 def micro_batches(
     batch: Batch, ranks: range, parts: int, wrapped: nn.Module
 ) -> Iterator[tuple[Batch, range, AbstractContextManager[None]]]:
     """A worker's batch in equal parts, each with the virtual ranks that play it; gradients are shared at the last."""
-    if parts == 1:
-        yield batch, ranks, nullcontext()
-        return
     size, each = len(batch) // parts, len(ranks) // parts
     for index in range(parts):
-        here = slice(index * size, (index + 1) * size)
+        here, last = slice(index * size, (index + 1) * size), index == parts - 1
         label = None if batch.label is None else batch.label[here]
         observed = None if batch.observed is None else batch.observed[here]
-        waits = index < parts - 1 and isinstance(wrapped, DistributedDataParallel)
-        context = wrapped.no_sync() if waits else nullcontext()
-        yield (
-            Batch(batch.x[here], label, observed, batch.seen),
-            ranks[index * each : (index + 1) * each],
-            context,
-        )
+        context: AbstractContextManager[None] = nullcontext()
+        if isinstance(wrapped, Sharded):
+            context = wrapped.gathered(share=last)
+        elif isinstance(wrapped, DistributedDataParallel) and not last:
+            context = wrapped.no_sync()
+        yield Batch(batch.x[here], label, observed, batch.seen), ranks[index * each : (index + 1) * each], context
 
 
 @contextmanager

@@ -29,6 +29,8 @@ class Train:
     Arguments:
         workers: `auto` (one per GPU, else one); a number of data-parallel workers; or `[min, max]`: as many as the
             cluster has room for, fewer when a node is lost, more when one comes.
+        shard: Spread parameters, gradients, averages and optimizer states over the workers (FSDP2), for a model too
+            large for one GPU; the model is the same either way.
         max_failures: Restarts from the newest checkpoint after a worker has died.
         storage: Where checkpoints go: a folder that all workers see, or `s3://bucket/prefix`; empty for
             the training's own folder below `runs/`.
@@ -40,6 +42,7 @@ class Train:
     """
 
     workers: int | tuple[int, int] | Literal["auto"] = "auto"
+    shard: bool = False
     max_failures: int = 2
     storage: str = ""
     timeout: int = 1_800

@@ -55,10 +55,12 @@ class Checkpoints:
 
     def save(self, seen: int) -> None:
         """Write a checkpoint in the background, with the best model if there is a new one."""
+        if self.storage is None:
+            return
+        tensors = self.progress.tensors()  # all ranks: it may be spread over them
         if self.writer:
             facts = {"examples": seen, **self.progress.facts(), **self.facts}
-            made = Checkpoint(self.progress.step, self.progress.tensors(), facts)
-            self.writer.save(made, self.progress.unsaved)
+            self.writer.save(Checkpoint(self.progress.step, tensors, facts), self.progress.unsaved)
             self.progress.unsaved = None
 
     def go_on(self) -> None:

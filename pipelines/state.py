@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
 from torch.nn.parallel import DistributedDataParallel
 
 from models.contract import Batch, GenerativeModel, Streams
 from pipelines.checkpoint import Checkpoint
+from pipelines.sharding import collected, distributed, part, spread
 
 if TYPE_CHECKING:
     from pipelines.loop import Place, Settings
@@ -32,9 +34,10 @@ class Progress:
     """
 
     def __init__(self, model: GenerativeModel, settings: Settings, place: Place) -> None:
-        self.model = model
+        self.model, self.place = model, place
         self.average = copy.deepcopy(model).requires_grad_(False).eval()
         self.objectives = model.objectives()
+        self.wrapped = self._joined()
         self.optimizers = [
             torch.optim.AdamW(
                 [p for p in objective.parameters() if p.requires_grad],
@@ -45,23 +48,30 @@ class Progress:
             )
             for objective in self.objectives
         ]
-        distributed = place.world_size > 1
-        self.wrapped: list[nn.Module] = [
-            DistributedDataParallel(o, broadcast_buffers=False) if distributed else o for o in self.objectives
-        ]
         self.step = self.skipped = self.rollbacks = self.best_step = 0
         self.best = math.inf
         self.unsaved: Checkpoint | None = None
         self.spread: dict[str, list[float]] = {}
 
+    def _joined(self) -> list[nn.Module]:
+        """The objectives as they are trained together with other workers."""
+        if self.place.world_size == 1:
+            return list(self.objectives)
+        if not self.place.shard:
+            return [DistributedDataParallel(objective, broadcast_buffers=False) for objective in self.objectives]
+        self.empty = copy.deepcopy(self.average).to("meta")
+        mesh = init_device_mesh(self.place.device.split(":")[0], (self.place.world_size,))
+        spread(self.average.objectives(), mesh)
+        return list(spread(self.objectives, mesh))
+
     def tensors(self) -> dict[str, Tensor]:
-        """All tensors of the state, by name."""
+        """All tensors of the state, by name; of a state spread over the workers, all on rank 0 and none elsewhere."""
         named = {f"model.{k}": v for k, v in self.model.state_dict().items()}
         named |= {f"average.{k}": v for k, v in self.average.state_dict().items()}
         for objective, optimizer in zip(self.objectives, self.optimizers, strict=True):
             for index, state in optimizer.state_dict()["state"].items():
                 named |= {f"optimizer.{objective.name}.{index}.{k}": v for k, v in state.items()}
-        return named
+        return collected(named, keep=self.place.rank == 0) if self.place.shard else named
 
     def facts(self) -> dict[str, Any]:
         """The rest of the state."""
@@ -76,16 +86,18 @@ class Progress:
     def restore(self, tensors: Mapping[str, Tensor], step: int, facts: Mapping[str, Any]) -> None:
         """Take over the state of a checkpoint."""
 
-        def part(prefix: str) -> dict[str, Tensor]:
+        def named(prefix: str) -> dict[str, Tensor]:
             return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
-        self.model.load_state_dict(part("model."))
-        self.average.load_state_dict(part("average."))
+        for model, prefix in ((self.model, "model."), (self.average, "average.")):
+            model.load_state_dict(distributed(named(prefix), model.state_dict()))
         for objective, optimizer in zip(self.objectives, self.optimizers, strict=True):
+            parameters = optimizer.param_groups[0]["params"]
             state: dict[int, dict[str, Tensor]] = {}
-            for name, tensor in part(f"optimizer.{objective.name}.").items():
+            for name, tensor in named(f"optimizer.{objective.name}.").items():
                 index, key = name.split(".", 1)
-                state.setdefault(int(index), {})[key] = tensor
+                like = {key: parameters[int(index)]} if tensor.ndim else {}
+                state.setdefault(int(index), {}).update(distributed({key: tensor}, like))
             optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
         self.step = step
         self.best = math.inf if facts["best"] is None else facts["best"]
@@ -96,20 +108,27 @@ class Progress:
     @torch.no_grad()
     def update_average(self, decay: float) -> None:
         """Move the averaged weights towards the trained ones; take buffers as they are."""
-        averages, weights = list(self.average.parameters()), list(self.model.parameters())
+        averages, weights = ([part(p) for p in model.parameters()] for model in (self.average, self.model))
         torch._foreach_lerp_(averages, weights, 1 - decay)  # pyright: ignore[reportPrivateImportUsage]
         for average, buffer in zip(self.average.buffers(), self.model.buffers(), strict=True):
             average.copy_(buffer)
+
+    def finalized(self, reference: Batch, seed: int) -> GenerativeModel | None:
+        """A copy of the averaged model with everything fitted that is fitted after training; on rank 0 only."""
+        if self.place.shard and self.place.world_size > 1:
+            tensors = collected(self.average.state_dict(), keep=self.place.rank == 0)
+            model = copy.deepcopy(self.empty)
+            if tensors:
+                model.load_state_dict(tensors, assign=True)
+        else:
+            model = copy.deepcopy(self.average)
+        if self.place.rank:
+            return None
+        model.eval().finalize(reference, Streams.seeded(seed, "finalize", device=reference.x.device))
+        return model
 
     def keep_best(self, snapshot: GenerativeModel | None, score: float | None) -> None:
         """Remember a finalized model if its score is the best so far."""
         if snapshot is not None and score is not None and score < self.best:
             self.best, self.best_step = score, self.step
             self.unsaved = Checkpoint(self.step, snapshot.state_dict(), {"score": score})
-
-
-def finalized(average: GenerativeModel, reference: Batch, seed: int) -> GenerativeModel:
-    """A copy of the averaged model with everything fitted that is fitted after training."""
-    model = copy.deepcopy(average).eval()
-    model.finalize(reference, Streams.seeded(seed, "finalize", device=reference.x.device))
-    return model

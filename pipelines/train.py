@@ -161,6 +161,7 @@ def train(family: str, *, dataset: str | None = None, verbose: bool = False) -> 
         job,
         state=str(state),
         checkpoints=checkpoints_at(settings, state),
+        shard=settings.train.shard,
         policy=settings.train.policy,
         identity=same,
     )

@@ -40,6 +40,7 @@ class Job:
         yardstick: Folder of the yardstick.
         state: Folder of this training's state.
         checkpoints: Where its checkpoints go, a folder or an `s3://` URL.
+        shard: Whether the workers share the model and its state between them.
         policy: Fields of `loop.Policy`.
         identity: What makes this training this one; stands in every checkpoint.
         run_id: Its run in MLflow; likewise.
@@ -52,6 +53,7 @@ class Job:
     yardstick: str
     state: str
     checkpoints: str = ""
+    shard: bool = False
     policy: dict[str, Any] = field(default_factory=dict)
     identity: dict[str, Any] = field(default_factory=dict)
     run_id: str = ""
@@ -175,7 +177,7 @@ def _train(job: Job, place: loop.Place) -> None:
             report=recorder,
             begins=recorder.begins,
             folder=job.checkpoints,
-            place=place,
+            place=dataclasses.replace(place, shard=job.shard),
             stopping=(state / STOP).exists,
             policy=loop.Policy(**job.policy),
             identity=job.identity,

@@ -42,6 +42,8 @@ def test_prepare_decodes_on_the_cluster_that_is_set(tmp_path: Path, monkeypatch:
         environment = {**os.environ, "RAY_ADDRESS": address}
         done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
         assert not done.returncode, done.stderr
-        decoded = [task for task in list_tasks(address, limit=1000) if task.name == "decode_batch" and task.state == "FINISHED"]
+        decoded = [
+            task for task in list_tasks(address, limit=1000) if task.name == "decode_batch" and task.state == "FINISHED"
+        ]
     assert len(decoded) == 3  # batches of 512
     assert json.loads((tmp_path / "data/prepared/d/manifest.json").read_text())["digest"] == here["digest"]
