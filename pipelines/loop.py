@@ -169,12 +169,14 @@ class Place:
         world_size: Number of workers.
         device: Its device.
         shard: Whether the workers share the model and its state between them, instead of each having all.
+        notice: Asked on rank 0 at every update whether the node of a worker is about to go.
     """
 
     rank: int = 0
     world_size: int = 1
     device: str = "cpu"
     shard: bool = False
+    notice: Callable[[], bool] = lambda: False
 
     def virtual_ranks(self, total: int, accumulate: int = 1) -> range:
         """The virtual ranks this worker plays.
@@ -227,7 +229,7 @@ def train(
         folder: Where checkpoints go, a path or `s3://bucket/prefix`; `None` for none (nothing to
             resume either).
         place: Rank, number of workers, device.
-        stopping: Asked on rank 0 at every update whether to stop here (a signal, a node that goes).
+        stopping: Asked on rank 0 at every update whether to stop here.
         begins: Told on rank 0 how many examples were seen where training begins, or begins again
             after a rollback.
         policy: What to do about divergence; by default to stop.
@@ -306,7 +308,8 @@ def train(
             progress.update_average(settings.ema_decay(seen))
 
             last = progress.step == settings.total_steps
-            if progress.step % steps_per_report == 0 or last:
+            reporting = progress.step % steps_per_report == 0 or last
+            if reporting:
                 metrics = meter.read(seen, settings)
                 evaluating = last or progress.step % settings.every(settings.evaluations) == 0
                 snapshot = progress.finalized(reference, seed) if evaluating else None
@@ -315,7 +318,8 @@ def train(
                     progress.keep_best(snapshot, report(Report(done, settings.total_examples, metrics, snapshot)))
                 meter.restart(seen)
             stop = watch.leaving and not last
-            if stop or last or progress.step % settings.every(settings.checkpoints) == 0:
+            pressing = watch.notice_at == step or (watch.notice_at is not None and reporting)
+            if stop or last or pressing or progress.step % settings.every(settings.checkpoints) == 0:
                 checkpoints.save(seen)
             if stop:
                 checkpoints.wait()

@@ -128,6 +128,10 @@ class Remote:
             raise
         self.replica.pull()
         tick()
+        if outcome.status == "FORGOTTEN":  # the new attempt goes on from the newest checkpoint
+            print(f"the cluster at {self.server.address} has a new head, which does not know {job}", file=sys.stderr)
+            self.run(request, tick)
+            return
         if outcome.status == "LOST":
             raise loop.Interrupted(f"the job server at {self.server.address} is lost ({outcome.message}); {goes_on}")
         if outcome.status != "SUCCEEDED":

@@ -59,22 +59,29 @@ class Watch:
         place: Of this worker.
         policy: When a loss counts as diverged.
         stopping: Asked on rank 0 whether the training should stop.
+
+    Attributes:
+        leaving: Whether to stop after this update.
+        notice_at: The update during which notice came that a node will go; None while all stay.
     """
 
     def __init__(self, place: Place, policy: Policy, stopping: Callable[[], bool]) -> None:
         self.place, self.policy, self.stopping = place, policy, stopping
         self.leaving = False
+        self.notice_at: int | None = None
 
     def objection(self, progress: Progress, objective: Objective, loss: Tensor, norm: Tensor) -> str | None:
-        """Why the update must not be made; None where it may. Afterwards `leaving` says whether to stop here."""
+        """Why the update must not be made; None where it may."""
         mean, size = torch.stack([loss.detach().double(), norm.double()]).tolist()
         bad = not (math.isfinite(mean) and math.isfinite(size))
-        asked = self.place.rank == 0 and self.stopping()
+        asked, notice = (self.place.rank == 0 and question() for question in (self.stopping, self.place.notice))
         if self.place.world_size > 1:
-            told = torch.tensor([bad, asked, mean], dtype=torch.float64, device=self.place.device)
+            told = torch.tensor([bad, asked, notice, mean], dtype=torch.float64, device=self.place.device)
             dist.all_reduce(told)
-            bad, asked, mean = bool(told[0]), bool(told[1]), float(told[2]) / self.place.world_size
+            bad, asked, notice, mean = *map(bool, told[:3]), float(told[3]) / self.place.world_size
         self.leaving = self.leaving or asked
+        if notice and self.notice_at is None:
+            self.notice_at = progress.step
         if bad:
             return f"the {objective.name} loss or its gradient is not finite (loss {mean:g}, gradient norm {size:g})"
         center, variance, count = progress.spread.get(objective.name, (mean, 0.0, 0))

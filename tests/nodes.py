@@ -69,6 +69,25 @@ class Host:
         """Become a node with one core."""
         self.ray("--address", f"{self.cluster.head.address}:6379", "--num-cpus", "1")
 
+    def give_notice(self, seconds: int) -> None:
+        """Have Ray told what a cloud tells of a spot instance: that this host goes in so many seconds."""
+        code = (
+            f"import ray; ray.init('{self.cluster.head.address}:6379', log_to_driver=False, logging_level='ERROR');"
+            "print(*(f'{n[\"NodeID\"]}' for n in ray.nodes() if n['Alive'] and"
+            f" n['NodeManagerAddress'] == '{self.address}'))"
+        )
+        found = subprocess.run(
+            self.command(sys.executable, "-c", code),
+            env=self.cluster.environment,
+            stdout=subprocess.PIPE,
+            text=True,
+            check=True,
+        )
+        notice = ("--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "spot", "--node-id")
+        within = ("--deadline-remaining-seconds", str(seconds), "--address", f"{self.cluster.head.address}:6379")
+        command = self.command(str(BIN / "ray"), "drain-node", *notice, found.stdout.split()[-1], *within)
+        subprocess.run(command, env=self.cluster.environment, check=True)
+
     def alone(self, command: str) -> subprocess.Popen:
         """A shell command with processes, a home (of root) and a `/tmp/ray` of this host's own."""
         home, users = self.home(), self.cluster.temporary / f"{self.namespace}.passwd"
@@ -155,10 +174,14 @@ class Cluster:
         for node in self.nodes:
             node.join()
 
-    def remove(self) -> None:
-        """Nothing is left: no process, no interface, no file."""
+    def crash(self) -> None:
+        """SIGKILL to everything that runs on its hosts."""
         for host in self.hosts:
             host.crash()
+
+    def remove(self) -> None:
+        """Nothing is left: no process, no interface, no file."""
+        self.crash()
         for namespace in (*(host.namespace for host in self.hosts), self.switch):
             ip("netns", "delete", namespace)
         shutil.rmtree(self.temporary, ignore_errors=True)

@@ -20,6 +20,7 @@ from torch import multiprocessing
 from models import FAMILIES, Batch, build
 from pipelines import checkpoint, loop
 from pipelines.loop import Place, Policy, Settings
+from pipelines.resume import Checkpoints
 from pipelines.state import Progress
 from pipelines.storage import at
 from pipelines.watch import SETTLED, Watch
@@ -393,6 +394,19 @@ def test_asked_to_stop_it_writes_a_checkpoint_and_goes_on_bit_for_bit(tmp_path):
         )
     resumed = loop.train(fresh("gan"), Data(), settings, seed=3, report=lambda _: None, folder=tmp_path)
     assert digest(whole) == digest(resumed)
+
+
+def test_a_node_about_to_go_brings_a_checkpoint_at_once(tmp_path, monkeypatch):
+    """And one at each report until it goes; the training is otherwise the same."""
+    settings = replace(SETTINGS, checkpoints=1)  # none is due before the end
+    whole = loop.train(fresh("gan"), Data(), settings, seed=3, report=lambda _: None)
+    saved, save = [], Checkpoints.save
+    monkeypatch.setattr(Checkpoints, "save", lambda self, seen: (saved.append(seen // BATCH), save(self, seen)))
+    told = iter([False] * 5 + [True] * 99)  # asked twice per update: the GAN has two objectives
+    place = Place(notice=lambda: next(told))
+    noticed = loop.train(fresh("gan"), Data(), settings, seed=3, report=lambda _: None, folder=tmp_path, place=place)
+    assert saved == [3, 4, 6, 8, 10, 12]
+    assert digest(whole) == digest(noticed)
 
 
 def test_workers_that_cannot_share_the_batch_are_refused_with_those_that_can():

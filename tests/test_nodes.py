@@ -50,15 +50,25 @@ class Laptop:
             "OMP_NUM_THREADS": "1",
         }
 
-    def settle(self, examples: int, workers: str = "1", storage: str = "", search: str = "false") -> None:
+    def settle(
+        self,
+        examples: int,
+        workers: str = "1",
+        storage: str = "",
+        search: str = "false",
+        checkpoints: int = 100,
+        failures: int = 5,
+    ) -> None:
         """params.yaml: one small model, trained for so many examples."""
         (self.project.folder / "params.yaml").write_text(
-            f"dataset: digits\nseed: 0\nfamilies: [vae]\ntrain: {{workers: {workers}, max_failures: 5}}\n"
+            f"dataset: digits\nseed: 0\nfamilies: [vae]\ntrain: {{workers: {workers}, max_failures: {failures}}}\n"
             f"tune: {{enabled: {search}, trials: 2, part: 0.5}}\n"
             "features: {examples: 2000, samples: 400, bootstrap: 10}\n"
+            "evaluate: {samples: 400, bootstrap: 10}\n"
             f"cluster: {{storage: '{storage or self.storage}'}}\n"
             "vae:\n  model: {latent: 8, width: 8}\n  search: {training.lr: {low: 1e-3, high: 4e-3, log: true}}\n"
-            f"  training: {{total_examples: {examples}, warmup_examples: 0, evaluations: 2, checkpoints: 100}}\n"
+            f"  training: {{total_examples: {examples}, warmup_examples: 0, evaluations: 2,"
+            f" checkpoints: {checkpoints}}}\n"
         )
 
     def run(self, *command: str, status: int = 0, **environment: str) -> str:
@@ -217,6 +227,53 @@ def test_a_bucket_and_a_job_by_hand_give_what_this_machine_gives(laptop):
     assert laptop.model() == expected[1]
 
 
+def test_dvc_repro_registers_the_models_of_this_machine(laptop):
+    """Every stage from the laptop, `tune` and `train` on the cluster; then all of it here, afresh."""
+    laptop.settle(4096, search="true")
+
+    def registered(run: Callable[..., str]) -> dict[str, str]:
+        laptop.forget()
+        for name in ("runs/digits/tune", "mlruns"):
+            shutil.rmtree(laptop.project.folder / name, ignore_errors=True)
+        for name in ("mlflow.db", "dvc.lock"):
+            (laptop.project.folder / name).unlink(missing_ok=True)
+        said = run("dvc", "repro", "--force")
+        assert ("submitted job fivefold-vae-" in said) == (run == laptop.run)
+        assert laptop.project.json("registry.json")["jobs"]["generation"]["alias"] == "models:/digits@generation"
+        found = list((laptop.project.folder / "mlruns").glob("**/model.safetensors"))
+        return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in found} | {"tune": tuned()}
+
+    def tuned() -> str:
+        return (laptop.project.folder / "runs/digits/tune/vae.json").read_text()
+
+    there, here = registered(laptop.run), registered(laptop.project.run)
+    assert "model.safetensors" in there
+    assert there == here
+
+
+def test_a_node_given_notice_is_left_with_a_checkpoint(laptop, speed):
+    """No checkpoint is due before the end; Ray says that a node goes in half a minute, and one is there."""
+    laptop.forget()
+    laptop.settle(int(speed * 150) // 256 * 256, workers="[1, 2]", checkpoints=1)
+    node = laptop.cluster.nodes[1]
+    training = laptop.start(*TRAIN)
+    training.until(lambda: laptop.workers() == 2, 600)
+    (state,) = laptop.storage.glob(max((laptop.project.folder / "runs/digits/state").glob("vae-*")).name)
+    assert not list(state.glob("checkpoints/step-*"))
+    node.give_notice(30)
+    training.until(lambda: bool(list(state.glob("checkpoints/step-*/manifest.json"))), 25)
+    saved = min(int(path.name.removeprefix("step-")) for path in state.glob("checkpoints/step-*")) * 256
+    time.sleep(30)
+    node.crash()
+    training.until(lambda: laptop.workers() == 1, 600)
+    alone = [point["examples"] for point in laptop.points() if point["workers"] == 1]
+    assert alone[0] > saved
+    training.end(0, 1800)
+    reached = [point["examples"] for point in laptop.points()]
+    assert reached == sorted(set(reached))
+    node.join()
+
+
 def test_a_lost_node_is_done_without_and_taken_back(laptop, speed):
     """Two workers; a node's processes are killed: one worker; the node comes back: two; its link is cut: one."""
     laptop.forget()
@@ -259,7 +316,9 @@ def test_ray_up_starts_a_cluster_of_own_machines(tmp_path):
     try:
         for host in (head, *nodes):
             host.serve_ssh(key)
-        up = cluster.laptop.alone(f"exec ray up -y --no-config-cache {tmp_path / 'cluster.yaml'}")
+        up = cluster.laptop.alone(
+            f"export RAY_UP_enable_autoscaler_v2=0; exec ray up -y --no-config-cache {tmp_path / 'cluster.yaml'}"
+        )
         assert up.wait(timeout=900) == 0, cluster.laptop.said()
         status = head.command("ray", "status", "--address", f"{head.address}:6379")
         for _ in range(300):

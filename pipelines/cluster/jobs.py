@@ -43,7 +43,8 @@ class Outcome:
     """How a job ended.
 
     Arguments:
-        status: `SUCCEEDED`, `STOPPED`, `FAILED`, or `LOST`: the server has not answered for `PATIENCE` seconds.
+        status: `SUCCEEDED`, `STOPPED`, `FAILED`; `LOST`: the server has not answered for `PATIENCE` seconds; or
+            `FORGOTTEN`: it answers and knows of no such job, as a head that was started in the place of a lost one.
         message: What Ray says of it.
         exit_status: Of the job's command, where it came to an end.
     """
@@ -138,6 +139,8 @@ class JobServer:
                     info = self.client.get_job_info(job)
                     answered = time.monotonic()
                 except (OSError, RuntimeError, AuthenticationError) as error:
+                    if f"{job} does not exist" in str(error):
+                        return Outcome("FORGOTTEN", str(error), None)
                     if time.monotonic() - answered > PATIENCE:
                         return Outcome("LOST", str(error), None)
                 else:

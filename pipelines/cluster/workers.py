@@ -11,6 +11,7 @@ import ray.train
 import ray.train.torch
 import torch
 from ray._private.state import state as cluster_state
+from ray.train.v2._internal.execution.context import get_train_context
 
 from pipelines.loop import Place
 
@@ -84,7 +85,7 @@ def run_workers(
         device = str(ray.train.torch.get_device())
         if device == "cpu":
             torch.set_num_threads(threads or cores)
-        work(config, Place(context.get_world_rank(), context.get_world_size(), device))
+        work(config, Place(context.get_world_rank(), context.get_world_size(), device, notice=notice_given))
 
     trainer = ray.train.torch.TorchTrainer(
         entry,
@@ -110,6 +111,14 @@ def run_workers(
         raise RuntimeError(
             f"a training worker failed and max_failures ({max_failures}) restarts did not help: {last_line(first)}"
         ) from error
+
+
+def notice_given() -> bool:
+    """Whether a node with a worker of this training is about to go, as Ray has told every worker.
+
+    `ray.train.get_preemption_info` says the same, but waits for all workers through an actor at each call.
+    """
+    return get_train_context().preemption_context.preemption_info is not None
 
 
 def last_line(error: BaseException | str) -> str:
