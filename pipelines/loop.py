@@ -254,7 +254,8 @@ def train(
     model.to(place.device)
     reference = source.reference().to(place.device)
     model.initialize(reference, Streams.seeded(seed, "initialize", device=place.device))
-    progress = Progress(model, settings, place)
+    with partners_named(place), memory_explained(settings):
+        progress = Progress(model, settings, place)
     dtype = resolve_precision(settings.precision, place.device)
     steps_per_report = settings.every(settings.reports)
     snapshot, evaluating = None, False

@@ -56,7 +56,8 @@ class Host:
 
     def ray(self, *options: str) -> None:
         """`ray start` with so little that three of them fit on one machine."""
-        small = ("--object-store-memory", "100000000", "--disable-usage-stats")
+        own = str(self.cluster.temporary / self.address.rsplit(".")[-1])  # nodes replace each other's unpacked code
+        small = ("--object-store-memory", "100000000", "--disable-usage-stats", "--temp-dir", own)
         command = self.command(str(BIN / "ray"), "start", "--node-ip-address", self.address, *small, *options)
         for _ in range(3):  # Ray gives a node 30 seconds to start, which is little on a busy machine
             done = subprocess.run(command, env=self.cluster.environment, capture_output=True, text=True, timeout=300)
@@ -95,13 +96,17 @@ class Host:
         users.write_text("".join(re.sub(r"^(root:.*:)/root:", rf"\1{home}:", line) + "\n" for line in lines))
         Path("/tmp/ray").mkdir(exist_ok=True)
         inside = f"mount -t tmpfs tmpfs /tmp/ray && mount --bind {users} /etc/passwd && {command}"
-        log = (self.cluster.temporary / f"{self.namespace}.log").open("w")
-        return subprocess.Popen(
-            self.command("unshare", "--pid", "--fork", "--kill-child", "--mount", "--mount-proc", "sh", "-c", inside),
-            stdout=log,
-            stderr=log,
-            env={**self.cluster.environment, "HOME": str(home)},
-        )
+        with (self.cluster.temporary / f"{self.namespace}.log").open("w") as log:
+            started = subprocess.Popen(
+                self.command(
+                    "unshare", "--pid", "--fork", "--kill-child", "--mount", "--mount-proc", "sh", "-c", inside
+                ),
+                stdout=log,
+                stderr=log,
+                env={**self.cluster.environment, "HOME": str(home)},
+            )
+        self.cluster.started.append(started)
+        return started
 
     def home(self) -> Path:
         """The home of `alone`."""
@@ -144,6 +149,7 @@ class Cluster:
         self.name = f"f5-{secrets.token_hex(2)}"
         self.switch = f"{self.name}-sw"
         self.temporary = Path(tempfile.mkdtemp(prefix="f5", dir="/tmp"))  # sockets' paths must be short
+        self.started: list[subprocess.Popen] = []
         self.token = folder / "token"
         self.token.touch(mode=0o600)
         self.token.write_text(secrets.token_hex(32))
@@ -170,7 +176,7 @@ class Cluster:
     def start(self) -> None:
         """Ray on the head and the nodes."""
         dashboard = ("--dashboard-host", self.head.address, "--dashboard-port", str(PORT))
-        self.head.ray("--head", "--port", "6379", "--num-cpus", "0", "--temp-dir", str(self.temporary), *dashboard)
+        self.head.ray("--head", "--port", "6379", "--num-cpus", "0", *dashboard)
         for node in self.nodes:
             node.join()
 
@@ -182,6 +188,8 @@ class Cluster:
     def remove(self) -> None:
         """Nothing is left: no process, no interface, no file."""
         self.crash()
+        for process in self.started:
+            process.wait()
         for namespace in (*(host.namespace for host in self.hosts), self.switch):
             ip("netns", "delete", namespace)
         shutil.rmtree(self.temporary, ignore_errors=True)

@@ -7,6 +7,7 @@ from typing import Any
 from uuid import uuid4
 
 import ray
+import ray.exceptions
 import ray.train
 import ray.train.torch
 import torch
@@ -64,12 +65,12 @@ def run_workers(
             one comes (`work` is then started again on the others).
         threads: Threads of a worker on a CPU; 0 for its share of the cores.
         storage: Where Ray may keep its own notes, an absolute path or a URL; nothing of ours lies there.
-        max_failures: Restarts of all workers after one has died.
+        max_failures: Restarts of all workers after one has died; also, counted by themselves, of Ray's controller.
         timeout: Seconds that workers wait for one of them before they call it lost.
 
     Raises:
         ValueError: If the cluster has fewer cores than workers.
-        RuntimeError: If a worker failed more often than that, with its first error.
+        RuntimeError: If a worker or the controller failed more often than that, with its first error.
     """
     fewest, most = (workers, workers) if isinstance(workers, int) else workers
     if capacity("CPU") < fewest:
@@ -87,30 +88,38 @@ def run_workers(
             torch.set_num_threads(threads or cores)
         work(config, Place(context.get_world_rank(), context.get_world_size(), device, notice=notice_given))
 
-    trainer = ray.train.torch.TorchTrainer(
-        entry,
-        train_loop_config=config,
-        torch_config=ray.train.torch.TorchConfig(backend="nccl" if on_gpu else "gloo", timeout_s=timeout),
-        scaling_config=ray.train.ScalingConfig(
-            num_workers=workers,
-            use_gpu=on_gpu,
-            resources_per_worker={"CPU": cores, **({"GPU": 1} if on_gpu else {})},
-            elastic_resize_monitor_interval_s=RESIZE_SECONDS,
-        ),
-        run_config=ray.train.RunConfig(
-            name=f"attempt-{uuid4().hex[:8]}",  # a name used before would silently resume Ray's own state
-            storage_path=storage,
-            failure_config=ray.train.FailureConfig(max_failures=max_failures),
-        ),
+    scaling = ray.train.ScalingConfig(
+        num_workers=workers,
+        use_gpu=on_gpu,
+        resources_per_worker={"CPU": cores, **({"GPU": 1} if on_gpu else {})},
+        elastic_resize_monitor_interval_s=RESIZE_SECONDS,
     )
-    try:
-        trainer.fit()
-    except ray.train.TrainingFailedError as error:
-        failures = getattr(error, "worker_failures", {})
-        first = next(iter(failures.values()), error)
-        raise RuntimeError(
-            f"a training worker failed and max_failures ({max_failures}) restarts did not help: {last_line(first)}"
-        ) from error
+    for controllers_left in range(max_failures, -1, -1):
+        trainer = ray.train.torch.TorchTrainer(
+            entry,
+            train_loop_config=config,
+            torch_config=ray.train.torch.TorchConfig(backend="nccl" if on_gpu else "gloo", timeout_s=timeout),
+            scaling_config=scaling,
+            run_config=ray.train.RunConfig(
+                name=f"attempt-{uuid4().hex[:8]}",  # a name used before would silently resume Ray's own state
+                storage_path=storage,
+                failure_config=ray.train.FailureConfig(max_failures=max_failures),
+            ),
+        )
+        try:
+            trainer.fit()
+            return
+        except ray.train.TrainingFailedError as error:
+            failures = getattr(error, "worker_failures", {})
+            first = next(iter(failures.values()), error)
+            raise RuntimeError(
+                f"a training worker failed and max_failures ({max_failures}) restarts did not help: {last_line(first)}"
+            ) from error
+        except ray.exceptions.RayActorError as error:  # its workers end with it
+            if not controllers_left:
+                raise RuntimeError(
+                    f"Ray Train's controller died {max_failures + 1} times: {last_line(error)}"
+                ) from error
 
 
 def notice_given() -> bool:
