@@ -220,22 +220,27 @@ def run_here(job: Job, settings: Train, address: str = "", *, state: Path | None
     from pipelines import cluster
 
     state = state or Path(job.state)
-    with cluster.connected(address, verbose=verbose), terminating(state / STOP):  # Ray has a handler of its own
-        workers = cluster.worker_count(settings.workers, job.training["virtual_ranks"] // job.training["accumulate"])
-        try:
-            cluster.run_workers(
-                work,
-                dataclasses.asdict(job),
-                workers=workers,
-                threads=threads(job.spec["domain"]),
-                storage=f"{job.state}/ray",
-                max_failures=settings.max_failures,
-                timeout=settings.timeout,
-            )
-        except RuntimeError as error:
-            raise failure(state) or error from error
-        except SystemExit:  # Ray's own handler of Ctrl-C ends with status 0, as if all were done
-            raise KeyboardInterrupt from None
+    for restarts_left in range(settings.max_failures, -1, -1):
+        with cluster.connected(address, verbose=verbose), terminating(state / STOP):  # Ray has a handler of its own
+            each = job.training["virtual_ranks"] // job.training["accumulate"]
+            try:
+                cluster.run_workers(
+                    work,
+                    dataclasses.asdict(job),
+                    workers=cluster.worker_count(settings.workers, each),
+                    threads=threads(job.spec["domain"]),
+                    storage=f"{job.state}/ray",
+                    max_failures=settings.max_failures,
+                    timeout=settings.timeout,
+                )
+                break
+            except cluster.LostController as error:
+                if not restarts_left or failure(state):
+                    raise failure(state) or error from error
+            except RuntimeError as error:
+                raise failure(state) or error from error
+            except SystemExit:  # Ray's own handler of Ctrl-C ends with status 0, as if all were done
+                raise KeyboardInterrupt from None
     shutil.rmtree(state / "ray", ignore_errors=True)
     told = failure(state)
     if told is not None:

@@ -53,6 +53,7 @@ def train(family: str, folder: str, rank: int, world_size: int, port: str, tell:
     """Train to the end; the last thing told is the digest of the model."""
     torch.set_num_threads(1)
     warnings.simplefilter("error", UserWarning)  # a fallback to an older checkpoint would be one
+    warnings.filterwarnings("ignore", "Grad strides")  # of 1x1 convolutions; slower, no fault
     place = joined(rank, world_size, port) if world_size > 1 else Place()
     write = checkpoint.write_tensors
 

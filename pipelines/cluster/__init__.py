@@ -5,11 +5,12 @@ from __future__ import annotations
 from pipelines.cluster.connection import connected, in_tasks, knock
 from pipelines.cluster.jobs import ACTIVE, JobServer, Outcome
 from pipelines.cluster.trials import TrialRecorder, run_trials
-from pipelines.cluster.workers import last_line, run_workers, worker_count
+from pipelines.cluster.workers import LostController, last_line, run_workers, worker_count
 
 __all__ = [
     "ACTIVE",
     "JobServer",
+    "LostController",
     "Outcome",
     "TrialRecorder",
     "connected",

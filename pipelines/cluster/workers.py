@@ -20,6 +20,10 @@ RESIZE_SECONDS = 30.0
 """How often a healthy elastic training looks whether there is room for more workers."""
 
 
+class LostController(RuntimeError):
+    """Ray Train's controller died, and its workers with it; what they held is free once this process leaves Ray."""
+
+
 def worker_count(workers: int | tuple[int, int] | str, virtual_ranks: int) -> int | tuple[int, int]:
     """`auto` as a number: one worker per GPU of the cluster, as many as share the virtual ranks evenly; else one."""
     if isinstance(workers, str):
@@ -65,12 +69,13 @@ def run_workers(
             one comes (`work` is then started again on the others).
         threads: Threads of a worker on a CPU; 0 for its share of the cores.
         storage: Where Ray may keep its own notes, an absolute path or a URL; nothing of ours lies there.
-        max_failures: Restarts of all workers after one has died; also, counted by themselves, of Ray's controller.
+        max_failures: Restarts of all workers after one has died.
         timeout: Seconds that workers wait for one of them before they call it lost.
 
     Raises:
         ValueError: If the cluster has fewer cores than workers.
-        RuntimeError: If a worker or the controller failed more often than that, with its first error.
+        RuntimeError: If a worker failed more often than that, with its first error.
+        LostController: If Ray Train's controller died.
     """
     fewest, most = (workers, workers) if isinstance(workers, int) else workers
     if capacity("CPU") < fewest:
@@ -88,38 +93,32 @@ def run_workers(
             torch.set_num_threads(threads or cores)
         work(config, Place(context.get_world_rank(), context.get_world_size(), device, notice=notice_given))
 
-    scaling = ray.train.ScalingConfig(
-        num_workers=workers,
-        use_gpu=on_gpu,
-        resources_per_worker={"CPU": cores, **({"GPU": 1} if on_gpu else {})},
-        elastic_resize_monitor_interval_s=RESIZE_SECONDS,
+    trainer = ray.train.torch.TorchTrainer(
+        entry,
+        train_loop_config=config,
+        torch_config=ray.train.torch.TorchConfig(backend="nccl" if on_gpu else "gloo", timeout_s=timeout),
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=workers,
+            use_gpu=on_gpu,
+            resources_per_worker={"CPU": cores, **({"GPU": 1} if on_gpu else {})},
+            elastic_resize_monitor_interval_s=RESIZE_SECONDS,
+        ),
+        run_config=ray.train.RunConfig(
+            name=f"attempt-{uuid4().hex[:8]}",  # a name used before would silently resume Ray's own state
+            storage_path=storage,
+            failure_config=ray.train.FailureConfig(max_failures=max_failures),
+        ),
     )
-    for controllers_left in range(max_failures, -1, -1):
-        trainer = ray.train.torch.TorchTrainer(
-            entry,
-            train_loop_config=config,
-            torch_config=ray.train.torch.TorchConfig(backend="nccl" if on_gpu else "gloo", timeout_s=timeout),
-            scaling_config=scaling,
-            run_config=ray.train.RunConfig(
-                name=f"attempt-{uuid4().hex[:8]}",  # a name used before would silently resume Ray's own state
-                storage_path=storage,
-                failure_config=ray.train.FailureConfig(max_failures=max_failures),
-            ),
-        )
-        try:
-            trainer.fit()
-            return
-        except ray.train.TrainingFailedError as error:
-            failures = getattr(error, "worker_failures", {})
-            first = next(iter(failures.values()), error)
-            raise RuntimeError(
-                f"a training worker failed and max_failures ({max_failures}) restarts did not help: {last_line(first)}"
-            ) from error
-        except ray.exceptions.RayActorError as error:  # its workers end with it
-            if not controllers_left:
-                raise RuntimeError(
-                    f"Ray Train's controller died {max_failures + 1} times: {last_line(error)}"
-                ) from error
+    try:
+        trainer.fit()
+    except ray.train.TrainingFailedError as error:
+        failures = getattr(error, "worker_failures", {})
+        first = next(iter(failures.values()), error)
+        raise RuntimeError(
+            f"a training worker failed and max_failures ({max_failures}) restarts did not help: {last_line(first)}"
+        ) from error
+    except ray.exceptions.RayActorError as error:
+        raise LostController(f"Ray Train's controller died: {last_line(error)}") from error
 
 
 def notice_given() -> bool:
