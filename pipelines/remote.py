@@ -266,7 +266,8 @@ def main() -> int:
                 search_here(Search.read(request["search"]), Events(state / EVENTS))
         except (ValueError, OSError, RuntimeError) as error:
             ended = error
-        refresh(request["state"], state)
+        if "train" in request:  # of a search this process has written everything itself, some of it just now
+            refresh(request["state"], state)
         ended = failure(state) or ended
         if ended is None:
             return 0
