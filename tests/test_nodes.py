@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shlex
 import shutil
 import subprocess
 import sys
@@ -222,8 +221,9 @@ def test_a_bucket_and_a_job_by_hand_give_what_this_machine_gives(laptop):
     assert {point["workers"] for point in laptop.points()} == {2}
 
     laptop.forget()  # and by hand, in a folder that all nodes see
+    laptop.settle(4096, workers="2", search="true")
     by_hand = f"cd {laptop.project.folder} && python -m pipelines train --family vae"
-    laptop.run("ray", "job", "submit", "--", "sh", "-c", shlex.quote(by_hand))
+    laptop.run("ray", "job", "submit", "--", "sh", "-c", by_hand)
     assert laptop.model() == expected[1]
 
 
