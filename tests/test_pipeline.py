@@ -68,9 +68,9 @@ class Project:
             start_new_session=True,
         )
 
-    def run(self, *command: str, status: int = 0) -> str:
+    def run(self, *command: str, status: int = 0, seconds: float = 560) -> str:
         process = self.start(*command)
-        output, _ = process.communicate(timeout=560)
+        output, _ = process.communicate(timeout=seconds)
         assert process.returncode == status, f"{' '.join(command)}:\n{output}"
         return output
 

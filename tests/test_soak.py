@@ -27,6 +27,7 @@ pytestmark = pytest.mark.slow
 
 MINUTES = float(os.environ.get("SOAK_MINUTES", "3"))
 PORT = 5050
+NO_JOBS = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # the job queue of a killed server stays in /dev/shm
 
 
 def processes(hosts: list[Host], word: str) -> list[psutil.Process]:
@@ -58,7 +59,7 @@ class Tracking:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
-                env=self.laptop.project.environment,
+                env={**self.laptop.project.environment, **NO_JOBS},
             )
 
     @property
@@ -133,6 +134,8 @@ def test_nothing_is_lost_under_a_random_killer(laptop, speed, tracking):  # noqa
             assert away or training.process.returncode in (75, -signal.SIGKILL), training.log.read_text()
             training, commands = laptop.start(*TRAIN), commands + 1
         soaking = time.monotonic() - began < MINUTES * 60
+        if soaking:
+            soaked = time.monotonic() - began
         if soaking and time.monotonic() > strike_at:
             what = targets[sum(struck.values()) % len(targets)] if len(struck) < 5 else chance.choice(targets)
             if strike(what, laptop, training, tracking, chance):
@@ -140,7 +143,8 @@ def test_nothing_is_lost_under_a_random_killer(laptop, speed, tracking):  # noqa
                 strike_at = time.monotonic() + chance.uniform(10, 50)
         assert time.monotonic() - began < MINUTES * 240 + 900, training.log.read_text()
         time.sleep(0.5)
-    print(f"{time.monotonic() - began:.0f} s, {commands} commands, killed: {dict(struck)}")
+    took = time.monotonic() - began
+    print(f"{soaked:.0f} s under the killer, {took:.0f} s in all, {commands} commands, killed: {dict(struck)}")
     assert len(struck) >= min(5, MINUTES)
     disturbed, points = laptop.model(), laptop.points()
     reached = [point["examples"] for point in points]
@@ -159,7 +163,7 @@ def test_nothing_is_lost_under_a_random_killer(laptop, speed, tracking):  # noqa
     left = processes([laptop.cluster.head, *laptop.cluster.nodes], "RayTrainWorker")
     assert not left
     laptop.forget()
-    laptop.project.run(*TRAIN)
+    laptop.project.run(*TRAIN, seconds=MINUTES * 120 + 600)
     assert laptop.model() == disturbed
     tracking.kill(1e9)
     laptop.cluster.crash()
