@@ -59,6 +59,32 @@ def nearest(
     return torch.searchsorted(edges, u.contiguous(), right=True).clamp(max=len(pool) - 1).T
 
 
+def tempered(
+    log_weight: Float[Tensor, "batch choices"], *, effective: float, halvings: int = 12
+) -> Float[Tensor, "batch choices"]:
+    r"""Importance weights raised to the largest power up to 1 that leaves each row so many effective choices.
+
+    The effective number is :math:`1 / \sum_i w_i^2` of normalized weights. When a few of the choices hold
+    all weight, draws repeat them; a power below 1 takes a little bias for much less of that.
+
+    Arguments:
+        log_weight: Logarithms of the weights, up to a constant.
+        effective: Effective choices that are enough; at most `choices`.
+        halvings: Steps of the search for the power.
+
+    References:
+        | Inference for Lévy-driven stochastic volatility models (Jasra et al., 2011), section 3 (choice of the power)
+        | https://doi.org/10.1111/j.1467-9469.2010.00723.x
+    """
+    low, high = torch.zeros_like(log_weight[:, :1]), torch.ones_like(log_weight[:, :1])
+    power = high
+    for _ in range(halvings):
+        enough = 1 / (power * log_weight).softmax(1).square().sum(1, keepdim=True) >= effective
+        low, high = torch.where(enough, power, low), torch.where(enough, high, power)
+        power = (low + high) / 2
+    return low * log_weight
+
+
 def any_order(
     observed: Bool[Tensor, "batch columns"],
     x: Float[Tensor, "batch columns"],

@@ -11,7 +11,7 @@ autoencoder:
   model: {{latent: 32, width: 64}}  # long codes: what they drop, draws of missing cells cannot know
   training: {{total_examples: 600000, batch_size: 256, lr: 1e-3}}
 vae:
-  model: {{latent: 16, width: 64, beta: 0.5}}  # beta 1 makes blander rows, and a tighter bound
+  model: {{latent: 32, width: 64, beta: 0.5}}  # beta 1 makes blander rows, and a tighter bound
   training: {{total_examples: 600000, batch_size: 256, lr: 1e-3}}
 gan:
   model: {{width: 64, critic_width: 64, gamma: 0.5}}  # as many units as the others
@@ -20,7 +20,7 @@ flow:
   model: {{steps: 6, width: 96}}  # fewer, wider couplings than images want
   training: {{total_examples: 600000, batch_size: 256, lr: 1e-3}}
 diffusion:
-  model: {{width: 64, blocks: 2}}  # a row is small: a deeper denoiser costs little
+  model: {{width: 64, blocks: 2, p_mean: -0.5, p_std: 1.4}}  # a row is small: deeper costs little; more noise
   training: {{total_examples: 600000, batch_size: 256, lr: 1e-3}}
 """
 

@@ -11,6 +11,7 @@ from models import FAMILIES, Batch, Streams, build
 from models.contract import Imputation, Stratified
 from models.domains import Table
 from models.gan import interpolated_penalty
+from models.imputing import tempered
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*Any type hint is inferred as AnyType:UserWarning")  # MLflow's own
 
@@ -200,6 +201,21 @@ def test_stratified_draws_are_spread_evenly():
     assert torch.equal((u * 10).floor().sort(0).values, torch.arange(10.0)[:, None, None].expand(10, 3, 4))
 
 
+def test_tempered_weights_leave_enough_choices_and_good_ones_alone():
+    weight = torch.randn(50, 64, generator=seeded(0)) * torch.linspace(0, 20, 50)[:, None]
+
+    def effective(w: torch.Tensor) -> torch.Tensor:
+        return 1 / w.softmax(1).square().sum(1)
+
+    flat = effective(weight) >= 16
+    assert flat.any()
+    assert not flat.all()
+    found = tempered(weight, effective=16.0)
+    assert torch.equal(found[flat], weight[flat])
+    assert torch.allclose(effective(found)[~flat], torch.tensor(16.0), rtol=0.02)
+    assert (effective(found) >= 16).all()
+
+
 # Families
 
 
@@ -304,6 +320,19 @@ def test_imputation_is_near_the_exact_conditional_of_a_gaussian(family):
     assert (draws.mean(0) - correlation * given[:, 0]).abs().max() < (0.45 if family == "gan" else 0.25)
     spread = draws.std(0).mean()
     assert (0.15 if family == "gan" else 0.33) < float(spread) < 0.6
+
+
+def test_a_given_category_decides_a_number_whatever_else_is_hidden():
+    """The number follows from the category; the noise in the other hidden columns must not drown it."""
+    codes = torch.randint(0, 9, (4000,), generator=seeded(5))
+    number = torch.randperm(9, generator=seeded(6))[codes]
+    others = torch.randint(0, 8, (4000, 4), generator=seeded(7))
+    x = torch.cat([codes[:, None], number[:, None], others], dim=1).double()
+    domain = table(x, "9i8888")
+    model = train("diffusion", x, domain, steps=400, config={"width": 32, "steps": 18})
+    observed = torch.tensor([True, *[False] * 5]).expand(200, 6)
+    draws = model.impute(x[:200], observed, Streams.seeded(0), draws=4)[:, :, 1]
+    assert (draws == x[:200, 1]).double().mean() > 0.6
 
 
 @pytest.mark.parametrize("family", ["autoencoder", "vae", "flow", "diffusion"])

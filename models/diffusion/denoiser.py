@@ -52,7 +52,9 @@ class Denoiser(nn.Module):
     .. math:: D(x; \sigma) = c_{skip} \, x + c_{out} \, F(c_{in} \, x; c_{noise})
 
     If `masked`, it may be given some of the clean values: the network sees them in place of the noisy
-    ones, and which they are.
+    ones, and which they are. Under `edm` it then sees :math:`c_{skip} \, x / \sigma_d` instead of
+    :math:`c_{in} \, x`, which fades with what the noise drowns: noise at full scale in the values to be
+    drawn would drown the given ones too.
 
     References:
         | CSDI (Tashiro et al., 2021), section 4.2 (given values)
@@ -86,11 +88,11 @@ class Denoiser(nn.Module):
         c_skip, c_out, c_in = (c.reshape(wide) for c in coefficients(self.objective, sigma, self.sigma_data))
         c_noise = sigma.log() / 4
         c = F.silu(self.level(c_noise) + self.label(label, len(x)))
-        scaled = c_in * x
         if not self.masked:
-            return c_skip * x + c_out * self.network(scaled, c).to(x.dtype)
+            return c_skip * x + c_out * self.network(c_in * x, c).to(x.dtype)
         clean = torch.full_like(x, torch.nan) if given is None else given
         known = ~clean.isnan()
+        scaled = (c_skip / self.sigma_data if self.objective == "edm" else c_in) * x
         seen = torch.cat([torch.where(known, clean, scaled), known.to(x.dtype)], dim=1)
         return torch.where(known, clean, c_skip * x + c_out * self.network(seen, c).to(x.dtype))
 

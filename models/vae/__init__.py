@@ -29,7 +29,7 @@ from ..contract import (
     Translation,
     check_strength,
 )
-from ..imputing import hidden, nearest, repeated, without
+from ..imputing import hidden, nearest, repeated, tempered, without
 from ..mixture import GaussianMixture
 from ..networks import LabelEmbedding, full_precision
 from ..parts import in_parts
@@ -309,7 +309,8 @@ class VAE(
         r"""Draws of the missing cells given the observed ones.
 
         Tables: codes from :math:`q(z \mid x_{obs})`, resampled by their importance
-        :math:`p(x_{obs} \mid z) \, p(z) / q(z \mid x_{obs})`, then cells from :math:`p(x \mid z)`.
+        :math:`p(x_{obs} \mid z) \, p(z) / q(z \mid x_{obs})` (tempered where few hold it all), then cells
+        from :math:`p(x \mid z)`.
         Images: the same, sweep after sweep, from a first filling by samples that agree with the
         observed pixels (pseudo-Gibbs), since the encoder sees whole images only.
 
@@ -321,7 +322,7 @@ class VAE(
         """
         given = without(x, observed)
         if self.domain.looks_at_masks:
-            return self.domain.merge(x, observed, self._resampled(given, given, generator, draws, proposals=64))
+            return self.domain.merge(x, observed, self._resampled(given, given, generator, draws, proposals=128))
         known = self.domain.expand(self.domain.observed(given))
         codes = self._from_prior(POOL, None, generator)
         pool = in_parts(lambda z: self.likelihood.mean(self.decoder(z)), codes, self.domain.dimensions)
@@ -340,6 +341,7 @@ class VAE(
         """Examples from codes proposed by q(z | proposing) and resampled to suit the cells of `given`."""
         proposed = list(self._draws(proposing, given, generator, proposals))
         weight = torch.stack([draw.log_likelihood + draw.log_ratio for draw in proposed], dim=1)
+        weight = tempered(weight, effective=proposals / 4)
         code = torch.stack([draw.code for draw in proposed])
         numbered = torch.arange(len(given), device=given.device)
 
