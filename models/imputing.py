@@ -73,7 +73,7 @@ def tempered(
         halvings: Steps of the search for the power.
 
     References:
-        | Inference for Lévy-driven stochastic volatility models (Jasra et al., 2011), section 3 (choice of the power)
+        | Inference for Lévy-driven stochastic volatility models via adaptive SMC (Jasra et al., 2011)
         | https://doi.org/10.1111/j.1467-9469.2010.00723.x
     """
     low, high = torch.zeros_like(log_weight[:, :1]), torch.ones_like(log_weight[:, :1])
