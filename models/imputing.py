@@ -70,18 +70,18 @@ def tempered(
     Arguments:
         log_weight: Logarithms of the weights, up to a constant.
         effective: Effective choices that are enough; at most `choices`.
-        halvings: Steps of the search for the power.
+        halvings: Steps of the search for the power, on a logarithmic scale down to a millionth.
 
     References:
         | Inference for Lévy-driven stochastic volatility models via adaptive SMC (Jasra et al., 2011)
         | https://doi.org/10.1111/j.1467-9469.2010.00723.x
     """
-    low, high = torch.zeros_like(log_weight[:, :1]), torch.ones_like(log_weight[:, :1])
-    power = high
+    high = power = torch.ones_like(log_weight[:, :1])
+    low = 1e-6 * high
     for _ in range(halvings):
         enough = 1 / (power * log_weight).softmax(1).square().sum(1, keepdim=True) >= effective
         low, high = torch.where(enough, power, low), torch.where(enough, high, power)
-        power = (low + high) / 2
+        power = (low * high).sqrt()
     return low * log_weight
 
 

@@ -20,7 +20,7 @@ flow:
   model: {{steps: 6, width: 96}}  # fewer, wider couplings than images want
   training: {{total_examples: 600000, batch_size: 256, lr: 1e-3}}
 diffusion:
-  model: {{width: 64, blocks: 2, p_mean: -0.5, p_std: 1.4}}  # a row is small: deeper costs little; more noise
+  model: {{width: 64, blocks: 2, p_mean: -0.5, p_std: 1.4}}  # deeper costs little on rows; more noise: conditionals
   training: {{total_examples: 600000, batch_size: 256, lr: 1e-3}}
 """
 

@@ -214,6 +214,10 @@ def test_tempered_weights_leave_enough_choices_and_good_ones_alone():
     assert torch.equal(found[flat], weight[flat])
     assert torch.allclose(effective(found)[~flat], torch.tensor(16.0), rtol=0.02)
     assert (effective(found) >= 16).all()
+    steep = torch.cat([-1e4 * torch.arange(60.0), torch.full((4,), -torch.inf)])[None]
+    found = tempered(steep, effective=16.0)
+    assert 16 <= float(effective(found)) < 16.4
+    assert (found.diff() < 0)[0, :60].all()
 
 
 # Families
