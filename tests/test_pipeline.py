@@ -41,10 +41,11 @@ class Project:
         self.write(families)
         self.environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
         self.environment |= {"PYTHONPATH": str(folder), "DVC_NO_ANALYTICS": "1"}
-        for name in ("RAY_ADDRESS", "MLFLOW_TRACKING_URI", "OMP_NUM_THREADS"):
+        for name in ("RAY_ADDRESS", "MLFLOW_TRACKING_URI", "OMP_NUM_THREADS", "PYTHONDONTWRITEBYTECODE"):
             self.environment.pop(name, None)
         self.run("git", "init", "-q")
         self.run("dvc", "init", "-q")
+        shutil.copy(ROOT / ".dvcignore", folder)
 
     def write(self, families: list[str], *, extra: str = "", **changed: str) -> None:
         """params.yaml with these families, and some of their sections replaced."""
