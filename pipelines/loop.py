@@ -291,7 +291,7 @@ def train(
                         share.backward()
                     loss = loss + share.detach()
                     meter.add(objective, losses)
-                norm = clipped(objective, settings.grad_clip)
+                norm = clipped(optimizer.param_groups[0]["params"], settings.grad_clip)
                 objection = watch.objection(progress, objective, loss, norm)
                 if objection:
                     break
@@ -333,11 +333,11 @@ def train(
         return checkpoints.best(snapshot) if snapshot else progress.model
 
 
-def clipped(objective: Objective, limit: float) -> Tensor:
-    """Norm of an objective's gradient, which is then shortened to `limit`; 0 for no limit."""
+def clipped(parameters: list[Tensor], limit: float) -> Tensor:
+    """Norm of the gradient, which is then shortened to `limit`; 0 for no limit."""
     if limit:
-        return whole(nn.utils.clip_grad_norm_(objective.parameters(), limit))
-    return whole(nn.utils.get_total_norm([p.grad for p in objective.parameters() if p.grad is not None]))
+        return whole(nn.utils.clip_grad_norm_(parameters, limit))
+    return whole(nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]))
 
 
 def micro_batches(

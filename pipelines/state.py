@@ -20,6 +20,11 @@ if TYPE_CHECKING:
     from pipelines.loop import Place, Settings
 
 
+def laid_out(named: Mapping[str, Tensor], like: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors in memory as others of the same names are: fused updates go through both side by side, unasked."""
+    return {name: torch.empty_like(like[name]).copy_(t) if name in like else t for name, t in named.items()}
+
+
 class Progress:
     """Weights, averages, optimizers, updates made, batches skipped, the best model so far.
 
@@ -34,6 +39,8 @@ class Progress:
     """
 
     def __init__(self, model: GenerativeModel, settings: Settings, place: Place) -> None:
+        if place.shard:  # FSDP takes no other layout
+            model.to(memory_format=torch.contiguous_format)
         self.model, self.place = model, place
         self.average = copy.deepcopy(model).requires_grad_(False).eval()
         self.objectives = model.objectives()
@@ -48,6 +55,7 @@ class Progress:
             )
             for objective in self.objectives
         ]
+        self.averaged = list(zip(self.average.parameters(), model.parameters(), strict=True))
         self.step = self.skipped = self.rollbacks = self.best_step = 0
         self.best = math.inf
         self.unsaved: Checkpoint | None = None
@@ -97,7 +105,7 @@ class Progress:
             for name, tensor in named(f"optimizer.{objective.name}.").items():
                 index, key = name.split(".", 1)
                 like = {key: parameters[int(index)]} if tensor.ndim else {}
-                state.setdefault(int(index), {}).update(distributed({key: tensor}, like))
+                state.setdefault(int(index), {}).update(laid_out(distributed({key: tensor}, like), like))
             optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
         self.step = step
         self.best = math.inf if facts["best"] is None else facts["best"]
@@ -108,7 +116,7 @@ class Progress:
     @torch.no_grad()
     def update_average(self, decay: float) -> None:
         """Move the averaged weights towards the trained ones; take buffers as they are."""
-        averages, weights = ([part(p) for p in model.parameters()] for model in (self.average, self.model))
+        averages, weights = ([part(p) for p in side] for side in zip(*self.averaged, strict=True))
         torch._foreach_lerp_(averages, weights, 1 - decay)  # pyright: ignore[reportPrivateImportUsage]
         for average, buffer in zip(self.average.buffers(), self.model.buffers(), strict=True):
             average.copy_(buffer)

@@ -51,7 +51,10 @@ def network_of(shape: tuple[int, ...], config: Config) -> VectorFlow | MultiScal
     """The invertible network of a flow space's shape."""
     if len(shape) == 1:
         return VectorFlow(shape[0], config)
-    return (PrincipalFlow if config.architecture == "principal" else MultiScale)(shape, config)  # type: ignore[arg-type]
+    if config.architecture == "principal":
+        return PrincipalFlow(shape, config)  # type: ignore[arg-type]
+    network = MultiScale(shape, config)  # type: ignore[arg-type]
+    return network.to(memory_format=torch.channels_last)  # a seventh to a third faster, where no group norms are
 
 
 class LikelihoodObjective(Objective):
