@@ -109,7 +109,7 @@ def table_domain(columns: list[dict[str, Any]], statistics: dict[str, Any]) -> d
             entry["frequencies"] = found["frequencies"]
         else:
             constant = not found["std"] > 1e-12 * max(1.0, abs(found["mean"]))
-            entry.update({key: found[key] for key in ("min", "max", "mean")})
+            entry.update({key: found[key] for key in ("count", "min", "max", "mean")})
             entry["std"] = 1.0 if constant else found["std"]
             entry["constant"] = constant
             entry["quantiles"] = found["quantiles"] or [0.0] * QUANTILES

@@ -124,7 +124,7 @@ class Autoencoder(
         self.encoder = domain.encoder(config.latent, **scale)
         self.decoder = domain.decoder(config.latent, parameters=self.likelihood.parameters, **scale)
         self.mixture = GaussianMixture(config.latent, classes, config.components)
-        self.typicality = Typicality(2, upper_only=domain.looks_at_masks)
+        self.typicality = Typicality(2 + domain.textures, upper_only=domain.looks_at_masks)
 
     def objectives(self) -> tuple[Objective, ...]:
         return (ReconstructionObjective(self),)
@@ -135,15 +135,18 @@ class Autoencoder(
         self.mixture.fit(codes, batch.label if self.classes else None, generator)
         self.typicality.fit(in_parts(self._statistics, batch.x, self.domain.dimensions))
 
-    def _statistics(self, x: Num[Tensor, "batch *event"]) -> Float[Tensor, "batch 2"]:
-        """Reconstruction error and log-density of the code; of tables, each cell's error given the others only."""
+    def _statistics(self, x: Num[Tensor, "batch *event"]) -> Float[Tensor, "batch _"]:
+        """Reconstruction error, log-density of the code, texture; of tables, each cell's error given the others only.
+
+        Flat images have a small error and an ordinary code as soon as they are near real ones on average.
+        """
         z = self.encode(x)
         density = self.mixture.log_prob(z, None, self.label_frequencies)
         if self.domain.looks_at_masks:
             surprise = self.domain.units(x).sum(1) - self._pseudo_log_likelihood(x)
             return torch.stack([surprise, -density], dim=1)
         error = -self.likelihood.log_prob(self.decoder(z), x).flatten(1).sum(1)
-        return torch.stack([error.clamp(min=1e-8).log(), density], dim=1)
+        return torch.cat([torch.stack([error.clamp(min=1e-8).log(), density], dim=1), self.domain.texture(x)], dim=1)
 
     def _pseudo_log_likelihood(self, x: Num[Tensor, "batch columns"], groups: int = 16) -> Float[Tensor, " batch"]:
         r"""Sum over cells of the log-probability given the other cells, in nats, a few columns at a time."""

@@ -148,6 +148,7 @@ class Domain(ABC):
         event_shape: Shape of one example in model space.
         flow_shape: Shape of one example in flow space.
         gumbel: Standard normal numbers that `activate` needs per example, beside a generator's outputs.
+        textures: Numbers that `texture` gives per example.
         looks_at_masks: Whether encoders and critics see which cells are known; else these must be filled in.
     """
 
@@ -155,6 +156,7 @@ class Domain(ABC):
     event_shape: tuple[int, ...]
     flow_shape: tuple[int, ...]
     gumbel: int = 0
+    textures: int = 0
     looks_at_masks: bool = False
 
     @property
@@ -203,6 +205,10 @@ class Domain(ABC):
         Without it a log-probability compares columns of different units fairly: for anomaly scores.
         """
         return torch.zeros(x.shape, device=x.device)
+
+    def texture(self, x: Num[Tensor, "batch *data"]) -> Float[Tensor, "batch textures"]:
+        """What tells smooth examples from rough ones without any model, for anomaly scores; of rows nothing."""
+        return torch.zeros(len(x), self.textures, device=x.device)
 
     # Between data space and flow space
 

@@ -311,18 +311,19 @@ class GAN(GenerativeModel, Sampling, Reconstruction, AnomalyScoring, Imputation)
         self.config = config
         self.generator = Generator(config, domain, classes)
         self.critic = Critic(config, domain, classes)
-        self.typicality = Typicality(config.features, both_sides=not domain.looks_at_masks)
+        self.typicality = Typicality(config.features + domain.textures, both_sides=not domain.looks_at_masks)
 
     def objectives(self) -> tuple[Objective, ...]:
         return (CriticObjective(self), GeneratorObjective(self))
 
     @torch.no_grad()
     def finalize(self, batch: Batch, generator: Streams) -> None:
-        self.typicality.fit(in_parts(self._features, batch.x, self.domain.dimensions))
+        self.typicality.fit(in_parts(self._statistics, batch.x, self.domain.dimensions))
 
-    def _features(self, x: Num[Tensor, "batch *event"]) -> Float[Tensor, "batch features"]:
+    def _statistics(self, x: Num[Tensor, "batch *event"]) -> Float[Tensor, "batch statistics"]:
+        """The critic's features, and what it may not have needed to look at: texture."""
         features = self.domain.look(self.critic.features, self.domain.to_model(x), self.domain.observed(x))
-        return full_precision(features)
+        return torch.cat([full_precision(features), self.domain.texture(x)], dim=1)
 
     @torch.no_grad()
     def sample(
@@ -333,7 +334,7 @@ class GAN(GenerativeModel, Sampling, Reconstruction, AnomalyScoring, Imputation)
 
     @torch.no_grad()
     def anomaly_score(self, x: Num[Tensor, "batch *event"], generator: Streams) -> Float[Tensor, " batch"]:
-        return self.typicality(self._features(x))
+        return self.typicality(self._statistics(x))
 
     # Inversion: the noise that gives an example
 

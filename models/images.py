@@ -25,6 +25,7 @@ class Image(Domain):
     """
 
     kind = "image"
+    textures = 4
     alpha = 0.05
     """Flow space: the unit interval is shrunk to [alpha/2, 1 - alpha/2] before the logit."""
 
@@ -86,6 +87,18 @@ class Image(Domain):
         self, observed: Bool[Tensor, "batch height width channels"]
     ) -> Bool[Tensor, "batch channels height width"]:
         return observed.permute(0, 3, 1, 2)
+
+    def texture(self, x: Num[Tensor, "batch height width channels"]) -> Float[Tensor, "batch 4"]:
+        """Squared steps between neighbouring pixels, in grey levels, at two scales: the logarithm's mean, and the
+        mean's logarithm (the two are far apart where all that happens happens in a few places)."""
+        y = (self.to_model(x) + 1) * 127.5
+        found = []
+        for scale in (1, 2):
+            y = F.avg_pool2d(y, scale, ceil_mode=True)
+            steps = [y.diff(dim=dim).square().mean(1).flatten(1) for dim in (2, 3)]
+            squares = torch.cat([*steps, y.new_zeros(len(y), 1)], dim=1)  # a single pixel has no neighbour
+            found += [squares.log1p().mean(1), squares.mean(1).log1p()]
+        return torch.stack(found, dim=1)
 
     # Flow space: the real line, by the logit of the unit interval
 

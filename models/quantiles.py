@@ -1,4 +1,4 @@
-"""Distributions of table columns as piecewise linear functions between stored quantiles."""
+"""Distributions of table columns as piecewise linear functions between some of their stored quantiles."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .shapes import Float
+from .shapes import Bool, Float
 
 MARGIN = 5e-4
 """The unit interval of a column's distribution is shrunk by so much at both ends before the probit."""
@@ -88,11 +88,30 @@ def knots_of(column: Mapping[str, Any], size: int) -> tuple[Tensor, Tensor, floa
         step = grid.diff().gt(1e-12 * torch.maximum(near, bulk).clamp(min=1e-300)).cumsum(0)
         group = torch.cat([step.new_zeros(1), step])  # values that differ by rounding only are one
         first = torch.cat([step.new_ones(1, dtype=torch.bool), group.diff() > 0])
-        return grid[first][group], u, 0.0, float(grid[0]), float(grid[first][-1]), scale
+        x = grid[first][group]
+        keep = kept(x, float(column.get("count") or math.inf))
+        return x[keep], u[keep], 0.0, float(grid[0]), float(grid[first][-1]), scale
     low, high = math.floor(low), math.ceil(high)
     values = torch.cat([grid.floor(), grid.ceil()]).unique()
     x = torch.cat([values - 0.5, values + 0.5]).unique()
     return x, between(x, grid, u), 0.5, float(low), float(high), scale
+
+
+def kept(x: Float[Tensor, " q"], count: float) -> Bool[Tensor, " q"]:
+    """Which quantiles of so many observations are knots of the distribution: about as many as each interval has
+    observations.
+
+    Every interval has a slope of its own, and k slopes learned from n observations cost k / 2n nats on others. Values
+    that occur in bulk stay, and towards both ends, where the quantiles lie far apart, knots do at every halving.
+    """
+    last = len(x) - 1
+    stride = max(1, round(last / math.sqrt(count)))
+    index = torch.arange(last + 1)
+    end = torch.minimum(index, last - index)
+    halving = (end & (end - 1)) == 0
+    bulk = torch.cat([x.diff() == 0, torch.zeros(1, dtype=torch.bool)])
+    bulk = bulk | bulk.roll(1)
+    return (index % stride == 0) | (end < stride) & halving | bulk
 
 
 def between(x: Float[Tensor, " k"], grid: Float[Tensor, " q"], u: Float[Tensor, " q"]) -> Float[Tensor, " k"]:

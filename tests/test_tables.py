@@ -40,6 +40,7 @@ def column(name: str, values: torch.Tensor, kind: str = "continuous", size: int 
     grid = torch.quantile(known, torch.linspace(0, 1, 1001, dtype=torch.float64))
     spread = float(known.std(correction=0)) or 1.0
     facts = {"min": float(known.min()), "max": float(known.max()), "mean": float(known.mean()), "std": spread}
+    facts["count"] = len(known)
     return {"name": name, "type": kind, **facts, "quantiles": grid.tolist()}
 
 
@@ -186,6 +187,34 @@ def test_outliers_stay_outliers():
     assert torch.isfinite(log_det).all()
     assert min(abs(y[0, 0]), abs(y[1, 2]), abs(y[2, 4])) > 3.29
     assert torch.equal(domain.to_data(domain.to_model(far)).amax(0) <= x.amax(0), torch.ones(6, dtype=torch.bool))
+
+
+def test_a_distribution_learned_from_few_rows_is_coarse_enough_to_hold_for_others(double):
+    known, others = (
+        torch.randn(1000, 1, generator=seeded(1)).double(),
+        torch.randn(4000, 1, generator=seeded(2)).double(),
+    )
+    domain = table(known, "c")
+
+    def nats(columns: list[dict]) -> float:
+        """Of other rows, in a flow space taken to be standard normal."""
+        y, log_det = Table(columns=columns).dequantized(others, Streams.seeded(0))
+        return float((0.5 * (y[:, 0].square() + math.log(2 * math.pi)) - log_det).mean())
+
+    every_quantile = [{key: value for key, value in c.items() if key != "count"} for c in domain["columns"]]
+    entropy = 0.5 * math.log(2 * math.pi * math.e)
+    assert nats(domain["columns"]) < entropy + 0.08
+    assert nats(every_quantile) > entropy + 0.2
+
+
+def test_bulk_and_tails_stay_sharp_in_a_coarse_distribution(double):
+    bulk, tail = torch.full((300, 1), 2.5), 10 ** torch.linspace(0, 6, 100)[:, None]
+    x = torch.cat([bulk, torch.randn(600, 1, generator=seeded(3)), tail]).double()
+    domain = Table(columns=table(x, "c")["columns"])
+    cells = domain.cells(x[:1])
+    assert 0.29 < float(cells.upper - cells.lower) < 0.31
+    back = domain.quantized(domain.centred(tail.double()))
+    assert torch.allclose(back.log10(), tail.log10(), atol=0.1)
 
 
 def test_a_category_that_does_not_exist_is_refused_by_name():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 from specialists import Player, Specialist
-from torch import Tensor
+from torch import nn
 
 from models.contract import Batch, Domain, GenerativeModel, Losses, Objective, Streams
 
@@ -12,34 +12,37 @@ from models.contract import Batch, Domain, GenerativeModel, Losses, Objective, S
 class Borrowed(Objective):
     """One of a specialist's players as an objective."""
 
-    def __init__(self, player: Player) -> None:
+    def __init__(self, specialist: Specialist, player: Player) -> None:
         super().__init__()
         self.name = player.name
         self.network = player.network
-        self._loss = player.loss
+        self._inputs, self._loss = specialist.inputs, player.loss
 
     def forward(self, batch: Batch, generator: Streams) -> Losses:
-        images = batch.x.permute(0, 3, 1, 2).float() / 255
-        assert batch.label is not None
-        return Losses(self._loss(images, batch.label).float().expand(len(batch)))
+        label = batch.x.new_zeros(len(batch)) if batch.label is None else batch.label
+        return Losses(self._loss(self._inputs(batch.x), label).float().expand(len(batch)))
 
 
 class Borrower(GenerativeModel):
-    """A specialist's networks as a model that our loop can train."""
+    """A specialist's networks as a model that our loop can train.
 
-    def __init__(self, specialist: Specialist, domain: Domain) -> None:
-        super().__init__(domain, 10)
+    They lie channels-last, as our own networks without group norms do; group norms cost more than that gains.
+    """
+
+    def __init__(self, specialist: Specialist, domain: Domain, classes: int) -> None:
+        super().__init__(domain, classes)
         self.specialist = specialist
         for player in specialist.players():
             self.add_module(player.name, player.network)
+        if not any(isinstance(module, nn.GroupNorm) for module in self.modules()):
+            self.to(memory_format=torch.channels_last)
 
     def objectives(self) -> tuple[Objective, ...]:
-        return tuple(Borrowed(player) for player in self.specialist.players())
+        return tuple(Borrowed(self.specialist, player) for player in self.specialist.players())
 
     def initialize(self, batch: Batch, generator: Streams) -> None:
         """Let layers that look at their first batch see one."""
-        images: Tensor = batch.x[:128].permute(0, 3, 1, 2).float() / 255
-        assert batch.label is not None
+        first = Batch(batch.x[:128], None if batch.label is None else batch.label[:128])
         with torch.no_grad():
-            for player in self.specialist.players():
-                player.loss(images, batch.label[:128])
+            for objective in self.objectives():
+                objective(first, generator)

@@ -17,7 +17,8 @@ import ours  # noqa: E402
 import torch  # noqa: E402
 from borrowed import Borrower  # noqa: E402
 from clock import Clock  # noqa: E402
-from specialists import SPECIALISTS, to_pixels  # noqa: E402
+from specialists import SPECIALISTS, Glow, Specialist, SplineFlow, to_pixels  # noqa: E402
+from torch import Tensor  # noqa: E402
 
 from data.shards import Dataset  # noqa: E402
 from models import Streams, build  # noqa: E402
@@ -32,41 +33,53 @@ SAMPLES = 1_000
 """Images drawn from each model; as many real ones are compared with."""
 
 
+def specialist_of(data: Dataset, family: str) -> tuple[Specialist, tuple[Tensor, Tensor]]:
+    """A family's specialist, and the training data as it takes them."""
+    specialist = SPECIALISTS[family]()
+    train = data.split("train").all()
+    inputs = specialist.inputs(train.x)
+    if isinstance(specialist, SplineFlow):
+        specialist.look(inputs, specialist.inputs(data.split("val").all().x))
+    return specialist, (inputs, train.label)
+
+
 def quality(data: Dataset, judge: Yardstick, family: str, side: str, clock: Clock, seed: int) -> dict[str, Any]:
-    """Train one side by its own recipe for the budget; how far its samples are from the test images."""
+    """Train one side by its own recipe for the budget; how far its samples are from the test images.
+
+    Of columns: the negative log-density of the test rows.
+    """
     torch.manual_seed(seed)
-    if side == "ours":
-        model = ours.train(family, ours.recipe(family), data, clock, seed)
-        x, parameters = ours.sample(model, SAMPLES, seed), sum(p.numel() for p in model.parameters())
-    else:
-        specialist = SPECIALISTS[family]()
-        train = data.split("train").all()
-        specialist.train(train.x.permute(0, 3, 1, 2).float() / 255, train.label, clock)
-        x = to_pixels(specialist.sample(SAMPLES))
+    specialist, inputs = specialist_of(data, family)
+    model = ours.train(family, ours.recipe(family), data, clock, seed) if side == "ours" else None
+    if model is None:
+        specialist.train(*inputs, clock)
         parameters = sum(p.numel() for player in specialist.players() for p in player.network.parameters())
-    found: dict[str, Any] = {}
-    if family == "flow":
-        test, noise = data.split("test").all(), Streams.seeded(seed)
+    else:
+        parameters = sum(p.numel() for p in model.parameters())
+    found: dict[str, Any] = {"spent": clock.spent, "examples": clock.examples, "parameters": parameters}
+    test, noise = data.split("test").all(), Streams.seeded(seed)
+    if isinstance(specialist, SplineFlow):
+        return found | {"nats": ours.nats(model, data, "test", seed) if model else specialist.nats(test.x.float())}
+    if isinstance(specialist, Glow):
         found["bits_per_dim"] = (
-            bits_per_dim(torch.cat([model.log_prob(part, noise) for part in test.x.split(250)]).numpy(), 784).mean()
-            if side == "ours"
-            else specialist.bits_per_dim(test.x.permute(0, 3, 1, 2).float() / 255, test.label)
+            bits_per_dim(torch.cat([model.log_prob(part, noise) for part in test.x.split(250)]).numpy(), 784).mean()  # type: ignore[attr-defined]
+            if model
+            else specialist.bits_per_dim(specialist.inputs(test.x), test.label)
         )
+    x = ours.sample(model, SAMPLES, seed) if model else to_pixels(specialist.sample(SAMPLES))
     space = judge.spaces["classifier"]
-    distance = frechet(space.features(x), space.rows["test"])
-    return found | {"frechet": distance, "spent": clock.spent, "examples": clock.examples, "parameters": parameters}
+    return found | {"frechet": frechet(space.features(x), space.rows["test"])}
 
 
 def throughput(data: Dataset, family: str, side: str, clock: Clock, seed: int) -> dict[str, Any]:
     """Examples per second of the specialist's networks: in its own loop, or in ours at a precision.
 
-    Invertible layers are not safe in low precision: of the flow ours is our own Glow of the same size.
+    Invertible layers are not safe in low precision: of Glow it is our own of the same size that is taken in bfloat16.
     """
     torch.manual_seed(seed)
-    specialist = SPECIALISTS[family]()
-    train = data.split("train").all()
+    specialist, inputs = specialist_of(data, family)
     if side == "theirs":
-        specialist.train(train.x.permute(0, 3, 1, 2).float() / 255, train.label, clock)
+        specialist.train(*inputs, clock)
         return {"rate": clock.examples / clock.spent}
     batch = specialist.batch - specialist.batch % 4
     few = loop.Settings(
@@ -78,11 +91,11 @@ def throughput(data: Dataset, family: str, side: str, clock: Clock, seed: int) -
         """Of so many steps, what comes before and after them left out."""
         settings = dataclasses.replace(few, total_examples=(steps + 20) * batch, reports=(steps + 20) // 10)
         kind = domain(data.domain)
-        if family == "flow":
+        if family == "flow" and side == "bf16":
             config = {"steps": 8, "levels": 2, "width": 64}
             model = build({"family": "flow", "config": config, "domain": data.domain, "classes": 10})
         else:
-            model = Borrower(specialist, kind)
+            model = Borrower(specialist, kind, len(data.class_names))
         marks = []
         loop.train(
             model, TrainingData(data, settings, seed, "cpu"), settings, seed=seed,
@@ -100,7 +113,7 @@ def main() -> None:
     warnings.simplefilter("ignore")
     torch.set_num_threads(asked["threads"])
     root = Path(asked["root"])
-    data = Dataset.open(root / "data" / "prepared" / mnist.NAME)
+    data = Dataset.open(root / "data" / "prepared" / (mnist.ROWS if asked["family"] == "columns" else mnist.NAME))
     clock = Clock(asked["seconds"], cpu=asked["cpu"])
     who = {"family": asked["family"], "side": asked["side"], "clock": clock, "seed": asked["seed"]}
     found = throughput(data, **who) if asked["measure"] == "throughput" else quality(data, mnist.judge(root), **who)

@@ -1,12 +1,13 @@
-"""The specialists, one per family: their own networks and losses, trained the way their documentation does it.
+"""The specialists of each family: their own networks and losses, trained the way their documentation does it.
 
-Each is given images in [0, 1], channels first, trains until the clock says stop, and samples. `players` says what
-it trains and how, for our own loop to train the same networks (`borrowed.py`).
+Each is given what `inputs` makes of the data, trains until the clock says stop, and samples (or tells densities).
+`players` says what it trains and how, for our own loop to train the same networks (`borrowed.py`).
 """
 
 from __future__ import annotations
 
 import contextlib
+import copy
 import importlib.util
 import math
 import sys
@@ -24,7 +25,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
 Loss = Callable[[Tensor, Tensor], Tensor]
-"""Images `[batch, 1, 28, 28]` in [0, 1] and labels to a loss, a scalar or `[batch]`."""
+"""Inputs (images `[batch, 1, 28, 28]` in [0, 1], rows as they are) and labels to a loss, a scalar or `[batch]`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,13 +60,17 @@ class Specialist(ABC):
     def players(self) -> list[Player]:
         """What is trained, in the order of the updates within a step."""
 
+    def inputs(self, x: Tensor) -> Tensor:
+        """What it takes of a batch of ours: images in [0, 1], channels first."""
+        return x.permute(0, 3, 1, 2).float() / 255
+
     @abstractmethod
     def train(self, x: Tensor, label: Tensor, clock: Clock) -> None:
         """Train by the specialist's own loop until the budget is spent."""
 
-    @abstractmethod
     def sample(self, n: int) -> Tensor:
         """Images in [0, 1], `[n, 1, 28, 28]`."""
+        raise NotImplementedError
 
     def loop(self, optimizers: list[torch.optim.Optimizer], x: Tensor, label: Tensor, clock: Clock) -> None:
         """The loop of the libraries' tutorials: a shuffling DataLoader, a backward pass, a step."""
@@ -316,12 +321,78 @@ class FlowMatching(Specialist):
         return torch.cat(parts)
 
 
+class SplineFlow(Specialist):
+    """zuko's autoregressive neural spline flow, on standardized rows."""
+
+    name = "zuko 1.6.0"
+    what = "NSF of 8 transforms, networks of 64-64-64 units, 8 bins, Adam 1e-3, batch 256, best weights by validation"
+    batch = 256
+    columns = 16
+
+    def __init__(self) -> None:
+        import zuko
+
+        self.flow = zuko.flows.NSF(self.columns, transforms=8, hidden_features=(64, 64, 64), bins=8)
+        self.model = Standardized(self.flow, self.columns)
+
+    def inputs(self, x: Tensor) -> Tensor:
+        return x.float()
+
+    def players(self) -> list[Player]:
+        return [Player(name="flow", network=self.model, loss=lambda x, label: -self.model(x))]
+
+    def look(self, x: Tensor, kept_out: Tensor) -> None:
+        """See all rows once before training, and some that are kept out of it."""
+        self.model.mean, self.model.std, self.kept_out = x.mean(0), x.std(0), kept_out
+
+    def train(self, x: Tensor, label: Tensor, clock: Clock) -> None:
+        """Looking at the rows kept out after every epoch, for the best weights."""
+        best, weights = math.inf, copy.deepcopy(self.model.state_dict())
+        optimizer = torch.optim.Adam(self.model.parameters(), 1e-3)
+        loader = DataLoader(TensorDataset(x), self.batch, shuffle=True, drop_last=True)
+        clock.restart()
+        running = True
+        while running:
+            for (rows,) in loader:
+                optimizer.zero_grad()
+                (-self.model(rows)).mean().backward()
+                optimizer.step()
+                if clock.add(len(rows)):
+                    running = False
+                    break
+            found = self.nats(self.kept_out)
+            if found < best:
+                best, weights = found, copy.deepcopy(self.model.state_dict())
+        self.model.load_state_dict(weights)
+
+    @torch.no_grad()
+    def nats(self, x: Tensor) -> float:
+        """Mean negative log-density of rows, in their own units."""
+        return -self.model(x).mean().item()
+
+
+class Standardized(nn.Module):
+    """A flow of standardized columns as a density of the columns as they are."""
+
+    def __init__(self, flow: nn.Module, columns: int) -> None:
+        super().__init__()
+        self.flow = flow
+        self.mean: Tensor
+        self.std: Tensor
+        self.register_buffer("mean", torch.zeros(columns))
+        self.register_buffer("std", torch.ones(columns))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.flow().log_prob((x - self.mean) / self.std) - self.std.log().sum()
+
+
 SPECIALISTS: dict[str, type[Specialist]] = {
     "autoencoder": PlainAutoencoder,
     "vae": Pythae,
     "gan": TorchGAN,
     "flow": Glow,
     "diffusion": FlowMatching,
+    "columns": SplineFlow,
 }
 
 

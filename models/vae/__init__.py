@@ -163,7 +163,7 @@ class VAE(
         self.decoder = self._decoder(config, domain)
         self.prior = LearnedPrior(classes, config.latent)
         self.mixture = GaussianMixture(config.latent, classes, max(config.prior_components, 1))
-        self.typicality = Typicality(2, upper_only=domain.looks_at_masks)
+        self.typicality = Typicality(2 + domain.textures, upper_only=domain.looks_at_masks)
 
     def _decoder(self, config: Config, domain: Domain) -> nn.Module:
         parameters, scale = self.likelihood.parameters, {"width": config.width, "blocks": config.blocks}
@@ -226,13 +226,13 @@ class VAE(
         drawn = self.config.draw_pixels or self.likelihood.drawn
         return self.domain.to_data(self.likelihood.sample(raw, generator) if drawn else self.likelihood.mean(raw))
 
-    def _statistics(self, x: Num[Tensor, "batch *event"], generator: Streams) -> Float[Tensor, "batch 2"]:
+    def _statistics(self, x: Num[Tensor, "batch *event"], generator: Streams) -> Float[Tensor, "batch _"]:
         each = [torch.stack(draw[1:], dim=1) for draw in self._draws(x, x, generator, 8)]
         draws = torch.stack(each)
         if self.domain.looks_at_masks:  # surprise: of the row given its code, and as a whole
             whole = torch.stack([draws[:, :, 0].mean(0), draws.sum(2).logsumexp(0) - math.log(8)], dim=1)
             return self.domain.units(x).sum(1, keepdim=True) - whole
-        return draws.mean(0)
+        return torch.cat([draws.mean(0), self.domain.texture(x)], dim=1)
 
     @torch.no_grad()
     def elbo(self, x: Num[Tensor, "batch *event"], generator: Streams, *, samples: int = 1) -> Float[Tensor, " batch"]:
