@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch import distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
-from models.contract import Batch, GenerativeModel, Objective, Streams
+from models.contract import Batch, GenerativeModel, Streams
 from pipelines.resume import Checkpoints
 from pipelines.sharding import Sharded, whole
 from pipelines.state import Progress
