@@ -82,6 +82,7 @@ def knots_of(column: Mapping[str, Any], size: int) -> tuple[Tensor, Tensor, floa
     low, high = float(grid[0]), float(grid[-1])
     spread = float(column.get("std") or 0.0)
     scale = spread if spread > 0 and math.isfinite(spread) else max(high - low, 1.0)
+    count = float(column.get("count") or math.inf)
     if column["type"] == "continuous":
         bulk = grid[len(grid) * 9 // 10] - grid[len(grid) // 10]  # a few outliers must not make all else one value
         near = torch.maximum(grid[1:].abs(), grid[:-1].abs())
@@ -89,8 +90,10 @@ def knots_of(column: Mapping[str, Any], size: int) -> tuple[Tensor, Tensor, floa
         group = torch.cat([step.new_zeros(1), step])  # values that differ by rounding only are one
         first = torch.cat([step.new_ones(1, dtype=torch.bool), group.diff() > 0])
         x = grid[first][group]
-        keep = kept(x, float(column.get("count") or math.inf))
+        keep = kept(x, count)
         return x[keep], u[keep], 0.0, float(grid[0]), float(grid[first][-1]), scale
+    keep = kept(grid, count)
+    grid, u = grid[keep], u[keep]
     low, high = math.floor(low), math.ceil(high)
     values = torch.cat([grid.floor(), grid.ceil()]).unique()
     x = torch.cat([values - 0.5, values + 0.5]).unique()

@@ -39,7 +39,7 @@ def train(family: str, chosen: Family, data: Dataset, clock: Clock, seed: int) -
     budget = clock.seconds - (fitted - ended - stepping)
     examples = max(int(0.9 * budget * (last - first) / stepping), chosen.training.batch_size)
     examples = min(examples, chosen.training.total_examples)
-    looks = 40 if family == "columns" else 1
+    looks = 10 if family == "columns" else 1
     settings = dataclasses.replace(chosen.training, total_examples=examples, reports=40, evaluations=looks)
     clock.restart()
     model, _ = run(family, chosen, settings, data, clock, seed)
