@@ -18,9 +18,9 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def recipe(family: str) -> Family:
-    """The settings of `params.yaml` under `recipes/mnist-10k.yaml`; of `columns` a flow's for tables."""
+    """The settings of `params.yaml` under `recipes/mnist-10k.yaml`, for columns `recipes/mnist-10k-rows.yaml`."""
     if family == "columns":
-        return params.load(ROOT / "params.yaml", dataset="adult").family["flow"]
+        return params.load(ROOT / "params.yaml", dataset="mnist-10k-rows").family["flow"]
     return params.load(ROOT / "params.yaml", dataset="mnist-10k").family[family]
 
 

@@ -58,10 +58,10 @@ ours is `recipes/mnist-10k.yaml`.
 
 COLUMNS = """Flows of columns: the same images as rows of their 16 leading principal components, 8,100 to train on, 900
 to stop by, 1,000 held out, of which the table gives the negative log-density in nats a row; lower is better. Ours is
-the flow of `recipes/adult.yaml`, couplings between the columns' own scales.
+the flow of `recipes/mnist-10k-rows.yaml`, couplings between the columns' own scales.
 
-| specialist | ours | seconds: specialist, ours | examples seen | parameters |
-| --- | --- | --- | --- | --- |
+| specialist | ours | seconds: specialist, ours | examples seen | parameters | runs |
+| --- | --- | --- | --- | --- | --- |
 {}
 """
 
@@ -111,10 +111,10 @@ def terms(results: list[Result]) -> list[tuple[int, float, bool]]:
     return sorted({(r["threads"], r["seconds"], r["cpu"]) for r in results})
 
 
-def _heading(threads: int, seconds: float, cpu: bool, runs: int) -> str:
+def _heading(threads: int, seconds: float, cpu: bool) -> str:
     time = f"{seconds:g} seconds" if seconds < 60 else f"{seconds / 60:g} minutes"
     kind = "processor time" if cpu else "wall-clock time"
-    return f"{threads} thread{'s' * (threads > 1)}, {time} of {kind} a side, {runs} run{'s' * (runs > 1)} each.\n"
+    return f"{threads} thread{'s' * (threads > 1)}, {time} of {kind} a side; medians of the runs, and their range.\n"
 
 
 def _of(results: list[Result], family: str, side: str, term: tuple[int, float, bool]) -> list[Result]:
@@ -128,43 +128,41 @@ def _of(results: list[Result], family: str, side: str, term: tuple[int, float, b
 def _throughput(results: list[Result]) -> str:
     text = []
     for term in terms(results):
-        rows = ["| family | specialist | ours, float32 | ours, bfloat16 | best of ours / specialist |"]
-        rows.append("| --- | --- | --- | --- | --- |")
-        runs = 1
+        rows = ["| family | specialist | ours, float32 | ours, bfloat16 | best of ours / specialist | runs |"]
+        rows.append("| --- | --- | --- | --- | --- | --- |")
         for family in PEERS:
             rates = {side: [r["rate"] for r in _of(results, family, side, term)] for side in ("theirs", "fp32", "bf16")}
             if not rates["theirs"] or not rates["fp32"]:
                 continue
-            runs = max(runs, len(rates["theirs"]))
             ratio = max(median(r) for side, r in rates.items() if side != "theirs" and r) / median(rates["theirs"])
-            rows.append(f"| {family} | " + " | ".join(spread(v) for v in rates.values()) + f" | {ratio:.2f} |")
-        text += [_heading(*term, runs), "\n".join(rows), ""]
+            rows.append(f"| {family} | " + " | ".join(spread(v) for v in rates.values()))
+            rows[-1] += f" | {ratio:.2f} | {len(rates['theirs'])} |"
+        text += [_heading(*term), "\n".join(rows), ""]
     return "\n".join(text).rstrip() or "Not measured yet."
 
 
 def _quality(results: list[Result]) -> str:
     text = []
     for term in terms(results):
-        rows = ["| family | specialist | ours | seconds: specialist, ours | examples seen | parameters |"]
-        rows.append("| --- | --- | --- | --- | --- | --- |")
-        runs, density, columns = 1, "", ""
+        rows = ["| family | specialist | ours | seconds: specialist, ours | examples seen | parameters | runs |"]
+        rows.append("| --- | --- | --- | --- | --- | --- | --- |")
+        density = columns = ""
         for family in PEERS:
             theirs, ours = (_of(results, family, side, term) for side in ("theirs", "ours"))
             ours = [r for r in ours if r["recipe"] == ours[-1]["recipe"]]
             if not theirs or not ours:
                 continue
-            runs = max(runs, len(theirs))
             seen = ", ".join(f"{median(r['examples'] for r in side):,.0f}" for side in (theirs, ours))
             took = ", ".join(f"{median(r['spent'] for r in side):.0f}" for side in (theirs, ours))
             size = ", ".join(f"{side[0]['parameters'] / 1e6:.2f} M" for side in (theirs, ours))
             judged = "nats" if family == "columns" else "frechet"
             marks = " | ".join(spread((r[judged] for r in side), 2) for side in (theirs, ours))
             if family == "columns":
-                columns = COLUMNS.format(f"| {marks} | {took} | {seen} | {size} |")
+                columns = COLUMNS.format(f"| {marks} | {took} | {seen} | {size} | {len(ours)} |")
                 continue
-            rows.append(f"| {family} | {marks} | {took} | {seen} | {size} |")
+            rows.append(f"| {family} | {marks} | {took} | {seen} | {size} | {len(ours)} |")
             if "bits_per_dim" in theirs[0]:
                 bits = [spread((r["bits_per_dim"] for r in side), 2) for side in (theirs, ours)]
                 density = DENSITY.format(*bits)
-        text += [_heading(*term, runs), "\n".join(rows), "", density, "", columns]
+        text += [_heading(*term), "\n".join(rows), "", density, "", columns]
     return "\n".join(text).rstrip() or "Not measured yet."
