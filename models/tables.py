@@ -22,20 +22,20 @@ class Table(Domain):
 
     Data space is float64 `[n, columns]`: a number or a category's index, NaN where missing.
 
-    Every column has the distribution :math:`F` of its training data, piecewise linear between stored
-    quantiles, and a value is a cell of it: a continuous one a point, unless it occurs in bulk, then
-    all of its jump; an integer `k` all between k - ½ and k + ½; a category its part of the whole.
-    The probit of (a point in) the cell is standard normal over the training data, whatever the
-    column's scale, ties or tails. Beyond the training data's range the scale goes on as
-    :math:`\pm(3.29 + \ln(1 + e))`, `e` the excess in standard deviations, so that outliers stay
-    outliers, and finite.
+    Every column has the distribution :math:`F` of its training data, piecewise linear between some
+    stored quantiles (the more rows, the more), and a value is a cell of it: a continuous one a
+    point, unless it occurs in bulk, then all of its jump; an integer `k` all between k - ½ and
+    k + ½; a category its part of the whole. The probit of (a point in) the cell is standard normal
+    over the training data, whatever the column's scale, ties or tails. Beyond the training data's
+    range the scale goes on as :math:`\pm(3.29 + \ln(1 + e))`, `e` the excess in standard deviations,
+    so that outliers stay outliers, and finite.
 
     Model space has one dimension for a number (the probit of its cell's middle; 0 if missing) and
     one per category (one-hot; all 0 if missing). Flow space has one dimension per column.
 
     Arguments:
         columns: As a prepared dataset's manifest lists them: `name`, `type` (`continuous`, `integer`,
-            `categorical`), `categories` and `frequencies`, or `min`, `max`, `mean`, `std`, `quantiles`.
+            `categorical`), `categories` and `frequencies`, or `count`, `min`, `max`, `mean`, `std`, `quantiles`.
     """
 
     kind = "table"

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def laid_out(named: Mapping[str, Tensor], like: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors in memory as others of the same names are: fused updates go through both side by side, unasked."""
+    """Tensors laid out in memory as others of the same names: fused AdamW does not look at strides."""
     return {name: torch.empty_like(like[name]).copy_(t) if name in like else t for name, t in named.items()}
 
 
