@@ -14,8 +14,8 @@ import time
 
 import torch
 
-from pipelines.checkpoint import Checkpoint, Writer
-from pipelines.storage import at
+from pipelines.storage.stores import at
+from pipelines.training.checkpoint import Checkpoint, Writer
 
 
 def state(parameters: int) -> dict[str, torch.Tensor]:

@@ -2,12 +2,12 @@
 
     python benchmarks/overhead.py [--dataset digits] [--families vae diffusion] [--seconds 30] [--repeats 3]
 
-`bare` is the loop one writes by hand: batch, objective, backward, clip, step. `loop` is `pipelines.loop` in this
-process, with averaged weights, finiteness checks, curves and checkpoints. `1 worker` and `2 workers` are the same loop
-through Ray Train, as the stage `train` runs it, a thread per worker. `2 apart` are two bare loops at the same time,
-each on half a batch, that never speak to each other: what the machine itself allows two workers. All see batches of
-the same prepared dataset (`fivefold prepare`, `fivefold features` first). Rates leave out starting, and what follows
-the last step.
+`bare` is the loop one writes by hand: batch, objective, backward, clip, step. `loop` is `pipelines.training.loop`,
+called directly, with averaged weights, finiteness checks, curves and checkpoints. `1 worker` and `2 workers` are the
+same loop through Ray Train, as the stage `train` runs it, a thread per worker. `2 apart` are two bare loops at the
+same time, each on half a batch, that never speak to each other: what the machine itself allows two workers. All see
+batches of the same prepared dataset (`fivefold prepare`, `fivefold features` first). Rates leave out starting, and
+what follows the last step.
 """
 
 from __future__ import annotations
@@ -26,10 +26,16 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from data.shards import Dataset  # noqa: E402
+from data.dataset import Dataset  # noqa: E402
 from models import FAMILIES, Streams  # noqa: E402
-from pipelines import loop, params, train  # noqa: E402
-from pipelines.worker import Job, TrainingData, fresh_model, points, work  # noqa: E402
+from pipelines import config  # noqa: E402
+from pipelines.execution.jobs import make_job  # noqa: E402
+from pipelines.paths import prepared_folder  # noqa: E402
+from pipelines.training import loop  # noqa: E402
+from pipelines.training.config import Settings  # noqa: E402
+from pipelines.training.context import Place  # noqa: E402
+from pipelines.training.job import Job, points  # noqa: E402
+from pipelines.training.worker import TrainingData, fresh_model, work  # noqa: E402
 
 REPORTS = 12
 """Reports of a run: the first and the last interval are not counted."""
@@ -37,7 +43,7 @@ REPORTS = 12
 
 def bare(job: Job, steps: int) -> float:
     """Examples per second of a loop without anything around it."""
-    settings = loop.Settings(**job.training)
+    settings = Settings(**job.training)
     data = TrainingData(Dataset.open(job.prepared), settings, job.seed, "cpu")
     model = fresh_model(job)
     model.initialize(data.reference(), Streams.seeded(job.seed))
@@ -78,7 +84,7 @@ def recorded(job: Job) -> float:
 
 def in_process(job: Job) -> float:
     """Examples per second of our loop, called directly."""
-    work(dataclasses.asdict(job), loop.Place())
+    work(dataclasses.asdict(job), Place())
     return recorded(job)
 
 
@@ -98,9 +104,9 @@ def through_ray(job: Job, workers: int) -> float:
     return recorded(job)
 
 
-def job_in(state: Path, settings: params.Params, family: str, wanted: params.Family, data: Dataset) -> Job:
+def job_in(state: Path, settings: config.Params, family: str, wanted: config.Family, data: Dataset) -> Job:
     """A training with checkpoints beside its state."""
-    job = train.make_job(settings, family, wanted, data, state)
+    job = make_job(settings, family, wanted, data, state)
     return dataclasses.replace(job, checkpoints=str(state / "checkpoints"))
 
 
@@ -113,8 +119,8 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     chosen = parser.parse_args()
     torch.set_num_threads(1)
-    settings = params.load(dataset=chosen.dataset)
-    data = Dataset.open(train.prepared_folder(chosen.dataset))
+    settings = config.load(dataset=chosen.dataset)
+    data = Dataset.open(prepared_folder(chosen.dataset))
     heads = ("family", "bare, examples/s", "loop", "1 worker", "2 workers", "2 apart", "cost of 1 worker")
     print("|", " | ".join((*heads, "efficiency of 2", "of what the machine allows")), "|")
     print("|", " | ".join(["---"] * (len(heads) + 2)), "|")

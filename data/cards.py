@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import itertools
+import json
 import math
 import re
 from collections.abc import Iterable, Mapping
@@ -375,3 +376,43 @@ def _split_faults(plan: SplitPlan) -> Iterable[str]:
     ranges = sorted(plan.rows.values())
     if any(after[0] < before[1] for before, after in itertools.pairwise(ranges)):
         yield f"splits.rows overlap: {dict(plan.rows)}"
+
+
+@dataclass(kw_only=True, slots=True)
+class Inspection:
+    """What was found at a source.
+
+    Arguments:
+        card: The card that fits it.
+        found: Lines that say what there is.
+        doubts: Lines that say what a person should look at.
+        column_doubts: What is doubtful about single columns.
+    """
+
+    card: Card
+    found: list[str] = field(default_factory=list)
+    doubts: list[str] = field(default_factory=list)
+    column_doubts: dict[str, str] = field(default_factory=dict)
+
+
+def _listed(names: tuple[str, ...], what: str) -> str:
+    shown = ", ".join(names[:12]) + (", …" if len(names) > 12 else "")
+    return f"{len(names)} {what}: {shown}"
+
+
+def _one_line(text: str) -> str:
+    """Text as a YAML comment may hold it."""
+    return "".join(letter if letter.isprintable() else " " for letter in text)
+
+
+def _quoted(text: str) -> str:
+    """A YAML string: JSON's double-quoted form is one."""
+    return re.sub(r"[^\x20-\x7e]", _escaped, json.dumps(text, ensure_ascii=False))
+
+
+def _escaped(letter: re.Match[str]) -> str:
+    """A character as YAML's double-quoted strings may hold it."""
+    code = ord(letter[0])
+    if letter[0].isprintable():
+        return letter[0]
+    return f"\\U{code:08x}" if code > 0xFFFF else f"\\u{code:04x}"

@@ -16,7 +16,8 @@ from jaxtyping import Int, Shaped
 from numpy.typing import NDArray
 from torch import Tensor
 
-from data.writing import SCHEMA, content_digest, file_sha256
+from data.files import file_sha256
+from data.shards import SCHEMA, content_digest
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

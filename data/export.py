@@ -6,7 +6,6 @@ have their original names, types, categories and gaps. Both are exact.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,18 +14,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
-from PIL import Image
 
-from data.shards import Dataset
-from data.writing import whole_folder
+from data.dataset import Dataset
+from data.domains.image import _png
+from data.domains.table import _categories, column_type
+from data.files import whole_folder
 
 ROWS = 4096
-PLAIN = {
-    "bool": pa.bool_(), "float16": pa.float16(), "float32": pa.float32(), "float64": pa.float64(),
-    "int8": pa.int8(), "int16": pa.int16(), "int32": pa.int32(), "int64": pa.int64(),
-    "uint8": pa.uint8(), "uint16": pa.uint16(), "uint32": pa.uint32(), "uint64": pa.uint64(),
-}  # fmt: skip
-"""Types by the names that `data.columns.type_name` gives them."""
 
 
 def export_parquet(dataset: Dataset, out: Path, label: str = "label") -> dict[str, int]:
@@ -66,19 +60,6 @@ def _schema(dataset: Dataset, label: str) -> pa.Schema:
     return pa.schema(fields)
 
 
-def column_type(column: dict[str, Any]) -> pa.DataType:
-    """The type a column had in its source, or the nearest that holds its values exactly.
-
-    Arguments:
-        column: An entry of the manifest's domain.
-    """
-    if column["dtype"] in PLAIN:
-        return PLAIN[column["dtype"]]
-    if column["type"] == "categorical":
-        return pa.dictionary(pa.int32(), pa.string())
-    return pa.int64() if column["type"] == "integer" else pa.float64()
-
-
 def _batches(dataset: Dataset, split: str, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
     examples = dataset.split(split)
     for start in range(0, len(examples), ROWS):
@@ -101,14 +82,3 @@ def _columns(dataset: Dataset, x: NDArray[Any], schema: pa.Schema) -> Iterator[p
             yield named if pa.types.is_dictionary(kind) else named.cast(pa.string()).cast(kind)
         else:
             yield pa.array(values, mask=np.isnan(values)).cast(schema.field(index).type)
-
-
-def _categories(codes: NDArray[np.int64], names: list[str]) -> pa.DictionaryArray:
-    """Codes as texts; below 0 is null."""
-    return pa.DictionaryArray.from_arrays(pa.array(codes, pa.int32(), mask=codes < 0), pa.array(names, pa.string()))
-
-
-def _png(image: NDArray[np.uint8]) -> bytes:
-    stream = io.BytesIO()
-    Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(stream, "PNG")
-    return stream.getvalue()

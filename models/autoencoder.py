@@ -7,28 +7,25 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .contract import (
+from .anomaly import Typicality
+from .capabilities import (
     AnomalyScoring,
-    Batch,
     Coding,
     Denoising,
-    Domain,
-    GenerativeModel,
     Imputation,
-    Losses,
-    Objective,
     Reconstruction,
     Sampling,
-    Streams,
     Translation,
     check_strength,
 )
-from .imputing import any_order, hidden, nearest, repeated, without
+from .chunking import in_parts
+from .contract import Batch, GenerativeModel, Losses, Objective
+from .domains.base import Domain
+from .imputation import any_order, hidden, nearest, repeated, without
 from .mixture import GaussianMixture
-from .networks import full_precision
-from .parts import in_parts
+from .networks.embeddings import full_precision
+from .rng import Streams
 from .shapes import Bool, Float, Int, Num
-from .typicality import Typicality
 
 POOL = 1024
 """Generated images from which the filling of a gap starts."""

@@ -12,24 +12,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 
-from .contract import (
-    AnomalyScoring,
-    Batch,
-    Domain,
-    GenerativeModel,
-    Imputation,
-    Losses,
-    Objective,
-    Reconstruction,
-    Sampling,
-    Streams,
-    check_choices,
-)
-from .imputing import nearest, without
-from .networks import LabelEmbedding, full_precision
-from .parts import at_once, in_parts
+from .anomaly import Typicality
+from .capabilities import AnomalyScoring, Imputation, Reconstruction, Sampling
+from .chunking import at_once, in_parts
+from .config import check_choices
+from .contract import Batch, GenerativeModel, Losses, Objective
+from .domains.base import Domain
+from .imputation import nearest, without
+from .networks.embeddings import LabelEmbedding, full_precision
+from .rng import Streams
 from .shapes import Bool, Float, Int, Num
-from .typicality import Typicality
 
 POOL = 4096
 """Generated examples among which the search for one that agrees with an example starts; fewer if they are large."""

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from .contract import Stratified, Streams
+from .rng import Stratified, Streams
 from .shapes import Bool, Float, Int, Num
 
 

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from .contract import Streams
+from .rng import Streams
 from .shapes import Float, Int
 
 

@@ -16,7 +16,9 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from models import FAMILIES
-from pipelines import features, loop
+from pipelines.evaluation import config as evaluation_config
+from pipelines.evaluation.config import Evaluate
+from pipelines.training.config import Settings
 
 PATH = Path("params.yaml")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -144,25 +146,6 @@ class Tune:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Evaluate:
-    """How much is measured.
-
-    Arguments:
-        samples: Draws per family.
-        bootstrap: Resamples behind each interval.
-    """
-
-    samples: int = 2_000
-    bootstrap: int = 200
-
-    def __post_init__(self) -> None:
-        if self.samples < 100:
-            raise ValueError(f"samples must be at least 100, got {self.samples}")
-        if self.bootstrap < 10:
-            raise ValueError(f"bootstrap must be at least 10, got {self.bootstrap}")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class Range:
     """Where a setting is searched.
 
@@ -194,7 +177,7 @@ class Family:
     """
 
     model: Any
-    training: loop.Settings = field(default_factory=loop.Settings)
+    training: Settings = field(default_factory=Settings)
     search: dict[str, Range] = field(default_factory=dict)
 
 
@@ -214,7 +197,7 @@ class Params:
     families: tuple[str, ...]
     train: Train
     tune: Tune
-    features: features.Settings
+    features: evaluation_config.Settings
     evaluate: Evaluate
     cluster: Cluster
     family: dict[str, Family]
@@ -223,7 +206,7 @@ class Params:
 SECTIONS: dict[str, type] = {
     "train": Train,
     "tune": Tune,
-    "features": features.Settings,
+    "features": evaluation_config.Settings,
     "evaluate": Evaluate,
     "cluster": Cluster,
 }
@@ -354,7 +337,7 @@ def _family(name: str, value: Any, errors: list[str]) -> Family | None:
         if key not in ("model", "training", "search"):
             errors.append(f"{name}.{key}: unknown key{nearest(str(key), ['model', 'training', 'search'])}")
     model = _section(FAMILIES[name].Config, value.get("model"), f"{name}.model", errors)
-    training = _section(loop.Settings, value.get("training"), f"{name}.training", errors)
+    training = _section(Settings, value.get("training"), f"{name}.training", errors)
     ranges = value.get("search") or {}
     if not isinstance(ranges, Mapping):
         errors.append(f"{name}.search: must be a mapping of settings to ranges, got {ranges!r}")

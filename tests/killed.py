@@ -13,10 +13,12 @@ import torch
 from test_contract import examples
 from test_loop import DOMAIN, digest, fresh, joined
 
-from data.order import permuted
+from data.permutation import permuted
 from models import Batch
-from pipelines import checkpoint, loop
-from pipelines.loop import Place, Settings
+from pipelines.training import checkpoint, loop
+from pipelines.training.config import Settings
+from pipelines.training.context import Place, Report
+from pipelines.training.errors import LostPartner
 
 EXAMPLES, BATCH = 80, 32
 SETTINGS = Settings(
@@ -63,7 +65,7 @@ def train(family: str, folder: str, rank: int, world_size: int, port: str, tell:
 
     checkpoint.write_tensors = told
 
-    def report(said: loop.Report) -> float | None:
+    def report(said: Report) -> float | None:
         tell.send(("report", said.examples))
         return None if said.model is None else float(int(digest(said.model)[:8], 16))  # as good as random
 
@@ -80,6 +82,6 @@ def train(family: str, folder: str, rank: int, world_size: int, port: str, tell:
         )
         if rank == 0:
             tell.send(("done", digest(model)))
-    except loop.LostPartner:
+    except LostPartner:
         tell.send(("lost", 0))
     os._exit(0)

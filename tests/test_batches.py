@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data.batches import Batches, augment
-from data.order import permuted
-from data.shards import Split
-from data.writing import write_shard
+from data.dataset import Split
+from data.permutation import permuted
+from data.shards import write_shard
 
 SHARDS: dict[int, Split] = {}
 

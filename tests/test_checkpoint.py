@@ -17,12 +17,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from pipelines import checkpoint
-from pipelines.checkpoint import DTYPES, Checkpoint, CorruptCheckpoint, Writer, load_newest, save
-from pipelines.storage import Bucket, Folder, Storage, at
+from data.files import sha256
+from pipelines.storage.stores import MANIFEST, Bucket, Folder, Storage, at
+from pipelines.training import checkpoint
+from pipelines.training.checkpoint import DTYPES, Checkpoint, Writer, load_newest, save
+from pipelines.training.errors import CorruptCheckpoint
 
 TENSORS = {"a": torch.arange(6.0), "b": torch.ones(2, 3, dtype=torch.int64)}
-FILES = [checkpoint.TENSORS, checkpoint.FACTS, checkpoint.MANIFEST]
+FILES = [checkpoint.TENSORS, checkpoint.FACTS, MANIFEST]
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +105,7 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_is_used(storage, n
     with storage.fetched(damaged) as folder:
         content = harmed((folder / name).read_bytes(), harm)
     overwrite(storage, damaged, name, content)
-    if isinstance(storage, Bucket) and (name, harm) == (checkpoint.MANIFEST, "remove"):
+    if isinstance(storage, Bucket) and (name, harm) == (MANIFEST, "remove"):
         assert load_newest(storage).step == 1  # what has no manifest was never there
         return
     with pytest.warns(UserWarning, match=r"step-0000000002 is damaged.* set aside as corrupt-.* falling back"):
@@ -134,8 +136,8 @@ def test_another_schema_is_refused(tmp_path, schema, told):
 
 
 def rehash(folder: Path) -> None:
-    hashes = {name: checkpoint.sha256(folder / name) for name in (checkpoint.TENSORS, checkpoint.FACTS)}
-    (folder / checkpoint.MANIFEST).write_text(json.dumps(hashes))
+    hashes = {name: sha256(folder / name) for name in (checkpoint.TENSORS, checkpoint.FACTS)}
+    (folder / MANIFEST).write_text(json.dumps(hashes))
 
 
 class Exploit:
@@ -170,7 +172,7 @@ def test_what_a_killed_process_left_is_invisible_and_tidied(storage):
     if isinstance(storage, Folder):
         shutil.copytree(storage.root / "step-0000000001", storage.root / ".step-0000000002.tmp")
         shutil.copytree(storage.root / "step-0000000001", storage.root / ".step-0000000000.old")
-        (storage.root / ".step-0000000000.old" / checkpoint.MANIFEST).unlink()
+        (storage.root / ".step-0000000000.old" / MANIFEST).unlink()
     else:
         overwrite(storage, "step-0000000002", checkpoint.TENSORS, b"half of it")
     assert load_newest(storage).step == 1
@@ -221,7 +223,8 @@ def test_a_folder_that_may_not_be_written_is_an_error_that_names_it(tmp_path):
     root = tmp_path / "closed"
     save(at(root), made(1))
     code = (
-        "import os, sys, torch\nfrom pipelines.checkpoint import Checkpoint, save\nfrom pipelines.storage import at\n"
+        "import os, sys, torch\nfrom pipelines.training.checkpoint import Checkpoint, save\n"
+        "from pipelines.storage.stores import at\n"
         "if os.geteuid() == 0: os.setuid(65534)\n"
         "save(at(sys.argv[1]), Checkpoint(2, {'x': torch.zeros(2)}, {}))\n"
     )
@@ -238,7 +241,8 @@ def test_a_folder_that_may_not_be_written_is_an_error_that_names_it(tmp_path):
 def test_a_kill_while_writing_or_pruning_leaves_a_checkpoint(tmp_path):
     """A process writes checkpoints as fast as it can and is killed in the middle of it."""
     code = (
-        "import sys, torch\nfrom pipelines.checkpoint import Checkpoint, save\nfrom pipelines.storage import at\n"
+        "import sys, torch\nfrom pipelines.training.checkpoint import Checkpoint, save\n"
+        "from pipelines.storage.stores import at\n"
         "step = 0\n"
         "while True:\n"
         "    save(at(sys.argv[1]), Checkpoint(step, {'x': torch.full((50_000,), float(step))}, {}))\n"
@@ -279,7 +283,7 @@ def test_a_bucket_that_stays_away_is_an_error_and_the_previous_checkpoint_stays(
     save(at(f"s3://bucket/{tmp_path.name}"), made(1))
     with buckets.failing(server, lambda _, method: "500" if method in ("PUT", "POST") else "") as proxy:
         use(monkeypatch, proxy)
-        monkeypatch.setattr("pipelines.storage.ATTEMPTS", 2)
+        monkeypatch.setattr("data.s3.ATTEMPTS", 2)
         with pytest.raises(OSError, match=r"during PutObject"), Writer(at(f"s3://bucket/{tmp_path.name}")) as writer:
             writer.save(made(2))
     use(monkeypatch, server)

@@ -55,7 +55,7 @@ def test_tasks_return_in_order(cluster):
 
 
 def test_prepare_on_a_cluster_writes_the_same_data(cluster, tmp_path):
-    from pipelines.prepare import prepare
+    from pipelines.stages.prepare import prepare
 
     here = prepare("digits", tmp_path / "here", root=ROOT)
     there = prepare("digits", tmp_path / "there", root=ROOT, mapper=cluster.in_tasks)
@@ -138,7 +138,7 @@ def test_another_ray_or_python_is_refused():
 
 
 def test_a_job_is_sent_all_code_and_nothing_else(tmp_path):
-    from pipelines import remote
+    from pipelines.execution import remote
 
     remote.copy_code(tmp_path)
     packages = ("models", "data", "pipelines")
@@ -149,9 +149,9 @@ def test_a_job_is_sent_all_code_and_nothing_else(tmp_path):
 
 
 def test_a_search_survives_its_journey():
-    from pipelines import params
-    from pipelines.train import Job
-    from pipelines.tune import Search
+    from pipelines import config as params
+    from pipelines.execution.search import Search
+    from pipelines.training.job import Job
 
     family = params.load(ROOT / "params.yaml").family["vae"]
     spec = {"family": "vae", "config": dataclasses.asdict(family.model), "domain": {}, "classes": 0}
@@ -186,7 +186,7 @@ def bucket(tmp_path_factory):
 
 @pytest.mark.parametrize("kind", ["folder", "bucket"])
 def test_a_replica_takes_over_what_changes(kind, request, tmp_path):
-    from pipelines.replica import Replica
+    from pipelines.storage.mirror import Replica
 
     place = f"{request.getfixturevalue('bucket')}/run" if kind == "bucket" else str(tmp_path / "storage")
     for name in ("there/model", "there/checkpoints", "here"):
@@ -215,21 +215,21 @@ def test_a_replica_takes_over_what_changes(kind, request, tmp_path):
 
 
 def test_a_state_in_a_bucket_is_at_hand_and_goes_back(bucket, tmp_path, monkeypatch):
-    from pipelines import replica, storage
+    from pipelines.storage import mirror, stores
 
-    monkeypatch.setattr(replica, "SECONDS", 0.2)
-    monkeypatch.setattr(replica, "CACHE", tmp_path / "cache")
-    with replica.mirrored(f"{bucket}/state") as worker, replica.mirrored(f"{bucket}/state") as driver:
+    monkeypatch.setattr(mirror, "SECONDS", 0.2)
+    monkeypatch.setattr(mirror, "CACHE", tmp_path / "cache")
+    with mirror.mirrored(f"{bucket}/state") as worker, mirror.mirrored(f"{bucket}/state") as driver:
         (driver / "stop").touch()
         (worker / "metrics.jsonl").write_text("1")
         end = time.monotonic() + 30
         while not ((worker / "stop").exists() and (driver / "metrics.jsonl").exists()):
             assert time.monotonic() < end
             time.sleep(0.1)
-    storage.at(f"{bucket}/state").install("data", lambda folder: (folder / "manifest.json").write_text("{}"))
-    once = replica.at_hand(f"{bucket}/state/data")
-    storage.at(f"{bucket}/state").remove("data")
-    assert replica.at_hand(f"{bucket}/state/data") == once
+    stores.at(f"{bucket}/state").install("data", lambda folder: (folder / "manifest.json").write_text("{}"))
+    once = mirror.at_hand(f"{bucket}/state/data")
+    stores.at(f"{bucket}/state").remove("data")
+    assert mirror.at_hand(f"{bucket}/state/data") == once
     assert (once / "manifest.json").read_text() == "{}"
 
 

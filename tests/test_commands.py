@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from pipelines import tune
 from pipelines.__main__ import main, parser
-from pipelines.train import curves
-from pipelines.worker import points
+from pipelines.stages import tune
+from pipelines.stages.train import curves
+from pipelines.training.job import points
 
 ROOT = Path(__file__).parent.parent
 VERBS = ["prepare", "features", "tune", "train", "evaluate", "register", "report"]
@@ -45,7 +45,7 @@ def test_help_is_quick_because_nothing_heavy_is_imported():
 
 
 @pytest.mark.parametrize(
-    "module", ["models", "data.shards", "pipelines.loop", "pipelines.params", "pipelines.tracking"]
+    "module", ["models", "data.dataset", "pipelines.training.loop", "pipelines.config", "pipelines.tracking"]
 )
 def test_importing_does_no_work(module, tmp_path):
     """No folder, no file, no Ray, no MLflow."""

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from models import CAPABILITIES, FAMILIES, Batch, Streams, build, tasks
-from models.contract import Coding, GenerativeModel, Translation
+from models.capabilities import Coding, Translation
+from models.contract import GenerativeModel
 
 SMALL = {
     "autoencoder": {"latent": 4, "width": 8},

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipelines.prepare import add, prepare
+from pipelines.cli.data import add
+from pipelines.stages.prepare import prepare
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -12,9 +12,10 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from data.shards import Dataset
+from data.dataset import Dataset
 from pipelines.__main__ import main
-from pipelines.prepare import add, export, prepare
+from pipelines.cli.data import add, export
+from pipelines.stages.prepare import prepare
 
 
 def exported(root: Path, source: str, **options: str) -> tuple[Dataset, dict[str, pa.Table]]:

@@ -18,9 +18,12 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from data import building, streams
-from data.shards import Dataset
-from pipelines.prepare import add, prepare
+from data import readers
+from data.dataset import Dataset
+from data.readers import open_source
+from data.sources import streams
+from pipelines.cli.data import add
+from pipelines.stages.prepare import prepare
 
 GOOD = "a,b,c\n" + "".join(f"{i},{i / 7:.3f},{'xy'[i % 2]}\n" for i in range(100))
 
@@ -431,14 +434,14 @@ def test_59_strange_names(tmp_path: Path) -> None:
 def test_60_file_changes_during_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = csv_at(tmp_path, GOOD)
     add(str(source), "d", root=tmp_path, quiet=True)
-    honest = building.open_source
+    honest = open_source
 
     def meddling(*arguments: object) -> object:
         reader = honest(*arguments)
         source.write_text(GOOD.replace("1", "2"))
         return reader
 
-    monkeypatch.setattr(building, "open_source", meddling)
+    monkeypatch.setattr(readers, "open_source", meddling)
     with pytest.raises(ValueError, match=r"t.csv changed while it was being read"):
         prepare("d", root=tmp_path)
     assert not list((tmp_path / "data/prepared").iterdir())

@@ -22,10 +22,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from pyarrow import fs
 from s3_server import Faulty
 
-from data import fetching
-from data.fetching import fetch
-from data.shards import Dataset
-from pipelines.prepare import add, prepare
+from data.dataset import Dataset
+from data.sources import download
+from data.sources.download import fetch
+from pipelines.cli.data import add
+from pipelines.stages.prepare import prepare
 
 TABLE = ("a,b\n" + "".join(f"{i},{i / 7:.4f}\n" for i in range(200_000))).encode()
 
@@ -106,7 +107,7 @@ def store(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     address = f"http://127.0.0.1:{server.server_port}"
     for name in ("NO_PROXY", "no_proxy"):
         monkeypatch.setenv(name, "127.0.0.1")
-    monkeypatch.setattr(fetching.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(download.time, "sleep", lambda seconds: None)
     yield address
     server.shutdown()
     server.server_close()
@@ -142,7 +143,7 @@ def test_a_download_starts_over_when_the_file_changed(
     store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Store.files["/x.csv"], Store.hang_up_after = b"old" * 1000, 700
-    monkeypatch.setattr(fetching, "ATTEMPTS", 1)
+    monkeypatch.setattr(download, "ATTEMPTS", 1)
     with pytest.raises(ConnectionError, match=r"closed early.*again continues"):
         fetch(f"{store}/x.csv", tmp_path, "")
     assert (tmp_path / ".x.csv.part").stat().st_size == 700
@@ -244,16 +245,16 @@ def test_s3_survives_failures_and_continues(
     s3: fs.S3FileSystem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Status 500 and connections cut in the middle: tried again; given up, the next call goes on where it stopped."""
-    monkeypatch.setattr(fetching.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(download.time, "sleep", lambda seconds: None)
     put(s3, "two/t.csv", TABLE)
     Faulty.faults = [0, 500, -1000, 503]
     assert fetch("s3://two/t.csv", tmp_path, sha(TABLE)).read_bytes() == TABLE
     assert not Faulty.faults
-    monkeypatch.setattr(fetching, "ATTEMPTS", 1)
+    monkeypatch.setattr(download, "ATTEMPTS", 1)
     Faulty.faults, Faulty.read = [0, *[500] * 200], []
     with pytest.raises(ConnectionError, match=r"s3://two/t.csv could not be fetched.*again continues"):
         fetch("s3://two/t.csv", tmp_path / "again", "")
-    assert (tmp_path / "again/.t.csv.part").stat().st_size == fetching.PIECE
+    assert (tmp_path / "again/.t.csv.part").stat().st_size == download.PIECE
     Faulty.faults, Faulty.read = [], []
     assert fetch("s3://two/t.csv", tmp_path / "again", sha(TABLE)).read_bytes() == TABLE
     assert Faulty.read
@@ -265,8 +266,8 @@ def test_s3_folder(s3: fs.S3FileSystem, tmp_path: Path, monkeypatch: pytest.Monk
     for part in range(3):
         rows = "".join(f"{v}\n" for v in np.arange(50) + 50 * part)
         put(s3, f"three/tables/part-{part}.csv", f"v\n{rows}".encode())
-    monkeypatch.setattr(fetching.time, "sleep", lambda seconds: None)
-    monkeypatch.setattr(fetching, "ATTEMPTS", 1)
+    monkeypatch.setattr(download.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(download, "ATTEMPTS", 1)
     Faulty.faults = [0, 0, *[500] * 200]
     with pytest.raises(ConnectionError):
         add("s3://three/tables", "t", root=tmp_path, quiet=True)

@@ -19,11 +19,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data import parallel
 from data.cards import load_card
-from data.parallel import in_processes
-from data.shards import Dataset
-from pipelines.prepare import add, prepare
+from data.dataset import Dataset
+from data.ingest import parallel
+from data.ingest.parallel import in_processes
+from pipelines.cli.data import add
+from pipelines.stages.prepare import prepare
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -94,8 +95,8 @@ SCRIPT = """
 import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
-from data import building
-from pipelines.prepare import prepare
+from data.ingest import build as building
+from pipelines.stages.prepare import prepare
 honest = building.write_shard
 def slow(path, *arguments):
     print("writing", flush=True)
@@ -248,7 +249,7 @@ def test_a_file_too_large_for_the_disk(digits: Path) -> None:
     prepare("digits", root=digits)
     before = files(digits / "data/prepared/digits")
     code = (
-        "import resource, signal, sys; from pathlib import Path; from pipelines.prepare import prepare\n"
+        "import resource, signal, sys; from pathlib import Path; from pipelines.stages.prepare import prepare\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))\n"
         "prepare('digits', root=Path(sys.argv[1]))"
     )

@@ -19,11 +19,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from data.archives import members
-from data.decoding import Fault, Target, decode
-from data.folders import survey
-from data.shards import Dataset
-from pipelines.prepare import add, prepare, show
+from data.dataset import Dataset
+from data.readers.image_decoding import Fault, Target, decode
+from data.readers.image_folder import survey
+from data.sources.archive import members
+from pipelines.cli.data import add, show
+from pipelines.stages.prepare import prepare
 
 
 def picture(seed: int, height: int = 6, width: int = 5) -> np.ndarray:

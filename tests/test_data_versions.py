@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from pyarrow import fs
 
-from data.shards import Dataset
-from pipelines.prepare import add
+from data.dataset import Dataset
+from pipelines.cli.data import add
 
 ROOT = Path(__file__).resolve().parents[1]
 

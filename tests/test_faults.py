@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from pipelines import loop, worker
-from pipelines.train import locked
-from pipelines.tune import Ledger
+from pipelines.execution.search import Ledger
+from pipelines.training import worker
+from pipelines.training.context import Place
+from pipelines.training.job import FAILURE, failure, locked, record_failure
 
 ROOT = Path(__file__).parent.parent
 
@@ -43,26 +44,26 @@ def job(state: Path, **training: object) -> dict:
 
 
 def test_14_a_bug_is_told_with_its_first_traceback_and_not_tried_again(tmp_path):
-    worker.work(job(tmp_path, nonsense=1), loop.Place())  # a TypeError, as only a bug of ours could cause
-    told = worker.failure(tmp_path)
+    worker.work(job(tmp_path, nonsense=1), Place())  # a TypeError, as only a bug of ours could cause
+    told = failure(tmp_path)
     assert "a bug stopped the training, first on rank 0" in str(told)
     assert "Traceback" in str(told)
     assert "unexpected keyword argument 'nonsense'" in str(told)
-    first = (tmp_path / worker.FAILURE).read_text()
-    worker.work(job(tmp_path), loop.Place())  # a restart of all workers: nothing is tried
-    worker.record_failure(tmp_path, ValueError("what followed from it"), 1)
-    assert (tmp_path / worker.FAILURE).read_text() == first
+    first = (tmp_path / FAILURE).read_text()
+    worker.work(job(tmp_path), Place())  # a restart of all workers: nothing is tried
+    record_failure(tmp_path, ValueError("what followed from it"), 1)
+    assert (tmp_path / FAILURE).read_text() == first
 
 
 def test_14_an_error_that_one_can_mend_is_told_without_a_traceback(tmp_path):
-    worker.work(job(tmp_path), loop.Place())
-    told = worker.failure(tmp_path)
+    worker.work(job(tmp_path), Place())
+    told = failure(tmp_path)
     assert "Traceback" not in str(told)
     assert "absent" in str(told)
 
 
 HOLDER = (
-    "import sys\nfrom pathlib import Path\nfrom pipelines.train import locked\n"
+    "import sys\nfrom pathlib import Path\nfrom pipelines.training.job import locked\n"
     "with locked(Path(sys.argv[1])):\n    print('held', flush=True)\n    sys.stdin.read()\n"
 )
 
@@ -100,8 +101,8 @@ sys.path.insert(0, sys.argv[2])
 from pathlib import Path
 from test_faults import Told
 from pipelines import cluster
-from pipelines.params import Range
-from pipelines.tune import Ledger
+from pipelines.config import Range
+from pipelines.execution.search import Ledger
 
 folder, log = Path(sys.argv[1]), Path(sys.argv[1], "tried")
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from models import Batch, Streams, build
-from models.contract import Imputation
+from models.capabilities import Imputation
 from models.flow import network_of
 from models.flow.config import Config
 from models.flow.couplings import Affine, Spline

@@ -24,8 +24,8 @@ import killed
 import pytest
 
 from models import FAMILIES
-from pipelines import checkpoint
-from pipelines.storage import at
+from pipelines.storage.stores import at
+from pipelines.training import checkpoint
 
 KILLS = 6
 INSTANTS = ["update", "epoch's end", "writing", "report"]

@@ -18,12 +18,14 @@ from test_contract import DOMAINS, SMALL, examples
 from torch import multiprocessing
 
 from models import FAMILIES, Batch, build
-from pipelines import checkpoint, loop
-from pipelines.loop import Place, Policy, Settings
-from pipelines.resume import Checkpoints
-from pipelines.state import Progress
-from pipelines.storage import at
-from pipelines.watch import SETTLED, Watch
+from pipelines.storage.stores import at
+from pipelines.training import checkpoint, loop
+from pipelines.training.checkpoint_manager import Checkpoints
+from pipelines.training.config import Policy, Settings
+from pipelines.training.context import Place, Report
+from pipelines.training.divergence import SETTLED, Watch
+from pipelines.training.errors import Diverged, Interrupted, LostPartner
+from pipelines.training.state import Progress
 
 DOMAIN = DOMAINS["grey 8x8, 17 levels"]
 BATCH = 32
@@ -85,7 +87,7 @@ def test_resumed_equals_uninterrupted_bit_for_bit(family, reports, tmp_path):
     whole = loop.train(fresh(family), Data(), SETTINGS, seed=3, report=lambda _: None, folder=tmp_path / "whole")
     seen = []
 
-    def stopping(report: loop.Report) -> None:
+    def stopping(report: Report) -> None:
         seen.append(report.examples)
         if len(seen) > reports:
             raise Stop
@@ -117,7 +119,7 @@ def test_a_finished_training_is_not_trained_again(family, tmp_path):
 def test_the_best_model_is_kept_also_across_an_interruption(tmp_path):
     models = []
 
-    def scored(report: loop.Report) -> float | None:
+    def scored(report: Report) -> float | None:
         if report.model is None:
             return None
         models.append(digest(report.model))
@@ -168,7 +170,7 @@ def test_two_processes_and_smaller_parts_equal_one(family, tmp_path, unused_port
         assert torch.allclose(tensor, expected[name], rtol=1e-7, atol=1e-9), name
 
 
-def _none(_: loop.Report) -> None:
+def _none(_: Report) -> None:
     return None
 
 
@@ -177,7 +179,7 @@ def test_a_non_finite_loss_or_gradient_stops_before_the_update(where, tmp_path):
     model = fresh("vae")
     seen = []
 
-    def poisoned(report: loop.Report) -> None:
+    def poisoned(report: Report) -> None:
         seen.append(report.examples)
         if len(seen) == 2:
             weight = model.decoder.head.weight
@@ -186,7 +188,7 @@ def test_a_non_finite_loss_or_gradient_stops_before_the_update(where, tmp_path):
             else:
                 weight.register_hook(lambda gradient: gradient * float("inf"))
 
-    with pytest.raises(loop.Diverged, match=r"vae loss or its gradient is not finite .* after 128 examples"):
+    with pytest.raises(Diverged, match=r"vae loss or its gradient is not finite .* after 128 examples"):
         loop.train(model, Data(), SETTINGS, seed=3, report=poisoned, folder=tmp_path)
     if where == "gradient":
         assert all(torch.isfinite(p).all() for p in model.parameters())
@@ -222,7 +224,7 @@ def test_a_rollback_passes_over_the_batches_since_the_checkpoint_bit_for_bit(tmp
     def train(folder: Path, kill_after: int = 99) -> str:
         source, seen = Poisoned(6, 11), []
 
-        def report(said: loop.Report) -> None:
+        def report(said: Report) -> None:
             seen.append(said.examples)
             if len(seen) > kill_after:
                 raise Stop
@@ -260,7 +262,7 @@ def test_a_rollback_passes_over_the_batches_since_the_checkpoint_bit_for_bit(tmp
 
 def test_rollbacks_are_bounded(tmp_path):
     source = Poisoned(*range(5, 99))
-    with pytest.raises(loop.Diverged, match="rolled back 2 times before"):
+    with pytest.raises(Diverged, match="rolled back 2 times before"):
         loop.train(
             source.model(),
             source,
@@ -305,7 +307,7 @@ def poisoned_rank(rank: int, world_size: int, port: str, out: str) -> None:
     before = []
     try:
         loop.train(model, Data(), SETTINGS, seed=3, report=lambda r: before.append(r.examples), place=place)
-    except loop.Diverged as error:
+    except Diverged as error:
         Path(f"{out}{rank}").write_text(f"{digest(model)} {error}")
     torch.distributed.destroy_process_group()
 
@@ -332,7 +334,7 @@ def hanging_rank(rank: int, world_size: int, port: str, out: str) -> None:
 
     try:
         loop.train(fresh("vae"), Slow(), SETTINGS, seed=3, report=lambda _: None, place=place)
-    except loop.LostPartner as error:
+    except LostPartner as error:
         Path(out).write_text(str(error))
     Path(f"{out}done").touch()
     os._exit(0)
@@ -382,7 +384,7 @@ def test_asked_to_stop_it_writes_a_checkpoint_and_goes_on_bit_for_bit(tmp_path):
     settings = replace(SETTINGS, checkpoints=1)  # none is due before the end
     whole = loop.train(fresh("gan"), Data(), settings, seed=3, report=lambda _: None)
     asked = iter([False, False, False, True, *[False] * 9])  # twice per update: the GAN has two objectives
-    with pytest.raises(loop.Interrupted, match="stopped after 64 of 384 examples"):
+    with pytest.raises(Interrupted, match="stopped after 64 of 384 examples"):
         loop.train(
             fresh("gan"),
             Data(),

@@ -9,11 +9,11 @@ import torch
 from torch import nn
 
 from models import Streams
-from models.domains import Image
+from models.domains.grid import Image
 from models.gan import gradient_penalty
 from models.mixture import GaussianMixture
 from models.vae import VAE
-from models.vae import Config as VAEConfig
+from models.vae.config import Config as VAEConfig
 from models.vae.gaussians import gaussian_divergence, gaussian_log_prob
 from models.vae.ladder import Ladder
 

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from models import FAMILIES
-from pipelines import params
+from pipelines import config
 
 WRITTEN = Path(__file__).parent.parent / "params.yaml"
 
 
-def load(tmp_path: Path, *changes: tuple[str, str], recipe: str = "") -> params.Params:
+def load(tmp_path: Path, *changes: tuple[str, str], recipe: str = "") -> config.Params:
     text = WRITTEN.read_text()
     for old, new in changes:
         assert old in text, old
@@ -21,7 +21,7 @@ def load(tmp_path: Path, *changes: tuple[str, str], recipe: str = "") -> params.
     if recipe:
         (tmp_path / "recipes").mkdir()
         (tmp_path / "recipes" / "digits.yaml").write_text(recipe)
-    return params.load(tmp_path / "params.yaml")
+    return config.load(tmp_path / "params.yaml")
 
 
 def test_the_file_that_ships_is_valid(tmp_path):
@@ -104,21 +104,21 @@ def test_numbers_in_scientific_notation_are_numbers(tmp_path):
 def test_what_is_not_a_yaml_mapping_is_refused_by_file(tmp_path, text):
     (tmp_path / "params.yaml").write_text(text)
     with pytest.raises(ValueError, match=r"params\.yaml"):
-        params.load(tmp_path / "params.yaml")
+        config.load(tmp_path / "params.yaml")
 
 
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="run from the project's root folder"):
-        params.load(tmp_path / "params.yaml")
+        config.load(tmp_path / "params.yaml")
 
 
 def test_searched_settings_are_checked_like_written_ones(tmp_path):
     family = load(tmp_path).family["vae"]
-    assert params.with_settings(family, {"training.lr": 0.5, "model.latent": 8.2}).model.latent == 8
+    assert config.with_settings(family, {"training.lr": 0.5, "model.latent": 8.2}).model.latent == 8
     with pytest.raises(ValueError, match="lr must be positive"):
-        params.with_settings(family, {"training.lr": -1.0})
+        config.with_settings(family, {"training.lr": -1.0})
 
 
 @pytest.mark.parametrize("recipe", sorted((WRITTEN.parent / "recipes").glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_recipe_is_valid(recipe):
-    assert params.load(WRITTEN, dataset=recipe.stem).dataset == recipe.stem
+    assert config.load(WRITTEN, dataset=recipe.stem).dataset == recipe.stem

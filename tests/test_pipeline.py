@@ -274,8 +274,8 @@ def trained(project: Project, workers: int, *, disturb: bool) -> dict[str, str]:
     """SHA-256 of every tensor of the last checkpoint of a VAE trained from the start, a worker killed or not."""
     import hashlib
 
-    from pipelines import checkpoint
-    from pipelines.storage import at
+    from pipelines.storage.stores import at
+    from pipelines.training import checkpoint
 
     shutil.rmtree(project.folder / "runs/digits/state", ignore_errors=True)
     text = (project.folder / "params.yaml").read_text()

@@ -21,11 +21,21 @@ import torch
 from PIL import Image
 from test_tracking import free_port, migrated, server, started, store
 
+from data.files import write_atomically
 from models import FAMILIES, Batch, Streams, build
-from pipelines import artifact, register, sample, tracking
-from pipelines.evaluation.metric import Metric
-from pipelines.register import Standing, decide
-from pipelines.tracking import registry
+from pipelines import tracking
+from pipelines.cli import sample
+from pipelines.evaluation.metrics.base import Metric
+from pipelines.registry.lineage import verify
+from pipelines.registry.package import _vendored
+from pipelines.registry.promotion import Decision, Standing, decide, standing_of
+from pipelines.serving import artifact
+from pipelines.stages import register
+from pipelines.storage import model_folder
+from pipelines.storage.model_folder import save
+from pipelines.tracking import model_registry
+from pipelines.tracking.server import get_client
+from pipelines.training.identity import code_digest
 
 __all__ = ["free_port", "migrated", "store"]
 
@@ -74,7 +84,7 @@ def finish(root: Path, family: str, *, seed: int = 0, run: bool = True, data: st
     facts = {**spec, "dataset": "digits", "class_names": list("0123456789"), "data_digest": data, "parameters": 7}
     facts["run_id"] = train(family, seed, data) if run else "none"
     folder = root / "runs" / "digits" / "models" / family
-    artifact.save(model, folder, facts)
+    save(model, folder, facts)
     return folder
 
 
@@ -95,7 +105,7 @@ def measure(root: Path, family: str, *, data: str = DIGEST, yardstick: str = "y1
     }
     results = {"family": family, "data_digest": data, "yardstick_digest": yardstick, "metrics": metrics, "seconds": {}}
     path = root / "runs" / "digits" / "results" / f"{family}.json"
-    artifact.write_atomically(path, json.dumps(results))
+    write_atomically(path, json.dumps(results))
 
 
 def registered(root: Path, *families: str) -> dict[str, Any]:
@@ -116,8 +126,8 @@ def project(store: Path) -> Path:
 
 def test_a_model_comes_back_as_it_was_saved(tmp_path: Path) -> None:
     folder = finish(tmp_path, "flow", run=False)
-    model, facts = artifact.load(folder)
-    again, _ = artifact.load(folder)
+    model, facts = model_folder.load(folder)
+    again, _ = model_folder.load(folder)
     draw = model.sample(3, None, Streams.seeded(1))
     assert torch.equal(draw, again.sample(3, None, Streams.seeded(1)))
     assert not model.training
@@ -129,8 +139,8 @@ def test_a_model_comes_back_as_it_was_saved(tmp_path: Path) -> None:
 def test_the_digest_is_of_weights_spec_and_data(tmp_path: Path) -> None:
     def digest(**changes: Any) -> str:
         folder = finish(tmp_path, "gan", run=False, seed=changes.pop("seed", 0))
-        model, facts = artifact.load(folder)
-        return artifact.save(model, folder, facts | changes)
+        model, facts = model_folder.load(folder)
+        return save(model, folder, facts | changes)
 
     plain = digest()
     assert digest() == digest(train_seconds=3, run_id="other") == plain
@@ -149,42 +159,42 @@ def test_a_damaged_model_is_refused(tmp_path: Path, name: str, damage: str) -> N
         content[len(content) // 2] ^= 1
         path.write_bytes({"flip": content, "truncate": content[:-9], "empty": b""}[damage])
     with pytest.raises(ValueError, match=str(folder)) as caught:
-        artifact.load(folder)
+        model_folder.load(folder)
     assert "\n" not in str(caught.value)
 
 
 def test_a_failed_save_leaves_the_older_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = finish(tmp_path, "gan", run=False)
     before = artifact.model_digest(folder)
-    model, facts = artifact.load(folder)
+    model, facts = model_folder.load(folder)
     with pytest.raises(ValueError, match="facts"):
-        artifact.save(model, folder, facts | {"x": float("nan")})
+        save(model, folder, facts | {"x": float("nan")})
     with pytest.raises(ValueError, match="family"):
-        artifact.save(model, folder, {"config": {}})
+        save(model, folder, {"config": {}})
 
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(artifact, "save_file", full)
+    monkeypatch.setattr(model_folder, "save_file", full)
     with pytest.raises(OSError, match="No space"):
-        artifact.save(model, folder, facts)
+        save(model, folder, facts)
     assert artifact.model_digest(folder) == before
     assert [path.name for path in folder.parent.iterdir()] == ["gan"]
 
 
 def test_a_newer_format_and_other_weights_are_refused(tmp_path: Path) -> None:
     folder = finish(tmp_path, "gan", run=False)
-    other, _ = artifact.load(finish(tmp_path, "flow", run=False))
-    _, facts = artifact.load(folder)
-    artifact.save(other, folder, facts)
+    other, _ = model_folder.load(finish(tmp_path, "flow", run=False))
+    _, facts = model_folder.load(folder)
+    save(other, folder, facts)
     with pytest.raises(ValueError, match="do not fit"):
-        artifact.load(folder)
+        model_folder.load(folder)
     manifest = json.loads((folder / "manifest.json").read_text())
     (folder / "manifest.json").write_text(json.dumps(manifest | {"format": 99}))
     with pytest.raises(ValueError, match="newer"):
-        artifact.load(folder)
+        model_folder.load(folder)
     with pytest.raises(FileNotFoundError, match="nosuch"):
-        artifact.load(tmp_path / "nosuch")
+        model_folder.load(tmp_path / "nosuch")
 
 
 # Who gets a job
@@ -227,7 +237,7 @@ def test_a_holder_that_is_gone_is_replaced_even_by_worse() -> None:
     assert (decision.holder, decision.moved) == (worse, True)
     assert decision.why.startswith("vae is no longer among the families: gan")
     assert decide([], holder, "gone").holder is None
-    assert decide([], None) == register.Decision(holder=None, moved=False, why="no family can do it.")
+    assert decide([], None) == Decision(holder=None, moved=False, why="no family can do it.")
 
 
 # The stage
@@ -255,8 +265,8 @@ def test_registering_twice_makes_one_version(project: Path) -> None:
     assert found.tags["data_digest"] == DIGEST
     assert found.tags["run_id"] == found.run_id == record["versions"]["vae"]["run_id"]
     assert tracking.aliases("digits") == {"generation": 1, "density": 1}
-    (output,) = registry.get_client().get_run(found.run_id).outputs.model_outputs
-    model = registry.get_client().get_logged_model(output.model_id)
+    (output,) = get_client().get_run(found.run_id).outputs.model_outputs
+    model = get_client().get_logged_model(output.model_id)
     measured = {metric.key: (metric.value, metric.dataset_digest) for metric in model.metrics}
     assert measured == {
         "evaluate.frechet": (2.0, DIGEST[:36]),
@@ -343,16 +353,17 @@ def test_results_that_cannot_be_compared_are_refused(project: Path) -> None:
 def test_the_code_of_another_family_makes_no_new_version(tmp_path: Path) -> None:
     package = tmp_path / "fivefold_models"
     shutil.copytree(ROOT / "models", package)
-    shutil.copy(artifact.__file__, package)
-    before = {family: register.code_digest(family, package) for family in FAMILIES}
+    shutil.copytree(ROOT / "pipelines/serving", package / "serving")
+    before = {family: code_digest(family, package) for family in FAMILIES}
     assert len(set(before.values())) == len(before)
     (package / "gan.py").write_text((package / "gan.py").read_text() + "\n# a comment\n")
-    assert before == {family: register.code_digest(family, package) for family in FAMILIES}
+    assert before == {family: code_digest(family, package) for family in FAMILIES}
     (package / "gan.py").write_text((package / "gan.py").read_text() + "\nx = 1\n")
-    after = {family: register.code_digest(family, package) for family in FAMILIES}
+    after = {family: code_digest(family, package) for family in FAMILIES}
     assert {family for family in FAMILIES if before[family] != after[family]} == {"gan"}
-    (package / "networks.py").write_text((package / "networks.py").read_text() + "\nx = 1\n")
-    assert all(register.code_digest(family, package) != before[family] for family in FAMILIES)
+    shared = package / "networks/embeddings.py"
+    shared.write_text(shared.read_text() + "\nx = 1\n")
+    assert all(code_digest(family, package) != before[family] for family in FAMILIES)
 
 
 # What is served
@@ -378,8 +389,8 @@ def served(tmp_path_factory: pytest.TempPathFactory, migrated: Path) -> Callable
 
 def save_served(model: Path, folder: Path) -> None:
     """An MLflow model folder."""
-    with register._vendored() as package:
-        registry.save_served(folder, model=model, package=package, run_id="r", model_id="m", location=str(folder))
+    with _vendored() as package:
+        model_registry.save_served(folder, model=model, package=package, run_id="r", model_id="m", location=str(folder))
 
 
 def rows(n: int) -> np.ndarray:
@@ -475,7 +486,7 @@ def test_whole_numbers_and_noisy_floats_are_taken(served: Callable[[str], Any]) 
 
 
 def test_imputation_reads_missing_cells() -> None:
-    from pipelines.served_model import Images
+    from pipelines.serving.domains.image import Images
 
     images = Images({"kind": "image", "channels": 1, "height": 8, "width": 8})
     x = rows(2).astype(np.float32)
@@ -492,7 +503,7 @@ def test_imputation_reads_missing_cells() -> None:
 
 
 def test_interpolation_ends_at_its_ends(served: Callable[[str], Any]) -> None:
-    from pipelines.served_model import spherical
+    from pipelines.serving.served_model import spherical
 
     model, x = served("flow"), rows(4)
     path = model.predict(x, params={"task": "interpolate", "n": 5}).reshape(2, 5, 8, 8, 1)
@@ -602,7 +613,7 @@ def test_the_registry_of_a_real_server(store: Path, free_port: int, monkeypatch:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{free_port}")
     with server(store, free_port):
         for family in ("vae", "gan"):
-            run_id = artifact.load(finish(store, family))[1]["run_id"]
+            run_id = model_folder.load(finish(store, family))[1]["run_id"]
             measure(store, family, frechet=2.0)
             results = json.loads((store / f"runs/digits/results/{family}.json").read_text())
             tracking.log_evaluation(run_id, results)
@@ -612,7 +623,7 @@ def test_the_registry_of_a_real_server(store: Path, free_port: int, monkeypatch:
         assert len(tracking.versions("digits")) == 2
         drawn = np.load(sample.sample("digits", store / "a.npy", n=3))
         assert drawn.shape == (3, 8, 8, 1)
-        (frechet,) = registry.get_client().get_metric_history(run_id, "evaluate.frechet")
+        (frechet,) = get_client().get_metric_history(run_id, "evaluate.frechet")
         assert (frechet.step, frechet.value) == (0, 2.0)
 
 
@@ -679,7 +690,7 @@ def test_sampling_into_files(project: Path) -> None:
 @pytest.fixture
 def traced(store: Path) -> Path:
     """A project whose model was trained on truly prepared digits."""
-    from pipelines.prepare import prepare
+    from pipelines.stages.prepare import prepare
 
     (store / "data/catalog").mkdir(parents=True)
     shutil.copy(ROOT / "data/catalog/digits.yaml", store / "data/catalog")
@@ -691,11 +702,11 @@ def traced(store: Path) -> Path:
 
 
 def test_lineage_from_alias_to_source(traced: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    links = register.verify("digits", "generation", root=traced)
+    links = verify("digits", "generation", root=traced)
     assert [link.name for link in links] == ["alias", "model", "run", "data", "source"]
     assert capsys.readouterr().out.count("ok ") == 5
     with pytest.raises(ValueError, match=r"@nosuch does not exist; aliases of digits: generation"):
-        register.verify("digits", "nosuch", root=traced)
+        verify("digits", "nosuch", root=traced)
 
 
 def test_broken_lineage_is_named(traced: Path) -> None:
@@ -704,22 +715,22 @@ def test_broken_lineage_is_named(traced: Path) -> None:
     content = weights.read_bytes()
     weights.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     with pytest.raises(ValueError, match=r"model digest .* is not the file that was saved"):
-        register.verify("digits", "generation", root=traced, say=said.append)
+        verify("digits", "generation", root=traced, say=said.append)
     assert [line[:3] for line in said] == ["ok ", "BAD", "ok ", "ok ", "ok "]
     weights.write_bytes(content)
     card = traced / "data/catalog/digits.yaml"
     card.write_text(card.read_text().replace("sha256: 87", "sha256: 99"))
     with pytest.raises(ValueError, match=r"source: digits, SHA-256 87ff.*: the card of digits says SHA-256 99ff"):
-        register.verify("digits", "generation", root=traced, say=said.append)
+        verify("digits", "generation", root=traced, say=said.append)
     shard = next((traced / "data/prepared/digits").glob("train-*.arrow"))
     shard.write_bytes(shard.read_bytes()[:-1] + b"x")
     with pytest.raises(ValueError, match=r"data: .*is damaged"):
-        register.verify("digits", "generation", root=traced, say=said.append)
+        verify("digits", "generation", root=traced, say=said.append)
 
 
 def test_standing_reads_what_publishing_wrote() -> None:
     score = Metric(value=1.0, low=0.5, high=2.0, unit="nats", better="higher", floor=0.1)
     tags = {"family": "vae", "metric.b": json.dumps(dataclasses.asdict(score)), "data_digest": "d"}
-    read = register.standing_of(tracking.Version(name="digits", number=3, run_id="", tags=tags), ("a", "b"))
+    read = standing_of(tracking.Version(name="digits", number=3, run_id="", tags=tags), ("a", "b"))
     assert read is not None
     assert (read.metric, read.score, read.data_digest) == ("b", score, "d")

@@ -18,8 +18,9 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from pipelines.evaluation.pictures import grid, png
-from pipelines.report import charts, metrics, numbers, report
+from pipelines.evaluation.image_grid import grid, png
+from pipelines.report import charts, metrics, numbers
+from pipelines.stages.report import report
 
 FAMILIES = ("autoencoder", "vae", "gan", "flow", "diffusion")
 SCRIPT = "<script>document.title='broken'</script>"

@@ -11,7 +11,7 @@ import torch
 from test_tables import seeded, table
 
 from models import FAMILIES, Batch, Streams, build, tasks
-from pipelines import params
+from pipelines import config as params
 
 SETTINGS = params.load(Path(__file__).parent.parent / "params.yaml", dataset="digits").family
 CONFIGS = {

@@ -10,12 +10,13 @@ import torch
 from torch import nn
 
 from models import Batch, Streams, build
-from models.diffusion import Config, Diffusion
+from models.diffusion import Diffusion
+from models.diffusion.config import Config
 from models.diffusion.denoiser import coefficients, schedule_of
 from models.diffusion.samplers import SAMPLERS
 from models.diffusion.schedules import Cosine, Linear, Power, Straight
-from models.domains import Image
-from models.vae import gaussian_log_prob
+from models.domains.grid import Image
+from models.vae.gaussians import gaussian_log_prob
 
 OBJECTIVES = {
     "edm": {"objective": "edm"},

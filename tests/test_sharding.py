@@ -13,10 +13,12 @@ from torch import Tensor, multiprocessing
 from torch.distributed.tensor import DTensor
 
 from models import FAMILIES
-from pipelines import loop
-from pipelines.loop import Place, Policy
-from pipelines.sharding import part
-from pipelines.state import Progress
+from pipelines.training import loop
+from pipelines.training.config import Policy
+from pipelines.training.context import Place
+from pipelines.training.errors import Interrupted
+from pipelines.training.fsdp import part
+from pipelines.training.state import Progress
 
 
 def held(progress: Progress) -> int:
@@ -40,7 +42,7 @@ def trained(family: str, place: Place, accumulate: int = 1, folder: Path | None 
             folder=folder,
             stopping=lambda: next(asked) == stop - 1,
         )
-    except loop.Interrupted:
+    except Interrupted:
         return None
     return model.state_dict() if place.rank == 0 else None
 

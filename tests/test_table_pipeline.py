@@ -18,15 +18,21 @@ from test_registry import downstream
 from test_report import FAINT, WIDER_THAN_THE_PAGE, browser
 from test_tracking import free_port, migrated, started
 
-from data.shards import Dataset
+from data.dataset import Dataset
 from models import build
-from pipelines import artifact, loop, register, sample, tracking
-from pipelines.evaluate import evaluate
-from pipelines.features import Settings, features
-from pipelines.params import load
-from pipelines.prepare import add, prepare
-from pipelines.report import report
-from pipelines.worker import TrainingData
+from pipelines import tracking
+from pipelines.cli import sample
+from pipelines.cli.data import add
+from pipelines.config import load
+from pipelines.evaluation.config import Settings
+from pipelines.stages import register
+from pipelines.stages.evaluate import evaluate
+from pipelines.stages.features import features
+from pipelines.stages.prepare import prepare
+from pipelines.stages.report import report
+from pipelines.storage.model_folder import save
+from pipelines.training import config, loop
+from pipelines.training.worker import TrainingData
 
 pd = pytest.importorskip("pandas")
 __all__ = ["browser", "free_port", "migrated"]
@@ -86,14 +92,14 @@ def finish(root: Path, family: str) -> None:
     data = Dataset.open(root / "data/prepared/shop")
     spec = {"family": family, "config": CONFIGS[family], "domain": data.domain, "classes": len(data.class_names)}
     torch.manual_seed(0)
-    settings = loop.Settings(total_examples=20_000, batch_size=64, lr=2e-3, evaluations=1, reports=2)
+    settings = config.Settings(total_examples=20_000, batch_size=64, lr=2e-3, evaluations=1, reports=2)
     model = loop.train(build(spec), TrainingData(data, settings, 0, "cpu"), settings, seed=0, report=lambda _: None)
     with tracking.TrainingRun.open(
         dataset="shop", family=family, run_key=family, params={}, manifest=data.manifest
     ) as run:
         run.log([{"examples": 20_000, "metrics": {"loss": 1.0}}])
     facts = {**spec, "dataset": "shop", "class_names": data.class_names, "data_digest": data.digest}
-    artifact.save(model, root / "runs/shop/models" / family, facts | {"run_id": run.run_id})
+    save(model, root / "runs/shop/models" / family, facts | {"run_id": run.run_id})
 
 
 # Measured

@@ -8,10 +8,11 @@ import pytest
 import torch
 
 from models import FAMILIES, Batch, Streams, build
-from models.contract import Imputation, Stratified
-from models.domains import Table
+from models.capabilities import Imputation
+from models.domains.table import Table
 from models.gan import interpolated_penalty
-from models.imputing import tempered
+from models.imputation import tempered
+from models.rng import Stratified
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*Any type hint is inferred as AnyType:UserWarning")  # MLflow's own
 
@@ -475,7 +476,7 @@ def people():
 
 
 def test_a_data_frame_becomes_numbers_and_comes_back():
-    from pipelines.served_model import Tables
+    from pipelines.serving.domains.table import Tables
 
     frame, domain = people()
     tables = Tables(domain)
@@ -505,7 +506,7 @@ def test_a_data_frame_becomes_numbers_and_comes_back():
     ],
 )
 def test_a_bad_data_frame_is_refused_by_row_and_column(change, message):
-    from pipelines.served_model import Tables
+    from pipelines.serving.domains.table import Tables
 
     frame, domain = people()
     with pytest.raises(ValueError, match=message):

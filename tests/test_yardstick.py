@@ -12,18 +12,26 @@ from hypothesis import strategies as st
 from scipy.linalg import sqrtm
 from sklearn.metrics import roc_auc_score
 
-from pipelines.evaluation import anomaly, copies
-from pipelines.evaluation.baseline import ClassicalBaseline, IndependentPixels
-from pipelines.evaluation.bootstrap import counts, interval, mean_interval
-from pipelines.evaluation.codes import probe
-from pipelines.evaluation.distribution import Kernels, frechet, frechet_draws, frechet_of_moments, neighbourhoods
-from pipelines.evaluation.inputs import ImageInputs, TableInputs, inputs
-from pipelines.evaluation.leaderboard import JOBS, best, rows
-from pipelines.evaluation.likelihood import bits_per_dim
-from pipelines.evaluation.metric import metric
-from pipelines.evaluation.queries import proportional_labels
-from pipelines.evaluation.samples import distribution_metrics
-from pipelines.evaluation.two_sample import told_apart
+from pipelines.evaluation.domains import inputs
+from pipelines.evaluation.domains.image import ImageInputs, IndependentPixels, corrupted
+from pipelines.evaluation.domains.table import TableInputs
+from pipelines.evaluation.inference import proportional_labels
+from pipelines.evaluation.leaderboard import best, rows
+from pipelines.evaluation.metrics import anomaly, memorization
+from pipelines.evaluation.metrics.base import counts, interval, mean_interval, metric
+from pipelines.evaluation.metrics.c2st import told_apart
+from pipelines.evaluation.metrics.distribution import (
+    Kernels,
+    distribution_metrics,
+    frechet,
+    frechet_draws,
+    frechet_of_moments,
+    neighbourhoods,
+)
+from pipelines.evaluation.metrics.likelihood import bits_per_dim
+from pipelines.evaluation.metrics.probe import probe
+from pipelines.evaluation.reference.baseline import ClassicalBaseline
+from pipelines.evaluation.use_cases import JOBS
 
 
 def points(n: int, dim: int, seed: int, shift: float = 0.0) -> np.ndarray:
@@ -182,7 +190,7 @@ GREY = ImageInputs(channels=1, height=8, width=8, levels=17)
 
 def test_nearest_is_brute_force():
     rows, train = images(15, 0), images(50, 1)
-    found = copies.nearest(rows, train, GREY, chunk=16)
+    found = memorization.nearest(rows, train, GREY, chunk=16)
     distance = np.sqrt(np.square(GREY.flat(rows)[:, None] - GREY.flat(train)[None]).mean(2))
     order = np.sort(distance, 1)
     assert found.index.tolist() == distance.argmin(1).tolist()
@@ -192,10 +200,10 @@ def test_nearest_is_brute_force():
 
 def test_copies_are_caught_and_fresh_draws_are_not():
     train, test = images(400, 0), images(200, 1)
-    ordinary = copies.nearest(test, train, GREY)
+    ordinary = memorization.nearest(test, train, GREY)
 
-    def verdict(rows: torch.Tensor) -> copies.CopyCheck:
-        return copies.check(copies.nearest(rows, train, GREY), ordinary)
+    def verdict(rows: torch.Tensor) -> memorization.CopyCheck:
+        return memorization.check(memorization.nearest(rows, train, GREY), ordinary)
 
     fresh = verdict(images(300, 2))
     assert fresh.clean
@@ -214,7 +222,7 @@ def test_copies_are_caught_and_fresh_draws_are_not():
 def test_faint_samples_are_not_called_copies():
     train, test = images(400, 0), images(200, 1)
     faint = (images(100, 2).float() * 0.3 + 90).to(torch.uint8)  # near the mean, so near to every training image
-    found = copies.check(copies.nearest(faint, train, GREY), copies.nearest(test, train, GREY))
+    found = memorization.check(memorization.nearest(faint, train, GREY), memorization.nearest(test, train, GREY))
     assert found.nearer > 0.99
     assert found.clean
 
@@ -254,8 +262,8 @@ def test_auroc_and_its_draws_agree_with_scikit_learn():
 
 def test_corruptions_keep_what_they_promise():
     x, label = images(40, 0), torch.arange(40) % 4
-    made = anomaly.corrupted(x, label, 17, seed=1)
-    again = anomaly.corrupted(x, label, 17, seed=1)
+    made = corrupted(x, label, 17, seed=1)
+    again = corrupted(x, label, 17, seed=1)
     for kind, strange in made.items():
         assert torch.equal(strange, again[kind]), kind
         assert strange.shape == x.shape
@@ -270,7 +278,7 @@ def test_corruptions_keep_what_they_promise():
 def test_partners_are_of_another_class():
     label = torch.arange(60) % 3
     x = label.view(-1, 1, 1, 1).mul(100).to(torch.uint8).expand(60, 8, 8, 1).clone()
-    cut = anomaly.corrupted(x, label, 256, seed=0)["cut"]
+    cut = corrupted(x, label, 256, seed=0)["cut"]
     assert (cut[:, 0, 0, 0] != cut[:, 0, 7, 0]).all()
 
 

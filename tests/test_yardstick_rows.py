@@ -11,19 +11,23 @@ import torch
 from scipy.stats import ks_2samp, spearmanr
 from scipy.stats.contingency import association
 
-from data.shards import Examples
-from models.quantiles import MARGIN
-from models.tables import Table
-from pipelines.evaluation.anomaly import mixed
-from pipelines.evaluation.associations import Associations
-from pipelines.evaluation.compression import rounded
-from pipelines.evaluation.imputation import classical_imputation, hidden_cells, imputation_metrics
-from pipelines.evaluation.inputs import inputs
-from pipelines.evaluation.likelihood import independent_columns
-from pipelines.evaluation.marginals import column_distances, distance_draws
-from pipelines.evaluation.measures import copy_metrics
-from pipelines.evaluation.rows import row_metrics
-from pipelines.evaluation.utility import utility_metrics
+from data.dataset import Examples
+from models.domains.table import Table
+from models.domains.table_quantiles import MARGIN
+from pipelines.evaluation.domains import inputs
+from pipelines.evaluation.domains.table import mixed
+from pipelines.evaluation.metrics.compression import rounded
+from pipelines.evaluation.metrics.imputation import hidden_cells, imputation_metrics
+from pipelines.evaluation.metrics.likelihood import independent_columns
+from pipelines.evaluation.metrics.memorization import copy_metrics
+from pipelines.evaluation.metrics.tabular import (
+    Associations,
+    column_distances,
+    distance_draws,
+    row_metrics,
+    utility_metrics,
+)
+from pipelines.evaluation.reference.imputers import classical_imputation
 
 COLUMNS = [
     {"name": "a", "type": "continuous", "mean": 0.0, "std": 1.0, "min": -4.0, "max": 4.0, "missing": 0},

@@ -16,24 +16,21 @@ import pytest
 import torch
 from PIL import Image
 
-from data.shards import Dataset, Examples
-from models import images
-from models.contract import (
-    AnomalyScoring,
-    Coding,
-    Density,
-    DensityBound,
-    GenerativeModel,
-    Reconstruction,
-    Sampling,
-)
-from pipelines import artifact
-from pipelines.evaluate import evaluate, leaderboard, validation_score
-from pipelines.evaluation.making import make
-from pipelines.evaluation.space import Yardstick
+from data.dataset import Dataset, Examples
+from models.capabilities import AnomalyScoring, Coding, Density, DensityBound, Reconstruction, Sampling
+from models.contract import GenerativeModel
+from models.domains import grid
+from pipelines.evaluation.config import Settings
+from pipelines.evaluation.leaderboard import leaderboard
+from pipelines.evaluation.reference.build import make
+from pipelines.evaluation.reference.reference import Yardstick
 from pipelines.evaluation.storage import whole_folder
-from pipelines.features import Settings, features
-from pipelines.prepare import prepare
+from pipelines.evaluation.validation import validation_score
+from pipelines.serving import artifact
+from pipelines.stages.evaluate import evaluate
+from pipelines.stages.features import features
+from pipelines.stages.prepare import prepare
+from pipelines.storage import model_folder
 
 ROOT = Path(__file__).parents[1]
 QUICK = Settings(examples=8_000, bootstrap=20, samples=600, components=(16,))
@@ -59,7 +56,7 @@ class Memory(GenerativeModel, Sampling):
     """Draws training images with a few pixels one level brighter: as good as real, and a copier."""
 
     def __init__(self, examples: Examples, brighter: int = 3) -> None:
-        super().__init__(images.Image(channels=1, height=8, width=8, levels=17), 10)
+        super().__init__(grid.Image(channels=1, height=8, width=8, levels=17), 10)
         self.examples, self.brighter = examples, brighter
         self.label_frequencies.copy_(torch.bincount(examples.label, minlength=10) / len(examples))
 
@@ -112,7 +109,7 @@ class Noise(Memory):
 def measured(project: Path, monkeypatch: pytest.MonkeyPatch, kind: type[Memory], name: str, **options) -> dict:
     dataset = Dataset.open(project / "data/prepared/digits")
     model = kind(dataset.split("train").all())
-    monkeypatch.setattr(artifact, "load", lambda folder, device: (model, {"data_digest": dataset.digest}))
+    monkeypatch.setattr(model_folder, "load", lambda folder, device: (model, {"data_digest": dataset.digest}))
     monkeypatch.setattr(artifact, "model_digest", lambda folder: "0" * 64)
     return evaluate("digits", name, root=project, **({"samples": 600, "bootstrap": 20, "bound_samples": 2} | options))
 
@@ -297,7 +294,7 @@ def test_numbers_that_are_not_finite_stop_the_stage(project: Path, monkeypatch: 
 
 
 def test_a_model_of_other_data_is_refused(project: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(artifact, "load", lambda folder, device: (None, {"data_digest": "f" * 64}))
+    monkeypatch.setattr(model_folder, "load", lambda folder, device: (None, {"data_digest": "f" * 64}))
     with pytest.raises(ValueError, match=r"model vae in .* was made from other data.*dvc repro"):
         evaluate("digits", "vae", root=project)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from test_loop import SETTINGS, Data, digest, fresh
 
-from pipelines import loop
+from pipelines.training import loop
 
 if __name__ == "__main__":
     torch.set_num_threads(1)

@@ -11,10 +11,12 @@ from pathlib import Path
 import numpy as np
 from sklearn.decomposition import PCA
 
-from data.shards import Dataset
-from pipelines.evaluation.space import Yardstick
-from pipelines.features import Settings, features
-from pipelines.prepare import add, prepare
+from data.dataset import Dataset
+from pipelines.cli.data import add
+from pipelines.evaluation.config import Settings
+from pipelines.evaluation.reference.reference import Yardstick
+from pipelines.stages.features import features
+from pipelines.stages.prepare import prepare
 
 NAME = "mnist-10k"
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import mnist
 
-from pipelines.evaluation.space import Yardstick
+from pipelines.evaluation.reference.reference import Yardstick
 
 Result = dict[str, Any]
 

@@ -19,14 +19,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.cards import Card
-from data.findings import Findings
-from data.order import permuted
-from data.reading import Mapper, Reader
-from data.sources import locate, open_source
-from data.splitting import NAMES, Division, Ledger, divide
-from data.statistics import ImageMoments, table_domain, table_statistics
-from data.summary import write_summary
-from data.writing import SCHEMA, append, content_digest, rows_per_shard, whole_folder, write_json, write_shard
+from data.domains.image import ImageMoments
+from data.domains.table import table_domain, table_statistics
+from data.files import append, whole_folder, write_json
+from data.ingest.datasheet import write_summary
+from data.ingest.locate import locate
+from data.ingest.splits import NAMES, Division, Ledger, divide
+from data.permutation import permuted
+from data.readers import open_source
+from data.readers.base import Findings, Mapper, Reader
+from data.shards import SCHEMA, content_digest, rows_per_shard, write_shard
 
 log = logging.getLogger(__name__)
 

@@ -5,17 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
-from PIL import Image
-
 from data.cards import Card
-from data.findings import Findings
-from data.splitting import Division
-from data.writing import sync, write_json, write_text
-
-BARS = "▁▂▃▄▅▆▇█"
-SHEET = 10
+from data.domains.image import contact_sheet
+from data.domains.table import _cell, _columns
+from data.files import sync, write_json, write_text
+from data.ingest.splits import Division
+from data.readers.base import Findings
 
 
 def write_summary(folder: Path, card: Card, manifest: dict[str, Any], findings: Findings, division: Division) -> None:
@@ -36,34 +31,6 @@ def write_summary(folder: Path, card: Card, manifest: dict[str, Any], findings: 
         contact_sheet(folder, manifest).save(folder / "contact.png")
         sync(folder / "contact.png")
     write_text(folder / "README.md", _page(card, manifest, report))
-
-
-def contact_sheet(folder: Path, manifest: dict[str, Any]) -> Image.Image:
-    """A picture of the first training images: a row per class, or a square of them when there are no classes."""
-    x, label = first_rows(folder, manifest, "train", 4096)
-    height, width, channels = x.shape[1:]
-    if manifest["class_names"]:
-        rows = [np.flatnonzero(label == code)[:SHEET] for code in range(min(len(manifest["class_names"]), 2 * SHEET))]
-        rows = [row for row in rows if len(row)]
-    else:
-        rows = np.array_split(np.arange(min(len(x), SHEET * SHEET)), -(-min(len(x), SHEET * SHEET) // SHEET))
-    sheet = np.full(((height + 1) * max(1, len(rows)) + 1, (width + 1) * SHEET + 1, channels), 128, np.uint8)
-    for down, row in enumerate(rows):
-        for across, index in enumerate(row):
-            top, left = down * (height + 1) + 1, across * (width + 1) + 1
-            sheet[top : top + height, left : left + width] = x[index]
-    scale = max(1, 32 // max(height, width))
-    image = Image.fromarray(sheet[..., 0] if channels == 1 else sheet)
-    return image.resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST)
-
-
-def first_rows(folder: Path, manifest: dict[str, Any], split: str, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """The first examples and labels of a split, straight from its first shard."""
-    shard = manifest["splits"][split]["shards"][0]
-    with pa.memory_map(str(folder / shard["file"])) as source:
-        batch = pa.ipc.open_file(source).get_batch(0)
-        label = np.frombuffer(batch.column("label").buffers()[1], np.int64)  # `to_numpy` would import pandas
-        return batch.column("x").to_numpy_ndarray()[:count].copy(), label[:count].copy()
 
 
 def _page(card: Card, manifest: dict[str, Any], report: dict[str, Any]) -> str:
@@ -123,35 +90,3 @@ def account(report: dict[str, Any]) -> list[str]:
     if report["unused"]:
         lines.append(f"{report['unused']} examples belong to no split")
     return lines + [f"look at this: {warning}" for warning in report["warnings"]]
-
-
-def _columns(manifest: dict[str, Any]) -> str:
-    lines = ["| column | type | missing | range or categories | distribution |", "|---|---|---|---|---|"]
-    for column in manifest["domain"]["columns"]:
-        if column["type"] == "categorical":
-            found = ", ".join(column["categories"][:8]) + (", …" if len(column["categories"]) > 8 else "")
-            bars = _bars(np.array(column["frequencies"][:40], float))
-        else:
-            found = f"{column['min']:.6g} … {column['max']:.6g}, mean {column['mean']:.6g}, std {column['std']:.6g}"
-            bars = _bars(_histogram(np.array(column["quantiles"])))
-        cells = [column["name"], column["type"], str(column["missing"]), found, bars]
-        lines.append("| " + " | ".join(map(_cell, cells)) + " |")
-    return "\n".join(lines)
-
-
-def _histogram(quantiles: np.ndarray) -> np.ndarray:
-    """Frequencies in twenty equal bins between the 1 % and the 99 % quantile."""
-    scale = np.abs(quantiles).max() or 1.0
-    quantiles = quantiles / scale
-    low, high = quantiles[len(quantiles) // 100], quantiles[-1 - len(quantiles) // 100]
-    return np.histogram(quantiles, bins=20, range=(low, high if high - low > 1e-9 else low + 1))[0].astype(float)
-
-
-def _bars(heights: np.ndarray) -> str:
-    if not len(heights) or not heights.max():
-        return ""
-    return "".join(BARS[round(height / heights.max() * (len(BARS) - 1))] for height in heights)
-
-
-def _cell(text: str) -> str:
-    return str(text).replace("|", "\\|").replace("\n", " ")

@@ -2,47 +2,30 @@
 
 from __future__ import annotations
 
-import json
 import os
-import re
 from collections import Counter
-from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from data.archives import is_archive, members
-from data.arrays import IDX_NAME, Part, idx_parts, npy_parts
-from data.cards import CATALOG, Anomaly, Card, Column, ImageShape, Source, SplitPlan, parse_card
-from data.columns import NUMBER
-from data.decoding import Fault, opened
-from data.fetching import fetch, tree, tree_sha256
-from data.folders import is_image, survey
-from data.rawtables import CSV_SUFFIXES, PARQUET_SUFFIXES, header_cells, open_raw, table_files
-from data.reading import naturally
-from data.streams import inflated, is_utf8
-from data.tables import scan_table
-from data.writing import write_text
+from data.cards import CATALOG, Anomaly, Card, ImageShape, Inspection, Source, _one_line, _quoted, parse_card
+from data.domains.image import _image_lines
+from data.domains.table import _table_lines
+from data.files import write_text
+from data.readers.base import naturally
+from data.readers.csv import CSV_SUFFIXES
+from data.readers.idx import IDX_NAME, idx_parts
+from data.readers.image_arrays import Part
+from data.readers.image_folder import _folders, is_image
+from data.readers.npy import npy_parts
+from data.readers.parquet import PARQUET_SUFFIXES
+from data.readers.table import _table
+from data.sources.archive import is_archive
+from data.sources.download import fetch
+from data.sources.files import tree, tree_sha256
+from data.sources.streams import is_utf8
 
-LOOKED_AT = 20_000
-DELIMITERS = ",;\t|"
-
-
-@dataclass(kw_only=True, slots=True)
-class Inspection:
-    """What was found at a source.
-
-    Arguments:
-        card: The card that fits it.
-        found: Lines that say what there is.
-        doubts: Lines that say what a person should look at.
-        column_doubts: What is doubtful about single columns.
-    """
-
-    card: Card
-    found: list[str] = field(default_factory=list)
-    doubts: list[str] = field(default_factory=list)
-    column_doubts: dict[str, str] = field(default_factory=dict)
+__all__ = ["Inspection", "card_text", "inspect", "source_format", "write_card"]
 
 
 def inspect(source: str, name: str, root: Path, *, label: str = "", anomaly: str = "") -> Inspection:
@@ -140,86 +123,6 @@ def source_format(path: Path) -> str:
     return kinds.most_common(1)[0][0]
 
 
-def _folders(card: Card, path: Path) -> Inspection:
-    layout = survey(path)
-    sizes: Counter[tuple[int, int]] = Counter()
-    modes: Counter[str] = Counter()
-    faults: list[str] = []
-    bad = 0
-    for index, member in enumerate(members(path, is_image)):
-        if index == LOOKED_AT:
-            break
-        try:
-            if member.fault:
-                raise Fault("unsafe or unreadable file", member.fault)
-            image = opened(member.read(), ImageShape.__dataclass_fields__["max_pixels"].default)
-        except (Fault, ValueError) as fault:
-            bad += 1
-            if len(faults) < 3:
-                faults.append(f"{member.name}: {': '.join(map(str, fault.args))}")
-            continue
-        sizes[image.size] += 1
-        modes[image.mode] += 1
-    if not sizes:
-        raise ValueError(f"{path}: none of its {layout.images} images can be read; the first: {faults[0]}")
-    inspection = Inspection(card=card)
-    if layout.images > LOOKED_AT:
-        inspection.found.append(f"looked at the first {LOOKED_AT} of {layout.images} images")
-    shape = _image_shape(sizes, modes, inspection)
-    anomalous = card.anomaly.value if card.anomaly else None
-    classes = tuple(name for name in naturally(layout.classes) if name != anomalous)
-    if anomalous is not None and anomalous not in layout.classes:
-        raise ValueError(f"{path}: no class folder is named {anomalous!r}; found {', '.join(map(repr, classes[:20]))}")
-    inspection.card = replace(card, image=shape, classes=classes, splits=_split_plan(layout.published))
-    inspection.found.append(f"{layout.images} images, {_listed(classes, 'classes') if classes else 'no class folders'}")
-    inspection.found.append(f"published splits: {', '.join(layout.published) or 'none'}")
-    if layout.ignored:
-        others = ", ".join(f"{n} × {suffix}" for suffix, n in layout.ignored.most_common(5))
-        inspection.doubts.append(f"files that are not images are ignored: {others}")
-    if layout.unlabelled:
-        inspection.doubts.append(f"{layout.unlabelled} images lie beside the class folders: they have no label")
-    if bad:
-        inspection.doubts.append(
-            f"{bad} images cannot be read, for example {faults[0]}; `on_bad: drop` leaves them out"
-        )
-    return inspection
-
-
-def _image_shape(sizes: Counter[tuple[int, int]], modes: Counter[str], inspection: Inspection) -> ImageShape:
-    """One shape for all images; the most common, or a modest one when they differ."""
-    (width, height), same = sizes.most_common(1)[0]
-    total = sum(sizes.values())
-    grey = sum(modes[mode] for mode in ("L", "1", "I;16", "I;16B", "LA"))
-    channels = 1 if grey == total else 3
-    resize = "none"
-    if same < total:
-        inspection.doubts.append(f"{len(sizes)} different sizes; {same} of {total} images are {width}×{height}")
-    if same < 0.5 * total:
-        shorter = sorted(min(size) for size in sizes.elements())[total // 2]
-        width = height = max(8, min(64, shorter // 8 * 8))
-        resize = "crop"
-        inspection.doubts.append(
-            f"all are cropped to a square and scaled to {width}×{height}; choose otherwise in `image`"
-        )
-    if 0 < grey < total:
-        inspection.doubts.append(f"{grey} of {total} images are grey, the others colour: all become colour")
-    if modes["P"]:
-        inspection.doubts.append(
-            f"{modes['P']} images have a palette and are taken as colour; channels: 1 if all are grey"
-        )
-    inspection.found.append(f"size {width}×{height}, {'grey' if channels == 1 else 'colour'}")
-    return ImageShape(height=height, width=width, channels=channels, resize=resize)
-
-
-def _split_plan(published: tuple[str, ...]) -> SplitPlan:
-    return SplitPlan(published=len(published) > 1 or not published)
-
-
-def _listed(names: tuple[str, ...], what: str) -> str:
-    shown = ", ".join(names[:12]) + (", …" if len(names) > 12 else "")
-    return f"{len(names)} {what}: {shown}"
-
-
 def _arrays(card: Card, path: Path) -> Inspection:
     parts: list[Part] = idx_parts(path) if card.source.format == "idx" else npy_parts(path)
     shape = parts[0].shape
@@ -235,63 +138,6 @@ def _arrays(card: Card, path: Path) -> Inspection:
         labels = "no labels" if part.labels is None else f"{len(set(part.labels.tolist()))} labels"
         inspection.found.append(f"{part.name}: {part.shape[0]} images of {part.shape[1:]}, {labels}")
     return inspection
-
-
-def _table(card: Card, path: Path) -> Inspection:
-    if card.source.format == "csv":
-        first = table_files(path, CSV_SUFFIXES)[0]
-        card = replace(card, source=replace(card.source, delimiter=_delimiter(first)))
-    raw = open_raw(card, path)
-    for role, name in (("label", card.label), ("anomaly", card.anomaly.column if card.anomaly else "")):
-        if name and name not in raw.names:
-            raise ValueError(f"{path}: {role} names no column: {name!r}; the columns are {', '.join(raw.names)}")
-    scans = scan_table(raw, card)
-    inspection = Inspection(card=card)
-    columns: list[Column] = []
-    for name, scan in scans.items():
-        role = name in (card.label, card.anomaly.column if card.anomaly else "")
-        column, doubts = scan.column(as_category=role)
-        if role and column.type == "skip":
-            raise ValueError(f"{path}: column {name!r} cannot be the label or the anomaly: {'; '.join(doubts)}")
-        if doubts and not role:
-            inspection.column_doubts[name] = "; ".join(doubts)
-            inspection.doubts.append(f"column {name!r}: {'; '.join(doubts)}")
-        columns.append(column)
-    if card.anomaly and scans[card.anomaly.column].values is not None:
-        _check_value(card.anomaly, scans[card.anomaly.column].categories, path)
-    inspection.card = replace(card, columns=tuple(columns))
-    if all(re.fullmatch(NUMBER, name.strip()) for name in raw.names):
-        inspection.doubts.append(
-            f"the first row, taken for the header, holds only numbers ({', '.join(raw.names[:4])})"
-        )
-    first_scan = next(iter(scans.values()))
-    types = Counter(column.type for column in columns)
-    inspection.found.append(
-        f"{first_scan.cells} rows, {len(columns)} columns: " + ", ".join(f"{n} {kind}" for kind, n in types.items())
-    )
-    if not card.label and not card.anomaly:
-        inspection.doubts.append("no label: give --label COLUMN if a column names the class of a row")
-    return inspection
-
-
-def _check_value(anomaly: Anomaly, values: tuple[str, ...], path: Path) -> None:
-    def number(text: str) -> float | str:
-        try:
-            return float(text)
-        except ValueError:
-            return text
-
-    if number(anomaly.value) not in {number(value) for value in values}:
-        shown = ", ".join(map(repr, values[:20]))
-        raise ValueError(f"{path}: no row has {anomaly.column} = {anomaly.value!r}; the values are {shown}")
-
-
-def _delimiter(path: Path) -> str:
-    """The delimiter that splits the header into the most cells."""
-    best = "\t" if ".tsv" in path.name.lower() else ","
-    with closing(inflated(path)) as stream:
-        head = stream.read(1 << 20)
-    return max(DELIMITERS, key=lambda delimiter: (len(header_cells(head, delimiter)), delimiter == best))
 
 
 def card_text(inspection: Inspection) -> str:
@@ -334,54 +180,6 @@ def card_text(inspection: Inspection) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _image_lines(card: Card) -> list[str]:
-    assert card.image is not None
-    lines = [
-        "image:",
-        f"  height: {card.image.height}",
-        f"  width: {card.image.width}",
-        f"  channels: {card.image.channels}  # 1 grey, 3 colour",
-        f"  levels: {card.image.levels}",
-        f"  resize: {card.image.resize}  # another size is a fault; stretch or crop bring all to this one",
-        f"  alpha: {card.image.alpha}  # what shows through transparent pixels",
-    ]
-    if card.classes:
-        lines.append("classes: [" + ", ".join(map(_quoted, card.classes)) + "]")
-    return lines
-
-
-def _table_lines(card: Card, inspection: Inspection) -> list[str]:
-    lines = [
-        f"label: {_quoted(card.label)}" if card.label else '# label: ""  # the column that names the class of a row'
-    ]
-    lines.append("missing: [" + ", ".join(map(_quoted, card.missing)) + "]  # cells that mean: not known")
-    lines.append("columns:  # type: continuous, integer, categorical, or skip to leave it out")
-    for column in card.columns:
-        doubt = inspection.column_doubts.get(column.name)
-        categories = f", categories: [{', '.join(map(_quoted, column.categories))}]" if column.categories else ""
-        comment = f"  # unsure: {_one_line(doubt)}" if doubt else ""
-        lines.append(f"  - {{name: {_quoted(column.name)}, type: {column.type}{categories}}}{comment}")
-    return lines
-
-
-def _one_line(text: str) -> str:
-    """Text as a YAML comment may hold it."""
-    return "".join(letter if letter.isprintable() else " " for letter in text)
-
-
-def _quoted(text: str) -> str:
-    """A YAML string: JSON's double-quoted form is one."""
-    return re.sub(r"[^\x20-\x7e]", _escaped, json.dumps(text, ensure_ascii=False))
-
-
-def _escaped(letter: re.Match[str]) -> str:
-    """A character as YAML's double-quoted strings may hold it."""
-    code = ord(letter[0])
-    if letter[0].isprintable():
-        return letter[0]
-    return f"\\U{code:08x}" if code > 0xFFFF else f"\\u{code:04x}"
-
-
 def write_card(inspection: Inspection, root: Path) -> Path:
     """Write the card into the catalog.
 
@@ -397,6 +195,3 @@ def write_card(inspection: Inspection, root: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, text)
     return path
-
-
-__all__ = ["Inspection", "card_text", "inspect", "source_format", "write_card"]

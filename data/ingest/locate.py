@@ -7,23 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from data.arrays import open_digits, open_idx, open_npy
 from data.cards import Card
-from data.fetching import fetch, tree, tree_sha256
-from data.findings import Findings
-from data.folders import open_images
-from data.reading import Mapper, Opener, Reader
-from data.tables import open_table
-
-BUILTIN: dict[str, Opener] = {"digits": open_digits}
-OPENERS: dict[tuple[str, str], Opener] = {
-    ("image", "images"): open_images,
-    ("image", "idx"): open_idx,
-    ("image", "npy"): open_npy,
-    ("image", "npz"): open_npy,
-    ("table", "csv"): open_table,
-    ("table", "parquet"): open_table,
-}
+from data.readers import BUILTIN
+from data.sources.download import fetch
+from data.sources.files import tree, tree_sha256
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -104,18 +91,3 @@ def locate(card: Card, root: Path) -> Located:
             f"data was meant to change, mend source.sha256 in data/catalog/{card.name}.yaml."
         )
     return Located(name=str(path), path=path, facts={**facts, "sha256": found}, stamp=before)
-
-
-def open_source(card: Card, path: Path, findings: Findings, mapper: Mapper) -> Reader:
-    """Look at a source and return its reader.
-
-    Raises:
-        ValueError: If the format does not go with the kind of data, or the source is faulty.
-    """
-    if card.source.builtin:
-        return BUILTIN[card.source.builtin](card, path, findings, mapper)
-    opener = OPENERS.get((card.kind, card.source.format))
-    if opener is None:
-        known = ", ".join(form for kind, form in OPENERS if kind == card.kind)
-        raise ValueError(f"source.format of {card.kind} data must be one of {known}, got {card.source.format!r}.")
-    return opener(card, path, findings, mapper)

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.cards import SPLITS, Card
-from data.order import permuted
-from data.reading import UNPUBLISHED, Chunk
-from data.writing import append
+from data.files import append
+from data.permutation import permuted
+from data.readers.base import UNPUBLISHED, Chunk
 
 ANOMALY = len(SPLITS)
 UNUSED = -2

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from data.cards import Column
-from data.reading import naturally
+from data.readers.base import naturally
 
 NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
 COMMAS = r"[+-]?[\d.,\s]*[,\s][\d.,\s]*"

@@ -25,7 +25,7 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from data.hashing import image_hashes
+from data.domains.image import image_hashes
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".dib", ".gif")
 

@@ -5,29 +5,30 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 from numpy.typing import NDArray
 
-from data.archives import members
-from data.cards import SPLITS, Card
-from data.decoding import SUFFIXES, Decoded, Encoded, Target, decode_batch
-from data.fetching import tree
-from data.findings import Findings
-from data.reading import (
+from data.cards import SPLITS, Card, ImageShape, Inspection, SplitPlan, _listed
+from data.readers.base import (
     SPLIT_NAMES,
     UNPUBLISHED,
     Chunk,
+    Findings,
     Mapper,
     Reader,
     check_anomaly,
     class_codes,
     class_list,
+    naturally,
     split_by_rows,
 )
-from data.streams import Member, is_utf8, unsafe
+from data.readers.image_decoding import SUFFIXES, Decoded, Encoded, Fault, Target, decode_batch, opened
+from data.sources.archive import members
+from data.sources.files import tree
+from data.sources.streams import Member, is_utf8, unsafe
 
 BATCH = 512
 BATCH_BYTES = 8 << 20
@@ -266,3 +267,81 @@ def _chunk(
         content=decoded.content,
         source=decoded.source,
     )
+
+
+LOOKED_AT = 20_000
+
+
+def _folders(card: Card, path: Path) -> Inspection:
+    layout = survey(path)
+    sizes: Counter[tuple[int, int]] = Counter()
+    modes: Counter[str] = Counter()
+    faults: list[str] = []
+    bad = 0
+    for index, member in enumerate(members(path, is_image)):
+        if index == LOOKED_AT:
+            break
+        try:
+            if member.fault:
+                raise Fault("unsafe or unreadable file", member.fault)
+            image = opened(member.read(), ImageShape.__dataclass_fields__["max_pixels"].default)
+        except (Fault, ValueError) as fault:
+            bad += 1
+            if len(faults) < 3:
+                faults.append(f"{member.name}: {': '.join(map(str, fault.args))}")
+            continue
+        sizes[image.size] += 1
+        modes[image.mode] += 1
+    if not sizes:
+        raise ValueError(f"{path}: none of its {layout.images} images can be read; the first: {faults[0]}")
+    inspection = Inspection(card=card)
+    if layout.images > LOOKED_AT:
+        inspection.found.append(f"looked at the first {LOOKED_AT} of {layout.images} images")
+    shape = _image_shape(sizes, modes, inspection)
+    anomalous = card.anomaly.value if card.anomaly else None
+    classes = tuple(name for name in naturally(layout.classes) if name != anomalous)
+    if anomalous is not None and anomalous not in layout.classes:
+        raise ValueError(f"{path}: no class folder is named {anomalous!r}; found {', '.join(map(repr, classes[:20]))}")
+    inspection.card = replace(card, image=shape, classes=classes, splits=_split_plan(layout.published))
+    inspection.found.append(f"{layout.images} images, {_listed(classes, 'classes') if classes else 'no class folders'}")
+    inspection.found.append(f"published splits: {', '.join(layout.published) or 'none'}")
+    if layout.ignored:
+        others = ", ".join(f"{n} × {suffix}" for suffix, n in layout.ignored.most_common(5))
+        inspection.doubts.append(f"files that are not images are ignored: {others}")
+    if layout.unlabelled:
+        inspection.doubts.append(f"{layout.unlabelled} images lie beside the class folders: they have no label")
+    if bad:
+        inspection.doubts.append(
+            f"{bad} images cannot be read, for example {faults[0]}; `on_bad: drop` leaves them out"
+        )
+    return inspection
+
+
+def _image_shape(sizes: Counter[tuple[int, int]], modes: Counter[str], inspection: Inspection) -> ImageShape:
+    """One shape for all images; the most common, or a modest one when they differ."""
+    (width, height), same = sizes.most_common(1)[0]
+    total = sum(sizes.values())
+    grey = sum(modes[mode] for mode in ("L", "1", "I;16", "I;16B", "LA"))
+    channels = 1 if grey == total else 3
+    resize = "none"
+    if same < total:
+        inspection.doubts.append(f"{len(sizes)} different sizes; {same} of {total} images are {width}×{height}")
+    if same < 0.5 * total:
+        shorter = sorted(min(size) for size in sizes.elements())[total // 2]
+        width = height = max(8, min(64, shorter // 8 * 8))
+        resize = "crop"
+        inspection.doubts.append(
+            f"all are cropped to a square and scaled to {width}×{height}; choose otherwise in `image`"
+        )
+    if 0 < grey < total:
+        inspection.doubts.append(f"{grey} of {total} images are grey, the others colour: all become colour")
+    if modes["P"]:
+        inspection.doubts.append(
+            f"{modes['P']} images have a palette and are taken as colour; channels: 1 if all are grey"
+        )
+    inspection.found.append(f"size {width}×{height}, {'grey' if channels == 1 else 'colour'}")
+    return ImageShape(height=height, width=width, channels=channels, resize=resize)
+
+
+def _split_plan(published: tuple[str, ...]) -> SplitPlan:
+    return SplitPlan(published=len(published) > 1 or not published)

@@ -2,43 +2,18 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import re
 import unicodedata
 from collections.abc import Callable, Iterator
-from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.csv
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from data.cards import SPLITS, Card
-from data.fetching import tree
-from data.findings import Findings
-from data.reading import SPLIT_NAMES, UNPUBLISHED
-from data.streams import Readable, inflated
-
-BLOCK_BYTES = 1 << 19  # pyarrow reads up to 32 blocks ahead
-PARQUET_ROWS = 1 << 15
-FOREIGN = {
-    b"PK\3\4": "a zip archive or an Excel workbook: export it as CSV",
-    b"\xd0\xcf\x11\xe0": "an old Excel workbook: export it as CSV",
-    b"PAR1": "a Parquet file: name it .parquet",
-    b"\x1f\x8b": "compressed with gzip: name it .csv.gz",
-    b"SQLite format 3": "an SQLite database: export the table as CSV",
-    b"%PDF": "a PDF document: export the table as CSV",
-    b"<!doctype": "a web page: fetch the file itself",
-    b"<html": "a web page: fetch the file itself",
-}
-"""How files begin that are named like CSV and are something else."""
-CSV_SUFFIXES = (".csv", ".tsv", ".txt", ".csv.gz", ".tsv.gz", ".txt.gz")
-PARQUET_SUFFIXES = (".parquet", ".pq")
+from data.cards import SPLITS
+from data.readers.base import SPLIT_NAMES, UNPUBLISHED, Findings
+from data.sources.files import tree
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,19 +52,6 @@ class RawTable:
     batches: Callable[[Findings], Iterator[RawBatch]]
 
 
-def open_raw(card: Card, path: Path) -> RawTable:
-    """Look at the files of a table and make sure that they agree.
-
-    Raises:
-        ValueError: If a file is empty, damaged, or has other columns than the first.
-    """
-    suffixes = PARQUET_SUFFIXES if card.source.format == "parquet" else CSV_SUFFIXES
-    files = table_files(path, suffixes)
-    if card.source.format == "parquet":
-        return _parquet(path, files)
-    return _csv(path, files, card.source.delimiter)
-
-
 def table_files(path: Path, suffixes: tuple[str, ...]) -> list[Path]:
     """The files of a table, in the order of their names.
 
@@ -119,50 +81,6 @@ def _splits_of(path: Path, files: list[Path]) -> list[int]:
     return found
 
 
-class _Watched:
-    """A stream that counts the quotation marks passing through it and keeps its end."""
-
-    def __init__(self, stream: Readable) -> None:
-        self._stream = stream
-        self.quotes = 0
-        self.end = b""
-        self.closed = False
-
-    def read(self, size: int = -1, /) -> bytes:
-        piece = self._stream.read(size)
-        self.quotes += piece.count(b'"')
-        self.end = (self.end + piece)[-4096:] if piece else self.end
-        return piece
-
-    def readable(self) -> bool:
-        return True
-
-    def close(self) -> None:
-        self.closed = True
-
-
-def csv_header(path: Path, delimiter: str) -> list[str]:
-    """Names of the columns of a CSV file.
-
-    Raises:
-        ValueError: If the file is empty, not UTF-8, or a name is missing or repeated.
-    """
-    with closing(inflated(path)) as stream:
-        head = stream.read(1 << 20)
-    names = header_cells(head, delimiter)
-    if not head.strip():
-        raise ValueError(f"{path} is empty: expected a header row and data. Give another file.")
-    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise ValueError(f"{path} is encoded as UTF-16: expected UTF-8. Save it as UTF-8.")
-    for start, what in FOREIGN.items():
-        if head.lstrip()[: len(start)].lower() == start.lower():
-            raise ValueError(f"{path} is not a CSV file but {what}.")
-    if not names:
-        raise ValueError(f"{path}: the header cannot be read (a quotation mark that is never closed?). Mend row 1.")
-    _check_names(path, names)
-    return names
-
-
 def _check_names(path: Path, names: list[str]) -> None:
     """Make sure that every column has a name of its own.
 
@@ -185,33 +103,6 @@ def _check_names(path: Path, names: list[str]) -> None:
         raise ValueError(f"{path}: {', '.join(map(repr, repeated))} names more than one column. Rename the columns.")
 
 
-def header_cells(head: bytes, delimiter: str) -> list[str]:
-    """The cells of a CSV file's first row, as they are."""
-    text = head.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "surrogateescape")
-    try:
-        return next(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter), [])
-    except csv.Error:
-        return []
-
-
-def _csv(path: Path, files: list[Path], delimiter: str) -> RawTable:
-    names = csv_header(files[0], delimiter)
-    for file in files[1:]:
-        _same_columns(file, csv_header(file, delimiter), files[0], names)
-    splits = _splits_of(path, files)
-
-    def batches(findings: Findings) -> Iterator[RawBatch]:
-        offset = 0
-        for file, split in zip(files, splits, strict=True):
-            last = 1
-            for batch in _csv_batches(file, split, names, delimiter, findings, offset):
-                last = int(batch.rows[-1]) if len(batch.rows) else last
-                yield batch
-            offset += last - 1
-
-    return RawTable(name=str(path), names=names, types=dict.fromkeys(names, pa.binary()), batches=batches)
-
-
 def _same_columns(file: Path, found: list[str], first: Path, expected: list[str]) -> None:
     absent, extra = [n for n in expected if n not in found], [n for n in found if n not in expected]
     if absent or extra:
@@ -220,148 +111,3 @@ def _same_columns(file: Path, found: list[str], first: Path, expected: list[str]
             f"missing {', '.join(map(repr, absent)) or 'none'}, additional {', '.join(map(repr, extra)) or 'none'}. "
             "Give all files of the table the same columns."
         )
-
-
-@dataclass(slots=True)
-class _Ragged:
-    """Rows that pyarrow skipped because they have another number of cells."""
-
-    file: Path
-    findings: Findings
-    numbers: list[int] = field(default_factory=list)
-    error: ValueError | None = None
-
-    def __call__(self, row: Any) -> str:
-        self.numbers.append(row.number)
-        text = row.text if len(row.text) <= 60 else row.text[:60] + "…"
-        try:
-            self.findings.reject(
-                f"{self.file}: row {row.number}",
-                "wrong number of cells",
-                f"expected {row.expected_columns}, got {row.actual_columns}: {text!r} "
-                "(a delimiter inside a cell needs quotation marks; a quotation mark that is never closed joins rows)",
-            )
-        except ValueError as error:
-            self.error = error
-            return "error"
-        return "skip"
-
-    def rows(self, emitted: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Row numbers, the header being 1, of rows counted from 0 without the skipped ones."""
-        gaps = np.array(self.numbers, np.int64) - 2 - np.arange(len(self.numbers))
-        return emitted + 2 + np.searchsorted(gaps, emitted, side="right")
-
-
-def _csv_batches(
-    file: Path, split: int, names: list[str], delimiter: str, findings: Findings, offset: int
-) -> Iterator[RawBatch]:
-    ragged = _Ragged(file, findings)
-    emitted = 0
-    ends_inside = False
-    with closing(inflated(file)) as stream:
-        watched = _Watched(stream)
-        try:
-            reader = pa.csv.open_csv(
-                watched,
-                read_options=pa.csv.ReadOptions(use_threads=False, block_size=BLOCK_BYTES),
-                parse_options=pa.csv.ParseOptions(
-                    delimiter=delimiter, invalid_row_handler=ragged, newlines_in_values=True, ignore_empty_lines=False
-                ),
-                convert_options=pa.csv.ConvertOptions(
-                    column_types=dict.fromkeys(names, pa.binary()), strings_can_be_null=False
-                ),
-            )
-            for batch in reader:
-                if not batch.num_rows:
-                    continue
-                rows = ragged.rows(np.arange(emitted, emitted + batch.num_rows))
-                emitted += batch.num_rows
-                ends_inside = any(b"\n" in (column[-1].as_py() or b"") for column in batch.columns)
-                yield _without_blank(file, rows, offset, split, batch, findings)
-        except pa.ArrowInvalid as error:
-            raise ragged.error or _csv_error(file, error, emitted) from None
-        opened = re.search(rb"(^|\n|" + re.escape(delimiter.encode()) + rb')"[^"\n]*$', watched.end)
-        if watched.quotes % 2 and (ends_inside or opened):
-            last = int(ragged.rows(np.array([emitted - 1]))[0])
-            raise ValueError(
-                f"{file}: row {last}: a quotation mark is opened and never closed, so the rest of the file became one "
-                "cell. Close it, or double it if it belongs to the text."
-            )
-
-
-def _csv_error(file: Path, error: Exception, rows: int) -> ValueError:
-    text = " ".join(str(error).split())
-    if "Empty CSV file" in text:
-        return ValueError(f"{file} has a header but no rows. Give a table with data in it.")
-    if "straddling" in text:
-        text = f"a row has more than {BLOCK_BYTES >> 10} KiB (a quotation mark that is never closed?)"
-    return ValueError(f"{file}: after row {rows + 1}: {text}. Mend the file.")
-
-
-def _without_blank(
-    file: Path, rows: NDArray[np.int64], offset: int, split: int, batch: pa.RecordBatch, findings: Findings
-) -> RawBatch:
-    """A batch without the rows that have no content at all."""
-    blank = np.ones(batch.num_rows, np.bool_)
-    for column in batch.columns:
-        if not blank.any():
-            break
-        blank &= pa.compute.equal(pa.compute.binary_length(column), 0).to_numpy(zero_copy_only=False)
-    if blank.any():
-        findings.ignored["blank rows"] += int(blank.sum())
-        batch, rows = batch.filter(pa.array(~blank)), rows[~blank]
-    columns = dict(zip(batch.schema.names, batch.columns, strict=True))
-    return RawBatch(file=file, rows=rows, positions=rows - 2 + offset, split=split, columns=columns)
-
-
-def _parquet(path: Path, files: list[Path]) -> RawTable:
-    first: pa.Schema | None = None
-    for file in files:
-        schema = _parquet_schema(file)
-        _check_names(file, schema.names)
-        if first is None:
-            first = schema
-            continue
-        _same_columns(file, schema.names, files[0], first.names)
-        for name in first.names:
-            if schema.field(name).type != first.field(name).type:
-                raise ValueError(
-                    f"{file}: column {name!r} has type {schema.field(name).type}, in {files[0].name} it has "
-                    f"{first.field(name).type}. Write all files with the same types."
-                )
-    assert first is not None
-    splits = _splits_of(path, files)
-    names = list(first.names)
-
-    def batches(findings: Findings) -> Iterator[RawBatch]:
-        offset = 0
-        for file, split in zip(files, splits, strict=True):
-            start = 0
-            for batch in _parquet_batches(file, names):
-                rows = np.arange(start, start + batch.num_rows)
-                start += batch.num_rows
-                columns = dict(zip(batch.schema.names, batch.columns, strict=True))
-                yield RawBatch(file=file, rows=rows + 1, positions=rows + offset, split=split, columns=columns)
-            offset += start
-
-    return RawTable(name=str(path), names=names, types={item.name: item.type for item in first}, batches=batches)
-
-
-def _parquet_schema(file: Path) -> pa.Schema:
-    try:
-        with pq.ParquetFile(file) as opened:
-            return opened.schema_arrow
-    except (pa.ArrowInvalid, OSError) as error:
-        raise ValueError(f"{file} is not a Parquet file, or is truncated or damaged: {_one_line(error)}") from None
-
-
-def _parquet_batches(file: Path, names: list[str]) -> Iterator[pa.RecordBatch]:
-    try:
-        with pq.ParquetFile(file, page_checksum_verification=True, memory_map=False, pre_buffer=False) as opened:
-            yield from opened.iter_batches(PARQUET_ROWS, columns=names, use_threads=False)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
-        raise ValueError(f"{file} is damaged: {_one_line(error)} Fetch it again.") from None
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()).rstrip(".") + "."

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,12 +15,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from data.cards import SPLITS, Card, Column
-from data.columns import Cells, ColumnScan, as_text, codes, described, is_text, not_utf8, numbers
-from data.findings import Findings
-from data.hashing import row_hashes
-from data.rawtables import RawBatch, RawTable, open_raw
-from data.reading import SPLIT_NAMES, Chunk, Mapper, Reader, class_list, split_by_rows
+from data.cards import SPLITS, Anomaly, Card, Column, Inspection
+from data.domains.table import row_hashes
+from data.readers.base import SPLIT_NAMES, Chunk, Findings, Mapper, Reader, class_list, split_by_rows
+from data.readers.columns import NUMBER, Cells, ColumnScan, as_text, codes, described, is_text, not_utf8, numbers
+from data.readers.csv import CSV_SUFFIXES, _csv, header_cells
+from data.readers.parquet import PARQUET_SUFFIXES, _parquet
+from data.readers.raw_table import RawBatch, RawTable, table_files
+from data.sources.streams import inflated
 
 
 def scan_table(raw: RawTable, card: Card) -> dict[str, ColumnScan]:
@@ -260,3 +264,76 @@ def _published(card: Card, batch: RawBatch, bad: NDArray[np.bool_], findings: Fi
             findings.reject(where, "unknown split", f"expected train, val or test, got {name!r}")
             bad[index] = True
     return split
+
+
+DELIMITERS = ",;\t|"
+
+
+def _table(card: Card, path: Path) -> Inspection:
+    if card.source.format == "csv":
+        first = table_files(path, CSV_SUFFIXES)[0]
+        card = replace(card, source=replace(card.source, delimiter=_delimiter(first)))
+    raw = open_raw(card, path)
+    for role, name in (("label", card.label), ("anomaly", card.anomaly.column if card.anomaly else "")):
+        if name and name not in raw.names:
+            raise ValueError(f"{path}: {role} names no column: {name!r}; the columns are {', '.join(raw.names)}")
+    scans = scan_table(raw, card)
+    inspection = Inspection(card=card)
+    columns: list[Column] = []
+    for name, scan in scans.items():
+        role = name in (card.label, card.anomaly.column if card.anomaly else "")
+        column, doubts = scan.column(as_category=role)
+        if role and column.type == "skip":
+            raise ValueError(f"{path}: column {name!r} cannot be the label or the anomaly: {'; '.join(doubts)}")
+        if doubts and not role:
+            inspection.column_doubts[name] = "; ".join(doubts)
+            inspection.doubts.append(f"column {name!r}: {'; '.join(doubts)}")
+        columns.append(column)
+    if card.anomaly and scans[card.anomaly.column].values is not None:
+        _check_value(card.anomaly, scans[card.anomaly.column].categories, path)
+    inspection.card = replace(card, columns=tuple(columns))
+    if all(re.fullmatch(NUMBER, name.strip()) for name in raw.names):
+        inspection.doubts.append(
+            f"the first row, taken for the header, holds only numbers ({', '.join(raw.names[:4])})"
+        )
+    first_scan = next(iter(scans.values()))
+    types = Counter(column.type for column in columns)
+    inspection.found.append(
+        f"{first_scan.cells} rows, {len(columns)} columns: " + ", ".join(f"{n} {kind}" for kind, n in types.items())
+    )
+    if not card.label and not card.anomaly:
+        inspection.doubts.append("no label: give --label COLUMN if a column names the class of a row")
+    return inspection
+
+
+def _check_value(anomaly: Anomaly, values: tuple[str, ...], path: Path) -> None:
+    def number(text: str) -> float | str:
+        try:
+            return float(text)
+        except ValueError:
+            return text
+
+    if number(anomaly.value) not in {number(value) for value in values}:
+        shown = ", ".join(map(repr, values[:20]))
+        raise ValueError(f"{path}: no row has {anomaly.column} = {anomaly.value!r}; the values are {shown}")
+
+
+def _delimiter(path: Path) -> str:
+    """The delimiter that splits the header into the most cells."""
+    best = "\t" if ".tsv" in path.name.lower() else ","
+    with closing(inflated(path)) as stream:
+        head = stream.read(1 << 20)
+    return max(DELIMITERS, key=lambda delimiter: (len(header_cells(head, delimiter)), delimiter == best))
+
+
+def open_raw(card: Card, path: Path) -> RawTable:
+    """Look at the files of a table and make sure that they agree.
+
+    Raises:
+        ValueError: If a file is empty, damaged, or has other columns than the first.
+    """
+    suffixes = PARQUET_SUFFIXES if card.source.format == "parquet" else CSV_SUFFIXES
+    files = table_files(path, suffixes)
+    if card.source.format == "parquet":
+        return _parquet(path, files)
+    return _csv(path, files, card.source.delimiter)

@@ -11,9 +11,9 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from data.streams import MEMBER_LIMIT, Member, leads_to_file
-from data.tars import tar_members
-from data.zips import zip_members
+from data.sources.streams import MEMBER_LIMIT, Member, leads_to_file
+from data.sources.tar import tar_members
+from data.sources.zip import zip_members
 
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 

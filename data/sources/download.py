@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import http.client
 import ipaddress
 import json
@@ -21,11 +20,13 @@ from urllib.parse import unquote, urlsplit
 
 from pyarrow import fs
 
-from data.streams import leads_to_file, unsafe
-from data.writing import file_sha256, sync, write_text
+from data.files import sync, write_text
+from data.s3 import TIMEOUT_S, _s3
+from data.sources.files import tree_sha256
+from data.sources.streams import unsafe
 
 ATTEMPTS = 5
-TIMEOUT_S = 30
+
 PIECE = 1 << 20
 LOCAL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO}
 """What is wrong here, not with the server: trying again does not help."""
@@ -79,31 +80,6 @@ def fetch(url: str, folder: Path, sha256: str) -> Path:
     sync(folder)
     _meta(part).unlink(missing_ok=True)
     return path
-
-
-def tree_sha256(path: Path) -> str:
-    """SHA-256 of a file; of a folder, over its files' names and contents in the order of their names."""
-    if path.is_file():
-        return file_sha256(path)
-    total = hashlib.sha256()
-    for name, file in tree(path):
-        total.update(f"{name}\0{file_sha256(file)}\n".encode("utf-8", "surrogateescape"))
-    return total.hexdigest()
-
-
-def tree(path: Path, prefix: str = "") -> Iterator[tuple[str, Path]]:
-    """The files below a folder in the order of their names, hidden ones aside."""
-    with os.scandir(path) as found:
-        entries = sorted(
-            (entry.name, entry.is_dir(follow_symlinks=False), leads_to_file(entry))
-            for entry in found
-            if not entry.name.startswith(".")
-        )
-    for name, is_folder, is_file in entries:
-        if is_folder:
-            yield from tree(path / name, f"{prefix}{name}/")
-        elif is_file:
-            yield prefix + name, path / name
 
 
 def _is_loopback(url: str) -> bool:
@@ -224,22 +200,6 @@ def _copy(source: IO[bytes], file: IO[bytes], have: int, total: int | None) -> b
     if total is not None and have > total:
         raise OSError(f"the server announced {total} bytes and sent {have}")
     return total is None or have == total
-
-
-def _s3(url: str) -> tuple[fs.S3FileSystem, str]:
-    """The file system and path of an S3 URL; credentials, region and endpoint come from the usual variables."""
-    place = urlsplit(url)
-    bucket, key = place.netloc, unquote(place.path).strip("/")
-    options: dict[str, Any] = {"connect_timeout": 10, "request_timeout": TIMEOUT_S}
-    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-    if endpoint:
-        parts = urlsplit(endpoint)
-        options.update(endpoint_override=parts.netloc, scheme=parts.scheme)
-    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
-    options["region"] = region or ("us-east-1" if endpoint else fs.resolve_s3_region(bucket))
-    if os.environ.get("AWS_NO_SIGN_REQUEST", "").lower() in ("1", "true", "yes"):
-        options["anonymous"] = True
-    return fs.S3FileSystem(**options), f"{bucket}/{key}"
 
 
 def _fetch_s3(url: str, part: Path) -> None:

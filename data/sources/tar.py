@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
-from data.streams import MEMBER_LIMIT, PIECE, Member, check_swelling, inflated, unsafe
+from data.sources.streams import MEMBER_LIMIT, PIECE, Member, check_swelling, inflated, unsafe
 
 
 def tar_members(path: Path, keep: Callable[[str], bool]) -> Iterator[Member]:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from data.streams import MEMBER_LIMIT, Member, check_swelling, unsafe
+from data.sources.streams import MEMBER_LIMIT, Member, check_swelling, unsafe
 
 
 def zip_members(path: Path, keep: Callable[[str], bool]) -> Iterator[Member]:

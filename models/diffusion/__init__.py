@@ -11,32 +11,31 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from ..contract import (
+from ..anomaly import ENOUGH, Typicality
+from ..capabilities import (
     AnomalyScoring,
-    Batch,
     Coding,
     Denoising,
     Density,
     DensityBound,
-    Domain,
-    GenerativeModel,
     Imputation,
-    Objective,
     Reconstruction,
     Sampling,
-    Streams,
     Translation,
     check_strength,
 )
-from ..domains import Image, Table
-from ..imputing import repeated, without
-from ..parts import in_parts
+from ..chunking import in_parts
+from ..contract import Batch, GenerativeModel, Objective
+from ..domains.base import Domain
+from ..domains.grid import Image
+from ..domains.table import Table
+from ..imputation import repeated, without
+from ..rng import Streams
 from ..shapes import Bool, Float, Int, Num
-from ..typicality import ENOUGH, Typicality
 from .config import Config
 from .denoiser import Denoiser, DenoisingObjective, schedule_of
+from .dequantization import place, spread
 from .likelihood import diffusion_nats, ode_log_prob, pixel_nats, row_nats
-from .places import place, spread
 from .samplers import SAMPLERS, Heun, ancestral_step
 from .schedules import levels
 

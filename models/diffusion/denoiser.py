@@ -6,12 +6,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..contract import Batch, Domain, Losses, Objective, Streams
-from ..imputing import shown
-from ..networks import FourierEmbedding, LabelEmbedding
+from ..contract import Batch, Losses, Objective
+from ..domains.base import Domain
+from ..imputation import shown
+from ..networks.embeddings import FourierEmbedding, LabelEmbedding
+from ..rng import Streams
 from ..shapes import Float, Int
 from .config import Config
-from .places import spread
+from .dequantization import spread
 from .schedules import Cosine, Linear, Power, Schedule, Straight
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from ..contract import Domain, Streams
-from ..domains import Image, Table
+from ..domains.base import Domain, Place
+from ..domains.grid import Image
+from ..domains.table import Table
+from ..rng import Streams
 from ..shapes import Float, Num
 
 
@@ -26,35 +27,6 @@ def spread(domain: Domain, x: Num[Tensor, "batch *data"], generator: Streams) ->
 def _columns(table: Table) -> list[int]:
     """Which dimensions of model space are the numbers."""
     return [table.starts[index] for index in table.numeric]
-
-
-class Place(NamedTuple):
-    """A place in model space, and how to go from a density there to the example's log-probability.
-
-    Arguments:
-        y: The place, float64, `[batch, *event]`; of missing cells a draw from the marginal.
-        log_det: To be added to the log-density of the pixels or numbers, `[batch]`.
-        categories: Which dimensions are the corners of each categorical column, points without a density.
-        row: Whether it is a table's.
-    """
-
-    y: Tensor
-    log_det: Float[Tensor, " batch"]
-    categories: tuple[slice, ...] = ()
-    row: bool = False
-
-    @property
-    def corners(self) -> int:
-        """Number of dimensions that stand for categories."""
-        return sum(part.stop - part.start for part in self.categories)
-
-    def confusion(self, noisy: Float[Tensor, "batch *event"], sigma: float) -> Float[Tensor, " batch"]:
-        """-log-probability of the categories given the place with noise of standard deviation `sigma`."""
-        total = torch.zeros_like(self.log_det)
-        for part in self.categories:
-            log_p = (noisy[:, part] / sigma**2).log_softmax(1)
-            total = total - log_p.gather(1, self.y[:, part].argmax(1, keepdim=True))[:, 0]
-        return total
 
 
 def place(domain: Domain, x: Num[Tensor, "batch *data"], generator: Streams) -> Place:

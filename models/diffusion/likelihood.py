@@ -8,10 +8,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ..contract import Streams
-from ..domains import Image
+from ..domains.base import Place
+from ..domains.grid import Image
+from ..rng import Streams
 from ..shapes import Float
-from .places import Place
 from .samplers import Denoise, runge_kutta
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from .contract import Domain
-from .images import Image
-from .tables import Table
+from .base import Domain
+from .grid import Image
+from .table import Table
 
 __all__ = ["DOMAINS", "Domain", "Image", "Table", "domain"]
+
 
 DOMAINS: dict[str, type[Domain]] = {"image": Image, "table": Table}
 

@@ -9,9 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .contract import Domain, Likelihood, Streams
-from .networks import Decoder, Encoder, UNet, default_patch, full_precision
-from .shapes import Bool, Float, Num, UInt8
+from ..networks.convolutional import Decoder, Encoder, UNet, default_patch
+from ..networks.embeddings import full_precision
+from ..rng import Streams
+from ..shapes import Bool, Float, Num, UInt8
+from .base import Domain, Likelihood
 
 
 class Image(Domain):

@@ -10,11 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .contract import Domain, Likelihood, Streams
-from .networks import full_precision
-from .perceptrons import MaskedPerceptron, Perceptron
-from .quantiles import EDGE, MARGIN, Cells, Knots, knots_of, stacked
-from .shapes import Bool, Float, Num
+from ..networks.embeddings import full_precision
+from ..networks.mlp import MaskedPerceptron, Perceptron
+from ..rng import Streams
+from ..shapes import Bool, Float, Num
+from .base import Domain, Likelihood
+from .table_quantiles import EDGE, MARGIN, Cells, Knots, knots_of, stacked
 
 
 class Table(Domain):

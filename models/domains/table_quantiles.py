@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .shapes import Bool, Float
+from ..shapes import Bool, Float
 
 MARGIN = 5e-4
 """The unit interval of a column's distribution is shrunk by so much at both ends before the probit."""

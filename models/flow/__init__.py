@@ -12,26 +12,23 @@ import math
 import torch
 from torch import Tensor
 
-from ..contract import (
+from ..anomaly import Typicality
+from ..capabilities import (
     AnomalyScoring,
-    Batch,
     Coding,
     Density,
-    GenerativeModel,
     Imputation,
-    Losses,
-    Objective,
     Reconstruction,
     Sampling,
-    Streams,
     Translation,
     check_strength,
 )
-from ..domains import Domain
-from ..networks import LabelEmbedding
-from ..parts import at_once, in_parts
+from ..chunking import at_once, in_parts
+from ..contract import Batch, GenerativeModel, Losses, Objective
+from ..domains.base import Domain
+from ..networks.embeddings import LabelEmbedding
+from ..rng import Streams
 from ..shapes import Bool, Float, Int, Num
-from ..typicality import Typicality
 from .config import Config
 from .imputation import gibbs, langevin
 from .multiscale import MultiScale
@@ -39,6 +36,7 @@ from .principal import PrincipalFlow
 from .vector import VectorFlow
 
 __all__ = ["Config", "Flow", "LikelihoodObjective"]
+
 
 INTERVALS = 32
 """Intervals of equal probability in which a hidden column is drawn."""

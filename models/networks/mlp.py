@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 
-from .shapes import Bool, Float
+from ..shapes import Bool, Float
 
 
 def linear(inputs: int, outputs: int, *, spectral: bool = False, zero: bool = False) -> nn.Module:

@@ -12,34 +12,32 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..contract import (
+from ..anomaly import ENOUGH, Typicality
+from ..capabilities import (
     AnomalyScoring,
-    Batch,
     Coding,
     Denoising,
     DensityBound,
-    Domain,
-    GenerativeModel,
     Imputation,
-    Losses,
-    Objective,
     Reconstruction,
     Sampling,
-    Streams,
     Translation,
     check_strength,
 )
-from ..imputing import hidden, nearest, repeated, tempered, without
+from ..chunking import in_parts
+from ..contract import Batch, GenerativeModel, Losses, Objective
+from ..domains.base import Domain
+from ..imputation import hidden, nearest, repeated, tempered, without
 from ..mixture import GaussianMixture
-from ..networks import LabelEmbedding, full_precision
-from ..parts import in_parts
+from ..networks.embeddings import LabelEmbedding, full_precision
+from ..rng import Streams
 from ..shapes import Bool, Float, Int, Num
-from ..typicality import ENOUGH, Typicality
 from .config import Config
 from .gaussians import gaussian_divergence, gaussian_log_prob
 from .ladder import Ladder
 
 __all__ = ["VAE", "Config", "EvidenceObjective"]
+
 
 POOL = 1024
 """Generated images from which the filling of a gap starts."""

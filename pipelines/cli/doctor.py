@@ -87,10 +87,10 @@ def _project() -> tuple[str, str]:
 
 
 def _params() -> tuple[str, str]:
-    from pipelines import params
+    from pipelines import config
 
     try:
-        settings = params.load()
+        settings = config.load()
     except (ValueError, OSError) as error:
         return "fix", str(error)
     return "ok", f"params.yaml: {', '.join(settings.families)} on {settings.dataset}"
@@ -107,12 +107,12 @@ def _mlflow() -> tuple[str, str]:
 
 def _ray() -> tuple[str, str]:
     """Asks a job server all that a stage would; of another cluster only whether it listens."""
-    from pipelines import cluster, params
+    from pipelines import cluster, config
 
     try:
-        settings = params.load().cluster
+        settings = config.load().cluster
     except (ValueError, OSError):
-        settings = params.Cluster()  # said by another check
+        settings = config.Cluster()  # said by another check
     address = os.environ.get("RAY_ADDRESS") or settings.address
     if not address or address in ("auto", "local"):
         return "ok", "Ray: this machine (set cluster.address, or RAY_ADDRESS, for a cluster)"

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any
 from uuid import uuid4
 
-import ray
 import ray.exceptions
 import ray.train
 import ray.train.torch
@@ -14,7 +13,7 @@ import torch
 from ray._private.state import state as cluster_state
 from ray.train.v2._internal.execution.context import get_train_context
 
-from pipelines.loop import Place
+from pipelines.training.context import Place
 
 RESIZE_SECONDS = 30.0
 """How often a healthy elastic training looks whether there is room for more workers."""

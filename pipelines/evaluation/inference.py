@@ -7,23 +7,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int, Num
-from torch import Tensor
+from torch import Tensor, nn
 
-from models.contract import (
-    AnomalyScoring,
-    Coding,
-    Density,
-    DensityBound,
-    GenerativeModel,
-    Imputation,
-    Reconstruction,
-    Sampling,
-    Streams,
-)
+from models.capabilities import AnomalyScoring, Coding, Density, DensityBound, Imputation, Reconstruction, Sampling
+from models.contract import GenerativeModel
+from models.rng import Streams
+from pipelines.evaluation.domain import Inputs
+
+if TYPE_CHECKING:
+    from data.dataset import Examples
+
 
 CHUNK = 512
 """Rows a model is asked about at a time."""
@@ -163,3 +161,18 @@ def _finite(answer: Tensor, name: str) -> Tensor:
                 "Look at its training curves and train it again with a lower learning rate."
             )
     return answer
+
+
+MOST_ASKED = 1_000
+"""Rows of a split that a model is asked about one by one (likelihood, codes, reconstruction, anomaly)."""
+
+
+def asked(rows: Examples) -> Examples:
+    """The first `MOST_ASKED` rows, which stand in random order in a yardstick."""
+    return type(rows)(x=rows.x[:MOST_ASKED], label=rows.label[:MOST_ASKED])
+
+
+@torch.no_grad()
+def predict(network: nn.Module, x: Num[Tensor, "n *data"], inputs: Inputs, chunk: int = 1024) -> Int[Tensor, " n"]:
+    """The most probable class of each example."""
+    return torch.cat([network(inputs(part)).argmax(1) for part in x.split(chunk)])

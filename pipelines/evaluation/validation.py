@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from pipelines.evaluation.distribution import frechet
-from pipelines.evaluation.queries import proportional_labels, sample
-from pipelines.evaluation.space import Space
+from pipelines.evaluation.inference import proportional_labels, sample
+from pipelines.evaluation.metrics.distribution import frechet
+from pipelines.evaluation.reference.reference import Space
 
 if TYPE_CHECKING:
     from models.contract import GenerativeModel

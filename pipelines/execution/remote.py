@@ -2,9 +2,9 @@
 
 On this side, the stage: it keeps the prepared data and the yardstick in the cluster's storage, once, under the hash
 of their content; sends the code, and a request, as the job's working directory; and follows the job's state, which
-lies in the storage too. On the other side, the job (`python -m pipelines.remote`): it reads the request and does what
-the stage would do on this machine. A job's id is the name of its state and the number of the attempt, so that a stage
-that lost its machine finds its job again.
+lies in the storage too. On the other side, the job (`python -m pipelines.execution.remote`): it reads the request and
+does what the stage would do on this machine. A job's id is the name of its state and the number of the attempt, so
+that a stage that lost its machine finds its job again.
 """
 
 from __future__ import annotations
@@ -26,12 +26,16 @@ from tqdm import tqdm
 import data
 import models
 import pipelines
-from pipelines import artifact, cluster, loop, storage
-from pipelines.params import Cluster, Params, Train
-from pipelines.replica import PRIVATE, Replica, mirrored, refresh
-from pipelines.train import locked, run_here
-from pipelines.tune import Ledger, Search, search_here
-from pipelines.worker import FAILURE, STOP, Job, failure
+from data.files import canonical, sha256, write_atomically
+from pipelines import cluster
+from pipelines.config import Cluster, Params, Train
+from pipelines.execution.local import run_here
+from pipelines.execution.search import Ledger, Search, search_here
+from pipelines.serving import artifact
+from pipelines.storage import stores
+from pipelines.storage.mirror import PRIVATE, Replica, mirrored, refresh
+from pipelines.training.errors import Interrupted
+from pipelines.training.job import FAILURE, STOP, Job, failure, locked
 
 REQUEST, EVENTS = "request.json", "events.jsonl"
 
@@ -71,12 +75,12 @@ class Remote:
 
     def keep(self, folder: str, digest: str) -> str:
         """Where a folder of that content lies in the storage; sent if it is not there yet."""
-        store, name = storage.at(self.storage), f"{Path(folder).name}-{digest[:16]}"
+        store, name = stores.at(self.storage), f"{Path(folder).name}-{digest[:16]}"
         if name not in store.names(name):
             print(f"sending {folder} to {store}", file=sys.stderr)
 
             def fill(target: Path) -> None:
-                (target / storage.MANIFEST).write_text("{}")  # what has none does not count in a bucket
+                (target / stores.MANIFEST).write_text("{}")  # what has none does not count in a bucket
                 for path in Path(folder).iterdir():
                     shutil.copy2(path, target / path.name)
 
@@ -119,7 +123,7 @@ class Remote:
                 self.replica.pull()
             tick()
             if (self.local / STOP).exists():
-                raise loop.Interrupted(goes_on)
+                raise Interrupted(goes_on)
 
         try:
             outcome = self.server.follow(job, lambda text: tqdm.write(text, file=sys.stderr, end=""), watch)
@@ -133,9 +137,9 @@ class Remote:
             self.run(request, tick)
             return
         if outcome.status == "LOST":
-            raise loop.Interrupted(f"the job server at {self.server.address} is lost ({outcome.message}); {goes_on}")
+            raise Interrupted(f"the job server at {self.server.address} is lost ({outcome.message}); {goes_on}")
         if outcome.status != "SUCCEEDED":
-            stopped = loop.Interrupted(f"job {job} was stopped on the cluster")
+            stopped = Interrupted(f"job {job} was stopped on the cluster")
             failed = RuntimeError(f"job {job} {outcome.status}: {outcome.message.strip()}")
             raise failure(self.local) or (stopped if outcome.status == "STOPPED" else failed)
 
@@ -145,7 +149,7 @@ class Remote:
         with tempfile.TemporaryDirectory(prefix="fivefold-") as folder:
             copy_code(Path(folder))
             (Path(folder) / REQUEST).write_text(json.dumps({**request, "state": self.state}), encoding="utf-8")
-            self.server.submit(job, "python -m pipelines.remote", Path(folder))
+            self.server.submit(job, "python -m pipelines.execution.remote", Path(folder))
 
 
 def train(job: Job, settings: Params, address: str, data_digest: str) -> None:
@@ -235,8 +239,8 @@ def job_server(settings: Cluster) -> str:
 
 def content(folder: Path) -> str:
     """SHA-256 over the names and hashes of a folder's files."""
-    hashes = {path.name: artifact.sha256(path) for path in folder.iterdir()}
-    return hashlib.sha256(artifact.canonical(hashes)).hexdigest()
+    hashes = {path.name: sha256(path) for path in folder.iterdir()}
+    return hashlib.sha256(canonical(hashes)).hexdigest()
 
 
 def copy_code(target: Path) -> None:
@@ -273,9 +277,9 @@ def main() -> int:
             return 0
         if not (state / FAILURE).exists():
             told = {"kind": type(ended).__name__, "message": str(ended), "rank": -1, "expected": True}
-            artifact.write_atomically(state / FAILURE, json.dumps(told))
+            write_atomically(state / FAILURE, json.dumps(told))
         print(f"{type(ended).__name__}: {ended}", file=sys.stderr)
-        return RESUMABLE if isinstance(ended, loop.Interrupted) else 1
+        return RESUMABLE if isinstance(ended, Interrupted) else 1
 
 
 if __name__ == "__main__":

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipelines.report import charts, tables
+from pipelines.report import charts
+from pipelines.report.domains import table
+from pipelines.report.loading import Family, Picture, Remark, mapping, sequence
 from pipelines.report.numbers import DASH, count, finite, listed, setting, short
-from pipelines.report.reading import Family, Picture, Remark, mapping, sequence
 
 STEPS = {
     "sample": "draw samples",
@@ -104,7 +105,7 @@ class Figure:
     caption: str
     alt: str
     picture: Picture | None = None
-    rows: tables.Rows | None = None
+    rows: table.Rows | None = None
     absent: str = ""
 
 
@@ -153,8 +154,8 @@ class Section:
     copies: str
     progress: list[Figure]
     figures: list[Figure]
-    histograms: list[tables.Histogram]
-    matrices: list[tables.Matrix]
+    histograms: list[table.Histogram]
+    matrices: list[table.Matrix]
     curves: list[charts.Curve]
     settings: dict[str, list[tuple[str, str, bool]]]
     tuned: str
@@ -179,8 +180,8 @@ def section(family: Family, facts: Mapping[str, str], held: list[str], classes: 
         copies=copy_check(family),
         progress=progress(family),
         figures=figures(family, classes) if family.results or family.pictures else [],
-        histograms=tables.histograms(family.exhibits),
-        matrices=tables.matrices(family.exhibits),
+        histograms=table.histograms(family.exhibits),
+        matrices=table.matrices(family.exhibits),
         curves=curves(family),
         settings=settings(family),
         tuned=tuned(family),
@@ -231,7 +232,7 @@ def figures(family: Family, classes: Sequence[str]) -> list[Figure]:
     done = mapping(family.results.get("seconds"))
     found = []
     for shown in PICTURES:
-        picture, kept = family.pictures.get(shown.name), tables.rows(family.exhibits, shown.name)
+        picture, kept = family.pictures.get(shown.name), table.rows(family.exhibits, shown.name)
         caption = shown.rows if kept else shown.images
         alt = f"{shown.title} of {family.name}. {caption}"
         if shown.name == "samples" and 1 < len(classes) <= 10 and not kept:

@@ -10,12 +10,13 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from pipelines.evaluation.leaderboard import JOBS
+from pipelines.evaluation.metrics import KINDS
+from pipelines.evaluation.use_cases import JOBS
 from pipelines.report import charts, metrics
 from pipelines.report.family import Section, section
+from pipelines.report.loading import Family, Remark, Run, mapping, sequence
 from pipelines.report.metrics import Row
 from pipelines.report.numbers import DASH, count, duration, finite, plain, setting, short
-from pipelines.report.reading import Family, Remark, Run, mapping, sequence
 
 HOW_MUCH = {
     "samples": "samples drawn",
@@ -263,9 +264,7 @@ def how_measured(run: Run) -> list[str]:
         accuracy = finite(mapping(mapping(network).get("accuracy")).get("test"))
         if accuracy is not None:
             said.append(f"The yardstick's {role} recognizes {100 * accuracy:.1f} % of the test data.")
-    kinds = sorted(
-        {n.removeprefix(metrics.KINDS[0]) for f in run.families for n in f.metrics if n.startswith(metrics.KINDS[0])}
-    )
+    kinds = sorted({n.removeprefix(KINDS[0]) for f in run.families for n in f.metrics if n.startswith(KINDS[0])})
     if kinds:
         said.append(f"Anomalies measured: {', '.join(kinds)}.")
     criterion = mapping(results.get("copies")).get("criterion")

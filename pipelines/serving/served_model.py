@@ -30,7 +30,6 @@ The device is `MLFLOW_DEFAULT_PREDICTION_DEVICE`, else a GPU if there is one.
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import importlib.util
 import os
@@ -38,12 +37,17 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from mlflow.models import set_model
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
+
+if TYPE_CHECKING:
+    from .domains.base import Rows
+    from .domains.image import Images
+    from .domains.table import Tables
 
 PACKAGE = "fivefold_models"
 """Name of the families' package inside a registered model."""
@@ -67,228 +71,6 @@ MOST_VALUES = 2**31
 """Values one call may return."""
 
 
-class Rows(NamedTuple):
-    """Examples as the model is given them.
-
-    Arguments:
-        x: Data-space tensor `[rows, *event]`; missing cells hold 0.
-        observed: Which cells are known, `[rows, *event]`.
-    """
-
-    x: torch.Tensor
-    observed: torch.Tensor
-
-
-class Images:
-    """Conversion between what callers hold and what the model is given, for images.
-
-    Arguments:
-        domain: The model's domain: `height`, `width`, `channels`.
-    """
-
-    def __init__(self, domain: Mapping[str, Any]) -> None:
-        self.event = (int(domain["height"]), int(domain["width"]), int(domain["channels"]))
-
-    @property
-    def expected(self) -> str:
-        """How rows must look, for messages."""
-        return f"uint8 images [rows, {', '.join(map(str, self.event))}]"
-
-    def read(self, model_input: Any, task: str) -> Rows:
-        """The caller's rows as tensors.
-
-        Raises:
-            ValueError: If shape, dtype or a value is not what the task takes.
-        """
-        array = _array(model_input, self.expected)
-        if array.ndim >= 1 and not len(array):
-            array = np.zeros((0, *self.event), np.uint8)
-        if array.ndim != 4 or array.shape[1:] != self.event:
-            raise ValueError(f"task {task!r} takes {self.expected}, got shape {list(array.shape)}.")
-        if array.dtype.kind in "iu":
-            _refuse(array, (array < 0) | (array > 255), "pixels are whole numbers from 0 to 255")
-            return Rows(torch.from_numpy(array.astype(np.uint8)), torch.ones(array.shape, dtype=torch.bool))
-        if array.dtype.kind != "f":
-            raise ValueError(f"task {task!r} takes {self.expected}, got {array.dtype}.")
-        return self._read_floats(array, task)
-
-    def _read_floats(self, array: np.ndarray, task: str) -> Rows:
-        missing = np.isnan(array)
-        if task != "impute":
-            _refuse(array, missing, f"task {task!r} takes no missing cells (only 'impute' does)")
-        _refuse(array, np.isinf(array), "pixels are finite")
-        observed = torch.from_numpy(~missing)
-        if task == "denoise":
-            return Rows(torch.from_numpy(array.astype(np.float32)), observed)
-        if task != "impute":
-            raise ValueError(
-                f"task {task!r} takes {self.expected}, got {array.dtype}. "
-                "Pixels are whole numbers from 0 to 255: scale them back and use .astype(np.uint8)."
-            )
-        filled = np.where(missing, 0, array)
-        wrong = (filled < 0) | (filled > 255) | (filled != np.round(filled))
-        _refuse(array, wrong, "known pixels are whole numbers from 0 to 255, missing ones NaN")
-        return Rows(torch.from_numpy(filled.astype(np.uint8)), observed)
-
-    def write(self, x: torch.Tensor) -> np.ndarray:
-        """Data-space examples as callers get them."""
-        return x.cpu().numpy()
-
-    def empty(self, rows: int = 0) -> torch.Tensor:
-        """Blank examples, `[rows, *event]`."""
-        return torch.zeros((rows, *self.event), dtype=torch.uint8)
-
-
-class Tables:
-    """Conversion between what callers hold and what the model is given, for tables.
-
-    Arguments:
-        domain: The model's domain: `columns`, each with `name`, `type`, `dtype`, `categories`.
-    """
-
-    def __init__(self, domain: Mapping[str, Any]) -> None:
-        self.columns = list(domain["columns"])
-        self.names = [str(column["name"]) for column in self.columns]
-
-    @property
-    def expected(self) -> str:
-        """How rows must look, for messages."""
-        return f"a DataFrame with the columns {', '.join(self.names)}"
-
-    def read(self, model_input: Any, task: str) -> Rows:
-        """The caller's rows as tensors; missing cells stay NaN.
-
-        Raises:
-            ValueError: If a column is missing or unknown, or a cell is not what its column holds.
-        """
-        frame = self._frame(model_input, task)
-        values = np.stack([self._cells(frame[c["name"]], c) for c in self.columns], axis=1)
-        x = torch.from_numpy(values.astype(np.float64))
-        return Rows(x, ~torch.isnan(x))
-
-    def _frame(self, model_input: Any, task: str) -> Any:
-        import pandas as pd
-
-        if isinstance(model_input, Mapping):
-            model_input = pd.DataFrame(dict(model_input))
-        if not hasattr(model_input, "columns"):
-            array = np.asarray(model_input)
-            if array.ndim != 2 or array.shape[1] != len(self.columns):
-                raise ValueError(f"task {task!r} takes {self.expected}, got {type(model_input).__name__}.")
-            model_input = pd.DataFrame(array, columns=self.names)
-        frame = model_input.rename(columns=str)
-        if not len(frame) and not len(frame.columns):
-            return pd.DataFrame({name: [] for name in self.names})
-        absent = [name for name in self.names if name not in frame.columns]
-        extra = [name for name in frame.columns if name not in self.names]
-        twice = frame.columns[frame.columns.duplicated()]
-        if absent or extra or len(twice):
-            near = [match for name in absent for match in difflib.get_close_matches(name, extra, 1)]
-            raise ValueError(
-                f"task {task!r} takes {self.expected}; missing: {', '.join(absent) or 'none'}, unknown: "
-                f"{', '.join(extra) or 'none'}{f' (rename {near[0]}?)' if near else ''}, "
-                f"given twice: {', '.join(twice) or 'none'}."
-            )
-        return frame
-
-    def _cells(self, cells: Any, column: Mapping[str, Any]) -> np.ndarray:
-        missing = cells.isna().to_numpy(dtype=bool)
-        known = [cell for cell, gap in zip(cells, missing, strict=True) if not gap]
-        values = np.full(len(cells), np.nan)
-        if column["type"] == "categorical":
-            names = [str(name) for name in column["categories"]]
-            codes = {name.lower() if _boolean(column) else name: code for code, name in enumerate(names)}
-            found = [codes.get(_category_text(cell), -1) for cell in known]
-            values[~missing] = found
-            self._refuse(cells, values == -1, column, f"one of {', '.join(map(repr, names[:12]))}")
-            return values
-        values[~missing] = [_number(cell) for cell in known]
-        self._refuse(cells, ~missing & ~np.isfinite(values), column, "a finite number")
-        if column["type"] == "integer":
-            self._refuse(cells, ~missing & (values != np.round(values)), column, "a whole number")
-        return values
-
-    @staticmethod
-    def _refuse(cells: Any, wrong: np.ndarray, column: Mapping[str, Any], expected: str) -> None:
-        if wrong.any():
-            row = int(np.flatnonzero(wrong)[0])
-            raise ValueError(
-                f"row {row}, column {column['name']!r}: expected {expected} (or nothing, if it is not known), "
-                f"got {cells.iloc[row]!r}."
-            )
-
-    def write(self, x: torch.Tensor) -> Any:
-        """Data-space examples as callers get them: a DataFrame; of several draws, one below the other."""
-        import pandas as pd
-
-        rows = x.cpu().reshape(-1, len(self.columns)).numpy()
-        data = {c["name"]: self._originals(rows[:, i], c) for i, c in enumerate(self.columns)}
-        frame = pd.DataFrame(data)
-        if x.ndim == 3:
-            name = "draw" if "draw" not in self.names else "_draw"
-            frame.insert(0, name, np.repeat(np.arange(len(x)), x.shape[1]))
-        return frame
-
-    @staticmethod
-    def _originals(values: np.ndarray, column: Mapping[str, Any]) -> Any:
-        import pandas as pd
-
-        dtype = str(column.get("dtype") or "")
-        if column["type"] == "categorical":
-            names = [str(name) for name in column["categories"]] or [""]
-            texts = [names[int(value)] for value in values]
-            if _boolean(column):
-                return pd.array([text.lower() == "true" for text in texts], dtype="bool")
-            if dtype.startswith(("int", "uint", "float")):
-                return np.array([float(text) for text in texts]).astype(dtype)
-            return pd.Series(texts, dtype=object)
-        if dtype.startswith(("int", "uint")):
-            bounds = np.iinfo(dtype)
-            inside = not len(values) or (values.min() >= bounds.min and values.max() <= bounds.max)
-            return values.astype(dtype if inside else np.int64)
-        return values.astype(dtype if dtype.startswith("float") else np.float64)
-
-    def empty(self, rows: int = 0) -> torch.Tensor:
-        """Rows of which nothing is known, `[rows, columns]`."""
-        return torch.full((rows, len(self.columns)), torch.nan, dtype=torch.float64)
-
-
-def column_kind(column: Mapping[str, Any]) -> str:
-    """MLflow's name for the type that a table's column has when it comes back."""
-    dtype = str(column.get("dtype") or "")
-    if _boolean(column):
-        return "boolean"
-    if column["type"] == "categorical" and not dtype.startswith(("int", "uint", "float")):
-        return "string"
-    return "long" if dtype.startswith(("int", "uint")) else "double"
-
-
-def _boolean(column: Mapping[str, Any]) -> bool:
-    """Whether a column holds true and false, however its source spells them (pandas reads `True` in CSV as such)."""
-    names = {str(name).lower() for name in column.get("categories") or ()}
-    return column["type"] == "categorical" and bool(names) and names <= {"true", "false"}
-
-
-def _category_text(cell: Any) -> str:
-    """A category as the dataset spells it: whole numbers without a point, booleans in lower case."""
-    if isinstance(cell, (bool, np.bool_)):
-        return str(bool(cell)).lower()
-    if isinstance(cell, (float, np.floating)) and float(cell).is_integer():
-        return str(int(cell))
-    return str(cell)
-
-
-def _number(cell: Any) -> float:
-    try:
-        return float(cell)
-    except (TypeError, ValueError):
-        return np.inf  # refused by the caller, with row and column
-
-
-CONVERSIONS: dict[str, Callable[[Mapping[str, Any]], Images | Tables]] = {"image": Images, "table": Tables}
-"""How callers' inputs and outputs are converted, by the kind of the domain: the one place that knows."""
-
-
 class ServedModel(PythonModel):
     """A registered generative model behind MLflow's `predict`."""
 
@@ -298,6 +80,7 @@ class ServedModel(PythonModel):
     tasks: tuple[str, ...]
     streams: Any
     rows: Images | Tables
+    base: ModuleType
 
     def load_context(self, context: PythonModelContext) -> None:
         """Build the model from the folder that MLflow fetched.
@@ -307,15 +90,17 @@ class ServedModel(PythonModel):
         """
         package = vendored(Path(__file__).resolve().parent / "code" / PACKAGE)
         folder = Path(context.artifacts["model"])
-        facts, tensors = package.artifact.read(folder)
-        spec = {key: facts[key] for key in package.artifact.SPEC}
+        artifact, domains = package.serving.artifact, package.serving.domains
+        facts, tensors = artifact.read(folder)
+        spec = {key: facts[key] for key in artifact.SPEC}
         self.device = os.environ.get("MLFLOW_DEFAULT_PREDICTION_DEVICE") or _best_device()
-        self.model = package.artifact.fill(package.build(spec), tensors, folder).to(self.device).eval()
+        self.model = artifact.fill(package.build(spec), tensors, folder).to(self.device).eval()
         self.model.requires_grad_(False)
         self.facts = facts
-        self.tasks = package.contract.tasks(self.model)
-        self.streams = package.contract.Streams
-        self.rows = CONVERSIONS[facts["domain"]["kind"]](facts["domain"])
+        self.tasks = package.tasks(self.model)
+        self.streams = package.Streams
+        self.rows = domains.CONVERSIONS[facts["domain"]["kind"]](facts["domain"])
+        self.base = domains.base
 
     def predict(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, context: PythonModelContext, model_input: np.ndarray, params: dict[str, Any] | None = None
@@ -379,12 +164,12 @@ class ServedModel(PythonModel):
 
     def _decode(self, model_input: Any) -> Any:
         latent = self._latent()
-        z = _array(model_input, f"float codes [rows, {latent}]")
+        z = self.base._array(model_input, f"float codes [rows, {latent}]")
         if not len(z):
             return self.rows.write(self.rows.empty())
         if z.ndim != 2 or z.shape[1] != latent or z.dtype.kind not in "fiu":
             raise ValueError(f"task 'decode' takes float codes [rows, {latent}], got {z.dtype} {list(z.shape)}.")
-        _refuse(z, ~np.isfinite(z), "codes are finite")
+        self.base._refuse(z, ~np.isfinite(z), "codes are finite")
         codes = torch.from_numpy(z.astype(np.float32))
         parts = [self.model.decode(codes[start:stop].to(self.device)).cpu() for start, stop in _chunks(len(codes))]
         return self.rows.write(torch.cat(parts))
@@ -490,7 +275,7 @@ def vendored(folder: Path) -> ModuleType:
         sys.modules[name] = module
         try:
             spec.loader.exec_module(module)
-            for part in ("contract", "artifact"):
+            for part in ("serving.artifact", "serving.domains"):
                 importlib.import_module(f"{name}.{part}")
         except BaseException:
             sys.modules.pop(name, None)
@@ -504,24 +289,6 @@ def _best_device() -> str:
 
 def _chunks(n: int) -> Iterator[tuple[int, int]]:
     return ((start, min(start + CHUNK, n)) for start in range(0, n, CHUNK))
-
-
-def _array(model_input: Any, expected: str) -> np.ndarray:
-    """The input as an array; `None` (JSON's null) reads as NaN."""
-    if model_input is None or hasattr(model_input, "columns") or isinstance(model_input, Mapping):
-        raise ValueError(f"expected a numpy array of {expected}, got {type(model_input).__name__}.")
-    try:
-        array = np.asarray(model_input)
-        return array.astype(np.float64) if array.dtype == object else array
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"expected a numpy array of {expected}, got rows of unequal or unknown form.") from error
-
-
-def _refuse(array: np.ndarray, wrong: np.ndarray, rule: str) -> None:
-    """Raise a `ValueError` naming the first row where `wrong` holds."""
-    if wrong.any():
-        row = tuple(int(i) for i in np.argwhere(wrong)[0])
-        raise ValueError(f"row {row[0]} has {array[row]!s} at {list(row[1:])}: {rule}.")
 
 
 def _whole(name: str, value: Any, least: int | None) -> int:

@@ -7,54 +7,20 @@ the same functions on as many rows.
 
 from __future__ import annotations
 
-import json
-import logging
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import torch
-from torch import Tensor
-
-from models.contract import (
-    AnomalyScoring,
-    Coding,
-    Density,
-    DensityBound,
-    GenerativeModel,
-    Imputation,
-    Reconstruction,
-    Sampling,
-)
-from pipelines import artifact
-from pipelines.evaluation import compression, imputation, queries
-from pipelines.evaluation import leaderboard as board
-from pipelines.evaluation.anomaly import anomaly_metrics
-from pipelines.evaluation.conditional import recognized
-from pipelines.evaluation.copies import CRITERION
-from pipelines.evaluation.exhibits import TableGallery
-from pipelines.evaluation.leaderboard import JOBS, Job
-from pipelines.evaluation.likelihood import density_metric
-from pipelines.evaluation.measures import asked, copy_metrics, error_unit, probe_metric, strange_examples
-from pipelines.evaluation.metric import Metric
-from pipelines.evaluation.pictures import Gallery, ImageGallery
-from pipelines.evaluation.reconstruction import squared_error
-from pipelines.evaluation.rows import row_metrics
-from pipelines.evaluation.samples import distribution_metrics, root_mean, share
-from pipelines.evaluation.space import Yardstick, checked_facts
+from data.files import write_atomically
+from pipelines.evaluation.evaluator import Measuring
+from pipelines.evaluation.reference.reference import Yardstick
 from pipelines.evaluation.storage import json_text, whole_folder
-from pipelines.evaluation.validation import validation_score
+from pipelines.serving import artifact
+from pipelines.storage.model_folder import load
 
 if TYPE_CHECKING:
-    from data.shards import Dataset, Examples
+    pass
 
-__all__ = ["JOBS", "Job", "Measuring", "evaluate", "leaderboard", "results", "validation_score"]
-
-log = logging.getLogger(__name__)
+__all__ = ["Measuring", "evaluate"]
 
 
 def evaluate(
@@ -90,12 +56,12 @@ def evaluate(
             are not finite.
         OSError: If the results cannot be written.
     """
-    from data.shards import Dataset
+    from data.dataset import Dataset
 
     folder = Path(root) / "runs" / dataset
     prepared = Dataset.open(Path(root) / "data" / "prepared" / dataset)
     yardstick = Yardstick.open(folder / "yardstick")
-    model, facts = artifact.load(folder / "models" / family, device)
+    model, facts = load(folder / "models" / family, device)
     for what, stated in (("yardstick", yardstick.facts["data_digest"]), (f"model {family}", facts.get("data_digest"))):
         if stated not in (None, prepared.digest):
             raise ValueError(
@@ -117,228 +83,6 @@ def evaluate(
         **measured,
     }
     flat = {name: value["value"] for name, value in result["metrics"].items()}
-    artifact.write_atomically(folder / "results" / f"{family}.metrics.json", json_text(flat))
-    artifact.write_atomically(folder / "results" / f"{family}.json", json_text(result))
+    write_atomically(folder / "results" / f"{family}.metrics.json", json_text(flat))
+    write_atomically(folder / "results" / f"{family}.json", json_text(result))
     return result
-
-
-@dataclass(kw_only=True)
-class Clock:
-    """Seconds spent, by name."""
-
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    @contextmanager
-    def __call__(self, name: str) -> Iterator[None]:
-        start = time.perf_counter()
-        yield
-        self.seconds[name] = round(self.seconds.get(name, 0) + time.perf_counter() - start, 3)
-
-
-class Measuring:
-    """One model, measured.
-
-    Arguments:
-        model: The finished model.
-        dataset: The prepared dataset.
-        yardstick: The dataset's yardstick.
-        samples: Samples drawn.
-        seed: Seed of samples, folds and resamples.
-        bootstrap: Resamples behind each interval.
-        bound_samples: Draws behind each likelihood bound.
-    """
-
-    def __init__(
-        self,
-        model: GenerativeModel,
-        dataset: Dataset,
-        yardstick: Yardstick,
-        *,
-        samples: int,
-        seed: int,
-        bootstrap: int,
-        bound_samples: int,
-    ) -> None:
-        self.model, self.dataset, self.yardstick = model, dataset, yardstick
-        self.samples, self.seed, self.bootstrap, self.bound_samples = (samples, seed, bootstrap, bound_samples)
-        self.train: Examples = dataset.split("train").take(yardstick.index["train"])
-        self.test: Examples = dataset.split("test").take(yardstick.index["test"])
-        self.asked: Examples = asked(self.test)
-        self.metrics: dict[str, Metric] = {}
-        self.clock = Clock()
-        self.extra: dict[str, Any] = {}
-        self.gallery: Gallery = (
-            ImageGallery(dataset.class_names)
-            if dataset.kind == "image"
-            else TableGallery(dataset.domain, dataset.class_names, self.test.x, self.test.label)
-        )
-
-    def run(self, pictures: Path) -> dict[str, Any]:
-        """Measure everything the model can do, draw the pictures, and say what was found."""
-        steps: list[tuple[str, type, Callable[[], None]]] = [
-            ("sample", Sampling, self._sample),
-            ("log_prob", Density, self._log_prob),
-            ("elbo", DensityBound, self._elbo),
-            ("reconstruct", Reconstruction, self._reconstruct),
-            ("codes", Coding, self._codes),
-            ("anomaly", AnomalyScoring, self._anomaly),
-            ("impute", Imputation, self._impute),
-        ]
-        for name, capability, step in steps:
-            if isinstance(self.model, capability):
-                with self.clock(name):
-                    step()
-                log.info("%s measured in %.1f s", name, self.clock.seconds[name])
-        self.gallery.write(pictures)
-        floors, baseline = (self.yardstick.facts["reference"]["floors"], self.yardstick.facts["reference"]["baseline"])
-        return {
-            "metrics": {name: self._beside(name, value, floors, baseline) for name, value in self.metrics.items()},
-            **self.extra,
-            "settings": {
-                "samples": self.samples,
-                "compared": self._compared,
-                "reference_rows": len(self.test),
-                "bootstrap": self.bootstrap,
-                "bound_samples": self.bound_samples,
-                "seed": self.seed,
-            },
-            "pictures": sorted(path.name for path in pictures.iterdir()),
-            "seconds": self.clock.seconds,
-        }
-
-    @property
-    def _options(self) -> dict[str, int]:
-        return {"resamples": self.bootstrap, "seed": self.seed}
-
-    @property
-    def _compared(self) -> int:
-        """Generated rows in the distances: as many as there are training rows for the floor, at most."""
-        return min(self.samples, len(self.train.x))
-
-    def _beside(self, name: str, value: Metric, floors: dict[str, Any], baseline: dict[str, Any]) -> dict[str, Any]:
-        """A metric with its floor and baseline; an exact density and a bound share their baseline."""
-        rival = baseline.get(name) or baseline.get(name.removesuffix("_bound"))
-        found = value.floor if value.floor is not None else floors.get(name, {}).get("value")
-        return value.beside(floor=found, baseline=rival["value"] if rival else None).as_dict()
-
-    # One step per capability
-
-    def _sample(self) -> None:
-        counts = self.yardstick.facts["label_counts"]
-        asked = bool(self.model.classes) and sum(counts) > 0
-        label = queries.proportional_labels(counts, self.samples, self.seed) if asked else None
-        with self.clock("draw"):
-            drawn = queries.sample(self.model, self.samples, label, self.seed)
-        n = self._compared
-        points = {name: space.features(drawn[:n]) for name, space in self.yardstick.spaces.items()}
-        strata = (None, None) if label is None else (label[:n].numpy(), self.test.label.numpy())
-        self.metrics |= distribution_metrics(self._real("test"), points, strata=strata, **self._options)
-        self._refresh_reference(n)
-        if self.dataset.kind == "table":
-            self.metrics |= self._of_rows(drawn[:n], None if label is None else label[:n])
-        if label is not None and self.yardstick.judge is not None:
-            right = recognized(self.yardstick.judge, drawn, label, self.yardstick.inputs)
-            self.metrics["accuracy"] = share(right, self.bootstrap, self.seed)
-        train = self.dataset.split("train").all().x
-        found, check, nearest = copy_metrics(drawn, train, self.test.x, self.yardstick.inputs, **self._options)
-        self.metrics |= found
-        self.extra["copies"] = {"clean": check.clean, "nearer_than_test": check.nearer, "criterion": CRITERION}
-        self.gallery.samples(drawn, label)
-        self.gallery.nearest(drawn, train[torch.from_numpy(nearest.index)])
-
-    def _real(self, rows: str) -> dict[str, np.ndarray]:
-        return {name: space.rows[rows] for name, space in self.yardstick.spaces.items()}
-
-    def _refresh_reference(self, n: int) -> None:
-        """Floors and baseline for `n` rows, where the yardstick holds them for another number."""
-        reference = self.yardstick.facts["reference"]
-        if reference["samples"] == n:
-            return
-        for rows, kept in (("train", "floors"), ("baseline", "baseline")):
-            points = {name: values[:n] for name, values in self._real(rows).items()}
-            scores = distribution_metrics(self._real("test"), points, resamples=0, seed=self.seed)
-            if self.dataset.kind == "table":
-                kept_rows = self.train if rows == "train" else self.yardstick.baseline
-                scores |= self._of_rows(kept_rows.x[:n], kept_rows.label[:n], resamples=0)
-            reference[kept] = {**reference[kept], **{name: value.as_dict() for name, value in scores.items()}}
-        reference["samples"] = n
-
-    def _of_rows(self, x: Tensor, label: Tensor | None, resamples: int | None = None) -> dict[str, Metric]:
-        """What is measured of a table's rows alone."""
-        label = torch.full((len(x),), -1) if label is None else label
-        resamples = self.bootstrap if resamples is None else resamples
-        rows = type(self.test)(x=x, label=label)
-        return row_metrics(self.test, rows, self.dataset.domain["columns"], resamples=resamples, seed=self.seed)
-
-    def _log_prob(self) -> None:
-        nats = queries.log_prob(self.model, self.asked.x, self.seed)
-        self.metrics |= density_metric(nats, self.yardstick.inputs, **self._options)
-
-    def _elbo(self) -> None:
-        nats = queries.elbo(self.model, self.asked.x, self.seed, self.bound_samples)
-        self.metrics |= density_metric(nats, self.yardstick.inputs, **self._options, bound=True)
-
-    def _reconstruct(self) -> None:
-        rebuilt = queries.reconstruct(self.model, self.asked.x, self.seed)
-        error = squared_error(self.asked.x, rebuilt, self.yardstick.inputs)
-        unit = error_unit(self.yardstick.inputs)
-        self.metrics["reconstruction_rmse"] = root_mean(error, self.bootstrap, self.seed, unit=unit)
-        self.gallery.reconstructions(self.asked.x, rebuilt)
-
-    def _codes(self) -> None:
-        rows = asked(self.train)
-        train, test = queries.encode(self.model, rows.x), queries.encode(self.model, self.asked.x)
-        self.extra["code_size"] = test.shape[1]
-        if self.yardstick.judge is not None:
-            known, labels = (train.double().numpy(), rows.label), (test.double().numpy(), self.asked.label)
-            self.metrics["probe_accuracy"] = probe_metric(*known, *labels, **self._options)
-        self.gallery.interpolations(test, lambda codes: queries.decode(self.model, codes))
-        few = test[: compression.ROWS]
-        decoded, to_inputs = queries.decode(self.model, compression.rounded(few)), self.yardstick.inputs
-        self.metrics |= compression.compression_metrics(
-            self.asked.x[: compression.ROWS], few, decoded, to_inputs, unit=error_unit(to_inputs), **self._options
-        )
-
-    def _anomaly(self) -> None:
-        strange = strange_examples(self.dataset, self.asked, self.yardstick.facts["seed"])
-        ordinary = queries.anomaly_score(self.model, self.asked.x, self.seed)
-        self.gallery.anomalies(self.asked.x, ordinary)
-        if strange:
-            scores = {kind: queries.anomaly_score(self.model, x, self.seed) for kind, x in strange.items()}
-            self.metrics |= anomaly_metrics(ordinary, scores, **self._options)
-
-    def _impute(self) -> None:
-        kind = self.dataset.kind
-        x = self.asked.x[: imputation.ROWS[kind]]
-        hidden = imputation.hidden_cells(x, kind, self.yardstick.facts["seed"])
-        if not hidden.any():
-            return
-        draws = queries.impute(self.model, x, ~hidden, self.seed, draws=imputation.DRAWS[kind])
-        self.metrics |= imputation.imputation_metrics(x, hidden, draws, self.dataset.domain, **self._options)
-        self.gallery.imputations(x, hidden, draws)
-
-
-def results(dataset: str, families: Sequence[str], *, root: str | Path = ".") -> dict[str, dict[str, Any]]:
-    """What `evaluate` wrote of each family.
-
-    Raises:
-        FileNotFoundError: If a family has not been evaluated.
-    """
-    found = {}
-    for family in families:
-        path = Path(root) / "runs" / dataset / "results" / f"{family}.json"
-        if not path.is_file():
-            raise FileNotFoundError(f"There is no {path}. Run `fivefold evaluate --family {family}` first.")
-        found[family] = json.loads(path.read_text(encoding="utf-8"))
-    return found
-
-
-def leaderboard(dataset: str, families: Sequence[str], *, root: str | Path = ".") -> list[dict[str, Any]]:
-    """A row for real data, for the classical baseline and for every family (see `leaderboard.rows`).
-
-    Raises:
-        FileNotFoundError: If a family has not been evaluated, or there is no yardstick.
-        ValueError: If a file of the yardstick was altered.
-    """
-    yardstick = Path(root) / "runs" / dataset / "yardstick"
-    return board.rows(checked_facts(yardstick)["reference"], results(dataset, families, root=root))

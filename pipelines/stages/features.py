@@ -8,45 +8,9 @@ The folder is a pure function of data, seed and settings: the same twice gives t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Settings:
-    """How the yardstick is made.
-
-    Arguments:
-        examples: Examples each classifier is trained on, counting repeats.
-        batch_size: Examples a step.
-        learning_rate: Largest learning rate of the classifiers.
-        rows: Most rows of a split that features are kept of.
-        samples: Samples drawn from the baseline, and from a family by default.
-        bootstrap: Resamples behind each interval.
-        components: Numbers of principal components the baseline chooses from (by its Fréchet distance
-            from the validation split).
-        clusters: Pseudo-classes of unlabelled data.
-    """
-
-    examples: int = 40_000
-    batch_size: int = 64
-    learning_rate: float = 2e-3
-    rows: int = 10_000
-    samples: int = 2_000
-    bootstrap: int = 200
-    components: tuple[int, ...] = (8, 16, 32, 64)
-    clusters: int = 10
-
-    def __post_init__(self) -> None:
-        for name in ("examples", "batch_size", "learning_rate", "rows", "samples"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"features.{name} must be positive, got {getattr(self, name)}")
-        if self.bootstrap < 0:
-            raise ValueError(f"features.bootstrap must not be negative, got {self.bootstrap}")
-        if self.clusters < 2:
-            raise ValueError(f"features.clusters must be at least 2, got {self.clusters}")
-        if not self.components or min(self.components) < 1:
-            raise ValueError(f"features.components must be positive numbers, got {list(self.components)}")
+from pipelines.evaluation.config import Settings
 
 
 def features(dataset: str, *, seed: int = 0, settings: Settings | None = None, root: str | Path = ".") -> None:
@@ -62,8 +26,8 @@ def features(dataset: str, *, seed: int = 0, settings: Settings | None = None, r
         ValueError: If a split the yardstick needs is missing or too small.
         OSError: If the folder cannot be written.
     """
-    from data.shards import Dataset
-    from pipelines.evaluation.making import make
+    from data.dataset import Dataset
+    from pipelines.evaluation.reference.build import make
 
     prepared = Dataset.open(Path(root) / "data" / "prepared" / dataset)
     make(prepared, dataset, Path(root) / "runs" / dataset / "yardstick", seed=seed, settings=settings or Settings())

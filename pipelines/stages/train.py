@@ -3,130 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
-import fcntl
 import hashlib
-import inspect
 import json
 import os
-import shutil
-import signal
-import socket
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import models
-from data.batches import Batches
-from data.shards import Dataset
-from models import FAMILIES
-from models.domains import domain as build_domain
-from pipelines import artifact, loop, params, storage
-from pipelines.checkpoint import STEP
-from pipelines.params import Family, Params, Train
-from pipelines.progress import Bar
-from pipelines.state import Progress
-from pipelines.worker import FAILURE, STOP, Job, failure, points, work
-
-
-def identity(job: Job, data_digest: str) -> dict[str, Any]:
-    """What makes a training the same one: its settings, its data and the code that computes it."""
-    code = hashlib.sha256()
-    for path in family_code(job.spec["family"]):
-        code.update(path.read_bytes())
-    return {
-        "spec": job.spec,
-        "training": job.training,
-        "seed": job.seed,
-        "data": data_digest,
-        "code": code.hexdigest(),
-    }
-
-
-def family_code(family: str) -> list[Path]:
-    """The files whose change makes a training another one: all of `models` but the other families, loop and order."""
-
-    def home(name: str) -> Path:
-        path = Path(inspect.getfile(FAMILIES[name]))
-        return path.parent if path.name == "__init__.py" else path
-
-    root = Path(inspect.getfile(models)).parent
-    others = {home(name) for name in FAMILIES if name != family}
-    others.add(root / "__init__.py")  # the table of families: a new one changes nothing for the others
-    shared = [path for path in sorted(root.rglob("*.py")) if not others & {path, *path.parents}]
-    order = Path(inspect.getfile(Batches))
-    return [*shared, Path(inspect.getfile(loop)), Path(inspect.getfile(Progress)), order, order.with_name("order.py")]
-
-
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold a folder for this process; a lock left by a dead process does not count.
-
-    Raises:
-        RuntimeError: If another process holds it, naming that process.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("a+", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            raise RuntimeError(
-                f"{folder} is in use by {file.read().strip() or 'another process'}; wait for it or end it"
-            ) from None
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}")
-        file.flush()
-        yield
-
-
-def prepared_folder(dataset: str) -> Path:
-    """Where `prepare` leaves a dataset."""
-    return Path("data/prepared") / dataset
-
-
-def runs_folder(dataset: str) -> Path:
-    """Where everything made from a dataset lies."""
-    return Path("runs") / dataset
-
-
-def family_settings(settings: Params, family: str) -> Family:
-    """A family's settings, checked to be one that is trained.
-
-    Raises:
-        ValueError: If it is not among `families`.
-    """
-    if family not in settings.families:
-        raise ValueError(
-            f"{family} is not in families of params.yaml ({', '.join(settings.families)})"
-            f"{'; add it there' if family in FAMILIES else params.nearest(family, list(FAMILIES))}"
-        )
-    return settings.family[family]
-
-
-def make_job(settings: Params, family: str, chosen: Family, dataset: Dataset, state: Path) -> Job:
-    """The plain data that a training of these settings is."""
-    config = dataclasses.asdict(chosen.model)
-    spec = {"family": family, "config": config, "domain": dataset.domain, "classes": len(dataset.class_names)}
-    folder = runs_folder(settings.dataset)
-    return Job(
-        spec=spec,
-        training=dataclasses.asdict(chosen.training),
-        seed=settings.seed,
-        prepared=str(prepared_folder(settings.dataset).resolve()),
-        yardstick=str((folder / "yardstick").resolve()),
-        state=str(state),
-    )
-
-
-def checkpoints_at(settings: Params, state: Path) -> str:
-    """Where a training's checkpoints go: below `train.storage` if that is set, else into its state."""
-    chosen = settings.train.storage
-    if not chosen:
-        return str(state / "checkpoints")
-    root = chosen.rstrip("/") if chosen.startswith("s3://") else Path(chosen).resolve()
-    return f"{root}/{settings.dataset}/{state.name}"
+from data.dataset import Dataset
+from data.files import canonical, write_atomically
+from pipelines import config
+from pipelines.config import Params
+from pipelines.execution.jobs import checkpoints_at, family_settings, fitting_batch, make_job
+from pipelines.execution.local import run_here, terminating
+from pipelines.paths import prepared_folder, runs_folder
+from pipelines.serving import artifact
+from pipelines.storage import stores
+from pipelines.storage.model_folder import load, save
+from pipelines.training.checkpoint import STEP
+from pipelines.training.identity import identity
+from pipelines.training.job import STOP, Job, clear, locked, points
+from pipelines.training.progress import following
 
 
 def train(family: str, *, dataset: str | None = None, verbose: bool = False) -> None:
@@ -146,15 +42,15 @@ def train(family: str, *, dataset: str | None = None, verbose: bool = False) -> 
     """
     from pipelines import tracking
 
-    settings = params.load(dataset=dataset)
+    settings = config.load(dataset=dataset)
     chosen = family_settings(settings, family)
     data = Dataset.open(prepared_folder(settings.dataset))
     folder = runs_folder(settings.dataset)
-    chosen = params.with_settings(chosen, tuned(folder, family))
+    chosen = config.with_settings(chosen, tuned(folder, family))
     chosen = fitting_batch(chosen, data, family)
     job = make_job(settings, family, chosen, data, Path())
     same = identity(job, data.digest)
-    key = hashlib.sha256(artifact.canonical(same)).hexdigest()
+    key = hashlib.sha256(canonical(same)).hexdigest()
     name = f"{family}-{key[:12]}"
     state = (folder / "state" / name).resolve()
     job = dataclasses.replace(
@@ -179,7 +75,7 @@ def train(family: str, *, dataset: str | None = None, verbose: bool = False) -> 
         ) as run,
     ):
         job = dataclasses.replace(job, run_id=run.run_id)
-        artifact.write_atomically(state / "job.json", json.dumps(dataclasses.asdict(job), indent=1))
+        write_atomically(state / "job.json", json.dumps(dataclasses.asdict(job), indent=1))
         if not (state / "model" / artifact.MANIFEST).exists():
             _run(job, settings, run, data.digest, verbose=verbose)
         run.sync(state / "metrics.jsonl")
@@ -190,7 +86,7 @@ def train(family: str, *, dataset: str | None = None, verbose: bool = False) -> 
 
 def _run(job: Job, settings: Params, run: Any, data_digest: str, *, verbose: bool) -> None:
     """On this machine, on the cluster it has joined, or as a job of a cluster."""
-    from pipelines import remote
+    from pipelines.execution import remote
 
     state = Path(job.state)
     server = remote.job_server(settings.cluster)
@@ -201,103 +97,6 @@ def _run(job: Job, settings: Params, run: Any, data_digest: str, *, verbose: boo
                 remote.train(job, settings, server, data_digest)
         else:
             run_here(job, settings.train, settings.cluster.address, verbose=verbose)
-
-
-def run_here(job: Job, settings: Train, address: str = "", *, state: Path | None = None, verbose: bool = False) -> None:
-    """Run a job's workers to the end; the finished model is then in its state folder.
-
-    Arguments:
-        job: The training.
-        settings: How many workers, and how long they are waited for.
-        address: Of the Ray cluster to join; empty for this machine (see `cluster.connected`).
-        state: The job's state folder as this process sees it, if that is not `job.state`.
-        verbose: Let Ray's own log through.
-
-    Raises:
-        ConnectionError: If Ray cannot be reached.
-        Exception: What ended the training.
-    """
-    from pipelines import cluster
-
-    state = state or Path(job.state)
-    for restarts_left in range(settings.max_failures, -1, -1):
-        with cluster.connected(address, verbose=verbose), terminating(state / STOP):  # Ray has a handler of its own
-            each = job.training["virtual_ranks"] // job.training["accumulate"]
-            try:
-                cluster.run_workers(
-                    work,
-                    dataclasses.asdict(job),
-                    workers=cluster.worker_count(settings.workers, each),
-                    threads=threads(job.spec["domain"]),
-                    storage=f"{job.state}/ray",
-                    max_failures=settings.max_failures,
-                    timeout=settings.timeout,
-                )
-                break
-            except cluster.LostController as error:
-                if not restarts_left or failure(state):
-                    raise failure(state) or error from error
-            except RuntimeError as error:
-                raise failure(state) or error from error
-            except SystemExit:  # Ray's own handler of Ctrl-C ends with status 0, as if all were done
-                raise KeyboardInterrupt from None
-    shutil.rmtree(state / "ray", ignore_errors=True)
-    told = failure(state)
-    if told is not None:
-        raise told
-
-
-def clear(state: Path) -> None:
-    """Remove what an earlier process was told or left there."""
-    for leftover in (FAILURE, STOP):
-        (state / leftover).unlink(missing_ok=True)
-
-
-SMALL = 256
-"""Values per example below which one thread is faster than two: the work of a layer is over before it is shared."""
-
-
-def threads(domain: dict[str, Any]) -> int:
-    """Threads of a worker on a CPU: one for small examples, else 0 for all its cores."""
-    return 1 if build_domain(domain).dimensions < SMALL else 0
-
-
-@contextmanager
-def terminating(stop: Path) -> Iterator[None]:
-    """While the block runs, SIGTERM asks the workers to stop after their update instead of ending this process."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, lambda *_: stop.touch())
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)  # none, if it was not Python's
-
-
-@contextmanager
-def following(state: Path, total: int, name: str, run: Any) -> Iterator[None]:
-    """While the block runs: a progress bar, and MLflow kept up to date, from what rank 0 records."""
-    stop = threading.Event()
-
-    def follow() -> None:
-        with Bar(name, total) as bar:
-            while True:
-                ended = stop.wait(0.5)
-                recorded = points(state)
-                if recorded:
-                    bar.show(recorded[-1]["examples"], recorded[-1]["metrics"])
-                run.follow(state / "metrics.jsonl")
-                if ended:
-                    return
-
-    thread = threading.Thread(target=follow, name="following", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()
 
 
 def tuned(folder: Path, family: str) -> dict[str, float]:
@@ -312,27 +111,8 @@ def tuned(folder: Path, family: str) -> dict[str, float]:
     return json.loads(path.read_text(encoding="utf-8"))["settings"]
 
 
-def fitting_batch(chosen: Family, data: Dataset, family: str) -> Family:
-    """The settings with a batch no larger than the training split; says so where it had to shrink.
-
-    Raises:
-        ValueError: If the split has fewer examples than a batch has virtual ranks.
-    """
-    available, training = len(data.split("train")), chosen.training
-    if training.batch_size <= available:
-        return chosen
-    fitting = available - available % training.virtual_ranks
-    if not fitting:
-        raise ValueError(
-            f"{data.name} has {available} training examples; a batch needs at least {training.virtual_ranks}"
-            f" ({family}.training.virtual_ranks in params.yaml)"
-        )
-    print(f"{family}: batch_size {training.batch_size} exceeds the {available} training examples; using {fitting}")
-    return dataclasses.replace(chosen, training=dataclasses.replace(training, batch_size=fitting))
-
-
 def _say_what_begins(root: Path, job: Job, family: str) -> None:
-    if storage.at(job.checkpoints).names(STEP):
+    if stores.at(job.checkpoints).names(STEP):
         where = job.checkpoints if "://" in job.checkpoints else os.path.relpath(job.checkpoints)
         print(f"{family}: going on from the newest checkpoint in {where}")
     elif any(str(path) != job.state for path in root.resolve().glob(f"{family}-*")):
@@ -341,7 +121,7 @@ def _say_what_begins(root: Path, job: Job, family: str) -> None:
 
 def _publish(job: Job, settings: Params, folder: Path, run_id: str, data: Dataset, key: str) -> None:
     """The finished model with its facts, and its curves, where DVC expects them."""
-    model, _ = artifact.load(Path(job.state) / "model")
+    model, _ = load(Path(job.state) / "model")
     recorded = points(Path(job.state))
     facts = {
         **job.spec,
@@ -357,8 +137,8 @@ def _publish(job: Job, settings: Params, folder: Path, run_id: str, data: Datase
         "total_examples": recorded[-1]["examples"],
         "validation_frechet": min(p["metrics"].get("validation_frechet", float("inf")) for p in recorded),
     }
-    artifact.write_atomically(folder / "curves" / f"{job.spec['family']}.csv", curves(recorded))
-    artifact.save(model, folder / "models" / job.spec["family"], facts)
+    write_atomically(folder / "curves" / f"{job.spec['family']}.csv", curves(recorded))
+    save(model, folder / "models" / job.spec["family"], facts)
 
 
 def curves(recorded: list[dict[str, Any]]) -> str:

@@ -11,8 +11,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from pipelines import storage
-from pipelines.artifact import MANIFEST, write_atomically
+from data.files import write_atomically
+from pipelines.serving.artifact import MANIFEST
+from pipelines.storage import stores
 
 CACHE = Path.home() / ".cache" / "fivefold"
 """Where a node keeps what it has fetched from a bucket."""
@@ -39,8 +40,8 @@ class Replica:
     def __init__(self, place: str, folder: Path, private: tuple[str, ...] = PRIVATE) -> None:
         from pyarrow.fs import LocalFileSystem
 
-        found = storage.at(place)
-        if isinstance(found, storage.Bucket):
+        found = stores.at(place)
+        if isinstance(found, stores.Bucket):
             self.files, self.root = found.files, found.root
         else:
             self.files, self.root = LocalFileSystem(), place
@@ -141,7 +142,7 @@ def at_hand(place: str) -> Path:
     with (CACHE / f"{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (CACHE / name).exists():
-            with storage.at(root).fetched(name) as fetched:
+            with stores.at(root).fetched(name) as fetched:
                 temporary = Path(shutil.copytree(fetched, CACHE / f".{name}", dirs_exist_ok=True))
             temporary.rename(CACHE / name)
     return CACHE / name

@@ -7,7 +7,6 @@ sent last, and what has none does not count.
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 import time
@@ -15,19 +14,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from pipelines.artifact import fsync, sync_folder, write_atomically
-
-if TYPE_CHECKING:
-    from pyarrow.fs import S3FileSystem
+from data.files import fsync, sync_folder, write_atomically
+from data.s3 import ATTEMPTS, _connected
 
 MANIFEST = "manifest.json"
 """The file that makes a checkpoint one."""
-
-ATTEMPTS = 8
-"""Times a request to a bucket is made before its failure is told; the pauses grow."""
 
 PIECE = 1 << 22
 """Bytes that travel at a time."""
@@ -214,17 +208,3 @@ class Bucket(Storage):
         found = self.files.get_file_info(fs.FileSelector(self.root, recursive=True, allow_not_found=True))
         keys = (info.path.removeprefix(f"{self.root}/") for info in found if info.type == fs.FileType.File)
         return [key for key in keys if key.startswith(prefix)]
-
-
-def _connected(bucket: str) -> S3FileSystem:
-    from pyarrow import fs
-
-    options: dict[str, Any] = {"connect_timeout": 10, "request_timeout": 60, "allow_delayed_open": True}
-    options["retry_strategy"] = fs.AwsStandardS3RetryStrategy(max_attempts=ATTEMPTS)
-    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-    if endpoint:
-        parts = urlsplit(endpoint)
-        options |= {"endpoint_override": parts.netloc, "scheme": parts.scheme}
-    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
-    options["region"] = region or ("us-east-1" if endpoint else fs.resolve_s3_region(bucket))
-    return fs.S3FileSystem(**options)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from mlflow.pyfunc import PyFuncModel
     from mlflow.types import Schema
 
+
 FIXED_TAGS = ("git_commit", "git_dirty", "run_id", "params_sha256", "dvc_lock_sha256")
 """Tags that say how a version came to be: never changed later."""
 
@@ -254,7 +255,7 @@ def save_served(
     from mlflow.models import Model, ModelSignature
     from mlflow.types import ParamSchema, ParamSpec
 
-    from pipelines import artifact, served_model
+    from pipelines.serving import artifact, served_model
 
     facts, _ = artifact.read(model)
     params = ParamSchema([ParamSpec(name, kind, default) for name, (kind, default) in served_model.PARAMS.items()])
@@ -280,7 +281,7 @@ def _schema(domain: Mapping[str, Any]) -> Schema | None:
     """
     from mlflow.types import ColSpec, Schema
 
-    from pipelines.served_model import column_kind
+    from pipelines.serving.domains.table import column_kind
 
     if domain["kind"] != "table":
         return None

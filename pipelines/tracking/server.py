@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
+
 P = ParamSpec("P")
 T = TypeVar("T")
 

@@ -21,8 +21,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from pipelines.artifact import sha256
-from pipelines.storage import MANIFEST, Storage
+from data.files import sha256
+from pipelines.storage.stores import MANIFEST, Storage
+from pipelines.training.errors import CorruptCheckpoint
 
 SCHEMA = 2
 TENSORS, FACTS = "tensors.safetensors", "facts.json"
@@ -40,10 +41,6 @@ DTYPES = {
     torch.uint8: "U8",
     torch.bool: "BOOL",
 }
-
-
-class CorruptCheckpoint(ValueError):
-    """A checkpoint whose bytes are not those that were written."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,14 +11,17 @@ from typing import TYPE_CHECKING, Any, Self
 import torch
 from torch import distributed as dist
 
-from pipelines import checkpoint, storage
-from pipelines.checkpoint import Checkpoint
-from pipelines.watch import Diverged, Policy
+from pipelines.storage import stores
+from pipelines.training import checkpoint
+from pipelines.training.checkpoint import Checkpoint
+from pipelines.training.config import Policy
+from pipelines.training.errors import Diverged
 
 if TYPE_CHECKING:
     from models.contract import GenerativeModel
-    from pipelines.loop import Place, Settings, Source
-    from pipelines.state import Progress
+    from pipelines.training.config import Settings
+    from pipelines.training.context import Place, Source
+    from pipelines.training.state import Progress
 
 
 class Checkpoints:
@@ -33,7 +36,7 @@ class Checkpoints:
 
     def __init__(self, folder: str | Path | None, place: Place, progress: Progress, facts: Mapping[str, Any]) -> None:
         self.place, self.progress, self.facts = place, progress, facts
-        self.storage = None if folder is None else storage.at(folder)
+        self.storage = None if folder is None else stores.at(folder)
         self.writer = checkpoint.Writer(self.storage) if self.storage and place.rank == 0 else None
 
     def __enter__(self) -> Self:

@@ -19,7 +19,8 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from models.contract import Batch, Losses, Objective, Streams
+from models.contract import Batch, Losses, Objective
+from models.rng import Streams
 
 
 class _Tensors(nn.Module):

@@ -7,192 +7,29 @@ do not change what a number means.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch import distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
-from models.contract import Batch, GenerativeModel, Streams
-from pipelines.resume import Checkpoints
-from pipelines.sharding import Sharded, whole
-from pipelines.state import Progress
-from pipelines.watch import Diverged, LostPartner, Meter, Policy, Watch, partners_named
+from models.contract import Batch, GenerativeModel
+from models.rng import Streams
+from pipelines.training.checkpoint_manager import Checkpoints
+from pipelines.training.config import Policy, Settings
+from pipelines.training.context import Place, Report, Source
+from pipelines.training.divergence import Watch
+from pipelines.training.errors import Interrupted
+from pipelines.training.fsdp import Sharded, whole
+from pipelines.training.metrics import Meter
+from pipelines.training.process_group import partners_named
+from pipelines.training.state import Progress
 
-__all__ = ["Diverged", "Interrupted", "LostPartner", "Place", "Policy", "Report", "Settings", "Source", "train"]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Settings:
-    """How long and how a family is trained.
-
-    Arguments:
-        total_examples: Examples to see; an epoch is one pass over the training split.
-        batch_size: Examples per update, over all workers.
-        lr: Peak learning rate.
-        schedule: `cosine` decays to zero, `constant` does not.
-        warmup_examples: Examples over which the learning rate rises from zero.
-        beta1: Decay of AdamW's mean.
-        beta2: Decay of AdamW's mean of squares.
-        weight_decay: Decoupled weight decay.
-        grad_clip: Largest norm of an objective's gradient; 0 for no limit.
-        ema_half_life: Half-life, in examples, of the averaged weights that are kept as the model.
-        ema_ramp: The half-life is at most this part of the examples seen so far.
-        precision: `fp32`, `bf16` (autocast), or `auto`: bf16 on GPUs that have it.
-        reports: Points of each curve over the training.
-        checkpoints: Checkpoints written over the training.
-        evaluations: Times the averaged model is finalized, sampled and scored.
-        virtual_ranks: Streams of randomness per global batch; workers times `accumulate` divide it.
-        accumulate: Parts in which a worker's share of a batch is seen, one after the other, to save
-            memory; the update is the same up to the order of summation.
-    """
-
-    total_examples: int = 100_000
-    batch_size: int = 256
-    lr: float = 1e-3
-    schedule: Literal["cosine", "constant"] = "cosine"
-    warmup_examples: int = 5_000
-    beta1: float = 0.9
-    beta2: float = 0.99
-    weight_decay: float = 0.0
-    grad_clip: float = 1.0
-    ema_half_life: int = 10_000
-    ema_ramp: float = 0.1
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    reports: int = 100
-    checkpoints: int = 20
-    evaluations: int = 8
-    virtual_ranks: int = 8
-    accumulate: int = 1
-
-    def __post_init__(self) -> None:
-        counts = (
-            "total_examples",
-            "batch_size",
-            "reports",
-            "checkpoints",
-            "evaluations",
-            "virtual_ranks",
-            "accumulate",
-        )
-        for name in counts:
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if not self.lr > 0:
-            raise ValueError(f"lr must be positive, got {self.lr}")
-        for name in ("warmup_examples", "weight_decay", "grad_clip", "ema_half_life"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
-        for name in ("beta1", "beta2"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 0 and below 1, got {getattr(self, name)}")
-        if not self.ema_ramp > 0:
-            raise ValueError(f"ema_ramp must be positive, got {self.ema_ramp}")
-        if self.batch_size % self.virtual_ranks:
-            raise ValueError(
-                f"batch_size must be a multiple of virtual_ranks ({self.virtual_ranks}), got {self.batch_size}"
-            )
-        if self.virtual_ranks % self.accumulate:
-            raise ValueError(f"accumulate must divide virtual_ranks ({self.virtual_ranks}), got {self.accumulate}")
-
-    @property
-    def total_steps(self) -> int:
-        """Updates in the whole training."""
-        return math.ceil(self.total_examples / self.batch_size)
-
-    def every(self, times: int) -> int:
-        """Steps between two of `times` events; a multiple of the steps between reports."""
-        report = max(1, self.total_steps // self.reports)
-        return report * max(1, round(self.total_steps / times / report))
-
-    def lr_at(self, seen: int) -> float:
-        """Learning rate after `seen` examples."""
-        rise = min(1.0, (seen + self.batch_size) / self.warmup_examples) if self.warmup_examples else 1.0
-        done = min(1.0, seen / self.total_examples)
-        return self.lr * rise * (0.5 * (1 + math.cos(math.pi * done)) if self.schedule == "cosine" else 1.0)
-
-    def ema_decay(self, seen: int) -> float:
-        """Part of the averaged weights that one update keeps."""
-        half_life = min(self.ema_half_life, self.ema_ramp * seen)
-        return 0.5 ** (self.batch_size / half_life) if half_life > 0 else 0.0
-
-
-class Interrupted(RuntimeError):
-    """Training was asked to stop; its checkpoint is written and the same command goes on."""
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """What the loop says of itself.
-
-    Arguments:
-        examples: Examples seen.
-        total: Examples to see.
-        metrics: Means since the last report: losses, gradient norms, learning rate, speed.
-        model: The averaged and finalized model, at evaluations only.
-    """
-
-    examples: int
-    total: int
-    metrics: dict[str, float]
-    model: GenerativeModel | None = None
-
-
-class Source(Protocol):
-    """Where batches come from: pure functions of the step."""
-
-    def ids(self, step: int) -> Iterable[Any]:
-        """Sample ids of the step's global batch."""
-        ...
-
-    def batch(self, step: int, rank: int, world_size: int) -> Batch:
-        """A rank's part of the step's global batch."""
-        ...
-
-    def reference(self) -> Batch:
-        """A fixed, large batch of training examples, the same on every rank."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where a worker stands.
-
-    Arguments:
-        rank: Number of this worker.
-        world_size: Number of workers.
-        device: Its device.
-        shard: Whether the workers share the model and its state between them, instead of each having all.
-        notice: Asked on rank 0 at every update whether the node of a worker is about to go.
-    """
-
-    rank: int = 0
-    world_size: int = 1
-    device: str = "cpu"
-    shard: bool = False
-    notice: Callable[[], bool] = lambda: False
-
-    def virtual_ranks(self, total: int, accumulate: int = 1) -> range:
-        """The virtual ranks this worker plays.
-
-        Raises:
-            ValueError: If the workers, each in so many parts, cannot share them evenly.
-        """
-        if total % (self.world_size * accumulate):
-            valid = [n for n in range(1, total + 1) if total % (n * accumulate) == 0]
-            parts = f" in {accumulate} parts each" if accumulate > 1 else ""
-            raise ValueError(
-                f"{self.world_size} workers cannot share {total} virtual ranks{parts} evenly; use one of {valid}"
-                " workers, or change virtual_ranks"
-            )
-        each = total // self.world_size
-        return range(self.rank * each, (self.rank + 1) * each)
+__all__ = ["Interrupted", "Place", "Policy", "Report", "Settings", "Source", "train"]
 
 
 def resolve_precision(precision: str, device: str) -> torch.dtype:

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
+
+from pipelines.training.job import points
 
 PLAIN_SECONDS = 10.0
 """Seconds between plain lines when standard error is not a terminal."""
@@ -46,3 +52,28 @@ class Bar:
             self.shown = time.monotonic()
             told = ", ".join(f"{name} {value}" for name, value in losses.items())
             print(f"{self.name}: {examples:,} of {self.total:,} examples, {told}", file=sys.stderr, flush=True)
+
+
+@contextmanager
+def following(state: Path, total: int, name: str, run: Any) -> Iterator[None]:
+    """While the block runs: a progress bar, and MLflow kept up to date, from what rank 0 records."""
+    stop = threading.Event()
+
+    def follow() -> None:
+        with Bar(name, total) as bar:
+            while True:
+                ended = stop.wait(0.5)
+                recorded = points(state)
+                if recorded:
+                    bar.show(recorded[-1]["examples"], recorded[-1]["metrics"])
+                run.follow(state / "metrics.jsonl")
+                if ended:
+                    return
+
+    thread = threading.Thread(target=follow, name="following", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()

@@ -12,12 +12,14 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.nn.parallel import DistributedDataParallel
 
-from models.contract import Batch, GenerativeModel, Streams
-from pipelines.checkpoint import Checkpoint
-from pipelines.sharding import collected, distributed, part, spread
+from models.contract import Batch, GenerativeModel
+from models.rng import Streams
+from pipelines.training.checkpoint import Checkpoint
+from pipelines.training.fsdp import collected, distributed, part, spread
 
 if TYPE_CHECKING:
-    from pipelines.loop import Place, Settings
+    from pipelines.training.config import Settings
+    from pipelines.training.context import Place
 
 
 def laid_out(named: Mapping[str, Tensor], like: Mapping[str, Tensor]) -> dict[str, Tensor]:

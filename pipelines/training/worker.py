@@ -5,64 +5,31 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
-import traceback
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from data.batches import Batches
-from data.shards import Dataset
+from data.dataset import Dataset
+from data.files import write_atomically
 from models import Batch, GenerativeModel, Streams, build
-from pipelines import artifact, loop
-from pipelines.replica import at_hand, mirrored
-
-STOP = "stop"
-"""A file of this name in the state folder asks a training to stop after its next update."""
-
-FAILURE = "failure.json"
-"""What ended a training that no restart would help; left in the state folder for the driver."""
+from pipelines.storage.mirror import at_hand, mirrored
+from pipelines.storage.model_folder import save
+from pipelines.training import loop
+from pipelines.training.config import Policy, Settings
+from pipelines.training.context import Place, Report
+from pipelines.training.errors import Diverged, Interrupted, LostPartner
+from pipelines.training.job import FAILURE, STOP, Job, points, record_failure
 
 REFERENCE = 4096
 """Training examples that initialize a model and are fitted after training, at most."""
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
-    """Everything a worker needs to train, as plain data.
-
-    Arguments:
-        spec: For `models.build`.
-        training: Fields of `loop.Settings`.
-        seed: Seed of weights, noise and order.
-        prepared: Folder of the prepared dataset.
-        yardstick: Folder of the yardstick.
-        state: Folder of this training's state.
-        checkpoints: Where its checkpoints go, a folder or an `s3://` URL.
-        shard: Whether the workers share the model and its state between them.
-        policy: Fields of `loop.Policy`.
-        identity: What makes this training this one; stands in every checkpoint.
-        run_id: Its run in MLflow; likewise.
-    """
-
-    spec: dict[str, Any]
-    training: dict[str, Any]
-    seed: int
-    prepared: str
-    yardstick: str
-    state: str
-    checkpoints: str = ""
-    shard: bool = False
-    policy: dict[str, Any] = field(default_factory=dict)
-    identity: dict[str, Any] = field(default_factory=dict)
-    run_id: str = ""
-
-
 class TrainingData:
     """Batches of the training split, as the loop wants them."""
 
-    def __init__(self, dataset: Dataset, settings: loop.Settings, seed: int, device: str) -> None:
+    def __init__(self, dataset: Dataset, settings: Settings, seed: int, device: str) -> None:
         self.split = dataset.split("train")
         self.labelled = bool(dataset.class_names)
         self.batches = Batches(self.split, settings.batch_size, seed, device)
@@ -97,11 +64,11 @@ class Recorder:
     def begins(self, examples: int) -> None:
         """Training begins after so many examples: what was recorded beyond is dropped and will come again."""
         kept = [point for point in points(self.state) if point["examples"] <= examples]
-        artifact.write_atomically(self.state / "metrics.jsonl", "".join(json.dumps(p) + "\n" for p in kept))
+        write_atomically(self.state / "metrics.jsonl", "".join(json.dumps(p) + "\n" for p in kept))
         self.earlier = kept[-1]["seconds"] if kept else 0.0
         self.started = time.perf_counter()
 
-    def __call__(self, report: loop.Report) -> float | None:
+    def __call__(self, report: Report) -> float | None:
         metrics, score = dict(report.metrics), None
         if report.model is not None:
             score = self.score(report.model)
@@ -117,7 +84,7 @@ class Recorder:
 
     def score(self, model: GenerativeModel) -> float:
         """Fréchet distance of samples to the validation split; lower is better."""
-        from pipelines.evaluation.space import Yardstick
+        from pipelines.evaluation.reference.reference import Yardstick
         from pipelines.evaluation.validation import validation_score
 
         if self.yardstick is None:
@@ -126,22 +93,13 @@ class Recorder:
 
     def picture(self, model: GenerativeModel, examples: int) -> None:
         """A grid of samples from the same latents each time, a column per class."""
-        from pipelines.evaluation.pictures import grid, png
+        from pipelines.evaluation.image_grid import grid, png
 
         columns = min(model.classes, 10) or 8
         label = torch.arange(columns).repeat(4).to(model.label_frequencies.device) if model.classes else None
         device = next(model.parameters()).device
         drawn = model.sample(4 * columns, label, Streams.seeded(self.job.seed, "grid", device=device))  # type: ignore[attr-defined]
-        artifact.write_atomically(self.state / "samples" / f"{examples:012d}.png", png(grid(drawn.cpu(), columns)))
-
-
-def points(state: Path) -> list[dict[str, Any]]:
-    """The recorded points of a training; a last line cut short by a kill is dropped."""
-    path = state / "metrics.jsonl"
-    if not path.exists():
-        return []
-    lines = path.read_text(encoding="utf-8").split("\n")
-    return [json.loads(line) for line in lines[:-1] if line]
+        write_atomically(self.state / "samples" / f"{examples:012d}.png", png(grid(drawn.cpu(), columns)))
 
 
 def fresh_model(job: Job) -> GenerativeModel:
@@ -150,7 +108,7 @@ def fresh_model(job: Job) -> GenerativeModel:
     return build(job.spec)
 
 
-def work(config: dict[str, Any], place: loop.Place) -> None:
+def work(config: dict[str, Any], place: Place) -> None:
     """What a worker does: train, and as rank 0 record and leave the finished model in the state folder.
 
     An error that would come again is left in `failure.json`, the first one only, and no worker trains
@@ -163,10 +121,10 @@ def work(config: dict[str, Any], place: loop.Place) -> None:
             _train(dataclasses.replace(job, state=str(state)), place)
 
 
-def _train(job: Job, place: loop.Place) -> None:
+def _train(job: Job, place: Place) -> None:
     state = Path(job.state)
     try:
-        settings = loop.Settings(**job.training)
+        settings = Settings(**job.training)
         data = TrainingData(Dataset.open(at_hand(job.prepared)), settings, job.seed, place.device)
         recorder = Recorder(job, place.world_size)
         model = loop.train(
@@ -179,43 +137,16 @@ def _train(job: Job, place: loop.Place) -> None:
             folder=job.checkpoints,
             place=dataclasses.replace(place, shard=job.shard),
             stopping=(state / STOP).exists,
-            policy=loop.Policy(**job.policy),
+            policy=Policy(**job.policy),
             identity=job.identity,
             notes={"run_id": job.run_id},
         )
         if place.rank == 0:
-            artifact.save(model, state / "model", job.spec)
-    except (loop.LostPartner, torch.AcceleratorError):
+            save(model, state / "model", job.spec)
+    except (LostPartner, torch.AcceleratorError):
         if not (state / FAILURE).exists():
             raise
     except Exception as error:
         record_failure(state, error, place.rank)
-        if place.world_size > 1 and not isinstance(error, (loop.Diverged, loop.Interrupted)):
+        if place.world_size > 1 and not isinstance(error, (Diverged, Interrupted)):
             raise  # the others may be waiting for this one
-
-
-def record_failure(state: Path, error: Exception, rank: int) -> None:
-    """Leave an error for the driver, unless there is one already: the first is the cause of the others."""
-    failure = {
-        "kind": type(error).__name__,
-        "message": str(error),
-        "rank": rank,
-        "expected": isinstance(error, (ValueError, OSError, loop.Diverged, loop.Interrupted))
-        or isinstance(error.__cause__, torch.OutOfMemoryError),
-        "traceback": "".join(traceback.format_exception(error)),
-    }
-    if not (state / FAILURE).exists():
-        artifact.write_atomically(state / FAILURE, json.dumps(failure))
-
-
-def failure(state: Path) -> Exception | None:
-    """The error that ended a training, if one did."""
-    if not (state / FAILURE).exists():
-        return None
-    told = json.loads((state / FAILURE).read_text(encoding="utf-8"))
-    kinds = {"Diverged": loop.Diverged, "Interrupted": loop.Interrupted, "RuntimeError": RuntimeError}
-    if told["expected"]:
-        return kinds.get(told["kind"], ValueError)(told["message"])
-    return RuntimeError(
-        f"a bug stopped the training, first on rank {told['rank']}; trying again would not help:\n{told['traceback']}"
-    )

@@ -7,10 +7,9 @@ import torch
 from jaxtyping import Float, Num
 from torch import Tensor
 
-from pipelines.evaluation.inputs import Inputs
-from pipelines.evaluation.metric import Metric, metric
-from pipelines.evaluation.reconstruction import squared_error
-from pipelines.evaluation.samples import root_mean
+from pipelines.evaluation.domain import Inputs
+from pipelines.evaluation.metrics.base import Metric, metric, root_mean
+from pipelines.evaluation.metrics.reconstruction import squared_error
 
 ROWS = 200
 """Test examples that are compressed."""

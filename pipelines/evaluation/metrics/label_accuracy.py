@@ -6,8 +6,8 @@ import numpy as np
 from jaxtyping import Bool, Int, Num
 from torch import Tensor, nn
 
-from pipelines.evaluation.inputs import Inputs
-from pipelines.evaluation.training import predict
+from pipelines.evaluation.domain import Inputs
+from pipelines.evaluation.inference import predict
 
 
 def recognized(

@@ -18,11 +18,10 @@ import torch
 from jaxtyping import Float, Num
 from torch import Tensor
 
-from models.contract import Streams
-from models.tables import Table
-from pipelines.evaluation.inputs import Inputs
-from pipelines.evaluation.metric import Metric
-from pipelines.evaluation.samples import share
+from models.domains.table import Table
+from models.rng import Streams
+from pipelines.evaluation.domain import Inputs
+from pipelines.evaluation.metrics.base import Metric, share
 
 
 def bits_per_dim(nats: Num[np.ndarray, " n"], dimensions: int) -> Float[np.ndarray, " n"]:

@@ -25,7 +25,9 @@ from jaxtyping import Bool, Float, Int, Num
 from scipy.stats import rankdata
 from torch import Tensor
 
-from pipelines.evaluation.inputs import Inputs
+from pipelines.evaluation.domain import Inputs
+from pipelines.evaluation.metrics import memorization
+from pipelines.evaluation.metrics.base import Metric, share
 
 ORDINARY = 0.01
 """A sample is a near copy when it is closer than this share of the test rows."""
@@ -119,3 +121,17 @@ def check(generated: Nearest, test: Nearest) -> CopyCheck:
     above = (ranks[:n].sum() - n * (n + 1) / 2) / (n * m)  # Mann-Whitney: P(sample further than test row)
     clean = bool(near.mean() <= MOST_NEAR + exact_test and exact <= exact_test + MOST_EXACT)
     return CopyCheck(exact=exact, exact_test=exact_test, near=near, nearer=float(1 - above), clean=clean)
+
+
+def copy_metrics(
+    drawn: Tensor, train: Tensor, test: Tensor, to_inputs: Inputs, resamples: int, seed: int
+) -> tuple[dict[str, Metric], memorization.CopyCheck, memorization.Nearest]:
+    """The copy check of samples as metrics, the check itself, and each sample's nearest training row."""
+    found = memorization.nearest(drawn, train, to_inputs)
+    check = memorization.check(found, memorization.nearest(test, train, to_inputs))
+    near = share(check.near, resamples, seed, better="lower")
+    metrics = {
+        "near_copies": near.beside(floor=memorization.ORDINARY + check.exact_test),
+        "exact_copies": share(found.distance == 0, resamples, seed, better="lower").beside(floor=check.exact_test),
+    }
+    return metrics, check, found

@@ -8,6 +8,9 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
+from torch import Tensor
+
+from pipelines.evaluation.metrics.base import Metric, share
 
 
 def probe(
@@ -28,3 +31,12 @@ def probe(
         warnings.simplefilter("ignore", ConvergenceWarning)
         classifier = LogisticRegression(C=1.0, max_iter=300).fit((train - mean) / scale, train_label)
     return classifier.predict((test - mean) / scale) == test_label
+
+
+def probe_metric(
+    train: np.ndarray, train_label: Tensor, test: np.ndarray, test_label: Tensor, resamples: int, seed: int
+) -> Metric:
+    """Accuracy of a linear probe, on rows whose label is known."""
+    fitted, judged = (train_label >= 0).numpy(), (test_label >= 0).numpy()
+    right = probe(train[fitted], train_label.numpy()[fitted], test[judged], test_label.numpy()[judged])
+    return share(right, resamples, seed)

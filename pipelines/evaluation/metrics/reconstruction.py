@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float, Num
 from torch import Tensor
 
-from pipelines.evaluation.inputs import Inputs
+from pipelines.evaluation.domain import Inputs
 
 
 def squared_error(

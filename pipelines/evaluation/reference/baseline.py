@@ -25,7 +25,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
 from torch import Tensor
 
-from pipelines.evaluation.inputs import Inputs
+from pipelines.evaluation.domain import Inputs
 
 MIXTURES = (1, 2, 3, 4, 6)
 """Numbers of components to choose from."""
@@ -138,29 +138,3 @@ def _fit_class(flat: np.ndarray, total: int, components: int, seed: int) -> Clas
     return ClassModel(
         share=len(flat) / total, pca=pca, mixture=min(candidates, key=lambda c: c[:2])[2], residual=residual + 1e-3
     )
-
-
-class IndependentPixels:
-    r"""A density to beat: within a class every value has its own histogram, independent of the others.
-
-    .. math:: p(x) = \sum_c \pi_c \prod_i p_{ci}(x_i)
-
-    Arguments:
-        level: Training examples as levels, `[n, flat]`, integers from 0.
-        label: Their classes.
-        levels: Number of levels.
-    """
-
-    def __init__(self, level: Int[np.ndarray, "n flat"], label: Int[np.ndarray, " n"], levels: int) -> None:
-        self.log_share, self.log_table = [], []
-        for c in np.unique(label):
-            rows = level[label == c]
-            table = np.stack([(rows == k).sum(0) for k in range(levels)]) + 1 / levels
-            self.log_share.append(math.log(len(rows) / len(level)))
-            self.log_table.append(np.log(table / table.sum(0)))
-
-    def log_prob(self, level: Int[np.ndarray, "n flat"]) -> Float[np.ndarray, " n"]:
-        """Log-probability in nats."""
-        column = np.arange(level.shape[1])
-        parts = [s + table[level, column].sum(1) for s, table in zip(self.log_share, self.log_table, strict=True)]
-        return np.asarray(logsumexp(parts, axis=0))

@@ -13,29 +13,34 @@ from jaxtyping import Int
 from safetensors.torch import save_file
 from torch import Tensor
 
-from models.tables import Table
-from pipelines.artifact import canonical, sha256
-from pipelines.evaluation import compression, imputation
-from pipelines.evaluation.anomaly import anomaly_metrics
-from pipelines.evaluation.baseline import ClassicalBaseline, IndependentPixels
-from pipelines.evaluation.conditional import recognized
-from pipelines.evaluation.distribution import frechet
-from pipelines.evaluation.inputs import Inputs, inputs
-from pipelines.evaluation.likelihood import density_metric, independent_columns
-from pipelines.evaluation.measures import asked, copy_metrics, error_unit, probe_metric, strange_examples
-from pipelines.evaluation.metric import Metric
-from pipelines.evaluation.networks import network
-from pipelines.evaluation.queries import proportional_labels
-from pipelines.evaluation.reconstruction import squared_error
-from pipelines.evaluation.rows import row_metrics
-from pipelines.evaluation.samples import distribution_metrics, root_mean, share
-from pipelines.evaluation.space import FACTS, FORMAT, SPACES, Space, standardized
+from data.files import canonical, sha256
+from models.domains.table import Table
+from pipelines.evaluation.domain import Inputs, error_unit
+from pipelines.evaluation.domains import inputs
+from pipelines.evaluation.domains.anomalies import strange_examples
+from pipelines.evaluation.domains.image import IndependentPixels
+from pipelines.evaluation.inference import asked, predict, proportional_labels
+from pipelines.evaluation.metrics import compression, imputation
+from pipelines.evaluation.metrics.anomaly import anomaly_metrics
+from pipelines.evaluation.metrics.base import Metric, root_mean, share
+from pipelines.evaluation.metrics.distribution import distribution_metrics, frechet
+from pipelines.evaluation.metrics.label_accuracy import recognized
+from pipelines.evaluation.metrics.likelihood import density_metric, independent_columns
+from pipelines.evaluation.metrics.memorization import copy_metrics
+from pipelines.evaluation.metrics.probe import probe_metric
+from pipelines.evaluation.metrics.reconstruction import squared_error
+from pipelines.evaluation.metrics.tabular import row_metrics
+from pipelines.evaluation.reference.baseline import ClassicalBaseline
+from pipelines.evaluation.reference.fit import PseudoLabels, fit, fixed_threads
+from pipelines.evaluation.reference.imputers import classical_imputation
+from pipelines.evaluation.reference.networks import network
+from pipelines.evaluation.reference.reference import FACTS, FORMAT, SPACES, Space, standardized
 from pipelines.evaluation.storage import json_text, whole_folder
-from pipelines.evaluation.training import PseudoLabels, fit, fixed_threads, predict
 
 if TYPE_CHECKING:
-    from data.shards import Dataset, Examples
-    from pipelines.features import Settings
+    from data.dataset import Dataset, Examples
+    from pipelines.evaluation.config import Settings
+
 
 log = logging.getLogger(__name__)
 
@@ -248,7 +253,7 @@ class Making:
         """What the best of the classical ways to fill in hidden cells scores; the facts keep them all."""
         kind, options = self.dataset.kind, {"resamples": self.settings.bootstrap, "seed": self.seed}
         x, train = x[: imputation.ROWS[kind]], self.rows["train"].x
-        found = imputation.classical_imputation(train, x, self.dataset.domain, **options)
+        found = classical_imputation(train, x, self.dataset.domain, **options)
         if not found:
             return {}
         self.facts["imputation"] = {

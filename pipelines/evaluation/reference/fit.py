@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, Num
+from jaxtyping import Int, Num
 from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
 from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pipelines.evaluation.inputs import Inputs
+from pipelines.evaluation.domain import Inputs
+from pipelines.evaluation.domains.image import jittered
+from pipelines.evaluation.domains.table import noisy
 
 
 @contextmanager
@@ -32,22 +33,6 @@ def fixed_threads(threads: int = 1) -> Iterator[None]:
             yield
     finally:
         torch.set_num_threads(before)
-
-
-def jittered(x: Float[Tensor, "n c h w"], generator: torch.Generator) -> Float[Tensor, "n c h w"]:
-    """Images turned by up to 10°, scaled by up to 10 % and moved by up to 8 % of their size."""
-    n = len(x)
-    angle, stretch, right, down = (torch.rand(4, n, generator=generator) * 2 - 1).unbind(0)
-    scale, angle = 1 + 0.1 * stretch, angle * math.radians(10)
-    cos, sin = scale * angle.cos(), scale * angle.sin()
-    rows = [torch.stack([cos, -sin, 0.16 * right], 1), torch.stack([sin, cos, 0.16 * down], 1)]
-    grid = F.affine_grid(torch.stack(rows, 1), list(x.shape), align_corners=False)
-    return F.grid_sample(x, grid, padding_mode="border", align_corners=False)
-
-
-def noisy(x: Float[Tensor, "n d"], generator: torch.Generator) -> Float[Tensor, "n d"]:
-    """Rows with a little Gaussian noise."""
-    return x + 0.05 * torch.randn(x.shape, generator=generator)
 
 
 def fit(
@@ -104,12 +89,6 @@ def _shuffled(n: int, batch_size: int, steps: int, generator: torch.Generator) -
             order, at = torch.randperm(n, generator=generator), 0
         yield order[at : at + batch_size]
         at += batch_size
-
-
-@torch.no_grad()
-def predict(network: nn.Module, x: Num[Tensor, "n *data"], inputs: Inputs, chunk: int = 1024) -> Int[Tensor, " n"]:
-    """The most probable class of each example."""
-    return torch.cat([network(inputs(part)).argmax(1) for part in x.split(chunk)])
 
 
 class PseudoLabels:

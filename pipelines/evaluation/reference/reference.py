@@ -21,10 +21,14 @@ from jaxtyping import Float, Int, Num
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from data.shards import Examples
-from pipelines.artifact import sha256
-from pipelines.evaluation.inputs import Inputs, inputs
-from pipelines.evaluation.networks import DIM, network
+from data.dataset import Examples
+from data.files import sha256
+from pipelines.evaluation.domain import Inputs
+from pipelines.evaluation.domains import inputs
+from pipelines.evaluation.reference.networks import network
+
+__all__ = ["FACTS", "FORMAT", "SPACES", "Space", "Yardstick", "checked_facts", "standardized"]
+
 
 FORMAT = 1
 """Version of the folder's layout."""
@@ -189,6 +193,3 @@ def _by_prefix(tensors: dict[str, Tensor]) -> dict[str, dict[str, Tensor]]:
         first, _, rest = key.partition(".")
         parts.setdefault(first, {})[rest] = value
     return parts
-
-
-__all__ = ["DIM", "FACTS", "FORMAT", "SPACES", "Space", "Yardstick", "checked_facts", "standardized"]

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from pipelines.report.loading import mapping, sequence
 from pipelines.report.numbers import finite, plain
-from pipelines.report.reading import mapping, sequence
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

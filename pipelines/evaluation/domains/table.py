@@ -1,20 +1,153 @@
-"""What was measured of a table, to be looked at: rows, histograms and associations, as one JSON file."""
+"""Evaluating tables: network inputs, feature networks, augmentation, mixed rows, figures."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from jaxtyping import Float, Num
+from torch import Tensor, nn
+from torch.nn import functional as F
 
-from pipelines.evaluation.associations import Associations
-from pipelines.evaluation.marginals import column_distances
-from pipelines.evaluation.pictures import Gallery, between
-from pipelines.evaluation.samples import MOST_PAIRWISE
+from pipelines.evaluation.domain import DIM, Gallery, Inputs, _partners, between
+from pipelines.evaluation.metrics.base import MOST_PAIRWISE
+from pipelines.evaluation.metrics.tabular import Associations, column_distances
 from pipelines.evaluation.storage import json_text
+
+
+def mixed(x: Float[Tensor, "n columns"], seed: int) -> Float[Tensor, "n columns"]:
+    """Rows of which half of the cells are another row's.
+
+    Arguments:
+        x: Test rows.
+        seed: Seed of partners and cells.
+    """
+    random = np.random.default_rng([seed, len(x)])
+    other = x[_partners(np.full(len(x), -1), random)]
+    half = random.random(x.shape).argsort(1) < x.shape[1] // 2
+    return torch.where(torch.from_numpy(half), other, x)
+
+
+FURTHEST = 5.0
+"""Standard deviations from the mean beyond which a number in a table looks the same to a network."""
+
+
+class TableInputs(Inputs):
+    r"""Rows of a table: numbers standardized, categories one-hot times :math:`1/\sqrt 2`.
+
+    Two different categories are then one unit apart, as two numbers one standard deviation apart
+    are. A missing number becomes the mean, a missing category no category; columns with missing
+    cells get a column that says so. Networks see no number further out than `FURTHEST` deviations: a
+    single extreme row would otherwise decide every distance.
+
+    Arguments:
+        columns: The columns of the dataset's domain.
+    """
+
+    def __init__(self, *, columns: list[dict[str, Any]]) -> None:
+        self.columns = columns
+        self.shape = (sum(self._width(column) for column in columns),)
+
+    @staticmethod
+    def _width(column: dict[str, Any]) -> int:
+        values = len(column["categories"]) if column["type"] == "categorical" else 1
+        return values + bool(column.get("missing"))
+
+    def __call__(self, x: Num[Tensor, "n columns"]) -> Float[Tensor, "n flat"]:
+        return self._scaled(x).clamp(-FURTHEST, FURTHEST)
+
+    def flat(self, x: Num[Tensor, "n columns"]) -> Float[np.ndarray, "n flat"]:
+        """Rows of numbers, extremes and all."""
+        return self._scaled(x).double().numpy()
+
+    def _scaled(self, x: Num[Tensor, "n columns"]) -> Float[Tensor, "n flat"]:
+        parts = []
+        for column, values in zip(self.columns, x.cpu().double().unbind(1), strict=True):
+            missing = values.isnan()
+            if column["type"] == "categorical":
+                known = torch.nn.functional.one_hot(values.nan_to_num().long(), len(column["categories"]))
+                parts.append(known * ~missing[:, None] * 0.5**0.5)
+            else:
+                scaled = (values - column["mean"]) / (column["std"] or 1.0)
+                parts.append(scaled.nan_to_num()[:, None])
+            if column.get("missing"):
+                parts.append(missing[:, None] * 0.5**0.5)
+        return torch.cat([part.float() for part in parts], 1)
+
+    def inverse(self, y: Float[Tensor, "n flat"]) -> Num[Tensor, "n columns"]:
+        values, at = [], 0
+        for column in self.columns:
+            part = y[:, at : at + self._width(column)].double()
+            at += self._width(column)
+            if column["type"] == "categorical":
+                value = part[:, : len(column["categories"])].argmax(1).double()
+            else:
+                value = (part[:, 0] * (column["std"] or 1.0) + column["mean"]).clamp(column["min"], column["max"])
+                value = value.round() if column["type"] == "integer" else value
+            if column.get("missing"):
+                value = value.masked_fill(part[:, -1] > 0.5**1.5, torch.nan)
+            values.append(value)
+        return torch.stack(values, 1)
+
+
+class RowClassifier(nn.Module):
+    """The judge of conditional samples, for rows of tables, `layers` deep."""
+
+    def __init__(self, *, shape: tuple[int, ...], classes: int, width: int = 96, layers: int = 3) -> None:
+        super().__init__()
+        sizes = [shape[0]] + [width] * layers
+        body: list[nn.Module] = []
+        for inputs, outputs in itertools.pairwise(sizes):
+            body += [nn.Linear(inputs, outputs), nn.SiLU()]
+        self.body = nn.Sequential(*body)
+        self.neck = nn.Linear(width, DIM)
+        self.head = nn.Linear(DIM, classes)
+
+    def features(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "n dim"]:
+        return self.neck(self.body(x))
+
+    def forward(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "n classes"]:
+        return self.head(F.silu(self.features(x)))
+
+
+class EncodedRows(nn.Module):
+    """The feature space "classifier" of tables: the encoded rows themselves, at most `DIM` random directions of them.
+
+    A classifier of a few classes keeps of a row what tells these apart and forgets the rest. Here a
+    feature is a sum of numbers in standard deviations and of categories, all directions alike, so it is
+    not standardized again: that would give the rarest category the loudest voice.
+    """
+
+    standardized = False
+
+    def __init__(self, *, shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.directions = nn.Linear(shape[0], min(shape[0], DIM), bias=False)
+        nn.init.orthogonal_(self.directions.weight)
+
+    def features(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "n dim"]:
+        return self.directions(x)
+
+
+class RandomRows(nn.Module):
+    """One random hidden layer, projected, for rows of tables."""
+
+    def __init__(self, *, shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Linear(shape[0], 256), nn.ReLU(), nn.Linear(256, DIM, bias=False))
+
+    def features(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "n dim"]:
+        return self.body(x)
+
+
+def noisy(x: Float[Tensor, "n d"], generator: torch.Generator) -> Float[Tensor, "n d"]:
+    """Rows with a little Gaussian noise."""
+    return x + 0.05 * torch.randn(x.shape, generator=generator)
+
 
 FILE = "exhibits.json"
 BINS = 16
