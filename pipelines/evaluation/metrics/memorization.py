@@ -26,7 +26,6 @@ from scipy.stats import rankdata
 from torch import Tensor
 
 from pipelines.evaluation.domain import Inputs
-from pipelines.evaluation.metrics import memorization
 from pipelines.evaluation.metrics.base import Metric, share
 
 ORDINARY = 0.01
@@ -125,13 +124,14 @@ def check(generated: Nearest, test: Nearest) -> CopyCheck:
 
 def copy_metrics(
     drawn: Tensor, train: Tensor, test: Tensor, to_inputs: Inputs, resamples: int, seed: int
-) -> tuple[dict[str, Metric], memorization.CopyCheck, memorization.Nearest]:
+) -> tuple[dict[str, Metric], CopyCheck, Nearest]:
     """The copy check of samples as metrics, the check itself, and each sample's nearest training row."""
-    found = memorization.nearest(drawn, train, to_inputs)
-    check = memorization.check(found, memorization.nearest(test, train, to_inputs))
-    near = share(check.near, resamples, seed, better="lower")
+    neighbours = nearest(drawn, train, to_inputs)
+    copies = check(neighbours, nearest(test, train, to_inputs))
+    near = share(copies.near, resamples, seed, better="lower")
+    exact = share(neighbours.distance == 0, resamples, seed, better="lower")
     metrics = {
-        "near_copies": near.beside(floor=memorization.ORDINARY + check.exact_test),
-        "exact_copies": share(found.distance == 0, resamples, seed, better="lower").beside(floor=check.exact_test),
+        "near_copies": near.beside(floor=ORDINARY + copies.exact_test),
+        "exact_copies": exact.beside(floor=copies.exact_test),
     }
-    return metrics, check, found
+    return metrics, copies, neighbours
