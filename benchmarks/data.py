@@ -296,12 +296,12 @@ def capped_training(root: Path) -> str:
     from data.dataset import Dataset
     from models import build
     from pipelines.training import loop
-    from pipelines.training.config import Settings
+    from pipelines.training.config import TrainingConfig
     from pipelines.training.worker import TrainingData
 
     torch.set_num_threads(1)
     dataset = Dataset.open(root / "data/prepared/big")
-    settings = Settings(total_examples=64 * 200, batch_size=64)
+    settings = TrainingConfig(total_examples=64 * 200, batch_size=64)
     data = TrainingData(dataset, settings, 0, "cpu")
     if data.batches.resident:
         raise SystemExit("the data was taken into memory")

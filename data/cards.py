@@ -181,7 +181,7 @@ def load_card(name: str, root: Path) -> Card:
     try:
         return parse_card(path.read_text(encoding="utf-8"), path)
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not valid UTF-8: {error}. Mend the card.") from None
+        raise ValueError(f"{path} is not valid UTF-8: {error}. Fix the card.") from None
 
 
 def parse_card(text: str, path: Path) -> Card:
@@ -194,9 +194,9 @@ def parse_card(text: str, path: Path) -> Card:
     try:
         content = YAML(typ="safe", pure=True).load(text)
     except YAMLError as error:
-        raise ValueError(f"{path} is not valid YAML: {' '.join(str(error).split())}. Mend the card.") from None
+        raise ValueError(f"{path} is not valid YAML: {' '.join(str(error).split())}. Fix the card.") from None
     if not isinstance(content, dict):
-        raise ValueError(f"{path} must be a mapping of keys to values, got {type(content).__name__}. Mend the card.")
+        raise ValueError(f"{path} must be a mapping of keys to values, got {type(content).__name__}. Fix the card.")
     values = dict(content)
     sections = {"source": Source, "image": ImageShape, "splits": SplitPlan, "anomaly": Anomaly}
     for key, section in sections.items():
@@ -214,7 +214,7 @@ def parse_card(text: str, path: Path) -> Card:
     if card is not None:
         problems += _faults(card, path)
     if problems or card is None:
-        raise ValueError(f"{path} has {len(problems)} fault(s): " + "; ".join(problems) + ". Mend the card.")
+        raise ValueError(f"{path} has {len(problems)} fault(s): " + "; ".join(problems) + ". Fix the card.")
     return card
 
 
@@ -385,27 +385,27 @@ class Inspection:
     Arguments:
         card: The card that fits it.
         found: Lines that say what there is.
-        doubts: Lines that say what a person should look at.
-        column_doubts: What is doubtful about single columns.
+        warnings: Lines that say what a person should look at.
+        column_warnings: What is doubtful about single columns.
     """
 
     card: Card
     found: list[str] = field(default_factory=list)
-    doubts: list[str] = field(default_factory=list)
-    column_doubts: dict[str, str] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+    column_warnings: dict[str, str] = field(default_factory=dict)
 
 
-def _listed(names: tuple[str, ...], what: str) -> str:
+def listed(names: tuple[str, ...], what: str) -> str:
     shown = ", ".join(names[:12]) + (", …" if len(names) > 12 else "")
     return f"{len(names)} {what}: {shown}"
 
 
-def _one_line(text: str) -> str:
+def one_line(text: str) -> str:
     """Text as a YAML comment may hold it."""
     return "".join(letter if letter.isprintable() else " " for letter in text)
 
 
-def _quoted(text: str) -> str:
+def quoted(text: str) -> str:
     """A YAML string: JSON's double-quoted form is one."""
     return re.sub(r"[^\x20-\x7e]", _escaped, json.dumps(text, ensure_ascii=False))
 

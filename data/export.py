@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from data.dataset import Dataset
-from data.domains.image import _png
-from data.domains.table import _categories, column_type
+from data.domains.image import png_bytes
+from data.domains.table import category_array, column_type
 from data.files import whole_folder
 
 ROWS = 4096
@@ -66,18 +66,18 @@ def _batches(dataset: Dataset, split: str, schema: pa.Schema) -> Iterator[pa.Rec
         part = examples.slice(start, start + ROWS)
         arrays = list(_columns(dataset, part.x.numpy(), schema))
         if dataset.class_names:
-            arrays.append(_categories(part.label.numpy(), dataset.class_names))
+            arrays.append(category_array(part.label.numpy(), dataset.class_names))
         yield pa.record_batch(arrays, schema=schema)
 
 
 def _columns(dataset: Dataset, x: NDArray[Any], schema: pa.Schema) -> Iterator[pa.Array]:
     if dataset.kind == "image":
-        yield pa.array([_png(image) for image in x], pa.binary())
+        yield pa.array([png_bytes(image) for image in x], pa.binary())
         return
     for index, column in enumerate(dataset.domain["columns"]):
         values = x[:, index]
         if column["type"] == "categorical":
-            named = _categories(np.where(np.isnan(values), -1, values).astype(np.int64), column["categories"])
+            named = category_array(np.where(np.isnan(values), -1, values).astype(np.int64), column["categories"])
             kind = schema.field(index).type
             yield named if pa.types.is_dictionary(kind) else named.cast(pa.string()).cast(kind)
         else:

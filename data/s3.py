@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 TIMEOUT_S = 30
 
 
-def _s3(url: str) -> tuple[fs.S3FileSystem, str]:
+def anonymous_or_signed(url: str) -> tuple[fs.S3FileSystem, str]:
     """The file system and path of an S3 URL; credentials, region and endpoint come from the usual variables."""
     place = urlsplit(url)
     bucket, key = place.netloc, unquote(place.path).strip("/")
@@ -35,7 +35,7 @@ ATTEMPTS = 8
 """Times a request to a bucket is made before its failure is told; the pauses grow."""
 
 
-def _connected(bucket: str) -> S3FileSystem:
+def connected(bucket: str) -> S3FileSystem:
     from pyarrow import fs
 
     options: dict[str, Any] = {"connect_timeout": 10, "request_timeout": 60, "allow_delayed_open": True}

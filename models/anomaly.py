@@ -11,7 +11,7 @@ ENOUGH = 1024
 """Training examples that mean and covariance of a few statistics need."""
 
 
-class Typicality(nn.Module):
+class MahalanobisScore(nn.Module):
     r"""Mahalanobis distance of an example's statistics from those of the training data.
 
     A single likelihood calls smooth images normal; a vector of statistics (likelihood, norms,
@@ -37,7 +37,7 @@ class Typicality(nn.Module):
     def __init__(self, statistics: int, *, upper_only: bool = False, both_sides: bool = False) -> None:
         super().__init__()
         self.upper_only = upper_only
-        self.length = Typicality(1) if both_sides else None
+        self.length = MahalanobisScore(1) if both_sides else None
         self.mean: Tensor
         self.precision: Tensor
         self.register_buffer("mean", torch.zeros(statistics))

@@ -11,12 +11,12 @@ VALUES = 1 << 20
 """Values of examples that are worked on at once."""
 
 
-def at_once(values: int) -> int:
+def chunk_size(values: int) -> int:
     """How many examples of so many values are worked on at once."""
     return max(1, VALUES // max(1, values))
 
 
-def in_parts(function: Callable[[Tensor], Tensor], x: Tensor, values: int) -> Tensor:
+def map_chunks(function: Callable[[Tensor], Tensor], x: Tensor, values: int) -> Tensor:
     """`function` of a batch, row by row the same, a bounded number of examples at a time.
 
     Arguments:
@@ -24,4 +24,4 @@ def in_parts(function: Callable[[Tensor], Tensor], x: Tensor, values: int) -> Te
         x: The batch: examples, or codes of them.
         values: Values of one example.
     """
-    return torch.cat([function(part) for part in x.split(at_once(values))])
+    return torch.cat([function(part) for part in x.split(chunk_size(values))])

@@ -18,22 +18,22 @@ def _chosen(cells: Bool[Tensor, "batch *data"], part: float, generator: Streams)
     return generator.uniform(*cells.shape) < share
 
 
-def hidden(observed: Bool[Tensor, "batch *data"], part: float, generator: Streams) -> Bool[Tensor, "batch *data"]:
+def mask_cells(observed: Bool[Tensor, "batch *data"], part: float, generator: Streams) -> Bool[Tensor, "batch *data"]:
     """Which cells are left: in `part` of the rows a random share of them, from none to all, is hidden."""
     return observed & ~_chosen(observed, part, generator)
 
 
-def shown(observed: Bool[Tensor, "batch *data"], part: float, generator: Streams) -> Bool[Tensor, "batch *data"]:
+def reveal_cells(observed: Bool[Tensor, "batch *data"], part: float, generator: Streams) -> Bool[Tensor, "batch *data"]:
     """Which cells are given: in `part` of the rows a random share of them, from none to all, in the others none."""
     return observed & _chosen(observed, part, generator)
 
 
-def without(x: Num[Tensor, "batch *data"], observed: Bool[Tensor, "batch *data"]) -> Float[Tensor, "batch *data"]:
+def with_gaps(x: Num[Tensor, "batch *data"], observed: Bool[Tensor, "batch *data"]) -> Float[Tensor, "batch *data"]:
     """The examples with NaN where they are not observed."""
     return torch.where(observed, x if x.is_floating_point() else x.float(), torch.nan)
 
 
-def nearest(
+def sample_nearest(
     y: Float[Tensor, "batch *event"],
     known: Bool[Tensor, "batch *event"],
     pool: Float[Tensor, "pool *event"],
@@ -85,7 +85,7 @@ def tempered(
     return low * log_weight
 
 
-def any_order(
+def impute_in_random_order(
     observed: Bool[Tensor, "batch columns"],
     x: Float[Tensor, "batch columns"],
     generator: Streams,

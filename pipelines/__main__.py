@@ -36,7 +36,7 @@ examples:
   fivefold sample digits --label 3 -n 64 -o 3.png   draw from the best registered generator
   fivefold data add photos.zip --name photos     inspect a source and write its card
 
-exit status: 0 done; 1 an error that the message says how to mend; 2 a mistyped command;
+exit status: 0 done; 1 an error that the message says how to fix; 2 a mistyped command;
 75 stopped by SIGTERM with its checkpoint written, 130 interrupted: the same command goes on"""
 
 
@@ -219,7 +219,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _told(error: Exception) -> str:
-    """What went wrong and the mend, where the operating system tells only the former."""
+    """What went wrong and the fix, where the operating system tells only the former."""
     if isinstance(error, OSError) and error.filename and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         folder = Path(str(error.filename)).absolute().parent
         return (

@@ -1,4 +1,4 @@
-"""`params.yaml`, read and validated once: all errors at once, each with its key and the mend."""
+"""`params.yaml`, read and validated once: all errors at once, each with its key and the fix."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ruamel.yaml.error import YAMLError
 from models import FAMILIES
 from pipelines.evaluation import config as evaluation_config
 from pipelines.evaluation.config import Evaluate
-from pipelines.training.config import Settings
+from pipelines.training.config import TrainingConfig
 
 PATH = Path("params.yaml")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -177,7 +177,7 @@ class Family:
     """
 
     model: Any
-    training: Settings = field(default_factory=Settings)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
     search: dict[str, Range] = field(default_factory=dict)
 
 
@@ -197,7 +197,7 @@ class Params:
     families: tuple[str, ...]
     train: Train
     tune: Tune
-    features: evaluation_config.Settings
+    features: evaluation_config.ReferenceConfig
     evaluate: Evaluate
     cluster: Cluster
     family: dict[str, Family]
@@ -206,7 +206,7 @@ class Params:
 SECTIONS: dict[str, type] = {
     "train": Train,
     "tune": Tune,
-    "features": evaluation_config.Settings,
+    "features": evaluation_config.ReferenceConfig,
     "evaluate": Evaluate,
     "cluster": Cluster,
 }
@@ -337,7 +337,7 @@ def _family(name: str, value: Any, errors: list[str]) -> Family | None:
         if key not in ("model", "training", "search"):
             errors.append(f"{name}.{key}: unknown key{nearest(str(key), ['model', 'training', 'search'])}")
     model = _section(FAMILIES[name].Config, value.get("model"), f"{name}.model", errors)
-    training = _section(Settings, value.get("training"), f"{name}.training", errors)
+    training = _section(TrainingConfig, value.get("training"), f"{name}.training", errors)
     ranges = value.get("search") or {}
     if not isinstance(ranges, Mapping):
         errors.append(f"{name}.search: must be a mapping of settings to ranges, got {ranges!r}")

@@ -16,12 +16,12 @@ from test_loop import DOMAIN, digest, fresh, joined
 from data.permutation import permuted
 from models import Batch
 from pipelines.training import checkpoint, loop
-from pipelines.training.config import Settings
-from pipelines.training.context import Place, Report
-from pipelines.training.errors import LostPartner
+from pipelines.training.config import TrainingConfig
+from pipelines.training.context import TrainingReport, WorkerContext
+from pipelines.training.errors import LostWorker
 
 EXAMPLES, BATCH = 80, 32
-SETTINGS = Settings(
+SETTINGS = TrainingConfig(
     total_examples=40 * BATCH, batch_size=BATCH, warmup_examples=0, reports=20, checkpoints=10, evaluations=5
 )
 
@@ -56,7 +56,7 @@ def train(family: str, folder: str, rank: int, world_size: int, port: str, tell:
     torch.set_num_threads(1)
     warnings.simplefilter("error", UserWarning)  # a fallback to an older checkpoint would be one
     warnings.filterwarnings("ignore", "Grad strides")  # of 1x1 convolutions; slower, no fault
-    place = joined(rank, world_size, port) if world_size > 1 else Place()
+    place = joined(rank, world_size, port) if world_size > 1 else WorkerContext()
     write = checkpoint.write_tensors
 
     def told(path: Path, tensors: dict) -> str:
@@ -65,7 +65,7 @@ def train(family: str, folder: str, rank: int, world_size: int, port: str, tell:
 
     checkpoint.write_tensors = told
 
-    def report(said: Report) -> float | None:
+    def report(said: TrainingReport) -> float | None:
         tell.send(("report", said.examples))
         return None if said.model is None else float(int(digest(said.model)[:8], 16))  # as good as random
 
@@ -78,10 +78,10 @@ def train(family: str, folder: str, rank: int, world_size: int, port: str, tell:
             seed=3,
             report=report,
             folder=root / "checkpoints",
-            place=place,
+            context=place,
         )
         if rank == 0:
             tell.send(("done", digest(model)))
-    except LostPartner:
+    except LostWorker:
         tell.send(("lost", 0))
     os._exit(0)

@@ -18,9 +18,9 @@ import torch
 from safetensors.torch import load_file
 
 from data.files import sha256
-from pipelines.storage.stores import MANIFEST, Bucket, Folder, Storage, at
+from pipelines.storage.stores import MANIFEST, LocalStore, S3Store, Storage, open_store
 from pipelines.training import checkpoint
-from pipelines.training.checkpoint import DTYPES, Checkpoint, Writer, load_newest, save
+from pipelines.training.checkpoint import DTYPES, AsyncCheckpointWriter, Checkpoint, load_newest, save
 from pipelines.training.errors import CorruptCheckpoint
 
 TENSORS = {"a": torch.arange(6.0), "b": torch.ones(2, 3, dtype=torch.int64)}
@@ -42,9 +42,9 @@ def use(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
 @pytest.fixture(params=["disk", "bucket"])
 def storage(request, tmp_path, monkeypatch) -> Storage:
     if request.param == "disk":
-        return at(tmp_path / "checkpoints")
+        return open_store(tmp_path / "checkpoints")
     use(monkeypatch, request.getfixturevalue("server"))
-    return at(f"s3://bucket/{tmp_path.name}/checkpoints")
+    return open_store(f"s3://bucket/{tmp_path.name}/checkpoints")
 
 
 def made(step: int, tensors: dict = TENSORS, **facts: object) -> Checkpoint:
@@ -53,12 +53,12 @@ def made(step: int, tensors: dict = TENSORS, **facts: object) -> Checkpoint:
 
 def overwrite(storage: Storage, name: str, file: str, content: bytes | None) -> None:
     """Put other bytes in the place of a file, or remove it."""
-    if isinstance(storage, Folder):
+    if isinstance(storage, LocalStore):
         (storage.root / name / file).unlink()
         if content is not None:
             (storage.root / name / file).write_bytes(content)
         return
-    assert isinstance(storage, Bucket)
+    assert isinstance(storage, S3Store)
     if content is None:
         storage.files.delete_file(f"{storage.root}/{name}/{file}")
         return
@@ -105,13 +105,13 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_is_used(storage, n
     with storage.fetched(damaged) as folder:
         content = harmed((folder / name).read_bytes(), harm)
     overwrite(storage, damaged, name, content)
-    if isinstance(storage, Bucket) and (name, harm) == (MANIFEST, "remove"):
+    if isinstance(storage, S3Store) and (name, harm) == (MANIFEST, "remove"):
         assert load_newest(storage).step == 1  # what has no manifest was never there
         return
     with pytest.warns(UserWarning, match=r"step-0000000002 is damaged.* set aside as corrupt-.* falling back"):
         found = load_newest(storage)
     assert found.step == 1
-    assert storage.names("corrupt-step-") or isinstance(storage, Bucket)
+    assert storage.names("corrupt-step-") or isinstance(storage, S3Store)
     assert storage.names("step-") == ["step-0000000001"]
 
 
@@ -126,12 +126,12 @@ def test_when_all_are_damaged_training_does_not_silently_restart(storage):
 
 @pytest.mark.parametrize(("schema", "told"), [(checkpoint.SCHEMA + 1, "a newer"), (checkpoint.SCHEMA - 1, "an older")])
 def test_another_schema_is_refused(tmp_path, schema, told):
-    name = save(at(tmp_path), made(1))
+    name = save(open_store(tmp_path), made(1))
     facts = json.loads((tmp_path / name / checkpoint.FACTS).read_text()) | {"schema": schema}
     (tmp_path / name / checkpoint.FACTS).write_text(json.dumps(facts))
     rehash(tmp_path / name)
     with pytest.raises(ValueError, match=f"written by {told} Fivefold .*or delete the folder"):
-        load_newest(at(tmp_path))
+        load_newest(open_store(tmp_path))
     assert (tmp_path / name).exists()
 
 
@@ -149,12 +149,12 @@ class Exploit:
 
 
 def test_a_pickle_is_never_loaded_even_with_a_manifest_that_vouches_for_it(tmp_path):
-    save(at(tmp_path / "c"), made(1))
-    folder = tmp_path / "c" / save(at(tmp_path / "c"), made(2))
+    save(open_store(tmp_path / "c"), made(1))
+    folder = tmp_path / "c" / save(open_store(tmp_path / "c"), made(2))
     (folder / checkpoint.TENSORS).write_bytes(pickle.dumps(Exploit(tmp_path / "executed")))
     rehash(folder)
     with pytest.warns(UserWarning, match="damaged"):
-        assert load_newest(at(tmp_path / "c")).step == 1
+        assert load_newest(open_store(tmp_path / "c")).step == 1
     assert not (tmp_path / "executed").exists()
 
 
@@ -169,21 +169,25 @@ def test_a_checkpoint_of_another_training_is_refused_with_what_differs():
 def test_what_a_killed_process_left_is_invisible_and_tidied(storage):
     """A temporary folder half written, an old one half removed, an upload without its manifest."""
     save(storage, made(1))
-    if isinstance(storage, Folder):
+    if isinstance(storage, LocalStore):
         shutil.copytree(storage.root / "step-0000000001", storage.root / ".step-0000000002.tmp")
         shutil.copytree(storage.root / "step-0000000001", storage.root / ".step-0000000000.old")
         (storage.root / ".step-0000000000.old" / MANIFEST).unlink()
     else:
         overwrite(storage, "step-0000000002", checkpoint.TENSORS, b"half of it")
     assert load_newest(storage).step == 1
-    storage.tidy()
-    left = os.listdir(storage.root) if isinstance(storage, Folder) else {key.split("/")[0] for key in storage._keys("")}
+    storage.remove_partial()
+    left = (
+        os.listdir(storage.root)
+        if isinstance(storage, LocalStore)
+        else {key.split("/")[0] for key in storage._keys("")}
+    )
     assert list(left) == ["step-0000000001"]
 
 
 def test_writing_goes_on_behind_and_is_of_the_moment_it_was_asked(storage):
     weight = torch.zeros(200_000)
-    with Writer(storage) as writer:
+    with AsyncCheckpointWriter(storage) as writer:
         for step in range(1, 4):
             weight += 1
             writer.save(made(step, {"weight": weight}))
@@ -196,7 +200,10 @@ def test_writing_goes_on_behind_and_is_of_the_moment_it_was_asked(storage):
 def test_an_error_in_the_background_is_raised_by_the_next_call_and_at_the_end(tmp_path):
     (tmp_path / "file").write_text("in the way")
     for ending in ("check", "leave"):
-        with pytest.raises(OSError, match="file"), Writer(at(tmp_path / "file" / "checkpoints")) as writer:  # noqa: PT012
+        with (  # noqa: PT012
+            pytest.raises(OSError, match="file"),
+            AsyncCheckpointWriter(open_store(tmp_path / "file" / "checkpoints")) as writer,
+        ):
             writer.save(made(1))
             while ending == "check":
                 writer.check()
@@ -209,11 +216,14 @@ def test_a_full_disk_leaves_the_previous_checkpoint_and_nothing_partial(tmp_path
     if mounted.returncode:
         pytest.skip("mounting a tmpfs is not permitted here")
     try:
-        with pytest.raises(OSError, match=r"No space left on device"), Writer(at(tmp_path)) as writer:  # noqa: PT012
+        with (  # noqa: PT012
+            pytest.raises(OSError, match=r"No space left on device"),
+            AsyncCheckpointWriter(open_store(tmp_path)) as writer,
+        ):
             writer.save(made(1))
             writer.save(made(2, {"large": torch.zeros(1_000_000)}))
         assert os.listdir(tmp_path) == ["step-0000000001"]
-        assert load_newest(at(tmp_path)).step == 1
+        assert load_newest(open_store(tmp_path)).step == 1
     finally:
         subprocess.run(["umount", str(tmp_path)], check=True)
 
@@ -221,7 +231,7 @@ def test_a_full_disk_leaves_the_previous_checkpoint_and_nothing_partial(tmp_path
 def test_a_folder_that_may_not_be_written_is_an_error_that_names_it(tmp_path):
     """In a process that is not root's, whoever runs the tests."""
     root = tmp_path / "closed"
-    save(at(root), made(1))
+    save(open_store(root), made(1))
     code = (
         "import os, sys, torch\nfrom pipelines.training.checkpoint import Checkpoint, save\n"
         "from pipelines.storage.stores import at\n"
@@ -254,7 +264,7 @@ def test_a_kill_while_writing_or_pruning_leaves_a_checkpoint(tmp_path):
             for _ in range(4):
                 process.stdout.readline()
             process.kill()
-        found = load_newest(at(tmp_path))
+        found = load_newest(open_store(tmp_path))
         assert torch.equal(found.tensors["x"], torch.full((50_000,), float(found.step)))
 
 
@@ -269,7 +279,7 @@ def test_a_bucket_that_answers_500_resets_and_cuts_short_is_tried_again(server, 
     faults = {0: "500", 3: "reset", 6: "cut"}
     with buckets.failing(server, lambda count, method: faults.get(count % 9, "") if count % 3 == 0 else "") as proxy:
         use(monkeypatch, proxy)
-        storage = at(f"s3://bucket/{tmp_path.name}")
+        storage = open_store(f"s3://bucket/{tmp_path.name}")
         for step in range(4):
             save(storage, made(step, {"x": torch.full((3_000_000,) if step == 3 else (10,), float(step))}))
         with warnings.catch_warnings():
@@ -280,14 +290,17 @@ def test_a_bucket_that_answers_500_resets_and_cuts_short_is_tried_again(server, 
 
 def test_a_bucket_that_stays_away_is_an_error_and_the_previous_checkpoint_stays(server, tmp_path, monkeypatch):
     use(monkeypatch, server)
-    save(at(f"s3://bucket/{tmp_path.name}"), made(1))
+    save(open_store(f"s3://bucket/{tmp_path.name}"), made(1))
     with buckets.failing(server, lambda _, method: "500" if method in ("PUT", "POST") else "") as proxy:
         use(monkeypatch, proxy)
         monkeypatch.setattr("data.s3.ATTEMPTS", 2)
-        with pytest.raises(OSError, match=r"during PutObject"), Writer(at(f"s3://bucket/{tmp_path.name}")) as writer:
+        with (
+            pytest.raises(OSError, match=r"during PutObject"),
+            AsyncCheckpointWriter(open_store(f"s3://bucket/{tmp_path.name}")) as writer,
+        ):
             writer.save(made(2))
     use(monkeypatch, server)
-    storage = at(f"s3://bucket/{tmp_path.name}")
-    storage.tidy()
+    storage = open_store(f"s3://bucket/{tmp_path.name}")
+    storage.remove_partial()
     assert storage.names("step-") == ["step-0000000001"]
     assert load_newest(storage).step == 1

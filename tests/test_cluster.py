@@ -150,14 +150,18 @@ def test_a_job_is_sent_all_code_and_nothing_else(tmp_path):
 
 def test_a_search_survives_its_journey():
     from pipelines import config as params
-    from pipelines.execution.search import Search
-    from pipelines.training.job import Job
+    from pipelines.execution.search import SearchJob
+    from pipelines.training.job import TrainingJob
 
     family = params.load(ROOT / "params.yaml").family["vae"]
     spec = {"family": "vae", "config": dataclasses.asdict(family.model), "domain": {}, "classes": 0}
-    job = Job(spec=spec, training=dataclasses.asdict(family.training), seed=1, prepared="", yardstick="", state="")
-    search = Search(job=job, family=family, first=[{"training.lr": 1e-3}], known=[], trials=3, concurrent=1, examples=8)
-    assert Search.read(json.loads(json.dumps(dataclasses.asdict(search)))) == search
+    job = TrainingJob(
+        spec=spec, training=dataclasses.asdict(family.training), seed=1, prepared="", yardstick="", state=""
+    )
+    search = SearchJob(
+        job=job, family=family, initial=[{"training.lr": 1e-3}], completed=[], trials=3, concurrent=1, examples=8
+    )
+    assert SearchJob.read(json.loads(json.dumps(dataclasses.asdict(search)))) == search
 
 
 def test_an_unreachable_job_server_is_an_error_that_says_so(unused_port):
@@ -186,13 +190,13 @@ def bucket(tmp_path_factory):
 
 @pytest.mark.parametrize("kind", ["folder", "bucket"])
 def test_a_replica_takes_over_what_changes(kind, request, tmp_path):
-    from pipelines.storage.mirror import Replica
+    from pipelines.storage.mirror import StateMirror
 
     place = f"{request.getfixturevalue('bucket')}/run" if kind == "bucket" else str(tmp_path / "storage")
     for name in ("there/model", "there/checkpoints", "here"):
         (tmp_path / name).mkdir(parents=True)
     (tmp_path / "storage").mkdir()
-    there, here = Replica(place, tmp_path / "there"), Replica(place, tmp_path / "here", ("stop",))
+    there, here = StateMirror(place, tmp_path / "there"), StateMirror(place, tmp_path / "here", ("stop",))
     for name in ("metrics.jsonl", "stop", "lock", "model/manifest.json", "checkpoints/large"):
         (tmp_path / "there" / name).write_text("1")
     if kind == "folder":
@@ -217,19 +221,19 @@ def test_a_replica_takes_over_what_changes(kind, request, tmp_path):
 def test_a_state_in_a_bucket_is_at_hand_and_goes_back(bucket, tmp_path, monkeypatch):
     from pipelines.storage import mirror, stores
 
-    monkeypatch.setattr(mirror, "SECONDS", 0.2)
+    monkeypatch.setattr(mirror, "SYNC_INTERVAL_S", 0.2)
     monkeypatch.setattr(mirror, "CACHE", tmp_path / "cache")
-    with mirror.mirrored(f"{bucket}/state") as worker, mirror.mirrored(f"{bucket}/state") as driver:
+    with mirror.synced_state(f"{bucket}/state") as worker, mirror.synced_state(f"{bucket}/state") as driver:
         (driver / "stop").touch()
         (worker / "metrics.jsonl").write_text("1")
         end = time.monotonic() + 30
         while not ((worker / "stop").exists() and (driver / "metrics.jsonl").exists()):
             assert time.monotonic() < end
             time.sleep(0.1)
-    stores.at(f"{bucket}/state").install("data", lambda folder: (folder / "manifest.json").write_text("{}"))
-    once = mirror.at_hand(f"{bucket}/state/data")
-    stores.at(f"{bucket}/state").remove("data")
-    assert mirror.at_hand(f"{bucket}/state/data") == once
+    stores.open_store(f"{bucket}/state").install("data", lambda folder: (folder / "manifest.json").write_text("{}"))
+    once = mirror.local_copy(f"{bucket}/state/data")
+    stores.open_store(f"{bucket}/state").remove("data")
+    assert mirror.local_copy(f"{bucket}/state/data") == once
     assert (once / "manifest.json").read_text() == "{}"
 
 

@@ -14,7 +14,7 @@ import pytest
 from pipelines.__main__ import main, parser
 from pipelines.stages import tune
 from pipelines.stages.train import curves
-from pipelines.training.job import points
+from pipelines.training.job import read_metrics
 
 ROOT = Path(__file__).parent.parent
 VERBS = ["prepare", "features", "tune", "train", "evaluate", "register", "report"]
@@ -68,25 +68,25 @@ def trial(score: float | None, *, examples: int = 100, written: bool = False, er
 
 
 def test_settings_as_written_stay_unless_beaten_by_the_margin():
-    assert tune.choose([trial(1.0, written=True), trial(0.95)], 100, 0.1)[0] == {}
-    assert tune.choose([trial(1.0, written=True), trial(0.85)], 100, 0.1)[0] == {"lr": 0.85}
+    assert tune.select_best([trial(1.0, written=True), trial(0.95)], 100, 0.1)[0] == {}
+    assert tune.select_best([trial(1.0, written=True), trial(0.85)], 100, 0.1)[0] == {"lr": 0.85}
 
 
 def test_a_trial_stopped_early_or_failed_is_not_chosen():
     trials = [trial(1.0, written=True), trial(0.1, examples=50), trial(None, error="boom")]
-    settings, why = tune.choose(trials, 100, 0.1)
+    settings, why = tune.select_best(trials, 100, 0.1)
     assert settings == {}
     assert "stopped early" in why
 
 
 def test_a_sweep_of_failures_is_an_error_that_names_them():
     with pytest.raises(RuntimeError, match="boom"):
-        tune.choose([trial(None, error="boom"), trial(None, error="boom")], 100, 0.1)
+        tune.select_best([trial(None, error="boom"), trial(None, error="boom")], 100, 0.1)
 
 
 def test_a_line_cut_short_by_a_kill_is_dropped(tmp_path):
     (tmp_path / "metrics.jsonl").write_text('{"examples": 1, "metrics": {}}\n{"examples": 2, "met')
-    assert [point["examples"] for point in points(tmp_path)] == [1]
+    assert [point["examples"] for point in read_metrics(tmp_path)] == [1]
 
 
 def test_curves_are_a_table_with_gaps():
@@ -117,7 +117,7 @@ def bound() -> None:
 
 
 def test_without_permission_to_write(tmp_path):
-    """Every stage that writes names the place and the mend, and leaves what was there as it was."""
+    """Every stage that writes names the place and the fix, and leaves what was there as it was."""
     for name in ("data/catalog", "recipes"):
         shutil.copytree(ROOT / name, tmp_path / name)
     shutil.copy(ROOT / "params.yaml", tmp_path)

@@ -389,7 +389,7 @@ def test_57_zip_symlink(tmp_path: Path) -> None:
 
 
 def test_57_expansion_bombs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(streams, "SWELL_FREE", 1 << 20)
+    monkeypatch.setattr(streams, "RATIO_FREE_BYTES", 1 << 20)
     zeros = bytes(8 << 20)
     make_zip(tmp_path / "a.zip", {**good_entries(), "a/0/zeros.png": zeros})
     refused(tmp_path, tmp_path / "a.zip", "expansion bomb")

@@ -178,7 +178,7 @@ def test_a_faulty_card_names_every_fault(digits: Path) -> None:
     with pytest.raises(ValueError, match=r"image.height must be at least 1, got -8; splits: .*must not exceed 1"):
         load_card("digits", digits)
     card.write_text("name: digits\nname: again\n")
-    with pytest.raises(ValueError, match=r"is not valid YAML.*Mend the card"):
+    with pytest.raises(ValueError, match=r"is not valid YAML.*Fix the card"):
         load_card("digits", digits)
     card.write_text(text.replace("sha256: 87ff", "sha256: 97ff"))
     with pytest.raises(ValueError, match=r"digits have SHA-256 87ff.*the card 'digits' says 97ff"):
@@ -196,7 +196,7 @@ def test_a_card_without_checksum_is_told_it(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"add `sha256: [0-9a-f]{64}` under source"):
         prepare("d", root=tmp_path)
     source.unlink()
-    with pytest.raises(FileNotFoundError, match=r"images.zip does not exist. Put it there, or mend source.path"):
+    with pytest.raises(FileNotFoundError, match=r"images.zip does not exist. Put it there, or fix source.path"):
         prepare("d", root=tmp_path)
 
 
@@ -265,7 +265,7 @@ def test_importing_does_no_work(tmp_path: Path) -> None:
     """The worker's modules and the stage import without torch, and leave no trace."""
     start = time.perf_counter()
     heavy = "{'torch', 'ray', 'mlflow', 'sklearn'}"
-    code = f"import sys, pipelines.prepare; sys.exit(bool({heavy} & set(sys.modules)))"
+    code = f"import sys, pipelines.stages.prepare; sys.exit(bool({heavy} & set(sys.modules)))"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)})
     assert not list(tmp_path.iterdir())
     assert time.perf_counter() - start < 60

@@ -21,7 +21,7 @@ from PIL import Image
 
 from data.dataset import Dataset
 from data.readers.image_decoding import Fault, Target, decode
-from data.readers.image_folder import survey
+from data.readers.image_folder import scan_layout
 from data.sources.archive import members
 from pipelines.cli.data import add, show
 from pipelines.stages.prepare import prepare
@@ -115,14 +115,14 @@ def test_class_folders_only_are_stratified(tmp_path: Path) -> None:
 
 def test_split_folders_only_and_neither(tmp_path: Path) -> None:
     files = {f"{'train' if i % 4 else 'val'}/{i}.png": png(picture(i)) for i in range(80)}
-    layout = survey(packed(tmp_path / "s", files))
+    layout = scan_layout(packed(tmp_path / "s", files))
     assert (layout.labelled, layout.published) == (False, ("train", "val"))
     data = prepared(tmp_path, packed(tmp_path / "n", {f"{i}.png": png(picture(i)) for i in range(40)}))
     assert data.class_names == []
     assert {name: len(data.split(name)) for name in data.splits} == {"train": 32, "val": 4, "test": 4}
     assert data.split("train").labels.tolist() == [-1] * 32
     with pytest.raises(ValueError, match="beside others"):
-        survey(packed(tmp_path / "m", {**files, "extra/1.png": png(picture(1))}))
+        scan_layout(packed(tmp_path / "m", {**files, "extra/1.png": png(picture(1))}))
 
 
 def test_anomalous_class(tmp_path: Path) -> None:

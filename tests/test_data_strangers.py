@@ -1,4 +1,4 @@
-"""Files as strangers send them: each is read rightly, or refused with its place and the mend, or counted."""
+"""Files as strangers send them: each is read rightly, or refused with its place and the fix, or counted."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def zip_bytes(**entries: bytes) -> bytes:
         (GOOD.replace("\n17,", "\n1\x007,"), ("row 19, column 'a'", "NUL")),
         (GOOD.encode("utf-16-le"), ("column 1 holds control characters", "Save the file as UTF-8")),
         ('"' + GOOD, ("column 1 holds control characters", "close every quotation mark")),
-        ('"' + GOOD * 400, ("the header cannot be read", "Mend row 1")),
+        ('"' + GOOD * 400, ("the header cannot be read", "Fix row 1")),
         ("# made today\n" + GOOD, ("row 2: wrong number of cells: expected 1, got 3", "Is row 1 the header")),
         (zip_bytes(**{"xl/workbook.xml": b"<x/>"}), ("not a CSV file but a zip archive or an Excel workbook",)),
         ("\n<!DOCTYPE html><html>404</html>", ("not a CSV file but a web page",)),

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.execution.search import Ledger
+from pipelines.execution.search import TrialLog
 from pipelines.training import worker
-from pipelines.training.context import Place
+from pipelines.training.context import WorkerContext
 from pipelines.training.job import FAILURE, failure, locked, record_failure
 
 ROOT = Path(__file__).parent.parent
@@ -44,19 +44,19 @@ def job(state: Path, **training: object) -> dict:
 
 
 def test_14_a_bug_is_told_with_its_first_traceback_and_not_tried_again(tmp_path):
-    worker.work(job(tmp_path, nonsense=1), Place())  # a TypeError, as only a bug of ours could cause
+    worker.run_worker(job(tmp_path, nonsense=1), WorkerContext())  # a TypeError, as only a bug of ours could cause
     told = failure(tmp_path)
     assert "a bug stopped the training, first on rank 0" in str(told)
     assert "Traceback" in str(told)
     assert "unexpected keyword argument 'nonsense'" in str(told)
     first = (tmp_path / FAILURE).read_text()
-    worker.work(job(tmp_path), Place())  # a restart of all workers: nothing is tried
+    worker.run_worker(job(tmp_path), WorkerContext())  # a restart of all workers: nothing is tried
     record_failure(tmp_path, ValueError("what followed from it"), 1)
     assert (tmp_path / FAILURE).read_text() == first
 
 
 def test_14_an_error_that_one_can_mend_is_told_without_a_traceback(tmp_path):
-    worker.work(job(tmp_path), Place())
+    worker.run_worker(job(tmp_path), WorkerContext())
     told = failure(tmp_path)
     assert "Traceback" not in str(told)
     assert "absent" in str(told)
@@ -147,7 +147,7 @@ def test_21_22_a_failed_trial_is_told_and_finished_ones_are_not_repeated(tmp_pat
         time.sleep(0.1)
     kill_everything(process)
     subprocess.run(command, env=environment, check=True, timeout=300, capture_output=True)
-    trials = Ledger(tmp_path, Told(), Told(), 10).finished()
+    trials = TrialLog(tmp_path, Told(), Told(), 10).finished()
     assert [trial["error"] is None for trial in trials] == [True, False, True, True]
     assert "this trial fails" in trials[1]["error"]
     assert trials[0]["settings"] == {"x": 0.5}

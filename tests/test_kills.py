@@ -24,7 +24,7 @@ import killed
 import pytest
 
 from models import FAMILIES
-from pipelines.storage.stores import at
+from pipelines.storage.stores import open_store
 from pipelines.training import checkpoint
 
 KILLS = 6
@@ -95,7 +95,7 @@ def follow(processes: list, ends: list[Connection], kill: tuple[str, int, float,
 
 def state(folder: Path) -> dict[str, str]:
     """SHA-256 of every tensor of the last checkpoint and of the best model."""
-    storage = at(folder / "checkpoints")
+    storage = open_store(folder / "checkpoints")
     newest = checkpoint.load_newest(storage)
     best = checkpoint.load_best(storage, newest.facts["best_step"])
     return {

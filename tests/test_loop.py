@@ -18,18 +18,18 @@ from test_contract import DOMAINS, SMALL, examples
 from torch import multiprocessing
 
 from models import FAMILIES, Batch, build
-from pipelines.storage.stores import at
+from pipelines.storage.stores import open_store
 from pipelines.training import checkpoint, loop
-from pipelines.training.checkpoint_manager import Checkpoints
-from pipelines.training.config import Policy, Settings
-from pipelines.training.context import Place, Report
-from pipelines.training.divergence import SETTLED, Watch
-from pipelines.training.errors import Diverged, Interrupted, LostPartner
-from pipelines.training.state import Progress
+from pipelines.training.checkpoint_manager import CheckpointManager
+from pipelines.training.config import DivergencePolicy, TrainingConfig
+from pipelines.training.context import TrainingReport, WorkerContext
+from pipelines.training.divergence import SPIKE_WARMUP_UPDATES, DivergenceGuard
+from pipelines.training.errors import Diverged, Interrupted, LostWorker
+from pipelines.training.state import TrainingState
 
 DOMAIN = DOMAINS["grey 8x8, 17 levels"]
 BATCH = 32
-SETTINGS = Settings(
+SETTINGS = TrainingConfig(
     total_examples=12 * BATCH, batch_size=BATCH, warmup_examples=0, reports=6, checkpoints=3, evaluations=3
 )
 
@@ -87,7 +87,7 @@ def test_resumed_equals_uninterrupted_bit_for_bit(family, reports, tmp_path):
     whole = loop.train(fresh(family), Data(), SETTINGS, seed=3, report=lambda _: None, folder=tmp_path / "whole")
     seen = []
 
-    def stopping(report: Report) -> None:
+    def stopping(report: TrainingReport) -> None:
         seen.append(report.examples)
         if len(seen) > reports:
             raise Stop
@@ -119,7 +119,7 @@ def test_a_finished_training_is_not_trained_again(family, tmp_path):
 def test_the_best_model_is_kept_also_across_an_interruption(tmp_path):
     models = []
 
-    def scored(report: Report) -> float | None:
+    def scored(report: TrainingReport) -> float | None:
         if report.model is None:
             return None
         models.append(digest(report.model))
@@ -130,12 +130,12 @@ def test_the_best_model_is_kept_also_across_an_interruption(tmp_path):
     assert digest(best) == models[0]
 
 
-def joined(rank: int, world_size: int, port: str, seconds: float = 60) -> Place:
+def joined(rank: int, world_size: int, port: str, seconds: float = 60) -> WorkerContext:
     """A gloo group of processes on loopback."""
     torch.set_num_threads(1)
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "RANK": str(rank), "WORLD_SIZE": str(world_size)}
     torch.distributed.init_process_group("gloo", timeout=timedelta(seconds=seconds))
-    return Place(rank, world_size)
+    return WorkerContext(rank, world_size)
 
 
 def worker(rank: int, world_size: int, family: str, port: str, out: str) -> None:
@@ -143,7 +143,7 @@ def worker(rank: int, world_size: int, family: str, port: str, out: str) -> None
     place = joined(rank, world_size, port)
     for accumulate in (1, 4):
         settings = replace(SETTINGS, accumulate=accumulate)
-        model = loop.train(fresh(family, torch.float64), Data(), settings, seed=3, report=lambda _: None, place=place)
+        model = loop.train(fresh(family, torch.float64), Data(), settings, seed=3, report=lambda _: None, context=place)
         if rank == 0:
             torch.save(model.state_dict(), f"{out}{accumulate}")
     torch.distributed.destroy_process_group()
@@ -170,7 +170,7 @@ def test_two_processes_and_smaller_parts_equal_one(family, tmp_path, unused_port
         assert torch.allclose(tensor, expected[name], rtol=1e-7, atol=1e-9), name
 
 
-def _none(_: Report) -> None:
+def _none(_: TrainingReport) -> None:
     return None
 
 
@@ -179,7 +179,7 @@ def test_a_non_finite_loss_or_gradient_stops_before_the_update(where, tmp_path):
     model = fresh("vae")
     seen = []
 
-    def poisoned(report: Report) -> None:
+    def poisoned(report: TrainingReport) -> None:
         seen.append(report.examples)
         if len(seen) == 2:
             weight = model.decoder.head.weight
@@ -219,12 +219,12 @@ class Poisoned(Data):
 def test_a_rollback_passes_over_the_batches_since_the_checkpoint_bit_for_bit(tmp_path):
     """Update 6 of 12 diverges, once more later; killed at any report in between, it ends in the same bits."""
     torch.set_num_threads(1)
-    policy = Policy(rollback=True)
+    policy = DivergencePolicy(rollback=True)
 
     def train(folder: Path, kill_after: int = 99) -> str:
         source, seen = Poisoned(6, 11), []
 
-        def report(said: Report) -> None:
+        def report(said: TrainingReport) -> None:
             seen.append(said.examples)
             if len(seen) > kill_after:
                 raise Stop
@@ -247,7 +247,7 @@ def test_a_rollback_passes_over_the_batches_since_the_checkpoint_bit_for_bit(tmp
         report=lambda _: None,
         folder=tmp_path / "whole",
         policy=policy,
-        begins=begun.append,
+        on_start=begun.append,
     )
     assert all(torch.isfinite(tensor).all() for tensor in whole.state_dict().values())
     assert begun == [0, 4 * BATCH, 8 * BATCH]
@@ -270,23 +270,23 @@ def test_rollbacks_are_bounded(tmp_path):
             seed=3,
             report=lambda _: None,
             folder=tmp_path,
-            policy=Policy(rollback=True, most=2),
+            policy=DivergencePolicy(rollback=True, most=2),
         )
-    assert checkpoint.load_newest(at(tmp_path)).step == 4  # nothing that was finished is lost
+    assert checkpoint.load_newest(open_store(tmp_path)).step == 4  # nothing that was finished is lost
 
 
 def test_a_loss_that_leaps_diverges():
-    progress = Progress(fresh("vae"), SETTINGS, Place())
-    watch = Watch(Place(), Policy(spike=8), lambda: False)
+    progress = TrainingState(fresh("vae"), SETTINGS, WorkerContext())
+    watch = DivergenceGuard(WorkerContext(), DivergencePolicy(spike=8), lambda: False)
     (objective,), norm = progress.objectives, torch.tensor(1.0)
-    for n in range(SETTLED):
-        assert watch.objection(progress, objective, torch.tensor(5 + 0.1 * (n % 7)), norm) is None
-    assert watch.objection(progress, objective, torch.tensor(6.0), norm) is None
+    for n in range(SPIKE_WARMUP_UPDATES):
+        assert watch.rejection_reason(progress, objective, torch.tensor(5 + 0.1 * (n % 7)), norm) is None
+    assert watch.rejection_reason(progress, objective, torch.tensor(6.0), norm) is None
     before = json.dumps(progress.facts())
-    assert "leapt to 20" in watch.objection(progress, objective, torch.tensor(20.0), norm)
+    assert "leapt to 20" in watch.rejection_reason(progress, objective, torch.tensor(20.0), norm)
     assert json.dumps(progress.facts()) == before  # what is refused leaves no trace
-    calm = Watch(Place(), Policy(), lambda: False)
-    assert calm.objection(progress, objective, torch.tensor(20.0), norm) is None
+    calm = DivergenceGuard(WorkerContext(), DivergencePolicy(), lambda: False)
+    assert calm.rejection_reason(progress, objective, torch.tensor(20.0), norm) is None
 
 
 def poisoned_rank(rank: int, world_size: int, port: str, out: str) -> None:
@@ -306,7 +306,7 @@ def poisoned_rank(rank: int, world_size: int, port: str, out: str) -> None:
         type(objective).forward = bad
     before = []
     try:
-        loop.train(model, Data(), SETTINGS, seed=3, report=lambda r: before.append(r.examples), place=place)
+        loop.train(model, Data(), SETTINGS, seed=3, report=lambda r: before.append(r.examples), context=place)
     except Diverged as error:
         Path(f"{out}{rank}").write_text(f"{digest(model)} {error}")
     torch.distributed.destroy_process_group()
@@ -333,8 +333,8 @@ def hanging_rank(rank: int, world_size: int, port: str, out: str) -> None:
             return super().batch(step, rank, world_size)
 
     try:
-        loop.train(fresh("vae"), Slow(), SETTINGS, seed=3, report=lambda _: None, place=place)
-    except LostPartner as error:
+        loop.train(fresh("vae"), Slow(), SETTINGS, seed=3, report=lambda _: None, context=place)
+    except LostWorker as error:
         Path(out).write_text(str(error))
     Path(f"{out}done").touch()
     os._exit(0)
@@ -361,8 +361,8 @@ def test_too_little_memory_suggests_what_to_set_and_is_not_tried_again():
 def test_a_checkpoint_says_what_it_is_of_and_another_training_refuses_it(tmp_path):
     said = {"spec": {"family": "vae"}, "data": "d1", "code": "c1"}
     run = {"seed": 3, "report": lambda _: None, "folder": tmp_path}
-    loop.train(fresh("vae"), Data(), SETTINGS, identity=said, notes={"run_id": "r1"}, **run)
-    facts = checkpoint.load_newest(at(tmp_path)).facts
+    loop.train(fresh("vae"), Data(), SETTINGS, identity=said, extra={"run_id": "r1"}, **run)
+    facts = checkpoint.load_newest(open_store(tmp_path)).facts
     assert (facts["identity"], facts["run_id"], facts["examples"]) == (said, "r1", 12 * BATCH)
     with pytest.raises(ValueError, match=r"of another training \(code: c1 there, c2 here; spec.family: vae there"):
         loop.train(fresh("gan"), Data(), SETTINGS, identity={**said, "spec": {"family": "gan"}, "code": "c2"}, **run)
@@ -392,7 +392,7 @@ def test_asked_to_stop_it_writes_a_checkpoint_and_goes_on_bit_for_bit(tmp_path):
             seed=3,
             report=lambda _: None,
             folder=tmp_path,
-            stopping=lambda: next(asked),
+            should_stop=lambda: next(asked),
         )
     resumed = loop.train(fresh("gan"), Data(), settings, seed=3, report=lambda _: None, folder=tmp_path)
     assert digest(whole) == digest(resumed)
@@ -402,18 +402,18 @@ def test_a_node_about_to_go_brings_a_checkpoint_at_once(tmp_path, monkeypatch):
     """And one at each report until it goes; the training is otherwise the same."""
     settings = replace(SETTINGS, checkpoints=1)  # none is due before the end
     whole = loop.train(fresh("gan"), Data(), settings, seed=3, report=lambda _: None)
-    saved, save = [], Checkpoints.save
-    monkeypatch.setattr(Checkpoints, "save", lambda self, seen: (saved.append(seen // BATCH), save(self, seen)))
+    saved, save = [], CheckpointManager.save
+    monkeypatch.setattr(CheckpointManager, "save", lambda self, seen: (saved.append(seen // BATCH), save(self, seen)))
     told = iter([False] * 5 + [True] * 99)  # asked twice per update: the GAN has two objectives
-    place = Place(notice=lambda: next(told))
-    noticed = loop.train(fresh("gan"), Data(), settings, seed=3, report=lambda _: None, folder=tmp_path, place=place)
+    place = WorkerContext(notice=lambda: next(told))
+    noticed = loop.train(fresh("gan"), Data(), settings, seed=3, report=lambda _: None, folder=tmp_path, context=place)
     assert saved == [3, 4, 6, 8, 10, 12]
     assert digest(whole) == digest(noticed)
 
 
 def test_workers_that_cannot_share_the_batch_are_refused_with_those_that_can():
     with pytest.raises(ValueError, match=r"3 workers .* use one of \[1, 2, 4, 8\]"):
-        Place(0, 3).virtual_ranks(8)
+        WorkerContext(0, 3).virtual_ranks(8)
 
 
 def test_a_killed_process_goes_on_bit_for_bit(tmp_path):

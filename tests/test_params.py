@@ -1,4 +1,4 @@
-"""params.yaml: every mistake named at once, with its key and the mend."""
+"""params.yaml: every mistake named at once, with its key and the fix."""
 
 from __future__ import annotations
 

@@ -274,7 +274,7 @@ def trained(project: Project, workers: int, *, disturb: bool) -> dict[str, str]:
     """SHA-256 of every tensor of the last checkpoint of a VAE trained from the start, a worker killed or not."""
     import hashlib
 
-    from pipelines.storage.stores import at
+    from pipelines.storage.stores import open_store
     from pipelines.training import checkpoint
 
     shutil.rmtree(project.folder / "runs/digits/state", ignore_errors=True)
@@ -290,7 +290,7 @@ def trained(project: Project, workers: int, *, disturb: bool) -> dict[str, str]:
     (project.folder / "params.yaml").write_text(text)
     assert process.returncode == 0, output
     (folder,) = project.folder.glob("runs/digits/state/vae-*/checkpoints")
-    found = checkpoint.load_newest(at(folder))
+    found = checkpoint.load_newest(open_store(folder))
     return {name: hashlib.sha256(t.contiguous().numpy().tobytes()).hexdigest() for name, t in found.tensors.items()}
 
 

@@ -27,8 +27,8 @@ from pipelines import tracking
 from pipelines.cli import sample
 from pipelines.evaluation.metrics.base import Metric
 from pipelines.registry.lineage import verify
-from pipelines.registry.package import _vendored
-from pipelines.registry.promotion import Decision, Standing, decide, standing_of
+from pipelines.registry.package import vendored_code
+from pipelines.registry.promotion import Candidate, Decision, candidate_of, decide
 from pipelines.serving import artifact
 from pipelines.stages import register
 from pipelines.storage import model_folder
@@ -200,10 +200,10 @@ def test_a_newer_format_and_other_weights_are_refused(tmp_path: Path) -> None:
 # Who gets a job
 
 
-def standing(family: str, number: int, value: float, half: float = 0.1, **changes: Any) -> Standing:
+def standing(family: str, number: int, value: float, half: float = 0.1, **changes: Any) -> Candidate:
     """A version with a lower-is-better value."""
     score = Metric(value=value, low=value - half, high=value + half, unit="", better=changes.pop("better", "lower"))
-    return Standing(
+    return Candidate(
         family=family, number=number, metric="frechet", score=score, data_digest="d", yardstick_digest="y", **changes
     )
 
@@ -389,7 +389,7 @@ def served(tmp_path_factory: pytest.TempPathFactory, migrated: Path) -> Callable
 
 def save_served(model: Path, folder: Path) -> None:
     """An MLflow model folder."""
-    with _vendored() as package:
+    with vendored_code() as package:
         model_registry.save_served(folder, model=model, package=package, run_id="r", model_id="m", location=str(folder))
 
 
@@ -731,6 +731,6 @@ def test_broken_lineage_is_named(traced: Path) -> None:
 def test_standing_reads_what_publishing_wrote() -> None:
     score = Metric(value=1.0, low=0.5, high=2.0, unit="nats", better="higher", floor=0.1)
     tags = {"family": "vae", "metric.b": json.dumps(dataclasses.asdict(score)), "data_digest": "d"}
-    read = standing_of(tracking.Version(name="digits", number=3, run_id="", tags=tags), ("a", "b"))
+    read = candidate_of(tracking.Version(name="digits", number=3, run_id="", tags=tags), ("a", "b"))
     assert read is not None
     assert (read.metric, read.score, read.data_digest) == ("b", score, "d")

@@ -209,7 +209,11 @@ def test_ode_likelihood_is_exact_on_a_gaussian(objective):
     x = torch.randint(90, 165, (32, 4, 4, 1), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
     claimed = model.log_prob(x, Streams.seeded(0))
     image = model.domain
-    y = ((image.dequantize(x, Streams.seeded(0)) * 2 - 1) * image.spacing * image.levels / 2).flatten(1).double()
+    y = (
+        ((image.uniform_dequantize(x, Streams.seeded(0)) * 2 - 1) * image.spacing * image.levels / 2)
+        .flatten(1)
+        .double()
+    )
     variance = torch.full_like(y, math.log(0.3**2 + 0.002**2))
     exact = gaussian_log_prob(y, torch.zeros_like(y), variance) + 16 * math.log(image.spacing)
     assert torch.allclose(claimed.double(), exact, rtol=2e-3)
@@ -247,7 +251,7 @@ def test_likelihood_and_bound_of_rows_are_near_the_exact_ones(kinds):
     model = build(spec)
     model.denoiser = GaussianDenoiser(1.0)
     y = torch.randn(3000, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64).clamp(-2.5, 2.5)
-    x = model.domain.quantized(y)
+    x = model.domain.quantize(y)
     cells = model.domain.cells(x)
     exact = torch.where(cells.wide, (cells.upper - cells.lower).log(), cells.log_slope)
     for hidden in (False, True):

@@ -14,21 +14,23 @@ from torch.distributed.tensor import DTensor
 
 from models import FAMILIES
 from pipelines.training import loop
-from pipelines.training.config import Policy
-from pipelines.training.context import Place
+from pipelines.training.config import DivergencePolicy
+from pipelines.training.context import WorkerContext
 from pipelines.training.errors import Interrupted
-from pipelines.training.fsdp import part
-from pipelines.training.state import Progress
+from pipelines.training.fsdp import local_shard
+from pipelines.training.state import TrainingState
 
 
-def held(progress: Progress) -> int:
+def held(progress: TrainingState) -> int:
     """Bytes of everything trained, averaged or kept by an optimizer, that lie on this worker between two updates."""
     moments = [v for o in progress.optimizers for state in o.state.values() for v in state.values() if v.ndim]
     tensors: list[Tensor] = [*progress.model.parameters(), *progress.average.parameters(), *moments]
-    return sum(part(tensor).nbytes for tensor in tensors)
+    return sum(local_shard(tensor).nbytes for tensor in tensors)
 
 
-def trained(family: str, place: Place, accumulate: int = 1, folder: Path | None = None, stop: int = 0) -> dict | None:
+def trained(
+    family: str, place: WorkerContext, accumulate: int = 1, folder: Path | None = None, stop: int = 0
+) -> dict | None:
     """Weights of a training, stopped after so many updates if that is not 0."""
     asked = iter(range(1_000))
     try:
@@ -38,9 +40,9 @@ def trained(family: str, place: Place, accumulate: int = 1, folder: Path | None 
             replace(SETTINGS, accumulate=accumulate),
             seed=3,
             report=lambda _: None,
-            place=place,
+            context=place,
             folder=folder,
-            stopping=lambda: next(asked) == stop - 1,
+            should_stop=lambda: next(asked) == stop - 1,
         )
     except Interrupted:
         return None
@@ -63,7 +65,7 @@ def worker(rank: int, family: str, port: str, out: Path) -> None:
         torch.save({name: weights for name, weights in found.items() if weights}, out / "weights")
     sizes = {}
     for name, where in (("copied", apart), ("spread", place)):
-        progress = Progress(fresh(family), SETTINGS, where)
+        progress = TrainingState(fresh(family), SETTINGS, where)
         for objective in progress.objectives:
             for parameter in objective.parameters():
                 parameter.grad = torch.zeros_like(parameter)
@@ -81,9 +83,9 @@ def test_spread_over_two_workers_it_is_the_same_training(family, tmp_path, unuse
     multiprocessing.spawn(worker, (family, unused_port, tmp_path), nprocs=2)
     torch.set_default_dtype(torch.float64)
     try:
-        one = trained(family, Place())
+        one = trained(family, WorkerContext())
         found = torch.load(tmp_path / "weights", weights_only=True)
-        found["resumed on one"] = trained(family, Place(), folder=tmp_path / "other")
+        found["resumed on one"] = trained(family, WorkerContext(), folder=tmp_path / "other")
     finally:
         torch.set_default_dtype(torch.float32)
     assert all(torch.equal(found["resumed"][name], tensor) for name, tensor in found["sharded"].items())
@@ -107,8 +109,8 @@ def diverging(rank: int, port: str, out: Path) -> None:
         return replace(losses, total=losses.total * torch.nan) if next(count) == 7 and rank == 1 else losses
 
     kind.forward = bad
-    policy = Policy(rollback=True)
-    loop.train(model, Data(), SETTINGS, seed=3, report=lambda _: None, place=place, folder=out, policy=policy)
+    policy = DivergencePolicy(rollback=True)
+    loop.train(model, Data(), SETTINGS, seed=3, report=lambda _: None, context=place, folder=out, policy=policy)
     torch.distributed.destroy_process_group()
 
 

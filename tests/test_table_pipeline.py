@@ -24,7 +24,7 @@ from pipelines import tracking
 from pipelines.cli import sample
 from pipelines.cli.data import add
 from pipelines.config import load
-from pipelines.evaluation.config import Settings
+from pipelines.evaluation.config import ReferenceConfig
 from pipelines.stages import register
 from pipelines.stages.evaluate import evaluate
 from pipelines.stages.features import features
@@ -78,7 +78,9 @@ def project(tmp_path_factory: pytest.TempPathFactory, migrated: Path) -> Iterato
         patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{root}/mlflow.db")
         add("shop.csv", "shop", label="bought", root=root, quiet=True)
         prepare("shop", root=root)
-        features("shop", settings=Settings(examples=6_000, samples=500, bootstrap=20, components=(4,)), root=root)
+        features(
+            "shop", settings=ReferenceConfig(examples=6_000, samples=500, bootstrap=20, components=(4,)), root=root
+        )
         for family in CONFIGS:
             finish(root, family)
             evaluate("shop", family, samples=500, bootstrap=20, bound_samples=4, root=root)
@@ -92,7 +94,7 @@ def finish(root: Path, family: str) -> None:
     data = Dataset.open(root / "data/prepared/shop")
     spec = {"family": family, "config": CONFIGS[family], "domain": data.domain, "classes": len(data.class_names)}
     torch.manual_seed(0)
-    settings = config.Settings(total_examples=20_000, batch_size=64, lr=2e-3, evaluations=1, reports=2)
+    settings = config.TrainingConfig(total_examples=20_000, batch_size=64, lr=2e-3, evaluations=1, reports=2)
     model = loop.train(build(spec), TrainingData(data, settings, 0, "cpu"), settings, seed=0, report=lambda _: None)
     with tracking.TrainingRun.open(
         dataset="shop", family=family, run_key=family, params={}, manifest=data.manifest

@@ -76,8 +76,8 @@ def test_every_space_comes_back(double):
     domain = Table(columns=table(x, kinds)["columns"])
     for back in (
         domain.to_data(domain.to_model(x)),
-        domain.quantized(domain.centred(x)),
-        domain.quantized(domain.dequantized(x, Streams.seeded(0))[0]),
+        domain.quantize(domain.cell_center(x)),
+        domain.quantize(domain.dequantize(x, Streams.seeded(0))[0]),
     ):
         assert torch.allclose(back, x, rtol=1e-11, atol=1e-12)
         assert torch.equal(back[:, 3:], x[:, 3:])
@@ -85,7 +85,7 @@ def test_every_space_comes_back(double):
 
 def test_flow_space_is_standard_normal(double):
     x, kinds = mixed(4000)
-    y, _ = Table(columns=table(x, kinds)["columns"]).dequantized(x, Streams.seeded(0))
+    y, _ = Table(columns=table(x, kinds)["columns"]).dequantize(x, Streams.seeded(0))
     assert y.mean(0).abs().max() < 0.06
     assert (y.std(0) - 1).abs().max() < 0.05
 
@@ -96,10 +96,10 @@ def test_log_determinant_of_continuous_columns_is_that_of_autograd(double):
     domain = Table(columns=table(x[:, :1], "c")["columns"])
     inside, outside = torch.linspace(-2, 2, 37, dtype=torch.float64) + 1e-4, torch.tensor([-9.0, 9.0, 50.0])
     values = torch.cat([inside, outside])[:, None]
-    y, log_det = domain.dequantized(values, Streams.seeded(0))
+    y, log_det = domain.dequantize(values, Streams.seeded(0))
     step = 1e-7
-    ahead, _ = domain.dequantized(values + step, Streams.seeded(0))
-    behind, _ = domain.dequantized(values - step, Streams.seeded(0))
+    ahead, _ = domain.dequantize(values + step, Streams.seeded(0))
+    behind, _ = domain.dequantize(values - step, Streams.seeded(0))
     assert torch.allclose(log_det, ((ahead - behind) / (2 * step)).log()[:, 0], atol=1e-5)
     # the inverse, by autograd
     places = y[:37].clone().requires_grad_()
@@ -114,7 +114,7 @@ def test_cells_of_discrete_columns_have_the_probability_of_the_data(double):
     domain = Table(columns=table(x[:, 3:4], "i")["columns"])
     for value in range(4):
         rows = torch.full((2000, 1), float(value))
-        y, log_det = domain.dequantized(rows, Streams.seeded(0))
+        y, log_det = domain.dequantize(rows, Streams.seeded(0))
         weight = (-0.5 * (y[:, 0].square() + math.log(2 * math.pi)) + log_det).exp().mean()
         assert abs(float(weight) - float((x[:, 3] == value).double().mean())) < 2e-3
 
@@ -125,10 +125,10 @@ def test_a_flow_bound_with_missing_cells_is_below_that_of_the_observed(double):
     domain = Table(columns=table(x, kinds)["columns"])
     gappy = x.clone()
     gappy[:, ::2] = torch.nan
-    y, log_det = domain.dequantized(gappy, Streams.seeded(0))
+    y, log_det = domain.dequantize(gappy, Streams.seeded(0))
     total = (-0.5 * (y.square() + math.log(2 * math.pi))).sum(1) + log_det
     known = Table(columns=[domain.columns[i] for i in (1, 3, 5)])
-    y, log_det = known.dequantized(x[:, 1::2], Streams.seeded(0))
+    y, log_det = known.dequantize(x[:, 1::2], Streams.seeded(0))
     alone = (-0.5 * (y.square() + math.log(2 * math.pi))).sum(1) + log_det
     assert torch.allclose(total, alone + 3 * math.log1p(-1e-3), atol=1e-9)
 
@@ -183,7 +183,7 @@ def test_outliers_stay_outliers():
     domain = Table(columns=table(x, kinds)["columns"])
     far = x[:3].clone()
     far[0, 0], far[1, 2], far[2, 4] = 1e6, -1e30, 1e9
-    y, log_det = domain.dequantized(far, Streams.seeded(0))
+    y, log_det = domain.dequantize(far, Streams.seeded(0))
     assert torch.isfinite(y).all()
     assert torch.isfinite(log_det).all()
     assert min(abs(y[0, 0]), abs(y[1, 2]), abs(y[2, 4])) > 3.29
@@ -199,7 +199,7 @@ def test_a_distribution_learned_from_few_rows_is_coarse_enough_to_hold_for_other
 
     def nats(columns: list[dict]) -> float:
         """Of other rows, in a flow space taken to be standard normal."""
-        y, log_det = Table(columns=columns).dequantized(others, Streams.seeded(0))
+        y, log_det = Table(columns=columns).dequantize(others, Streams.seeded(0))
         return float((0.5 * (y[:, 0].square() + math.log(2 * math.pi)) - log_det).mean())
 
     every_quantile = [{key: value for key, value in c.items() if key != "count"} for c in domain["columns"]]
@@ -214,7 +214,7 @@ def test_bulk_and_tails_stay_sharp_in_a_coarse_distribution(double):
     domain = Table(columns=table(x, "c")["columns"])
     cells = domain.cells(x[:1])
     assert 0.29 < float(cells.upper - cells.lower) < 0.31
-    back = domain.quantized(domain.centred(tail.double()))
+    back = domain.quantize(domain.cell_center(tail.double()))
     assert torch.allclose(back.log10(), tail.log10(), atol=0.1)
 
 

@@ -315,7 +315,7 @@ def test_flatten() -> None:
 
 
 def test_importing_does_no_work(tmp_path: Path) -> None:
-    code = "import sys, pipelines.tracking, pipelines.register; assert 'mlflow' not in sys.modules"
+    code = "import sys, pipelines.tracking, pipelines.stages.register; assert 'mlflow' not in sys.modules"
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     subprocess.run([PYTHON, "-c", code], check=True, cwd=tmp_path, env=environment)
     assert not list(tmp_path.iterdir())

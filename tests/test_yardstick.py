@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 from scipy.linalg import sqrtm
 from sklearn.metrics import roc_auc_score
 
-from pipelines.evaluation.domains import inputs
-from pipelines.evaluation.domains.image import ImageInputs, IndependentPixels, corrupted
-from pipelines.evaluation.domains.table import TableInputs
+from pipelines.evaluation.domains import feature_encoder
+from pipelines.evaluation.domains.image import ImageFeatureEncoder, IndependentPixels, corrupted
+from pipelines.evaluation.domains.table import TableFeatureEncoder
 from pipelines.evaluation.inference import proportional_labels
 from pipelines.evaluation.leaderboard import best, rows
 from pipelines.evaluation.metrics import anomaly, memorization
 from pipelines.evaluation.metrics.base import counts, interval, mean_interval, metric
-from pipelines.evaluation.metrics.c2st import told_apart
+from pipelines.evaluation.metrics.c2st import c2st_predictions
 from pipelines.evaluation.metrics.distribution import (
     Kernels,
     distribution_metrics,
@@ -31,7 +31,7 @@ from pipelines.evaluation.metrics.distribution import (
 from pipelines.evaluation.metrics.likelihood import bits_per_dim
 from pipelines.evaluation.metrics.probe import probe
 from pipelines.evaluation.reference.baseline import ClassicalBaseline
-from pipelines.evaluation.use_cases import JOBS
+from pipelines.evaluation.use_cases import USE_CASES
 
 
 def points(n: int, dim: int, seed: int, shift: float = 0.0) -> np.ndarray:
@@ -175,9 +175,9 @@ def test_no_resamples_no_interval():
 
 
 def test_two_sample_test_knows_alike_from_unlike():
-    assert told_apart(points(200, 4, 0), points(200, 4, 1)).mean() == pytest.approx(0.5, abs=0.1)
+    assert c2st_predictions(points(200, 4, 0), points(200, 4, 1)).mean() == pytest.approx(0.5, abs=0.1)
     # means two deviations apart: the best classifier is right with probability Phi(1)
-    assert told_apart(points(2000, 1, 0), points(2000, 1, 1, 2.0)).mean() == pytest.approx(0.8413, abs=0.015)
+    assert c2st_predictions(points(2000, 1, 0), points(2000, 1, 1, 2.0)).mean() == pytest.approx(0.8413, abs=0.015)
 
 
 def images(n: int, seed: int, levels: int = 17) -> torch.Tensor:
@@ -185,12 +185,12 @@ def images(n: int, seed: int, levels: int = 17) -> torch.Tensor:
     return (level * (255 / (levels - 1))).round().to(torch.uint8)
 
 
-GREY = ImageInputs(channels=1, height=8, width=8, levels=17)
+GREY = ImageFeatureEncoder(channels=1, height=8, width=8, levels=17)
 
 
 def test_nearest_is_brute_force():
     rows, train = images(15, 0), images(50, 1)
-    found = memorization.nearest(rows, train, GREY, chunk=16)
+    found = memorization.nearest_training_rows(rows, train, GREY, chunk=16)
     distance = np.sqrt(np.square(GREY.flat(rows)[:, None] - GREY.flat(train)[None]).mean(2))
     order = np.sort(distance, 1)
     assert found.index.tolist() == distance.argmin(1).tolist()
@@ -200,10 +200,10 @@ def test_nearest_is_brute_force():
 
 def test_copies_are_caught_and_fresh_draws_are_not():
     train, test = images(400, 0), images(200, 1)
-    ordinary = memorization.nearest(test, train, GREY)
+    ordinary = memorization.nearest_training_rows(test, train, GREY)
 
     def verdict(rows: torch.Tensor) -> memorization.CopyCheck:
-        return memorization.check(memorization.nearest(rows, train, GREY), ordinary)
+        return memorization.check_copies(memorization.nearest_training_rows(rows, train, GREY), ordinary)
 
     fresh = verdict(images(300, 2))
     assert fresh.clean
@@ -222,7 +222,9 @@ def test_copies_are_caught_and_fresh_draws_are_not():
 def test_faint_samples_are_not_called_copies():
     train, test = images(400, 0), images(200, 1)
     faint = (images(100, 2).float() * 0.3 + 90).to(torch.uint8)  # near the mean, so near to every training image
-    found = memorization.check(memorization.nearest(faint, train, GREY), memorization.nearest(test, train, GREY))
+    found = memorization.check_copies(
+        memorization.nearest_training_rows(faint, train, GREY), memorization.nearest_training_rows(test, train, GREY)
+    )
     assert found.nearer > 0.99
     assert found.clean
 
@@ -298,8 +300,8 @@ def test_table_inputs_and_back():
         {"name": "b", "type": "integer", "mean": 5.0, "std": 2.0, "min": 0.0, "max": 9.0, "missing": 3},
         {"name": "c", "type": "categorical", "categories": ["x", "y", "z"], "missing": 1},
     ]
-    table = inputs({"kind": "table", "columns": columns})
-    assert isinstance(table, TableInputs)
+    table = feature_encoder({"kind": "table", "columns": columns})
+    assert isinstance(table, TableFeatureEncoder)
     x = torch.tensor([[2.5, 7.0, 2.0], [-1.0, torch.nan, 0.0], [0.0, 0.0, torch.nan]], dtype=torch.float64)
     y = table(x)
     assert y.shape == (3, *table.shape)
@@ -314,7 +316,7 @@ def test_table_inputs_and_back():
 
 def test_an_unknown_kind_is_refused():
     with pytest.raises(ValueError, match="image, table, not data of kind 'sound'"):
-        inputs({"kind": "sound"})
+        feature_encoder({"kind": "sound"})
 
 
 def test_independent_pixels_sum_to_one():
@@ -330,7 +332,7 @@ def test_the_baseline_learns_a_mixture():
         {"name": n, "type": "continuous", "mean": 0.0, "std": 1.0, "min": -99.0, "max": 99.0, "missing": 0}
         for n in "abc"
     ]
-    table = inputs({"kind": "table", "columns": columns})
+    table = feature_encoder({"kind": "table", "columns": columns})
     label = torch.arange(2000) % 2
     centre = np.where((np.arange(2000) % 2)[:, None], 3.0, -3.0)
     x = torch.from_numpy(centre + random.standard_normal((2000, 3)) * [1.0, 2.0, 0.5])
@@ -384,4 +386,4 @@ def test_jobs_go_to_the_best_family_that_can_do_them():
     table = rows({"floors": {"frechet": entry(1.0, "lower")}, "baseline": {}}, results)
     assert [row["kind"] for row in table] == ["real", "baseline", "family", "family", "family"]
     assert [row["jobs"] for row in table[2:]] == [[], ["generation", "density"], ["anomaly"]]
-    assert set(JOBS) == {"generation", "density", "imputation", "anomaly", "representation"}
+    assert set(USE_CASES) == {"generation", "density", "imputation", "anomaly", "representation"}

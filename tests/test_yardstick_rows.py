@@ -14,7 +14,7 @@ from scipy.stats.contingency import association
 from data.dataset import Examples
 from models.domains.table import Table
 from models.domains.table_quantiles import MARGIN
-from pipelines.evaluation.domains import inputs
+from pipelines.evaluation.domains import feature_encoder
 from pipelines.evaluation.domains.table import mixed
 from pipelines.evaluation.metrics.compression import rounded
 from pipelines.evaluation.metrics.imputation import hidden_cells, imputation_metrics
@@ -187,7 +187,7 @@ def test_rows_that_repeat_by_nature_are_no_copies():
     few = np.random.default_rng(0).integers(0, 3, (900, 2)).astype(float)
     columns = [COLUMNS[2] | {"name": name} for name in "cd"]
     train, test, drawn = torch.from_numpy(few).split(300)
-    found, check, _ = copy_metrics(drawn, train, test, inputs({"kind": "table", "columns": columns}), 3, 0)
+    found, check, _ = copy_metrics(drawn, train, test, feature_encoder({"kind": "table", "columns": columns}), 3, 0)
     assert check.clean
     assert found["near_copies"].floor == pytest.approx(1.01)
 

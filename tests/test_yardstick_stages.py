@@ -20,10 +20,10 @@ from data.dataset import Dataset, Examples
 from models.capabilities import AnomalyScoring, Coding, Density, DensityBound, Reconstruction, Sampling
 from models.contract import GenerativeModel
 from models.domains import grid
-from pipelines.evaluation.config import Settings
+from pipelines.evaluation.config import ReferenceConfig
 from pipelines.evaluation.leaderboard import leaderboard
 from pipelines.evaluation.reference.build import make
-from pipelines.evaluation.reference.reference import Yardstick
+from pipelines.evaluation.reference.reference import Reference
 from pipelines.evaluation.storage import whole_folder
 from pipelines.evaluation.validation import validation_score
 from pipelines.serving import artifact
@@ -33,7 +33,7 @@ from pipelines.stages.prepare import prepare
 from pipelines.storage import model_folder
 
 ROOT = Path(__file__).parents[1]
-QUICK = Settings(examples=8_000, bootstrap=20, samples=600, components=(16,))
+QUICK = ReferenceConfig(examples=8_000, bootstrap=20, samples=600, components=(16,))
 
 
 @pytest.fixture(scope="module")
@@ -48,8 +48,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def yardstick(project: Path) -> Yardstick:
-    return Yardstick.open(project / "runs/digits/yardstick")
+def yardstick(project: Path) -> Reference:
+    return Reference.open(project / "runs/digits/yardstick")
 
 
 class Memory(GenerativeModel, Sampling):
@@ -117,7 +117,7 @@ def measured(project: Path, monkeypatch: pytest.MonkeyPatch, kind: type[Memory],
 # features
 
 
-def test_the_yardstick_is_good_and_says_what_it_is(yardstick: Yardstick, project: Path):
+def test_the_yardstick_is_good_and_says_what_it_is(yardstick: Reference, project: Path):
     facts = yardstick.facts
     assert facts["networks"]["classifier"]["accuracy"]["test"] >= 0.97
     assert facts["networks"]["judge"]["accuracy"]["test"] >= 0.96
@@ -149,9 +149,9 @@ def test_an_altered_yardstick_is_refused(project: Path, tmp_path: Path):
         file.seek(-3, 2)
         file.write(b"\x7f")
     with pytest.raises(ValueError, match=r"judge\.safetensors is not the file that was made.*fivefold features"):
-        Yardstick.open(folder)
+        Reference.open(folder)
     with pytest.raises(FileNotFoundError, match="no yardstick"):
-        Yardstick.open(tmp_path / "nowhere")
+        Reference.open(tmp_path / "nowhere")
 
 
 def test_a_failure_leaves_the_old_folder_and_nothing_else(tmp_path: Path):
@@ -209,9 +209,9 @@ class Rows:
 
 @pytest.mark.parametrize(("kind", "names"), [("image", []), ("table", []), ("table", ["low", "high"])])
 def test_unlabelled_images_and_tables_have_a_yardstick_too(kind: str, names: list[str], tmp_path: Path):
-    settings = Settings(examples=1_000, samples=150, bootstrap=3, components=(2,), clusters=2)
+    settings = ReferenceConfig(examples=1_000, samples=150, bootstrap=3, components=(2,), clusters=2)
     make(Rows(kind, names), "rows", tmp_path / "yardstick", seed=0, settings=settings)
-    made = Yardstick.open(tmp_path / "yardstick")
+    made = Reference.open(tmp_path / "yardstick")
     assert (made.judge is not None) is bool(names)
     assert ("accuracy" in made.facts["reference"]["baseline"]) is bool(names)
     assert made.facts["labels"].startswith("given" if names else "none given: 2 k-means clusters")
@@ -223,11 +223,11 @@ def test_unlabelled_images_and_tables_have_a_yardstick_too(kind: str, names: lis
 def test_settings_out_of_range_are_named():
     for name, value in {"examples": 0, "learning_rate": -1.0, "bootstrap": -1, "clusters": 1, "components": ()}.items():
         with pytest.raises(ValueError, match=rf"features\.{name} must"):
-            Settings(**{name: value})
+            ReferenceConfig(**{name: value})
 
 
 def test_settings_are_known_without_loading_scikit_learn():
-    code = "import sys, pipelines.features; sys.exit('sklearn' in sys.modules or 'torch' in sys.modules)"
+    code = "import sys, pipelines.stages.features; sys.exit('sklearn' in sys.modules or 'torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 
 
@@ -309,7 +309,7 @@ def test_the_leaderboard_has_floor_baseline_and_families(project: Path, monkeypa
         leaderboard("digits", ["gan"], root=project)
 
 
-def test_the_validation_score_is_quick_steady_and_right(project: Path, yardstick: Yardstick):
+def test_the_validation_score_is_quick_steady_and_right(project: Path, yardstick: Reference):
     train = Dataset.open(project / "data/prepared/digits").split("train").all()
     space = yardstick.spaces["classifier"]
     good, noise = (validation_score(kind(train), space) for kind in (Memory, Noise))

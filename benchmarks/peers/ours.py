@@ -13,8 +13,8 @@ from models import GenerativeModel, Streams, build
 from pipelines import config
 from pipelines.config import Family
 from pipelines.training import loop
-from pipelines.training.config import Settings
-from pipelines.training.context import Report
+from pipelines.training.config import TrainingConfig
+from pipelines.training.context import TrainingReport
 from pipelines.training.worker import TrainingData
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -51,7 +51,7 @@ def train(family: str, chosen: Family, data: Dataset, clock: Clock, seed: int) -
 
 
 def run(
-    family: str, chosen: Family, settings: Settings, data: Dataset, clock: Clock, seed: int
+    family: str, chosen: Family, settings: TrainingConfig, data: Dataset, clock: Clock, seed: int
 ) -> tuple[GenerativeModel, list[tuple[int, float]]]:
     """A whole training, and (examples, seconds) at each report. Of rows the best model by those kept out is taken."""
     family = "flow" if family == "columns" else family
@@ -61,7 +61,7 @@ def run(
     marks: list[tuple[int, float]] = []
     source = TrainingData(data, settings, seed, "cpu")
 
-    def report(made: Report) -> float | None:
+    def report(made: TrainingReport) -> float | None:
         marks.append((made.examples, clock.elapsed))
         return nats(made.model, data, "val", seed) if made.model and data.domain["kind"] == "table" else None
 

@@ -12,17 +12,17 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from data.cards import Card, _quoted
+from data.cards import Card, quoted
 from data.domains.base import first_rows
 
 
-def _png(image: NDArray[np.uint8]) -> bytes:
+def png_bytes(image: NDArray[np.uint8]) -> bytes:
     stream = io.BytesIO()
     Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(stream, "PNG")
     return stream.getvalue()
 
 
-def _image_lines(card: Card) -> list[str]:
+def image_lines(card: Card) -> list[str]:
     assert card.image is not None
     lines = [
         "image:",
@@ -34,7 +34,7 @@ def _image_lines(card: Card) -> list[str]:
         f"  alpha: {card.image.alpha}  # what shows through transparent pixels",
     ]
     if card.classes:
-        lines.append("classes: [" + ", ".join(map(_quoted, card.classes)) + "]")
+        lines.append("classes: [" + ", ".join(map(quoted, card.classes)) + "]")
     return lines
 
 
@@ -60,7 +60,7 @@ def contact_sheet(folder: Path, manifest: dict[str, Any]) -> Image.Image:
     return image.resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST)
 
 
-def _images_as_text(x: NDArray[Any]) -> str:
+def images_as_text(x: NDArray[Any]) -> str:
     """Images side by side in shades of text, at most 32 characters wide each."""
     shades = " .:-=+*#%@"
     step = max(1, -(-x.shape[2] // 32))

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from data.cards import Card, Inspection, _one_line, _quoted
+from data.cards import Card, Inspection, one_line, quoted
 from data.permutation import mixed
 
 PLAIN = {
@@ -33,29 +33,29 @@ def column_type(column: dict[str, Any]) -> pa.DataType:
     return pa.int64() if column["type"] == "integer" else pa.float64()
 
 
-def _categories(codes: NDArray[np.int64], names: list[str]) -> pa.DictionaryArray:
+def category_array(codes: NDArray[np.int64], names: list[str]) -> pa.DictionaryArray:
     """Codes as texts; below 0 is null."""
     return pa.DictionaryArray.from_arrays(pa.array(codes, pa.int32(), mask=codes < 0), pa.array(names, pa.string()))
 
 
-def _table_lines(card: Card, inspection: Inspection) -> list[str]:
+def table_lines(card: Card, inspection: Inspection) -> list[str]:
     lines = [
-        f"label: {_quoted(card.label)}" if card.label else '# label: ""  # the column that names the class of a row'
+        f"label: {quoted(card.label)}" if card.label else '# label: ""  # the column that names the class of a row'
     ]
-    lines.append("missing: [" + ", ".join(map(_quoted, card.missing)) + "]  # cells that mean: not known")
+    lines.append("missing: [" + ", ".join(map(quoted, card.missing)) + "]  # cells that mean: not known")
     lines.append("columns:  # type: continuous, integer, categorical, or skip to leave it out")
     for column in card.columns:
-        doubt = inspection.column_doubts.get(column.name)
-        categories = f", categories: [{', '.join(map(_quoted, column.categories))}]" if column.categories else ""
-        comment = f"  # unsure: {_one_line(doubt)}" if doubt else ""
-        lines.append(f"  - {{name: {_quoted(column.name)}, type: {column.type}{categories}}}{comment}")
+        doubt = inspection.column_warnings.get(column.name)
+        categories = f", categories: [{', '.join(map(quoted, column.categories))}]" if column.categories else ""
+        comment = f"  # unsure: {one_line(doubt)}" if doubt else ""
+        lines.append(f"  - {{name: {quoted(column.name)}, type: {column.type}{categories}}}{comment}")
     return lines
 
 
 BARS = "▁▂▃▄▅▆▇█"
 
 
-def _columns(manifest: dict[str, Any]) -> str:
+def columns_text(manifest: dict[str, Any]) -> str:
     lines = ["| column | type | missing | range or categories | distribution |", "|---|---|---|---|---|"]
     for column in manifest["domain"]["columns"]:
         if column["type"] == "categorical":
@@ -65,7 +65,7 @@ def _columns(manifest: dict[str, Any]) -> str:
             found = f"{column['min']:.6g} … {column['max']:.6g}, mean {column['mean']:.6g}, std {column['std']:.6g}"
             bars = _bars(_histogram(np.array(column["quantiles"])))
         cells = [column["name"], column["type"], str(column["missing"]), found, bars]
-        lines.append("| " + " | ".join(map(_cell, cells)) + " |")
+        lines.append("| " + " | ".join(map(cell_text, cells)) + " |")
     return "\n".join(lines)
 
 
@@ -83,11 +83,11 @@ def _bars(heights: np.ndarray) -> str:
     return "".join(BARS[round(height / heights.max() * (len(BARS) - 1))] for height in heights)
 
 
-def _cell(text: str) -> str:
+def cell_text(text: str) -> str:
     return str(text).replace("|", "\\|").replace("\n", " ")
 
 
-def _rows_as_text(manifest: dict[str, Any], x: NDArray[Any], label: NDArray[Any]) -> str:
+def rows_as_text(manifest: dict[str, Any], x: NDArray[Any], label: NDArray[Any]) -> str:
     """The first rows of a table, aligned."""
     columns, classes = manifest["domain"]["columns"], manifest["class_names"]
     lines = [[column["name"] for column in columns] + (["label"] if classes else [])]

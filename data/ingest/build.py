@@ -24,10 +24,10 @@ from data.domains.table import table_domain, table_statistics
 from data.files import append, whole_folder, write_json
 from data.ingest.datasheet import write_summary
 from data.ingest.locate import locate
-from data.ingest.splits import NAMES, Division, Ledger, divide
+from data.ingest.splits import NAMES, SplitAssignment, SplitIndex, divide
 from data.permutation import permuted
 from data.readers import open_source
-from data.readers.base import Findings, Mapper, Reader
+from data.readers.base import IngestReport, Mapper, Reader
 from data.shards import SCHEMA, content_digest, rows_per_shard, write_shard
 
 log = logging.getLogger(__name__)
@@ -51,42 +51,46 @@ def build(card: Card, root: Path, out: Path, mapper: Mapper) -> dict[str, Any]:
         OSError: If the source cannot be read or the output not written.
     """
     located = locate(card, root)
-    findings = Findings(on_bad=card.on_bad, max_bad=card.max_bad)
+    ingest_report = IngestReport(on_bad=card.on_bad, max_bad=card.max_bad)
     with whole_folder(out) as folder, _working_folder(folder) as work:
-        reader = open_source(card, located.path, findings, mapper)
-        ledger = _spool(reader, findings, work)
-        findings.close(located.name)
+        reader = open_source(card, located.path, ingest_report, mapper)
+        split_index = _spool(reader, ingest_report, work)
+        ingest_report.close(located.name)
         located.check_unchanged()
-        division = divide(card, ledger, located.name)
-        if not (division.split == NAMES.index("train")).any():
+        assignment = divide(card, split_index, located.name)
+        if not (assignment.split == NAMES.index("train")).any():
             raise ValueError(
-                f"{located.name}: none of its {findings.read} examples belongs to the training split. "
-                "Mend anomaly or splits in the card, or give more data."
+                f"{located.name}: none of its {ingest_report.read} examples belongs to the training split. "
+                "Fix anomaly or splits in the card, or give more data."
             )
-        for name in sorted({"train", "val", "test"} - {NAMES[code] for code in np.unique(division.split) if code >= 0}):
+        for name in sorted(
+            {"train", "val", "test"} - {NAMES[code] for code in np.unique(assignment.split) if code >= 0}
+        ):
             if getattr(card.splits, name):
-                findings.warn(f"split {name} is empty: {findings.read} examples are too few for the shares in the card")
-        splits, statistics = _write_splits(card, reader, ledger, division, work, folder)
-        manifest = _manifest(card, reader, splits, statistics, located.facts, division)
+                ingest_report.warn(
+                    f"split {name} is empty: {ingest_report.read} examples are too few for the shares in the card"
+                )
+        splits, statistics = _write_splits(card, reader, split_index, assignment, work, folder)
+        manifest = _manifest(card, reader, splits, statistics, located.facts, assignment)
         shutil.rmtree(work)
-        write_summary(folder, card, manifest, findings, division)
+        write_summary(folder, card, manifest, ingest_report, assignment)
         write_json(folder / "manifest.json", manifest)
     return manifest
 
 
-def _spool(reader: Reader, findings: Findings, work: Path) -> Ledger:
+def _spool(reader: Reader, ingest_report: IngestReport, work: Path) -> SplitIndex:
     """Read the whole source onto the disk, in its order."""
     with (
-        closing(Ledger(work)) as ledger,
+        closing(SplitIndex(work)) as split_index,
         (work / "spool").open("wb") as spool,
         (work / "sources").open("wb") as sources,
     ):
         for chunk in reader.chunks():
             append(spool, chunk.x)
             append(sources, chunk.source.astype("<i8"))
-            ledger.add(chunk)
-            findings.read += len(chunk.x)
-    return ledger
+            split_index.add(chunk)
+            ingest_report.read += len(chunk.x)
+    return split_index
 
 
 class _working_folder:
@@ -109,7 +113,7 @@ def _manifest(
     splits: dict[str, Any],
     statistics: dict[str, Any],
     source: dict[str, Any],
-    division: Division,
+    assignment: SplitAssignment,
 ) -> dict[str, Any]:
     if card.kind == "image":
         height, width, channels = reader.event_shape
@@ -125,7 +129,7 @@ def _manifest(
         "domain": domain,
         "class_names": reader.class_names,
         "splits": splits,
-        "published_splits": division.published,
+        "published_splits": assignment.published,
         "digest": "",
         "source": source,
         "licence": card.licence,
@@ -137,13 +141,13 @@ def _manifest(
 
 
 def _write_splits(
-    card: Card, reader: Reader, ledger: Ledger, division: Division, work: Path, folder: Path
+    card: Card, reader: Reader, split_index: SplitIndex, assignment: SplitAssignment, work: Path, folder: Path
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Shuffle the spool into shards; returns the manifest's splits and the training statistics."""
     row = np.dtype([("place", "<i8"), ("source", "<i8"), ("label", "<i8"), ("x", reader.dtype, reader.event_shape)])
-    per_shard = rows_per_shard(row["x"].itemsize, ledger.size)
-    counts = {name: int((division.split == code).sum()) for code, name in enumerate(NAMES)}
-    _scatter(card, reader, ledger, division, work, row, per_shard, counts)
+    per_shard = rows_per_shard(row["x"].itemsize, split_index.size)
+    counts = {name: int((assignment.split == code).sum()) for code, name in enumerate(NAMES)}
+    _scatter(card, reader, split_index, assignment, work, row, per_shard, counts)
     splits: dict[str, Any] = {}
     moments = ImageMoments() if card.kind == "image" else None
     with ThreadPoolExecutor(SHARD_WRITERS) as writers:
@@ -181,8 +185,8 @@ def _shard(
 def _scatter(
     card: Card,
     reader: Reader,
-    ledger: Ledger,
-    division: Division,
+    split_index: SplitIndex,
+    assignment: SplitAssignment,
     work: Path,
     row: np.dtype[Any],
     per_shard: int,
@@ -197,9 +201,9 @@ def _scatter(
         (work / "labels").open("rb") as labels,
         (work / "sources").open("rb") as sources,
     ):
-        for start in range(0, ledger.size, block):
+        for start in range(0, split_index.size, block):
             x = np.fromfile(spool, event, block)
-            split = division.split[start : start + len(x)]
+            split = assignment.split[start : start + len(x)]
             label, source = np.fromfile(labels, "<i4", len(x)), np.fromfile(sources, "<i8", len(x))
             for code, name in enumerate(NAMES):
                 mine = np.flatnonzero(split == code)

@@ -7,13 +7,15 @@ from typing import Any
 
 from data.cards import Card
 from data.domains.image import contact_sheet
-from data.domains.table import _cell, _columns
+from data.domains.table import cell_text, columns_text
 from data.files import sync, write_json, write_text
-from data.ingest.splits import Division
-from data.readers.base import Findings
+from data.ingest.splits import SplitAssignment
+from data.readers.base import IngestReport
 
 
-def write_summary(folder: Path, card: Card, manifest: dict[str, Any], findings: Findings, division: Division) -> None:
+def write_summary(
+    folder: Path, card: Card, manifest: dict[str, Any], ingest_report: IngestReport, assignment: SplitAssignment
+) -> None:
     """Write `report.json`, `README.md` and, for images, `contact.png` into a prepared dataset.
 
     Nothing in them depends on when or where the data was prepared.
@@ -22,9 +24,9 @@ def write_summary(folder: Path, card: Card, manifest: dict[str, Any], findings: 
         "dataset": card.name,
         "digest": manifest["digest"],
         "policy": {"on_bad": card.on_bad, "max_bad": card.max_bad, "duplicates": card.duplicates},
-        **findings.as_dict(),
-        "duplicates": division.facts,
-        "unused": int((division.split < 0).sum()) - division.facts["dropped"],
+        **ingest_report.as_dict(),
+        "duplicates": assignment.facts,
+        "unused": int((assignment.split < 0).sum()) - assignment.facts["dropped"],
     }
     write_json(folder / "report.json", report)
     if card.kind == "image":
@@ -52,13 +54,13 @@ def _page(card: Card, manifest: dict[str, Any], report: dict[str, Any]) -> str:
             + "\n".join(f"- channel {i}: mean {mean:.2f}, std {std:.2f}" for i, (mean, std) in enumerate(channels))
         )
     else:
-        parts.append("## Columns (training split)\n\n" + _columns(manifest))
+        parts.append("## Columns (training split)\n\n" + columns_text(manifest))
     return "\n\n".join(parts) + "\n"
 
 
 def _splits(manifest: dict[str, Any]) -> str:
     names = manifest["class_names"][:20]
-    lines = ["| " + " | ".join(["split", "examples", *map(_cell, names)]) + " |", "|---" * (2 + len(names)) + "|"]
+    lines = ["| " + " | ".join(["split", "examples", *map(cell_text, names)]) + " |", "|---" * (2 + len(names)) + "|"]
     for name, split in manifest["splits"].items():
         counts = [str(split["labels"][label]) for label in names] if names else []
         lines.append("| " + " | ".join([name, str(split["count"]), *counts]) + " |")

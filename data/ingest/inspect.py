@@ -8,18 +8,18 @@ from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from data.cards import CATALOG, Anomaly, Card, ImageShape, Inspection, Source, _one_line, _quoted, parse_card
-from data.domains.image import _image_lines
-from data.domains.table import _table_lines
+from data.cards import CATALOG, Anomaly, Card, ImageShape, Inspection, Source, one_line, parse_card, quoted
+from data.domains.image import image_lines
+from data.domains.table import table_lines
 from data.files import write_text
-from data.readers.base import naturally
+from data.readers.base import natural_sorted
 from data.readers.csv import CSV_SUFFIXES
 from data.readers.idx import IDX_NAME, idx_parts
 from data.readers.image_arrays import Part
-from data.readers.image_folder import _folders, is_image
+from data.readers.image_folder import inspect_folders, is_image
 from data.readers.npy import npy_parts
 from data.readers.parquet import PARQUET_SUFFIXES
-from data.readers.table import _table
+from data.readers.table import inspect_table
 from data.sources.archive import is_archive
 from data.sources.download import fetch
 from data.sources.files import tree, tree_sha256
@@ -52,10 +52,10 @@ def inspect(source: str, name: str, root: Path, *, label: str = "", anomaly: str
         label=label, anomaly=Anomaly(column=column, value=value) if anomaly else None,
     )  # fmt: skip
     if kind == "table":
-        return _table(base, path)
+        return inspect_table(base, path)
     if label:
         raise ValueError(f"label names a column of a table; {path} holds images, whose class is their folder's name")
-    return _folders(base, path) if form == "images" else _arrays(base, path)
+    return inspect_folders(base, path) if form == "images" else _arrays(base, path)
 
 
 def _obtain(source: str, name: str, root: Path) -> tuple[Path, Source]:
@@ -130,8 +130,8 @@ def _arrays(card: Card, path: Path) -> Inspection:
     found = {str(code) for part in parts if part.labels is not None for code in set(part.labels.tolist())}
     anomalous = card.anomaly.value if card.anomaly else None
     if anomalous is not None and anomalous not in found:
-        raise ValueError(f"{path}: no image has the label {anomalous!r}; found {', '.join(naturally(found)[:20])}")
-    classes = tuple(name for name in naturally(found) if name != anomalous)
+        raise ValueError(f"{path}: no image has the label {anomalous!r}; found {', '.join(natural_sorted(found)[:20])}")
+    classes = tuple(name for name in natural_sorted(found) if name != anomalous)
     image = ImageShape(height=shape[1], width=shape[2], channels=channels)
     inspection = Inspection(card=replace(card, image=image, classes=classes))
     for part in parts:
@@ -147,24 +147,24 @@ def card_text(inspection: Inspection) -> str:
     title = card.title or f"{card.name}: {inspection.found[0] if inspection.found else card.kind}"
     lines = [
         f"# Dataset card, written by `fivefold data add`. Edit freely; then `fivefold prepare --dataset {card.name}`.",
-        *(f"# Found: {_one_line(line)}" for line in inspection.found),
-        *(f"# Unsure: {_one_line(line)}" for line in inspection.doubts),
+        *(f"# Found: {one_line(line)}" for line in inspection.found),
+        *(f"# Unsure: {one_line(line)}" for line in inspection.warnings),
         f"name: {card.name}",
-        f"title: {_quoted(title)}",
+        f"title: {quoted(title)}",
         f"kind: {card.kind}",
         'licence: ""  # what may be done with the data',
         'citation: ""  # whom to name',
         "source:",
-        f"  url: {_quoted(source.url)}" if source.url else f"  path: {_quoted(source.path)}",
+        f"  url: {quoted(source.url)}" if source.url else f"  path: {quoted(source.path)}",
         f"  sha256: {source.sha256}",
         f"  format: {source.format}",
     ]
     if source.format == "csv":
-        lines.append(f"  delimiter: {_quoted(source.delimiter)}")
-    lines += _image_lines(card) if card.kind == "image" else _table_lines(card, inspection)
+        lines.append(f"  delimiter: {quoted(source.delimiter)}")
+    lines += image_lines(card) if card.kind == "image" else table_lines(card, inspection)
     if card.anomaly:
         lines.append("anomaly:  # kept out of training, used to measure detection")
-        lines += [f"  column: {_quoted(card.anomaly.column)}", f"  value: {_quoted(card.anomaly.value)}"]
+        lines += [f"  column: {quoted(card.anomaly.column)}", f"  value: {quoted(card.anomaly.value)}"]
     plan = card.splits
     lines += [
         "splits:  # shares where the source publishes none; `rows: {train: [0, 1000], test: [1000, 1500]}` states some",

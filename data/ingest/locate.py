@@ -64,7 +64,7 @@ def locate(card: Card, root: Path) -> Located:
     if source.builtin:
         if source.builtin not in BUILTIN:
             raise ValueError(
-                f"source.builtin must be one of {', '.join(BUILTIN)}, got {source.builtin!r}. Mend the card."
+                f"source.builtin must be one of {', '.join(BUILTIN)}, got {source.builtin!r}. Fix the card."
             )
         return Located(name=source.builtin, path=Path(), facts={"builtin": source.builtin, "sha256": source.sha256})
     if source.url:
@@ -75,7 +75,7 @@ def locate(card: Card, root: Path) -> Located:
         facts = {"path": source.path}
         if not path.exists():
             raise FileNotFoundError(
-                f"the source of dataset {card.name!r} is missing: {path} does not exist. Put it there, or mend "
+                f"the source of dataset {card.name!r} is missing: {path} does not exist. Put it there, or fix "
                 f"source.path in data/catalog/{card.name}.yaml (relative paths start at the project's root)."
             )
     before = stamp(path)
@@ -88,6 +88,6 @@ def locate(card: Card, root: Path) -> Located:
     if found != source.sha256:
         raise ValueError(
             f"{path}: expected SHA-256 {source.sha256}, got {found}. Nothing was installed. Fetch it again, or, if the "
-            f"data was meant to change, mend source.sha256 in data/catalog/{card.name}.yaml."
+            f"data was meant to change, fix source.sha256 in data/catalog/{card.name}.yaml."
         )
     return Located(name=str(path), path=path, facts={**facts, "sha256": found}, stamp=before)

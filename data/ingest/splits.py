@@ -23,7 +23,7 @@ BLOCK = 1 << 16
 HASHED = np.dtype([("content", "<u8"), ("row", "<i8"), ("label", "<i4")])
 
 
-class Ledger:
+class SplitIndex:
     """One byte of memory per example; labels and content hashes wait on the disk.
 
     Arguments:
@@ -71,21 +71,21 @@ class Ledger:
                 yield start, block
                 start += len(block)
 
-    def twins(self) -> Iterator[NDArray[Any]]:
+    def duplicates(self) -> Iterator[NDArray[Any]]:
         """Examples whose content occurs more than once, sorted by content, then row; part by part."""
         for part in range(PARTITIONS):
             rows = np.fromfile(self.folder / f"hashes-{part:02}", HASHED)
             rows = rows[np.lexsort((rows["row"], rows["content"]))]
             same = rows["content"][1:] == rows["content"][:-1]
-            twin = np.zeros(len(rows), np.bool_)
-            twin[1:] |= same
-            twin[:-1] |= same
-            if twin.any():
-                yield rows[twin]
+            duplicate = np.zeros(len(rows), np.bool_)
+            duplicate[1:] |= same
+            duplicate[:-1] |= same
+            if duplicate.any():
+                yield rows[duplicate]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Division:
+class SplitAssignment:
     """Where every example goes.
 
     Arguments:
@@ -99,13 +99,13 @@ class Division:
     facts: dict[str, Any]
 
 
-def divide(card: Card, ledger: Ledger, source: str) -> Division:
+def divide(card: Card, split_index: SplitIndex, source: str) -> SplitAssignment:
     """Assign every example to a split.
 
     Raises:
         ValueError: If published splits are unusable, or duplicates cross splits and must not.
     """
-    split = ledger.published()
+    split = split_index.published()
     present = {name for code, name in enumerate(SPLITS) if (split == code).any()}
     if not card.splits.published or not present - {"train"}:
         split[(split != ANOMALY)] = UNPUBLISHED
@@ -114,9 +114,9 @@ def divide(card: Card, ledger: Ledger, source: str) -> Division:
         published = True
         _check_published(card, split, present, source)
     free = _free(split, present, published)
-    _assign(card, ledger, split, free, published)
-    facts = _separate(card, ledger, split, free, source)
-    return Division(split=split, published=published, facts=facts)
+    _assign(card, split_index, split, free, published)
+    facts = _separate(card, split_index, split, free, source)
+    return SplitAssignment(split=split, published=published, facts=facts)
 
 
 def _check_published(card: Card, split: NDArray[np.int8], present: set[str], source: str) -> None:
@@ -125,11 +125,11 @@ def _check_published(card: Card, split: NDArray[np.int8], present: set[str], sou
             f"{source} publishes {', '.join(sorted(present))} but no train split. "
             "Add the training examples, or set `splits: {published: false}` in the card to divide what is there."
         )
-    homeless = np.flatnonzero(split == UNPUBLISHED)
-    if len(homeless):
+    unassigned = np.flatnonzero(split == UNPUBLISHED)
+    if len(unassigned):
         raise ValueError(
-            f"{source} publishes splits, but {len(homeless)} examples belong to none, the first at position "
-            f"{homeless[0]} (from 0). Mend splits in the card (rows, column), or set `splits: {{published: false}}`."
+            f"{source} publishes splits, but {len(unassigned)} examples belong to none, the first at position "
+            f"{unassigned[0]} (from 0). Fix splits in the card (rows, column), or set `splits: {{published: false}}`."
         )
 
 
@@ -151,14 +151,16 @@ def _shares(card: Card, split: NDArray[np.int8], published: bool) -> tuple[float
     return (0.0 if has_val else plan.val), (0.0 if has_test else plan.test)
 
 
-def _assign(card: Card, ledger: Ledger, split: NDArray[np.int8], free: NDArray[np.bool_], published: bool) -> None:
+def _assign(
+    card: Card, split_index: SplitIndex, split: NDArray[np.int8], free: NDArray[np.bool_], published: bool
+) -> None:
     """Divide the free examples, stratified by label: exact in total, within one example per class."""
     if not free.any():
         return
     val, test = _shares(card, split, published)
     train = 1 - val - test if published else card.splits.train
     counts: dict[int, int] = {}
-    for start, labels in ledger.labels():
+    for start, labels in split_index.labels():
         names, found = np.unique(labels[free[start : start + len(labels)]], return_counts=True)
         for name, count in zip(names.tolist(), found.tolist(), strict=True):
             counts[name] = counts.get(name, 0) + count
@@ -173,7 +175,7 @@ def _assign(card: Card, ledger: Ledger, split: NDArray[np.int8], free: NDArray[n
         before = after
     ranks = dict.fromkeys(counts, 0)
     order = [SPLITS.index("test"), SPLITS.index("val"), SPLITS.index("train"), UNUSED]
-    for start, labels in ledger.labels():
+    for start, labels in split_index.labels():
         mine = free[start : start + len(labels)]
         for name in np.unique(labels[mine]).tolist():
             rows = start + np.flatnonzero(mine & (labels == name))
@@ -184,10 +186,10 @@ def _assign(card: Card, ledger: Ledger, split: NDArray[np.int8], free: NDArray[n
 
 
 def _separate(
-    card: Card, ledger: Ledger, split: NDArray[np.int8], free: NDArray[np.bool_], source: str
+    card: Card, split_index: SplitIndex, split: NDArray[np.int8], free: NDArray[np.bool_], source: str
 ) -> dict[str, Any]:
     """Find content that occurs in more than one split and, by the card's policy, keep it apart."""
-    facts = _crossings(ledger, split, free)
+    facts = _crossings(split_index, split, free)
     facts["policy"] = card.duplicates
     if card.duplicates == "fail" and facts["across_splits"]:
         raise ValueError(
@@ -199,14 +201,14 @@ def _separate(
         return facts
     before = np.bincount(split[split >= 0], minlength=len(NAMES))
     original = split.copy()
-    facts["dropped"], facts["moved"] = _resolve(ledger, split, free)
+    facts["dropped"], facts["moved"] = _resolve(split_index, split, free)
     after = np.bincount(split[split >= 0], minlength=len(NAMES))
     limit = card.max_bad * max(1, int((split != ANOMALY).sum()))
     if facts["dropped"] > max(limit, 1):
         raise ValueError(
             f"{source}: {facts['dropped']} examples of the training data also occur in a published validation or test "
             f"split, more than `max_bad: {card.max_bad:g}` allows to leave out. If such repeats are natural, set "
-            "`duplicates: keep` in the card; otherwise mend the splits, or raise max_bad."
+            "`duplicates: keep` in the card; otherwise fix the splits, or raise max_bad."
         )
     if (np.abs(after - before) > 0.1 * before + 1).any():
         split[:] = original
@@ -214,11 +216,11 @@ def _separate(
     return facts
 
 
-def _crossings(ledger: Ledger, split: NDArray[np.int8], free: NDArray[np.bool_]) -> dict[str, Any]:
+def _crossings(split_index: SplitIndex, split: NDArray[np.int8], free: NDArray[np.bool_]) -> dict[str, Any]:
     """Count contents that occur more than once, in more than one split, or under more than one label."""
     repeated = extra = across = conflicts = 0
     first: list[list[int]] = []
-    for rows in ledger.twins():
+    for rows in split_index.duplicates():
         _, group = np.unique(rows["content"], return_inverse=True)
         groups = int(group[-1]) + 1
         repeated += groups
@@ -245,10 +247,10 @@ def _differs(group: NDArray[np.intp], value: NDArray[np.int64], groups: int, ign
     return low < high
 
 
-def _resolve(ledger: Ledger, split: NDArray[np.int8], free: NDArray[np.bool_]) -> tuple[int, int]:
+def _resolve(split_index: SplitIndex, split: NDArray[np.int8], free: NDArray[np.bool_]) -> tuple[int, int]:
     """Keep every content in one split: published test and validation data stay, the rest yields."""
     dropped = moved = 0
-    for rows in ledger.twins():
+    for rows in split_index.duplicates():
         _, first, group = np.unique(rows["content"], return_index=True, return_inverse=True)
         row = rows["row"]
         code, movable = split[row], free[row]

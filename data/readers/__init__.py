@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from data.cards import Card
-from data.readers.base import Findings, Mapper, Opener, Reader
+from data.readers.base import IngestReport, Mapper, Opener, Reader
 from data.readers.digits import open_digits
 from data.readers.idx import open_idx
 from data.readers.image_folder import open_images
@@ -23,16 +23,16 @@ OPENERS: dict[tuple[str, str], Opener] = {
 }
 
 
-def open_source(card: Card, path: Path, findings: Findings, mapper: Mapper) -> Reader:
+def open_source(card: Card, path: Path, report: IngestReport, mapper: Mapper) -> Reader:
     """Look at a source and return its reader.
 
     Raises:
         ValueError: If the format does not go with the kind of data, or the source is faulty.
     """
     if card.source.builtin:
-        return BUILTIN[card.source.builtin](card, path, findings, mapper)
+        return BUILTIN[card.source.builtin](card, path, report, mapper)
     opener = OPENERS.get((card.kind, card.source.format))
     if opener is None:
         known = ", ".join(form for kind, form in OPENERS if kind == card.kind)
         raise ValueError(f"source.format of {card.kind} data must be one of {known}, got {card.source.format!r}.")
-    return opener(card, path, findings, mapper)
+    return opener(card, path, report, mapper)

@@ -74,7 +74,7 @@ class Reader:
 class Opener(Protocol):
     """Looks at a source and returns its reader."""
 
-    def __call__(self, card: Card, path: Path, findings: Findings, mapper: Mapper) -> Reader: ...
+    def __call__(self, card: Card, path: Path, report: IngestReport, mapper: Mapper) -> Reader: ...
 
 
 def natural(name: str) -> list[tuple[int, int, str]]:
@@ -82,7 +82,7 @@ def natural(name: str) -> list[tuple[int, int, str]]:
     return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in re.split(r"(\d+)", name) if part]
 
 
-def naturally(names: Iterable[str]) -> list[str]:
+def natural_sorted(names: Iterable[str]) -> list[str]:
     """Distinct names in natural order."""
     return sorted(set(names), key=lambda name: (natural(name), name))
 
@@ -98,7 +98,7 @@ def split_by_rows(card: Card, positions: NDArray[np.int64]) -> NDArray[np.int8]:
 def class_list(card: Card, found: Iterable[str]) -> list[str]:
     """The classes of labelled data in the order of their codes: the card's, or those found, the anomalous one aside."""
     anomalous = card.anomaly.value if card.anomaly else None
-    return [name for name in card.classes or naturally(found) if name != anomalous]
+    return [name for name in card.classes or natural_sorted(found) if name != anomalous]
 
 
 def class_codes(card: Card, found: list[str], classes: list[str]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
@@ -115,11 +115,11 @@ def check_anomaly(card: Card, found: Iterable[str], what: str) -> None:
     Raises:
         ValueError: If no example has the value that marks anomalies.
     """
-    names = naturally(found)
+    names = natural_sorted(found)
     if card.anomaly and card.anomaly.value not in names:
         raise ValueError(
             f"{what}: no example has {card.anomaly.column} = {card.anomaly.value!r}, which marks anomalies in the "
-            f"card; found {', '.join(map(repr, names[:20])) or 'no classes'}. Mend anomaly in the card."
+            f"card; found {', '.join(map(repr, names[:20])) or 'no classes'}. Fix anomaly in the card."
         )
 
 
@@ -127,7 +127,7 @@ FIRST = 20
 
 
 @dataclass(kw_only=True, slots=True)
-class Findings:
+class IngestReport:
     """A running account of a source.
 
     Arguments:
@@ -163,7 +163,7 @@ class Findings:
         """
         if self.on_bad == "fail":
             raise ValueError(
-                f"{where}: {reason}: {detail.rstrip('.')}. Mend the source, or set `on_bad: drop` in the card "
+                f"{where}: {reason}: {detail.rstrip('.')}. Fix the source, or set `on_bad: drop` in the card "
                 f"to leave such examples out (up to a share of `max_bad: {self.max_bad:g}`)."
             )
         self.bad[reason] += 1
@@ -194,7 +194,7 @@ class Findings:
             first = self.bad_first[0]
             raise ValueError(
                 f"{source}: {self.dropped} of {total} examples are bad, more than `max_bad: {self.max_bad:g}` allows: "
-                f"{causes}; the first is {first['where']}: {first['detail']}. Mend the source, or raise max_bad."
+                f"{causes}; the first is {first['where']}: {first['detail']}. Fix the source, or raise max_bad."
             )
         if not self.read:
             raise ValueError(f"{source} holds no examples. Give a source with data in it.")

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from data.cards import Column
-from data.readers.base import naturally
+from data.readers.base import natural_sorted
 
 NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
 COMMAS = r"[+-]?[\d.,\s]*[,\s][\d.,\s]*"
@@ -238,7 +238,7 @@ class ColumnScan:
     @property
     def categories(self) -> tuple[str, ...]:
         """Distinct values in natural order, those that mean "missing" aside; empty when there are too many."""
-        return tuple(naturally(value for value in self.values or () if value.strip() not in TEXT_MISSING))
+        return tuple(natural_sorted(value for value in self.values or () if value.strip() not in TEXT_MISSING))
 
     @property
     def dtype(self) -> str:
@@ -260,48 +260,51 @@ class ColumnScan:
             return Column(name=self.name, type="skip"), ["it has no values"]
         if self.numeric * 2 >= self.known and self.numeric:
             return self._number()
-        doubts = []
+        warnings = []
         if self.numeric:
-            doubts.append(f"{self.numeric} of {self.known} cells look like numbers, the others do not")
-        return self._category(doubts)
+            warnings.append(f"{self.numeric} of {self.known} cells look like numbers, the others do not")
+        return self._category(warnings)
 
     def _number(self) -> tuple[Column, list[str]]:
-        doubts = []
+        warnings = []
         if self.first_text is not None:
             row, text = self.first_text
-            doubts.append(
+            warnings.append(
                 f"{self.known - self.numeric} of {self.known} cells are not finite numbers, the first in row {row}: "
                 f"{text!r}; list such texts under `missing`, or set `on_bad: drop`, or `type: categorical`"
             )
         distinct = len(self.values) if self.values is not None else self.limit + 1
         if self.whole and distinct <= 10 and self.cells > 50:
-            doubts.append(f"only {distinct} distinct whole numbers: perhaps `type: categorical`")
+            warnings.append(f"only {distinct} distinct whole numbers: perhaps `type: categorical`")
         if self.whole and not self.exact:
             return Column(name=self.name, type="skip"), ["its numbers are too large to be exact: identifiers?"]
-        return Column(name=self.name, type="integer" if self.whole else "continuous"), doubts
+        return Column(name=self.name, type="integer" if self.whole else "continuous"), warnings
 
-    def _category(self, doubts: list[str]) -> tuple[Column, list[str]]:
+    def _category(self, warnings: list[str]) -> tuple[Column, list[str]]:
         texts = self.categories or ((self.first_text[1],) if self.first_text else ())
         if texts and all(re.fullmatch(COMMAS, text) for text in texts):
-            doubts = [
-                *doubts,
+            warnings = [
+                *warnings,
                 f"its texts look like numbers with commas or blanks ({texts[0]!r}): write them with a point and "
                 "without marks between thousands",
             ]
         elif texts and all(re.fullmatch(DATES, text) for text in texts):
-            doubts = [*doubts, f"its texts look like dates ({texts[0]!r}): write them as numbers to learn from them"]
+            warnings = [
+                *warnings,
+                f"its texts look like dates ({texts[0]!r}): write them as numbers to learn from them",
+            ]
         if self.values is None:
             return Column(name=self.name, type="skip"), [
-                *doubts, f"more than {self.limit} distinct texts: an identifier or free text?"
+                *warnings, f"more than {self.limit} distinct texts: an identifier or free text?"
             ]  # fmt: skip
         if any(value != value.strip() for value in self.categories):
-            doubts = [*doubts, "some texts have blanks around them, which count as part of the category"]
+            warnings = [*warnings, "some texts have blanks around them, which count as part of the category"]
         doubtful = [value for value in self.categories if value.strip() in ("NA", "N/A", "n/a", "None", "null", "nan")]
         if doubtful:
-            doubts = [*doubts, f"{doubtful} taken as categories; remove them from `categories` to mean missing"]
+            warnings = [*warnings, f"{doubtful} taken as categories; remove them from `categories` to mean missing"]
         if self.cells > 50 and len(self.categories) > 0.5 * self.cells:
-            return Column(name=self.name, type="skip"), [*doubts, "nearly every row has its own text: an identifier?"]
-        return Column(name=self.name, type="categorical", categories=self.categories), doubts
+            return Column(name=self.name, type="skip"), [*warnings, "nearly every row has its own text: an identifier?"]
+        return Column(name=self.name, type="categorical", categories=self.categories), warnings
 
 
 def described(column: Column, scan: ColumnScan | None, kind: pa.DataType) -> dict[str, Any]:

@@ -16,8 +16,8 @@ import pyarrow as pa
 import pyarrow.csv
 from numpy.typing import NDArray
 
-from data.readers.base import Findings
-from data.readers.raw_table import RawBatch, RawTable, _check_names, _same_columns, _splits_of
+from data.readers.base import IngestReport
+from data.readers.raw_table import RawBatch, RawTable, check_names, same_columns, splits_of
 from data.sources.streams import Readable, inflated
 
 BLOCK_BYTES = 1 << 19  # pyarrow reads up to 32 blocks ahead
@@ -75,8 +75,8 @@ def csv_header(path: Path, delimiter: str) -> list[str]:
         if head.lstrip()[: len(start)].lower() == start.lower():
             raise ValueError(f"{path} is not a CSV file but {what}.")
     if not names:
-        raise ValueError(f"{path}: the header cannot be read (a quotation mark that is never closed?). Mend row 1.")
-    _check_names(path, names)
+        raise ValueError(f"{path}: the header cannot be read (a quotation mark that is never closed?). Fix row 1.")
+    check_names(path, names)
     return names
 
 
@@ -89,17 +89,17 @@ def header_cells(head: bytes, delimiter: str) -> list[str]:
         return []
 
 
-def _csv(path: Path, files: list[Path], delimiter: str) -> RawTable:
+def open_csv(path: Path, files: list[Path], delimiter: str) -> RawTable:
     names = csv_header(files[0], delimiter)
     for file in files[1:]:
-        _same_columns(file, csv_header(file, delimiter), files[0], names)
-    splits = _splits_of(path, files)
+        same_columns(file, csv_header(file, delimiter), files[0], names)
+    splits = splits_of(path, files)
 
-    def batches(findings: Findings) -> Iterator[RawBatch]:
+    def batches(report: IngestReport) -> Iterator[RawBatch]:
         offset = 0
         for file, split in zip(files, splits, strict=True):
             last = 1
-            for batch in _csv_batches(file, split, names, delimiter, findings, offset):
+            for batch in _csv_batches(file, split, names, delimiter, report, offset):
                 last = int(batch.rows[-1]) if len(batch.rows) else last
                 yield batch
             offset += last - 1
@@ -112,7 +112,7 @@ class _Ragged:
     """Rows that pyarrow skipped because they have another number of cells."""
 
     file: Path
-    findings: Findings
+    report: IngestReport
     numbers: list[int] = field(default_factory=list)
     error: ValueError | None = None
 
@@ -120,7 +120,7 @@ class _Ragged:
         self.numbers.append(row.number)
         text = row.text if len(row.text) <= 60 else row.text[:60] + "…"
         try:
-            self.findings.reject(
+            self.report.reject(
                 f"{self.file}: row {row.number}",
                 "wrong number of cells",
                 f"expected {row.expected_columns}, got {row.actual_columns}: {text!r} "
@@ -138,9 +138,9 @@ class _Ragged:
 
 
 def _csv_batches(
-    file: Path, split: int, names: list[str], delimiter: str, findings: Findings, offset: int
+    file: Path, split: int, names: list[str], delimiter: str, report: IngestReport, offset: int
 ) -> Iterator[RawBatch]:
-    ragged = _Ragged(file, findings)
+    ragged = _Ragged(file, report)
     emitted = 0
     ends_inside = False
     with closing(inflated(file)) as stream:
@@ -162,7 +162,7 @@ def _csv_batches(
                 rows = ragged.rows(np.arange(emitted, emitted + batch.num_rows))
                 emitted += batch.num_rows
                 ends_inside = any(b"\n" in (column[-1].as_py() or b"") for column in batch.columns)
-                yield _without_blank(file, rows, offset, split, batch, findings)
+                yield _without_blank(file, rows, offset, split, batch, report)
         except pa.ArrowInvalid as error:
             raise ragged.error or _csv_error(file, error, emitted) from None
         opened = re.search(rb"(^|\n|" + re.escape(delimiter.encode()) + rb')"[^"\n]*$', watched.end)
@@ -180,11 +180,11 @@ def _csv_error(file: Path, error: Exception, rows: int) -> ValueError:
         return ValueError(f"{file} has a header but no rows. Give a table with data in it.")
     if "straddling" in text:
         text = f"a row has more than {BLOCK_BYTES >> 10} KiB (a quotation mark that is never closed?)"
-    return ValueError(f"{file}: after row {rows + 1}: {text}. Mend the file.")
+    return ValueError(f"{file}: after row {rows + 1}: {text}. Fix the file.")
 
 
 def _without_blank(
-    file: Path, rows: NDArray[np.int64], offset: int, split: int, batch: pa.RecordBatch, findings: Findings
+    file: Path, rows: NDArray[np.int64], offset: int, split: int, batch: pa.RecordBatch, report: IngestReport
 ) -> RawBatch:
     """A batch without the rows that have no content at all."""
     blank = np.ones(batch.num_rows, np.bool_)
@@ -193,7 +193,7 @@ def _without_blank(
             break
         blank &= pa.compute.equal(pa.compute.binary_length(column), 0).to_numpy(zero_copy_only=False)
     if blank.any():
-        findings.ignored["blank rows"] += int(blank.sum())
+        report.ignored["blank rows"] += int(blank.sum())
         batch, rows = batch.filter(pa.array(~blank)), rows[~blank]
     columns = dict(zip(batch.schema.names, batch.columns, strict=True))
     return RawBatch(file=file, rows=rows, positions=rows - 2 + offset, split=split, columns=columns)

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from data.cards import Card
-from data.readers.base import UNPUBLISHED, Findings, Mapper, Reader
-from data.readers.image_arrays import Part, _reader
+from data.readers.base import UNPUBLISHED, IngestReport, Mapper, Reader
+from data.readers.image_arrays import Part, array_reader
 
 
-def open_digits(card: Card, path: Path, findings: Findings, mapper: Mapper) -> Reader:
+def open_digits(card: Card, path: Path, report: IngestReport, mapper: Mapper) -> Reader:
     """scikit-learn's handwritten digits.
 
     Raises:
@@ -26,8 +26,8 @@ def open_digits(card: Card, path: Path, findings: Findings, mapper: Mapper) -> R
     if card.source.sha256 and card.source.sha256 != found:
         raise ValueError(
             f"scikit-learn's digits have SHA-256 {found}, the card {card.name!r} says {card.source.sha256}. "
-            "Install the pinned scikit-learn, or mend source.sha256."
+            "Install the pinned scikit-learn, or fix source.sha256."
         )
     x = np.round(counts * (255 / 16)).astype(np.uint8)
     part = Part(name="digits", split=UNPUBLISHED, shape=x.shape, blocks=lambda: iter([x]), labels=target)
-    return _reader(card, [part], findings)
+    return array_reader(card, [part], report)

@@ -12,16 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.cards import SPLITS, Card
-from data.readers.base import SPLIT_NAMES, UNPUBLISHED, Findings, Mapper, Reader
-from data.readers.image_arrays import Part, _check_shape, _raw_blocks, _reader
+from data.readers.base import SPLIT_NAMES, UNPUBLISHED, IngestReport, Mapper, Reader
+from data.readers.image_arrays import Part, array_reader, check_shape, raw_blocks
 from data.sources.streams import Readable, inflated
 
 IDX_NAME = re.compile(r"^(.*?)(images|labels)([-.]idx[13][-.]ubyte)(\.gz)?$", re.IGNORECASE)
 
 
-def open_idx(card: Card, path: Path, findings: Findings, mapper: Mapper) -> Reader:
+def open_idx(card: Card, path: Path, report: IngestReport, mapper: Mapper) -> Reader:
     """IDX files, the format of MNIST: a folder of images and labels files, or one images file."""
-    return _reader(card, idx_parts(path), findings)
+    return array_reader(card, idx_parts(path), report)
 
 
 def idx_parts(path: Path) -> list[Part]:
@@ -80,7 +80,7 @@ def _idx_header(stream: Readable, file: Path, dimensions: tuple[int, ...]) -> tu
         raise ValueError(f"{file} ends early, inside its header. Fetch it again.")
     shape = struct.unpack(f">{magic[3]}I", sizes)
     if magic[3] > 1:
-        _check_shape(shape, str(file))
+        check_shape(shape, str(file))
     return shape
 
 
@@ -88,7 +88,7 @@ def _idx_blocks(file: Path, shape: tuple[int, ...]) -> Callable[[], Iterator[NDA
     def blocks() -> Iterator[NDArray[np.uint8]]:
         with closing(inflated(file)) as stream:
             _idx_header(stream, file, (len(shape),))
-            yield from _raw_blocks(stream, file, shape, np.dtype(np.uint8))
+            yield from raw_blocks(stream, file, shape, np.dtype(np.uint8))
             if stream.read(1):
                 raise ValueError(f"{file} is longer than its header says ({shape}). Fetch it again.")
 

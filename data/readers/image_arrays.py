@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from data.cards import Card
 from data.domains.image import image_hashes
-from data.readers.base import Chunk, Findings, Reader, check_anomaly, class_codes, class_list, split_by_rows
+from data.readers.base import Chunk, IngestReport, Reader, check_anomaly, class_codes, class_list, split_by_rows
 from data.readers.image_decoding import level_table
 from data.sources.streams import Readable
 
@@ -39,7 +39,7 @@ class Part:
     labels: NDArray[np.int64] | None
 
 
-def _reader(card: Card, parts: list[Part], findings: Findings) -> Reader:
+def array_reader(card: Card, parts: list[Part], report: IngestReport) -> Reader:
     """The reader of images that come as arrays."""
     assert card.image is not None
     shape = (card.image.height, card.image.width, card.image.channels)
@@ -48,7 +48,7 @@ def _reader(card: Card, parts: list[Part], findings: Findings) -> Reader:
         if found != shape:
             raise ValueError(
                 f"{part.name}: expected images of {shape} (height, width, channels) as the card says, got {found}. "
-                "Mend image in the card."
+                "Fix image in the card."
             )
     codes = np.unique(np.concatenate([part.labels for part in parts if part.labels is not None] or [np.empty(0, int)]))
     labelled = any(part.labels is not None for part in parts)
@@ -57,7 +57,7 @@ def _reader(card: Card, parts: list[Part], findings: Findings) -> Reader:
     classes = class_list(card, found_names)
     unknown = sorted(set(found_names) - set(classes) - {card.anomaly.value if card.anomaly else ""})
     if card.classes and labelled and unknown:
-        raise ValueError(f"{parts[0].name}: labels {unknown[:10]} are not among the card's classes. Mend classes.")
+        raise ValueError(f"{parts[0].name}: labels {unknown[:10]} are not among the card's classes. Fix classes.")
 
     def chunks() -> Iterator[Chunk]:
         start = 0
@@ -68,7 +68,7 @@ def _reader(card: Card, parts: list[Part], findings: Findings) -> Reader:
                 labels = None if part.labels is None else part.labels[done : done + len(block)]
                 where = np.arange(start + done, start + done + len(block))
                 done += len(block)
-                yield _chunk(card, part, block.reshape(len(block), *shape), labels, where, codes, table, findings)
+                yield _chunk(card, part, block.reshape(len(block), *shape), labels, where, codes, table, report)
             start += done
 
     return Reader(event_shape=shape, dtype="uint8", class_names=classes if labelled else [], chunks=chunks)
@@ -82,12 +82,12 @@ def _chunk(
     where: NDArray[np.int64],
     codes: NDArray[np.int64],
     table: tuple[NDArray[np.int64], NDArray[np.bool_]],
-    findings: Findings,
+    report: IngestReport,
 ) -> Chunk:
     if x.dtype == np.bool_:
-        findings.convert("1-bit to 8-bit", part.name, len(x))
+        report.convert("1-bit to 8-bit", part.name, len(x))
         x = x.astype(np.uint8) * np.uint8(255)
-    good = _good(card, part, x, where, findings)
+    good = _good(card, part, x, where, report)
     x, where = x[good].astype(np.uint8), where[good]
     if labels is None:
         label, anomaly = np.full(len(x), -1, np.int64), np.zeros(len(x), np.bool_)
@@ -98,7 +98,7 @@ def _chunk(
     return Chunk(x=x, label=label, split=split, anomaly=anomaly, content=image_hashes(x), source=where)
 
 
-def _good(card: Card, part: Part, x: NDArray[Any], where: NDArray[np.int64], findings: Findings) -> NDArray[np.bool_]:
+def _good(card: Card, part: Part, x: NDArray[Any], where: NDArray[np.int64], report: IngestReport) -> NDArray[np.bool_]:
     """Which images hold only values that a pixel may take."""
     flat = x.reshape(len(x), -1)
     good = np.ones(len(x), np.bool_)
@@ -108,7 +108,7 @@ def _good(card: Card, part: Part, x: NDArray[Any], where: NDArray[np.int64], fin
     if allowed is not None:
         good[good] = allowed[flat[good].astype(np.uint8)].all(1)
     for index in np.flatnonzero(~good):
-        findings.reject(
+        report.reject(
             f"{part.name}: image {where[index]} (from 0)",
             "pixel out of range",
             f"expected whole numbers on the card's levels from 0 to 255, got {flat[index].min()} … {flat[index].max()} "
@@ -117,7 +117,7 @@ def _good(card: Card, part: Part, x: NDArray[Any], where: NDArray[np.int64], fin
     return good
 
 
-def _check_shape(shape: tuple[int, ...], name: str) -> None:
+def check_shape(shape: tuple[int, ...], name: str) -> None:
     """Make sure that an array can hold images.
 
     Raises:
@@ -127,11 +127,11 @@ def _check_shape(shape: tuple[int, ...], name: str) -> None:
     if len(shape) not in (3, 4) or not all(shape):
         raise ValueError(f"{name}: {wanted}, got {list(shape)}. Save images, one after the other.")
     if len(shape) == 4 and shape[3] not in (1, 3):
-        mend = "Transpose it: the channels come last." if shape[1] in (1, 3) else "Save grey or RGB images."
-        raise ValueError(f"{name}: {wanted}, got {list(shape)}. {mend}")
+        fix = "Transpose it: the channels come last." if shape[1] in (1, 3) else "Save grey or RGB images."
+        raise ValueError(f"{name}: {wanted}, got {list(shape)}. {fix}")
 
 
-def _raw_blocks(stream: Readable, file: Path | str, shape: tuple[int, ...], dtype: np.dtype) -> Iterator[NDArray[Any]]:
+def raw_blocks(stream: Readable, file: Path | str, shape: tuple[int, ...], dtype: np.dtype) -> Iterator[NDArray[Any]]:
     size = math.prod(shape[1:]) * dtype.itemsize
     step = max(1, BLOCK_BYTES // max(1, size))
     for start in range(0, shape[0], step):

@@ -11,18 +11,18 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from numpy.typing import NDArray
 
-from data.cards import SPLITS, Card, ImageShape, Inspection, SplitPlan, _listed
+from data.cards import SPLITS, Card, ImageShape, Inspection, SplitPlan, listed
 from data.readers.base import (
     SPLIT_NAMES,
     UNPUBLISHED,
     Chunk,
-    Findings,
+    IngestReport,
     Mapper,
     Reader,
     check_anomaly,
     class_codes,
     class_list,
-    naturally,
+    natural_sorted,
     split_by_rows,
 )
 from data.readers.image_decoding import SUFFIXES, Decoded, Encoded, Fault, Target, decode_batch, opened
@@ -42,7 +42,7 @@ def is_image(name: str) -> bool:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Layout:
+class FolderLayout:
     """What the folders of a source mean.
 
     Arguments:
@@ -75,7 +75,7 @@ class Layout:
         return split, parts[0] if parts and self.labelled else None
 
 
-def survey(path: Path) -> Layout:
+def scan_layout(path: Path) -> FolderLayout:
     """Read the names in a folder or archive and find out what its folders mean.
 
     Raises:
@@ -109,7 +109,7 @@ def survey(path: Path) -> Layout:
         raise ValueError(f"{path}: the name of folder {strange[0]!r} is not valid UTF-8, and names a class. Rename it.")
     rests = {parts: (parts[:split] + parts[split + 1 :]) if split >= 0 else parts for parts in below}
     labelled = any(rests.values())
-    return Layout(
+    return FolderLayout(
         prefix=prefix,
         split=split,
         labelled=labelled,
@@ -148,7 +148,7 @@ def _split_level(path: Path, folders: list[tuple[str, ...]]) -> int:
     return -1
 
 
-def open_images(card: Card, path: Path, findings: Findings, mapper: Mapper) -> Reader:
+def open_images(card: Card, path: Path, report: IngestReport, mapper: Mapper) -> Reader:
     """Look at an image folder or archive and return its reader."""
     assert card.image is not None
     target = Target(**{item.name: getattr(card.image, item.name) for item in fields(Target)})
@@ -156,17 +156,17 @@ def open_images(card: Card, path: Path, findings: Findings, mapper: Mapper) -> R
     tables: list[tuple[NDArray[np.int64], NDArray[np.bool_]]] = []
 
     def batches() -> Iterator[Encoded]:
-        layout = survey(path)  # while the workers start
-        findings.ignored.update(layout.ignored)
+        layout = scan_layout(path)  # while the workers start
+        report.ignored.update(layout.ignored)
         check_anomaly(card, layout.classes, str(path))
         classes.extend(class_list(card, layout.classes) if layout.labelled else [])
-        _compare_classes(card, classes, layout, findings, path)
+        _compare_classes(card, classes, layout, report, path)
         tables.append(class_codes(card, list(layout.classes), classes))
-        yield from _batches(card, path, layout, target, findings, classes)
+        yield from _batches(card, path, layout, target, report, classes)
 
     def chunks() -> Iterator[Chunk]:
         for decoded in mapper(decode_batch, batches(), _size(path)):
-            yield _chunk(card, decoded, findings, *tables[0])
+            yield _chunk(card, decoded, report, *tables[0])
 
     return Reader(event_shape=target.shape, dtype="uint8", class_names=classes, chunks=chunks)
 
@@ -178,10 +178,10 @@ def _size(path: Path) -> int:
     return sum(file.stat().st_size for _, file in itertools.islice(tree(path), 4096))
 
 
-def _compare_classes(card: Card, classes: list[str], layout: Layout, findings: Findings, path: Path) -> None:
+def _compare_classes(card: Card, classes: list[str], layout: FolderLayout, report: IngestReport, path: Path) -> None:
     absent = sorted(set(classes) - set(layout.classes))
     if absent:
-        findings.warn(f"{path}: classes {', '.join(map(repr, absent[:20]))} of the card have no images")
+        report.warn(f"{path}: classes {', '.join(map(repr, absent[:20]))} of the card have no images")
     if card.classes and not layout.labelled:
         raise ValueError(
             f"{path} has no class folders, the card lists {len(card.classes)} classes. "
@@ -190,7 +190,7 @@ def _compare_classes(card: Card, classes: list[str], layout: Layout, findings: F
 
 
 def _batches(
-    card: Card, path: Path, layout: Layout, target: Target, findings: Findings, classes: list[str]
+    card: Card, path: Path, layout: FolderLayout, target: Target, report: IngestReport, classes: list[str]
 ) -> Iterator[Encoded]:
     """Encoded images in batches, faults of the archive and of labels noted on the way."""
     index = {name: position for position, name in enumerate(layout.classes)}
@@ -218,7 +218,7 @@ def _batches(
         if home not in meanings:
             meanings[home] = layout.meaning(home)
         split, folder = meanings[home]
-        blob = _usable(member, where, folder, layout, known, findings)
+        blob = _usable(member, where, folder, layout, known, report)
         if blob is None:
             continue
         names.append(where)
@@ -233,32 +233,32 @@ def _batches(
 
 
 def _usable(
-    member: Member, where: str, folder: str | None, layout: Layout, known: set[str], findings: Findings
+    member: Member, where: str, folder: str | None, layout: FolderLayout, known: set[str], report: IngestReport
 ) -> bytes | None:
     """The bytes of a member, or `None` once its fault has been noted."""
     if member.fault:
-        findings.reject(where, "unsafe or unreadable file", member.fault)
+        report.reject(where, "unsafe or unreadable file", member.fault)
         return None
     if layout.labelled and folder is None:
-        findings.reject(where, "no label", "expected a class folder around it, as other images have")
+        report.reject(where, "no label", "expected a class folder around it, as other images have")
         return None
     if folder is not None and folder not in known:
-        findings.reject(where, "unknown label", f"expected one of the card's classes, got {folder!r}")
+        report.reject(where, "unknown label", f"expected one of the card's classes, got {folder!r}")
         return None
     try:
         return member.read()
     except ValueError as error:
-        findings.reject(where, "damaged member", str(error).rpartition(": ")[-1])
+        report.reject(where, "damaged member", str(error).rpartition(": ")[-1])
     return None
 
 
 def _chunk(
-    card: Card, decoded: Decoded, findings: Findings, codes: NDArray[np.int64], anomalous: NDArray[np.bool_]
+    card: Card, decoded: Decoded, report: IngestReport, codes: NDArray[np.int64], anomalous: NDArray[np.bool_]
 ) -> Chunk:
     for what, where in decoded.conversions:
-        findings.convert(what, where)
+        report.convert(what, where)
     for where, reason, detail in decoded.faults:
-        findings.reject(where, reason, detail)
+        report.reject(where, reason, detail)
     return Chunk(
         x=decoded.x,
         label=codes[decoded.label] if len(codes) else decoded.label,
@@ -272,8 +272,8 @@ def _chunk(
 LOOKED_AT = 20_000
 
 
-def _folders(card: Card, path: Path) -> Inspection:
-    layout = survey(path)
+def inspect_folders(card: Card, path: Path) -> Inspection:
+    layout = scan_layout(path)
     sizes: Counter[tuple[int, int]] = Counter()
     modes: Counter[str] = Counter()
     faults: list[str] = []
@@ -299,19 +299,19 @@ def _folders(card: Card, path: Path) -> Inspection:
         inspection.found.append(f"looked at the first {LOOKED_AT} of {layout.images} images")
     shape = _image_shape(sizes, modes, inspection)
     anomalous = card.anomaly.value if card.anomaly else None
-    classes = tuple(name for name in naturally(layout.classes) if name != anomalous)
+    classes = tuple(name for name in natural_sorted(layout.classes) if name != anomalous)
     if anomalous is not None and anomalous not in layout.classes:
         raise ValueError(f"{path}: no class folder is named {anomalous!r}; found {', '.join(map(repr, classes[:20]))}")
     inspection.card = replace(card, image=shape, classes=classes, splits=_split_plan(layout.published))
-    inspection.found.append(f"{layout.images} images, {_listed(classes, 'classes') if classes else 'no class folders'}")
+    inspection.found.append(f"{layout.images} images, {listed(classes, 'classes') if classes else 'no class folders'}")
     inspection.found.append(f"published splits: {', '.join(layout.published) or 'none'}")
     if layout.ignored:
         others = ", ".join(f"{n} × {suffix}" for suffix, n in layout.ignored.most_common(5))
-        inspection.doubts.append(f"files that are not images are ignored: {others}")
+        inspection.warnings.append(f"files that are not images are ignored: {others}")
     if layout.unlabelled:
-        inspection.doubts.append(f"{layout.unlabelled} images lie beside the class folders: they have no label")
+        inspection.warnings.append(f"{layout.unlabelled} images lie beside the class folders: they have no label")
     if bad:
-        inspection.doubts.append(
+        inspection.warnings.append(
             f"{bad} images cannot be read, for example {faults[0]}; `on_bad: drop` leaves them out"
         )
     return inspection
@@ -325,18 +325,18 @@ def _image_shape(sizes: Counter[tuple[int, int]], modes: Counter[str], inspectio
     channels = 1 if grey == total else 3
     resize = "none"
     if same < total:
-        inspection.doubts.append(f"{len(sizes)} different sizes; {same} of {total} images are {width}×{height}")
+        inspection.warnings.append(f"{len(sizes)} different sizes; {same} of {total} images are {width}×{height}")
     if same < 0.5 * total:
         shorter = sorted(min(size) for size in sizes.elements())[total // 2]
         width = height = max(8, min(64, shorter // 8 * 8))
         resize = "crop"
-        inspection.doubts.append(
+        inspection.warnings.append(
             f"all are cropped to a square and scaled to {width}×{height}; choose otherwise in `image`"
         )
     if 0 < grey < total:
-        inspection.doubts.append(f"{grey} of {total} images are grey, the others colour: all become colour")
+        inspection.warnings.append(f"{grey} of {total} images are grey, the others colour: all become colour")
     if modes["P"]:
-        inspection.doubts.append(
+        inspection.warnings.append(
             f"{modes['P']} images have a palette and are taken as colour; channels: 1 if all are grey"
         )
     inspection.found.append(f"size {width}×{height}, {'grey' if channels == 1 else 'colour'}")

@@ -15,14 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.cards import SPLITS, Card
-from data.readers.base import SPLIT_NAMES, UNPUBLISHED, Findings, Mapper, Reader
-from data.readers.image_arrays import Part, _check_shape, _raw_blocks, _reader
-from data.sources.streams import check_swelling
+from data.readers.base import SPLIT_NAMES, UNPUBLISHED, IngestReport, Mapper, Reader
+from data.readers.image_arrays import Part, array_reader, check_shape, raw_blocks
+from data.sources.streams import check_decompression_ratio
 
 
-def open_npy(card: Card, path: Path, findings: Findings, mapper: Mapper) -> Reader:
+def open_npy(card: Card, path: Path, report: IngestReport, mapper: Mapper) -> Reader:
     """Images in an NPY or NPZ file."""
-    return _reader(card, npy_parts(path), findings)
+    return array_reader(card, npy_parts(path), report)
 
 
 def npy_parts(path: Path) -> list[Part]:
@@ -40,7 +40,7 @@ def npy_parts(path: Path) -> list[Part]:
         ]
     try:
         with zipfile.ZipFile(path) as archive:
-            check_swelling(path, sum(entry.file_size for entry in archive.infolist()), path.stat().st_size)
+            check_decompression_ratio(path, sum(entry.file_size for entry in archive.infolist()), path.stat().st_size)
             keys = [name.removesuffix(".npy") for name in archive.namelist()]
     except zipfile.BadZipFile as error:
         raise ValueError(f"{path} is not an NPZ file, or is damaged: {error}. Fetch it again.") from None
@@ -117,12 +117,12 @@ def _parse_npy(stream: Any, name: str) -> tuple[tuple[int, ...], bool, np.dtype]
 
 def _npy_blocks(path: Path, key: str, shape: tuple[int, ...], dtype: np.dtype) -> Callable[[], Iterator[NDArray[Any]]]:
     name = f"{path}[{key!r}]" if key else str(path)
-    _check_shape(shape, name)
+    check_shape(shape, name)
 
     def blocks() -> Iterator[NDArray[Any]]:
         with _npy_stream(path, key) as stream:
             _parse_npy(stream, name)
-            yield from _raw_blocks(stream, name, shape, dtype)
+            yield from raw_blocks(stream, name, shape, dtype)
             if stream.read(1):
                 raise ValueError(f"{name} is longer than its header says ({shape}). Save it again.")
 

@@ -9,23 +9,23 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data.readers.base import Findings
-from data.readers.raw_table import RawBatch, RawTable, _check_names, _same_columns, _splits_of
+from data.readers.base import IngestReport
+from data.readers.raw_table import RawBatch, RawTable, check_names, same_columns, splits_of
 
 PARQUET_ROWS = 1 << 15
 
 PARQUET_SUFFIXES = (".parquet", ".pq")
 
 
-def _parquet(path: Path, files: list[Path]) -> RawTable:
+def open_parquet(path: Path, files: list[Path]) -> RawTable:
     first: pa.Schema | None = None
     for file in files:
         schema = _parquet_schema(file)
-        _check_names(file, schema.names)
+        check_names(file, schema.names)
         if first is None:
             first = schema
             continue
-        _same_columns(file, schema.names, files[0], first.names)
+        same_columns(file, schema.names, files[0], first.names)
         for name in first.names:
             if schema.field(name).type != first.field(name).type:
                 raise ValueError(
@@ -33,10 +33,10 @@ def _parquet(path: Path, files: list[Path]) -> RawTable:
                     f"{first.field(name).type}. Write all files with the same types."
                 )
     assert first is not None
-    splits = _splits_of(path, files)
+    splits = splits_of(path, files)
     names = list(first.names)
 
-    def batches(findings: Findings) -> Iterator[RawBatch]:
+    def batches(report: IngestReport) -> Iterator[RawBatch]:
         offset = 0
         for file, split in zip(files, splits, strict=True):
             start = 0

@@ -12,7 +12,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from data.cards import SPLITS
-from data.readers.base import SPLIT_NAMES, UNPUBLISHED, Findings
+from data.readers.base import SPLIT_NAMES, UNPUBLISHED, IngestReport
 from data.sources.files import tree
 
 
@@ -49,7 +49,7 @@ class RawTable:
     name: str
     names: list[str]
     types: dict[str, pa.DataType]
-    batches: Callable[[Findings], Iterator[RawBatch]]
+    batches: Callable[[IngestReport], Iterator[RawBatch]]
 
 
 def table_files(path: Path, suffixes: tuple[str, ...]) -> list[Path]:
@@ -66,7 +66,7 @@ def table_files(path: Path, suffixes: tuple[str, ...]) -> list[Path]:
     return files
 
 
-def _splits_of(path: Path, files: list[Path]) -> list[int]:
+def splits_of(path: Path, files: list[Path]) -> list[int]:
     """The published split of each file by the words of its name or folder; all or none have one."""
     found = []
     for file in files:
@@ -81,7 +81,7 @@ def _splits_of(path: Path, files: list[Path]) -> list[int]:
     return found
 
 
-def _check_names(path: Path, names: list[str]) -> None:
+def check_names(path: Path, names: list[str]) -> None:
     """Make sure that every column has a name of its own.
 
     Raises:
@@ -103,7 +103,7 @@ def _check_names(path: Path, names: list[str]) -> None:
         raise ValueError(f"{path}: {', '.join(map(repr, repeated))} names more than one column. Rename the columns.")
 
 
-def _same_columns(file: Path, found: list[str], first: Path, expected: list[str]) -> None:
+def same_columns(file: Path, found: list[str], first: Path, expected: list[str]) -> None:
     absent, extra = [n for n in expected if n not in found], [n for n in found if n not in expected]
     if absent or extra:
         raise ValueError(

@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 
 from data.cards import SPLITS, Anomaly, Card, Column, Inspection
 from data.domains.table import row_hashes
-from data.readers.base import SPLIT_NAMES, Chunk, Findings, Mapper, Reader, class_list, split_by_rows
+from data.readers.base import SPLIT_NAMES, Chunk, IngestReport, Mapper, Reader, class_list, split_by_rows
 from data.readers.columns import NUMBER, Cells, ColumnScan, as_text, codes, described, is_text, not_utf8, numbers
-from data.readers.csv import CSV_SUFFIXES, _csv, header_cells
-from data.readers.parquet import PARQUET_SUFFIXES, _parquet
+from data.readers.csv import CSV_SUFFIXES, header_cells, open_csv
+from data.readers.parquet import PARQUET_SUFFIXES, open_parquet
 from data.readers.raw_table import RawBatch, RawTable, table_files
 from data.sources.streams import inflated
 
@@ -31,7 +31,7 @@ def scan_table(raw: RawTable, card: Card) -> dict[str, ColumnScan]:
     Raises:
         ValueError: If the table cannot be read.
     """
-    quiet = Findings(on_bad="drop", max_bad=1.0)
+    quiet = IngestReport(on_bad="drop", max_bad=1.0)
     scans = {name: ColumnScan(name=name, kind=raw.types[name], limit=max(card.max_categories, 1)) for name in raw.names}
     rows = 0
     for batch in raw.batches(quiet):
@@ -64,24 +64,24 @@ class Plan:
     classes: list[str]
 
 
-def open_table(card: Card, path: Path, findings: Findings, mapper: Mapper) -> Reader:
+def open_table(card: Card, path: Path, report: IngestReport, mapper: Mapper) -> Reader:
     """Look at a table and return its reader."""
     raw = open_raw(card, path)
     _check_names(card, raw)
     scans = scan_table(raw, card) if _needs_scan(card) else {}
-    plan = _plan(card, raw, scans, findings)
+    plan = _plan(card, raw, scans, report)
     kinds = {column.name: raw.types[column.name] for column in plan.columns}
 
     def chunks() -> Iterator[Chunk]:
         anomalies = 0
-        for batch in raw.batches(findings):
-            chunk = _chunk(card, plan, batch, findings)
+        for batch in raw.batches(report):
+            chunk = _chunk(card, plan, batch, report)
             anomalies += int(chunk.anomaly.sum())
             yield chunk
         if card.anomaly and not anomalies:
             raise ValueError(
                 f"{raw.name}: no row has {card.anomaly.column} = {card.anomaly.value!r}, which marks anomalies in the "
-                "card. Mend anomaly in the card."
+                "card. Fix anomaly in the card."
             )
 
     return Reader(
@@ -110,7 +110,7 @@ def _check_names(card: Card, raw: RawTable) -> None:
         f"{raw.name} has other columns than the card {card.name!r}: missing {', '.join(map(repr, absent)) or 'none'}, "
         f"additional {', '.join(map(repr, extra)) or 'none'}"
         + (f" (did you mean {', '.join(map(repr, near))}?)" if near else "")
-        + ". Mend columns, label, anomaly or splits in the card (`type: skip` leaves a column out)."
+        + ". Fix columns, label, anomaly or splits in the card (`type: skip` leaves a column out)."
     )
 
 
@@ -125,7 +125,7 @@ def _needs_scan(card: Card) -> bool:
     return not card.columns or open_label or open_columns
 
 
-def _plan(card: Card, raw: RawTable, scans: dict[str, ColumnScan], findings: Findings) -> Plan:
+def _plan(card: Card, raw: RawTable, scans: dict[str, ColumnScan], report: IngestReport) -> Plan:
     given = {column.name: column for column in card.columns}
     aside = {card.label, card.anomaly.column if card.anomaly else "", card.splits.column}
     columns = []
@@ -134,15 +134,15 @@ def _plan(card: Card, raw: RawTable, scans: dict[str, ColumnScan], findings: Fin
             continue
         column = given.get(name)
         if column is None or (column.type == "categorical" and not column.categories):
-            column, doubts = scans[name].column(as_category=column is not None)
-            for doubt in doubts:
-                findings.warn(f"column {name!r}: {doubt}")
+            column, warnings = scans[name].column(as_category=column is not None)
+            for doubt in warnings:
+                report.warn(f"column {name!r}: {doubt}")
             if name in given and column.type == "skip":
-                raise ValueError(f"{raw.name}: column {name!r} cannot be categorical: {'; '.join(doubts)}. Skip it.")
+                raise ValueError(f"{raw.name}: column {name!r} cannot be categorical: {'; '.join(warnings)}. Skip it.")
         if column.type != "skip":
             columns.append(column)
     if not columns:
-        raise ValueError(f"{raw.name} has no column left to learn from. Mend columns in the card.")
+        raise ValueError(f"{raw.name} has no column left to learn from. Fix columns in the card.")
     for column in columns:
         if len(column.categories) > card.max_categories:
             raise ValueError(
@@ -157,10 +157,10 @@ def _classes(card: Card, given: dict[str, Column], scans: dict[str, ColumnScan],
         return []
     found = card.classes or (given[card.label].categories if card.label in given else ())
     if not found:
-        column, doubts = scans[card.label].column(as_category=True)
+        column, warnings = scans[card.label].column(as_category=True)
         if column.type == "skip":
             raise ValueError(
-                f"{raw.name}: column {card.label!r} cannot be the label: {'; '.join(doubts)}. "
+                f"{raw.name}: column {card.label!r} cannot be the label: {'; '.join(warnings)}. "
                 "A label names the class of a row; choose another column, or none."
             )
         found = column.categories
@@ -168,7 +168,7 @@ def _classes(card: Card, given: dict[str, Column], scans: dict[str, ColumnScan],
     return class_list(card if same else replace(card, anomaly=None), found)
 
 
-def _chunk(card: Card, plan: Plan, batch: RawBatch, findings: Findings) -> Chunk:
+def _chunk(card: Card, plan: Plan, batch: RawBatch, report: IngestReport) -> Chunk:
     n = len(batch.rows)
     x = np.empty((n, len(plan.columns)))
     bad = np.zeros(n, np.bool_)
@@ -179,12 +179,12 @@ def _chunk(card: Card, plan: Plan, batch: RawBatch, findings: Findings) -> Chunk
         else:
             cells = numbers(array, integer=column.type == "integer", tokens=card.missing)
         if cells.missing:
-            findings.missing.setdefault(column.name, Counter()).update(cells.missing)
-        _note(batch, column.name, array, cells, bad, findings)
+            report.missing.setdefault(column.name, Counter()).update(cells.missing)
+        _note(batch, column.name, array, cells, bad, report)
         x[:, index] = cells.values
-    anomaly = _anomalies(card, batch, findings)
-    label = _labels(card, plan, batch, anomaly, bad, findings)
-    split = _published(card, batch, bad, findings)
+    anomaly = _anomalies(card, batch, report)
+    label = _labels(card, plan, batch, anomaly, bad, report)
+    split = _published(card, batch, bad, report)
     good = ~bad
     x = x[good]
     return Chunk(
@@ -194,7 +194,7 @@ def _chunk(card: Card, plan: Plan, batch: RawBatch, findings: Findings) -> Chunk
 
 
 def _note(
-    batch: RawBatch, name: str, array: pa.Array, cells: Cells, bad: NDArray[np.bool_], findings: Findings
+    batch: RawBatch, name: str, array: pa.Array, cells: Cells, bad: NDArray[np.bool_], report: IngestReport
 ) -> None:
     """Note a column's bad cells; a row is bad once."""
     if not cells.bad.any():
@@ -204,22 +204,22 @@ def _note(
         where = f"{batch.file}: row {batch.rows[index]}, column {name!r}"
         value = array[index].as_py()
         if broken[index]:
-            findings.reject(where, "not valid UTF-8", f"expected UTF-8 text without NUL bytes, got {value!r}")
+            report.reject(where, "not valid UTF-8", f"expected UTF-8 text without NUL bytes, got {value!r}")
         else:
             shown = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
             shown = f"{shown[:60]}…" if isinstance(shown, str) and len(shown) > 60 else shown
-            findings.reject(where, cells.reason, f"expected {cells.expected}, got {shown!r}")
+            report.reject(where, cells.reason, f"expected {cells.expected}, got {shown!r}")
         bad[index] = True
 
 
-def _anomalies(card: Card, batch: RawBatch, findings: Findings) -> NDArray[np.bool_]:
+def _anomalies(card: Card, batch: RawBatch, report: IngestReport) -> NDArray[np.bool_]:
     if card.anomaly is None:
         return np.zeros(len(batch.rows), np.bool_)
     array = batch.columns[card.anomaly.column]
     unmarked = int(pc.sum(pc.fill_null(pc.equal(pc.utf8_trim_whitespace(as_text(array)), ""), True)).as_py() or 0)
     if unmarked:
-        findings.missing.setdefault(card.anomaly.column, Counter())[""] += unmarked
-        findings.warn(f"rows without a value in {card.anomaly.column!r} are taken for normal ones")
+        report.missing.setdefault(card.anomaly.column, Counter())[""] += unmarked
+        report.warn(f"rows without a value in {card.anomaly.column!r} are taken for normal ones")
     same = pc.fill_null(pc.equal(as_text(array), card.anomaly.value), False).to_numpy(zero_copy_only=False)
     try:
         value = float(card.anomaly.value)
@@ -231,7 +231,7 @@ def _anomalies(card: Card, batch: RawBatch, findings: Findings) -> NDArray[np.bo
 
 
 def _labels(
-    card: Card, plan: Plan, batch: RawBatch, anomaly: NDArray[np.bool_], bad: NDArray[np.bool_], findings: Findings
+    card: Card, plan: Plan, batch: RawBatch, anomaly: NDArray[np.bool_], bad: NDArray[np.bool_], report: IngestReport
 ) -> NDArray[np.int64]:
     if not plan.label:
         return np.full(len(batch.rows), -1, np.int64)
@@ -243,14 +243,14 @@ def _labels(
         if cells.bad[index]:
             value = array[index].as_py()
             shown = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
-            findings.reject(where, "unknown label", f"expected {cells.expected}, got {shown!r}")
+            report.reject(where, "unknown label", f"expected {cells.expected}, got {shown!r}")
         else:
-            findings.reject(where, "no label", f"expected {cells.expected}, got an empty cell")
+            report.reject(where, "no label", f"expected {cells.expected}, got an empty cell")
     bad |= unknown
     return np.where(np.isnan(cells.values), -1, cells.values).astype(np.int64)
 
 
-def _published(card: Card, batch: RawBatch, bad: NDArray[np.bool_], findings: Findings) -> NDArray[np.int8]:
+def _published(card: Card, batch: RawBatch, bad: NDArray[np.bool_], report: IngestReport) -> NDArray[np.int8]:
     if card.splits.rows:
         return split_by_rows(card, batch.positions)
     split = np.full(len(batch.rows), batch.split, np.int8)
@@ -261,7 +261,7 @@ def _published(card: Card, batch: RawBatch, bad: NDArray[np.bool_], findings: Fi
             split[index] = SPLITS.index(SPLIT_NAMES[name.strip().lower()])
         elif not bad[index]:
             where = f"{batch.file}: row {batch.rows[index]}, column {card.splits.column!r}"
-            findings.reject(where, "unknown split", f"expected train, val or test, got {name!r}")
+            report.reject(where, "unknown split", f"expected train, val or test, got {name!r}")
             bad[index] = True
     return split
 
@@ -269,7 +269,7 @@ def _published(card: Card, batch: RawBatch, bad: NDArray[np.bool_], findings: Fi
 DELIMITERS = ",;\t|"
 
 
-def _table(card: Card, path: Path) -> Inspection:
+def inspect_table(card: Card, path: Path) -> Inspection:
     if card.source.format == "csv":
         first = table_files(path, CSV_SUFFIXES)[0]
         card = replace(card, source=replace(card.source, delimiter=_delimiter(first)))
@@ -282,18 +282,18 @@ def _table(card: Card, path: Path) -> Inspection:
     columns: list[Column] = []
     for name, scan in scans.items():
         role = name in (card.label, card.anomaly.column if card.anomaly else "")
-        column, doubts = scan.column(as_category=role)
+        column, warnings = scan.column(as_category=role)
         if role and column.type == "skip":
-            raise ValueError(f"{path}: column {name!r} cannot be the label or the anomaly: {'; '.join(doubts)}")
-        if doubts and not role:
-            inspection.column_doubts[name] = "; ".join(doubts)
-            inspection.doubts.append(f"column {name!r}: {'; '.join(doubts)}")
+            raise ValueError(f"{path}: column {name!r} cannot be the label or the anomaly: {'; '.join(warnings)}")
+        if warnings and not role:
+            inspection.column_warnings[name] = "; ".join(warnings)
+            inspection.warnings.append(f"column {name!r}: {'; '.join(warnings)}")
         columns.append(column)
     if card.anomaly and scans[card.anomaly.column].values is not None:
         _check_value(card.anomaly, scans[card.anomaly.column].categories, path)
     inspection.card = replace(card, columns=tuple(columns))
     if all(re.fullmatch(NUMBER, name.strip()) for name in raw.names):
-        inspection.doubts.append(
+        inspection.warnings.append(
             f"the first row, taken for the header, holds only numbers ({', '.join(raw.names[:4])})"
         )
     first_scan = next(iter(scans.values()))
@@ -302,7 +302,7 @@ def _table(card: Card, path: Path) -> Inspection:
         f"{first_scan.cells} rows, {len(columns)} columns: " + ", ".join(f"{n} {kind}" for kind, n in types.items())
     )
     if not card.label and not card.anomaly:
-        inspection.doubts.append("no label: give --label COLUMN if a column names the class of a row")
+        inspection.warnings.append("no label: give --label COLUMN if a column names the class of a row")
     return inspection
 
 
@@ -335,5 +335,5 @@ def open_raw(card: Card, path: Path) -> RawTable:
     suffixes = PARQUET_SUFFIXES if card.source.format == "parquet" else CSV_SUFFIXES
     files = table_files(path, suffixes)
     if card.source.format == "parquet":
-        return _parquet(path, files)
-    return _csv(path, files, card.source.delimiter)
+        return open_parquet(path, files)
+    return open_csv(path, files, card.source.delimiter)

@@ -21,7 +21,7 @@ from urllib.parse import unquote, urlsplit
 from pyarrow import fs
 
 from data.files import sync, write_text
-from data.s3 import TIMEOUT_S, _s3
+from data.s3 import TIMEOUT_S, anonymous_or_signed
 from data.sources.files import tree_sha256
 from data.sources.streams import unsafe
 
@@ -72,7 +72,7 @@ def fetch(url: str, folder: Path, sha256: str) -> Path:
         _remove(part)
         raise ValueError(
             f"{url}: expected SHA-256 {sha256}, got {found}. Nothing was installed. The file changed, or the card is "
-            "wrong: compare with what its publisher states, then mend source.sha256."
+            "wrong: compare with what its publisher states, then fix source.sha256."
         )
     sync(part)
     _remove(path)
@@ -227,7 +227,7 @@ def _fetch_s3(url: str, part: Path) -> None:
 
 def _copy_s3(url: str, part: Path) -> None:
     """One attempt. What lies in the partial file or folder is always of the versions noted beside it."""
-    store, path = _s3(url)
+    store, path = anonymous_or_signed(url)
     objects = dict(_objects(url, store, path))
     versions = {name: [info.size, info.mtime_ns] for name, info in objects.items()}
     for name, version in _known(url, part).get("objects", {}).items():

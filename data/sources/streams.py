@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import BinaryIO, Protocol
 
 MEMBER_LIMIT = 512 << 20
-SWELL_FREE = 256 << 20
-SWELL_RATIO = 200
+RATIO_FREE_BYTES = 256 << 20
+MOST_RATIO = 200
 PIECE = 1 << 20
 
 
@@ -124,20 +124,20 @@ class Inflating:
         self._pending = self._inflate.unused_data if self._inflate.eof else self._inflate.unconsumed_tail
         self._ready += piece
         self.given += len(piece)
-        check_swelling(self.path, self.given, self.taken)
+        check_decompression_ratio(self.path, self.given, self.taken)
         return True
 
 
-def check_swelling(path: Path, given: int, taken: int) -> None:
+def check_decompression_ratio(path: Path, given: int, taken: int) -> None:
     """Refuse content that is out of proportion to the file it comes from.
 
     Raises:
         ValueError: If it is.
     """
-    if given > SWELL_FREE and given > SWELL_RATIO * max(1, taken):
+    if given > RATIO_FREE_BYTES and given > MOST_RATIO * max(1, taken):
         raise ValueError(
             f"{path} swells to more than {given >> 20} MiB from {taken >> 10} KiB read: an expansion bomb? "
-            f"More than {SWELL_RATIO} times is refused; if it is real data, unpack it and give the folder."
+            f"More than {MOST_RATIO} times is refused; if it is real data, unpack it and give the folder."
         )
 
 

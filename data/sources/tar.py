@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
-from data.sources.streams import MEMBER_LIMIT, PIECE, Member, check_swelling, inflated, unsafe
+from data.sources.streams import MEMBER_LIMIT, PIECE, Member, check_decompression_ratio, inflated, unsafe
 
 
 def tar_members(path: Path, keep: Callable[[str], bool]) -> Iterator[Member]:
@@ -27,7 +27,7 @@ def tar_members(path: Path, keep: Callable[[str], bool]) -> Iterator[Member]:
             padded = (size + 511) // 512 * 512
             if compressed:
                 given += 512 + padded
-                check_swelling(path, given, size_of_file)
+                check_decompression_ratio(path, given, size_of_file)
             if kind in b"xgLK":
                 body = window.take(padded)[:size] if size < PIECE else window.skip(padded)
                 if kind in b"xL":

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from data.sources.streams import MEMBER_LIMIT, Member, check_swelling, unsafe
+from data.sources.streams import MEMBER_LIMIT, Member, check_decompression_ratio, unsafe
 
 
 def zip_members(path: Path, keep: Callable[[str], bool]) -> Iterator[Member]:
@@ -34,7 +34,7 @@ def zip_members(path: Path, keep: Callable[[str], bool]) -> Iterator[Member]:
             if name.endswith("/"):
                 continue
             given += size
-            check_swelling(path, given, size_of_file)
+            check_decompression_ratio(path, given, size_of_file)
             fault = unsafe(name)
             if entry[5] == 3 and (attributes >> 16) & 0o170000 == 0o120000:
                 fault = "it is a link, and links are never followed"

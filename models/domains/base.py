@@ -53,9 +53,9 @@ class Domain(ABC):
         kind: Name in a dataset's card.
         event_shape: Shape of one example in model space.
         flow_shape: Shape of one example in flow space.
-        gumbel: Standard normal numbers that `activate` needs per example, beside a generator's outputs.
+        gumbel: Standard normal numbers that `generator_output` needs per example, beside a generator's outputs.
         textures: Numbers that `texture` gives per example.
-        looks_at_masks: Whether encoders and critics see which cells are known; else these must be filled in.
+        takes_mask: Whether encoders and critics see which cells are known; else these must be filled in.
     """
 
     kind: ClassVar[str]
@@ -63,7 +63,7 @@ class Domain(ABC):
     flow_shape: tuple[int, ...]
     gumbel: int = 0
     textures: int = 0
-    looks_at_masks: bool = False
+    takes_mask: bool = False
 
     @property
     def dimensions(self) -> int:
@@ -105,7 +105,7 @@ class Domain(ABC):
         """Observed cells of `x`, bit for bit, the rest from `filled` (with any leading dimensions)."""
         return torch.where(observed & self.observed(x), x, filled.to(x.dtype))
 
-    def units(self, x: Num[Tensor, "batch *data"]) -> Float[Tensor, "batch *data"]:
+    def unit_log_jacobian(self, x: Num[Tensor, "batch *data"]) -> Float[Tensor, "batch *data"]:
         """The part of each value's log-probability that is due to the data's units and rounding, in nats.
 
         Without it a log-probability compares columns of different units fairly: for anomaly scores.
@@ -119,7 +119,7 @@ class Domain(ABC):
     # Between data space and flow space
 
     @abstractmethod
-    def dequantized(
+    def dequantize(
         self, x: Num[Tensor, "batch *data"], generator: Streams
     ) -> tuple[Float[Tensor, "batch *flow"], Float[Tensor, " batch"]]:
         r"""A point of flow space within the example's cell, and what makes its log-density a log-probability.
@@ -133,12 +133,12 @@ class Domain(ABC):
         """
 
     @abstractmethod
-    def centred(self, x: Num[Tensor, "batch *data"]) -> Float[Tensor, "batch *flow"]:
+    def cell_center(self, x: Num[Tensor, "batch *data"]) -> Float[Tensor, "batch *flow"]:
         """The middle of the example's cell in flow space (missing: of the marginal); no noise."""
 
     @abstractmethod
-    def quantized(self, y: Float[Tensor, "batch *flow"]) -> Num[Tensor, "batch *data"]:
-        """Flow space to data space: the inverse of `dequantized` and of `centred`."""
+    def quantize(self, y: Float[Tensor, "batch *flow"]) -> Num[Tensor, "batch *data"]:
+        """Flow space to data space: the inverse of `dequantize` and of `cell_center`."""
 
     # Likelihoods
 
@@ -151,12 +151,12 @@ class Domain(ABC):
         """What an autoencoder fits: of images the squared error (a Gaussian), of tables a likelihood."""
 
     @abstractmethod
-    def activate(
+    def generator_output(
         self, raw: Float[Tensor, "batch *event"], noise: Float[Tensor, "batch gumbel"]
     ) -> Float[Tensor, "batch *event"]:
         """A generator's outputs into the range of model space; `noise` chooses among categories."""
 
-    def look(
+    def apply_masked(
         self, network: nn.Module, y: Float[Tensor, "batch *event"], observed: Bool[Tensor, "batch *data"]
     ) -> Float[Tensor, "batch outputs"]:
         """An encoder or critic applied to examples of which some cells are known; tables' see which those are."""
@@ -167,7 +167,7 @@ class Domain(ABC):
 
     @abstractmethod
     def encoder(self, outputs: int, *, width: int, blocks: int = 1, patch: int = 0) -> nn.Module:
-        """Example to vector, called through `look`."""
+        """Example to vector, called through `apply_masked`."""
 
     @abstractmethod
     def critic(
@@ -202,7 +202,7 @@ class Domain(ABC):
         dimension, as many zeros and ones."""
 
 
-class Place(NamedTuple):
+class DequantizedPoint(NamedTuple):
     """A place in model space, and how to go from a density there to the example's log-probability.
 
     Arguments:

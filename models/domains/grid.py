@@ -69,7 +69,7 @@ class Image(Domain):
         level = ((full_precision(y) + 1) / self.spacing).round().clamp(0, self.levels - 1)
         return (level * (255 / (self.levels - 1))).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
 
-    def dequantize(
+    def uniform_dequantize(
         self, x: Num[Tensor, "batch height width channels"], generator: Streams
     ) -> Float[Tensor, "batch channels height width"]:
         r"""Uniform dequantization to the unit interval, :math:`(k + u) / L`.
@@ -81,8 +81,10 @@ class Image(Domain):
         index = self.index(x)
         return (index + generator.uniform(*index.shape).to(index.dtype)) / self.levels
 
-    def quantize(self, u: Float[Tensor, "batch channels height width"]) -> UInt8[Tensor, "batch height width channels"]:
-        """The inverse of `dequantize`: unit interval to data space."""
+    def uniform_quantize(
+        self, u: Float[Tensor, "batch channels height width"]
+    ) -> UInt8[Tensor, "batch height width channels"]:
+        """The inverse of `uniform_dequantize`: unit interval to data space."""
         return self.to_data((u * self.levels).floor().clamp(0, self.levels - 1) * self.spacing - 1)
 
     def expand(
@@ -111,23 +113,23 @@ class Image(Domain):
         log_det = math.log(1 - self.alpha) - squeezed.log() - (1 - squeezed).log()
         return logit, log_det.flatten(1).sum(1)
 
-    def dequantized(
+    def dequantize(
         self, x: Num[Tensor, "batch height width channels"], generator: Streams
     ) -> tuple[Float[Tensor, "batch channels height width"], Float[Tensor, " batch"]]:
-        u = self.dequantize(x, generator)
+        u = self.uniform_dequantize(x, generator)
         if x.is_floating_point():
             u = torch.where(self.expand(self.observed(x)), u, generator.uniform(*u.shape).to(u.dtype))
         logit, log_det = self._logit(u)
         cells = self.expand(self.observed(x)).flatten(1).sum(1).to(log_det.dtype)
         return logit, log_det - cells * math.log(self.levels)
 
-    def centred(self, x: Num[Tensor, "batch height width channels"]) -> Float[Tensor, "batch channels height width"]:
+    def cell_center(
+        self, x: Num[Tensor, "batch height width channels"]
+    ) -> Float[Tensor, "batch channels height width"]:
         return self._logit((self.index(x) + 0.5) / self.levels)[0]
 
-    def quantized(
-        self, y: Float[Tensor, "batch channels height width"]
-    ) -> UInt8[Tensor, "batch height width channels"]:
-        return self.quantize((y.sigmoid() - self.alpha / 2) / (1 - self.alpha))
+    def quantize(self, y: Float[Tensor, "batch channels height width"]) -> UInt8[Tensor, "batch height width channels"]:
+        return self.uniform_quantize((y.sigmoid() - self.alpha / 2) / (1 - self.alpha))
 
     # Default networks
 
@@ -192,7 +194,7 @@ class Image(Domain):
         """Minus the squared error."""
         return SquaredError(self)
 
-    def activate(
+    def generator_output(
         self, raw: Float[Tensor, "batch channels height width"], noise: Float[Tensor, "batch gumbel"]
     ) -> Float[Tensor, "batch channels height width"]:
         return torch.tanh(raw)

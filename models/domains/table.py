@@ -40,7 +40,7 @@ class Table(Domain):
     """
 
     kind = "table"
-    looks_at_masks = True
+    takes_mask = True
 
     def __init__(self, *, columns: Sequence[Mapping[str, Any]]) -> None:
         if not columns:
@@ -190,7 +190,7 @@ class Table(Domain):
         sizes = torch.tensor(self.sizes, device=observed.device)
         return observed.repeat_interleave(sizes, dim=1)
 
-    def dequantized(
+    def dequantize(
         self, x: Num[Tensor, "batch columns"], generator: Streams
     ) -> tuple[Float[Tensor, "batch columns"], Float[Tensor, " batch"]]:
         cells = self.cells(x)
@@ -216,17 +216,17 @@ class Table(Domain):
         outside = -cells.scale.log() - cells.excess.abs().log1p()
         return torch.where(cells.excess == 0, inside, outside)
 
-    def units(self, x: Num[Tensor, "batch columns"]) -> Float[Tensor, "batch columns"]:
+    def unit_log_jacobian(self, x: Num[Tensor, "batch columns"]) -> Float[Tensor, "batch columns"]:
         """What turns a number's log-density on the normal scale into its log-probability; 0 for categories, gaps."""
         cells = self.cells(x)
         log_det = torch.where(cells.observed, self.log_det(cells, self._middle(cells)), 0.0)
         log_det[:, self.categorical] = 0.0
         return log_det.to(torch.get_default_dtype())
 
-    def centred(self, x: Num[Tensor, "batch columns"]) -> Float[Tensor, "batch columns"]:
+    def cell_center(self, x: Num[Tensor, "batch columns"]) -> Float[Tensor, "batch columns"]:
         return self._middle(self.cells(x)).to(torch.get_default_dtype())
 
-    def quantized(self, y: Float[Tensor, "batch columns"]) -> Float[Tensor, "batch columns"]:
+    def quantize(self, y: Float[Tensor, "batch columns"]) -> Float[Tensor, "batch columns"]:
         return self.from_probit(y)
 
     # Likelihoods
@@ -239,7 +239,7 @@ class Table(Domain):
         """Three Gaussians per number."""
         return MixedLikelihood(self, 3)
 
-    def activate(
+    def generator_output(
         self, raw: Float[Tensor, "batch dims"], noise: Float[Tensor, "batch gumbel"], temperature: float = 0.3
     ) -> Float[Tensor, "batch dims"]:
         """Numbers bounded softly; categories drawn by the Gumbel-softmax trick (https://arxiv.org/abs/1611.01144)."""
@@ -254,7 +254,7 @@ class Table(Domain):
                 parts.append(4 * torch.tanh(part / 4))
         return torch.cat(parts, dim=1)
 
-    def look(
+    def apply_masked(
         self, network: nn.Module, y: Float[Tensor, "batch dims"], observed: Bool[Tensor, "batch columns"]
     ) -> Float[Tensor, "batch outputs"]:
         return network(y * self.expand(observed), observed)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from data.cards import CATALOG, load_card
 from data.domains.base import first_rows
-from data.domains.image import _images_as_text
-from data.domains.table import _rows_as_text
+from data.domains.image import images_as_text
+from data.domains.table import rows_as_text
 from data.ingest.datasheet import account
 from data.ingest.inspect import inspect, write_card
 from pipelines.cli.recipes import recipe_text
@@ -81,9 +81,9 @@ def show(name: str, *, root: Path | None = None, rows: int = 8) -> None:
         print(f"  {line}")
     x, label = first_rows(folder, manifest, "train", rows)
     if card.kind == "table":
-        print(_rows_as_text(manifest, x, label))
+        print(rows_as_text(manifest, x, label))
     else:
-        print(_images_as_text(x[:4]))
+        print(images_as_text(x[:4]))
         print(f"contact sheet: {folder / 'contact.png'}")
 
 

@@ -15,7 +15,7 @@ FREE_GIGABYTES = 2.0
 
 
 def doctor() -> None:
-    """Print a line per check, with the mend where one is needed.
+    """Print a line per check, with the fix where one is needed.
 
     Raises:
         RuntimeError: If a check failed that the pipeline cannot do without.
@@ -128,6 +128,6 @@ def _ray() -> tuple[str, str]:
     if not settings.storage.startswith("s3://") and not os.access(settings.storage, os.W_OK):
         return (
             "fix",
-            f"cluster.storage: {settings.storage} is no folder that can be written to: mount it, or mend its rights",
+            f"cluster.storage: {settings.storage} is no folder that can be written to: mount it, or fix its rights",
         )
     return "ok", f"Ray jobs go to {address}, and their data and state to {settings.storage}"

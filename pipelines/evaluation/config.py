@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Settings:
+class ReferenceConfig:
     """How the yardstick is made.
 
     Arguments:

@@ -12,7 +12,7 @@ from jaxtyping import Float, Num
 from torch import Tensor
 
 
-def _partners(label: np.ndarray, random: np.random.Generator) -> np.ndarray:
+def partners(label: np.ndarray, random: np.random.Generator) -> np.ndarray:
     """A row of another class for each row; any other row where all are alike or unknown."""
     rows = np.arange(len(label))
     chosen = (rows + random.integers(1, max(len(rows), 2), len(rows))) % len(rows)
@@ -24,7 +24,7 @@ def _partners(label: np.ndarray, random: np.random.Generator) -> np.ndarray:
     return chosen
 
 
-class Inputs(ABC):
+class FeatureEncoder(ABC):
     """How examples of one kind of data enter the frozen networks and the classical baseline.
 
     Attributes:
@@ -46,7 +46,7 @@ class Inputs(ABC):
         return self(x).flatten(1).double().numpy()
 
 
-def error_unit(to_inputs: Inputs) -> str:
+def error_unit(to_inputs: FeatureEncoder) -> str:
     """Unit of reconstruction errors."""
     return "unit range" if len(to_inputs.shape) == 3 else "standard deviations"
 
@@ -55,8 +55,8 @@ DIM = 64
 """Dimension of every feature space."""
 
 
-class Gallery(ABC):
-    """What one model did, to be looked at: collected, then written into a folder."""
+class FigureWriter(ABC):
+    """Example figures of one model: collected, then written into a folder."""
 
     @abstractmethod
     def samples(self, drawn: Tensor, label: Tensor | None) -> None:

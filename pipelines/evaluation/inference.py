@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from models.capabilities import AnomalyScoring, Coding, Density, DensityBound, Imputation, Reconstruction, Sampling
 from models.contract import GenerativeModel
 from models.rng import Streams
-from pipelines.evaluation.domain import Inputs
+from pipelines.evaluation.domain import FeatureEncoder
 
 if TYPE_CHECKING:
     from data.dataset import Examples
@@ -163,16 +163,18 @@ def _finite(answer: Tensor, name: str) -> Tensor:
     return answer
 
 
-MOST_ASKED = 1_000
+SUBSET_ROWS = 1_000
 """Rows of a split that a model is asked about one by one (likelihood, codes, reconstruction, anomaly)."""
 
 
-def asked(rows: Examples) -> Examples:
-    """The first `MOST_ASKED` rows, which stand in random order in a yardstick."""
-    return type(rows)(x=rows.x[:MOST_ASKED], label=rows.label[:MOST_ASKED])
+def evaluation_subset(rows: Examples) -> Examples:
+    """The first `SUBSET_ROWS` rows, which stand in random order in a yardstick."""
+    return type(rows)(x=rows.x[:SUBSET_ROWS], label=rows.label[:SUBSET_ROWS])
 
 
 @torch.no_grad()
-def predict(network: nn.Module, x: Num[Tensor, "n *data"], inputs: Inputs, chunk: int = 1024) -> Int[Tensor, " n"]:
+def predict(
+    network: nn.Module, x: Num[Tensor, "n *data"], inputs: FeatureEncoder, chunk: int = 1024
+) -> Int[Tensor, " n"]:
     """The most probable class of each example."""
     return torch.cat([network(inputs(part)).argmax(1) for part in x.split(chunk)])

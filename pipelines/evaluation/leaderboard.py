@@ -9,21 +9,21 @@ from typing import Any
 
 from pipelines.evaluation.metrics.base import Metric
 from pipelines.evaluation.reference.reference import checked_facts
-from pipelines.evaluation.use_cases import JOBS
+from pipelines.evaluation.use_cases import USE_CASES
 
 
 def best(job: str, results: Mapping[str, Mapping[str, Any]]) -> tuple[str, str, Metric] | None:
     """The family with the best value, the metric's name and the metric; `None` if none can do the job.
 
     Arguments:
-        job: A key of `use_cases.JOBS`.
+        job: A key of `use_cases.USE_CASES`.
         results: By family, what `evaluate` wrote.
     """
-    found = {family: JOBS[job].metric(result["metrics"]) for family, result in results.items()}
+    found = {family: USE_CASES[job].metric(result["metrics"]) for family, result in results.items()}
     able = {family: entry for family, entry in found.items() if entry is not None}
     if not able:
         return None
-    sign = 1 if JOBS[job].better == "lower" else -1
+    sign = 1 if USE_CASES[job].better == "lower" else -1
     family = min(able, key=lambda name: (sign * able[name][1].value, name))
     return family, *able[family]
 
@@ -38,7 +38,7 @@ def rows(reference: Mapping[str, Any], results: Mapping[str, Mapping[str, Any]])
         reference: What the yardstick says of floors and baseline.
         results: By family, what `evaluate` wrote.
     """
-    winners = {job: best(job, results) for job in JOBS}
+    winners = {job: best(job, results) for job in USE_CASES}
 
     def row(family: str, kind: str, metrics: Mapping[str, Any]) -> dict[str, Any]:
         jobs = [job for job, winner in winners.items() if kind == "family" and winner and winner[0] == family]
@@ -74,5 +74,5 @@ def leaderboard(dataset: str, families: Sequence[str], *, root: str | Path = "."
         FileNotFoundError: If a family has not been evaluated, or there is no yardstick.
         ValueError: If a file of the yardstick was altered.
     """
-    yardstick = Path(root) / "runs" / dataset / "yardstick"
-    return rows(checked_facts(yardstick)["reference"], results(dataset, families, root=root))
+    reference = Path(root) / "runs" / dataset / "yardstick"
+    return rows(checked_facts(reference)["reference"], results(dataset, families, root=root))

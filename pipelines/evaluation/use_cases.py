@@ -10,7 +10,7 @@ from pipelines.evaluation.metrics.base import Better, Metric
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Job:
+class UseCase:
     """What a model may be wanted for, and the number that decides who is best at it.
 
     Arguments:
@@ -29,14 +29,14 @@ class Job:
         return None
 
 
-JOBS: dict[str, Job] = {
-    "generation": Job(metrics=("frechet",), better="lower"),
-    "density": Job(
+USE_CASES: dict[str, UseCase] = {
+    "generation": UseCase(metrics=("frechet",), better="lower"),
+    "density": UseCase(
         metrics=("bits_per_dim", "nats_per_row", "bits_per_dim_bound", "nats_per_row_bound"), better="lower"
     ),
-    "imputation": Job(metrics=("imputation_crps",), better="lower"),
-    "anomaly": Job(metrics=("anomaly_auroc",), better="higher"),
-    "representation": Job(metrics=("probe_accuracy",), better="higher"),
+    "imputation": UseCase(metrics=("imputation_crps",), better="lower"),
+    "anomaly": UseCase(metrics=("anomaly_auroc",), better="higher"),
+    "representation": UseCase(metrics=("probe_accuracy",), better="higher"),
 }
 """Jobs, which are also the registry's aliases. A bound stands in for an exact density: it can only
 understate the family that has it."""

@@ -9,7 +9,7 @@ from data.dataset import Dataset
 from models import FAMILIES
 from pipelines.config import Family, Params, nearest
 from pipelines.paths import prepared_folder, runs_folder
-from pipelines.training.job import Job
+from pipelines.training.job import TrainingJob
 
 
 def family_settings(settings: Params, family: str) -> Family:
@@ -26,12 +26,12 @@ def family_settings(settings: Params, family: str) -> Family:
     return settings.family[family]
 
 
-def make_job(settings: Params, family: str, chosen: Family, dataset: Dataset, state: Path) -> Job:
+def make_job(settings: Params, family: str, chosen: Family, dataset: Dataset, state: Path) -> TrainingJob:
     """The plain data that a training of these settings is."""
     config = dataclasses.asdict(chosen.model)
     spec = {"family": family, "config": config, "domain": dataset.domain, "classes": len(dataset.class_names)}
     folder = runs_folder(settings.dataset)
-    return Job(
+    return TrainingJob(
         spec=spec,
         training=dataclasses.asdict(chosen.training),
         seed=settings.seed,

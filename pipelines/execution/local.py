@@ -13,11 +13,13 @@ from typing import Any
 
 from models.domains import domain as build_domain
 from pipelines.config import Train
-from pipelines.training.job import STOP, Job, failure
-from pipelines.training.worker import work
+from pipelines.training.job import STOP, TrainingJob, failure
+from pipelines.training.worker import run_worker
 
 
-def run_here(job: Job, settings: Train, address: str = "", *, state: Path | None = None, verbose: bool = False) -> None:
+def run_local(
+    job: TrainingJob, settings: Train, address: str = "", *, state: Path | None = None, verbose: bool = False
+) -> None:
     """Run a job's workers to the end; the finished model is then in its state folder.
 
     Arguments:
@@ -39,7 +41,7 @@ def run_here(job: Job, settings: Train, address: str = "", *, state: Path | None
             each = job.training["virtual_ranks"] // job.training["accumulate"]
             try:
                 cluster.run_workers(
-                    work,
+                    run_worker,
                     dataclasses.asdict(job),
                     workers=cluster.worker_count(settings.workers, each),
                     threads=threads(job.spec["domain"]),
@@ -61,13 +63,13 @@ def run_here(job: Job, settings: Train, address: str = "", *, state: Path | None
         raise told
 
 
-SMALL = 256
+SMALL_EXAMPLE_VALUES = 256
 """Values per example below which one thread is faster than two: the work of a layer is over before it is shared."""
 
 
 def threads(domain: dict[str, Any]) -> int:
     """Threads of a worker on a CPU: one for small examples, else 0 for all its cores."""
-    return 1 if build_domain(domain).dimensions < SMALL else 0
+    return 1 if build_domain(domain).dimensions < SMALL_EXAMPLE_VALUES else 0
 
 
 @contextmanager

@@ -29,13 +29,13 @@ import pipelines
 from data.files import canonical, sha256, write_atomically
 from pipelines import cluster
 from pipelines.config import Cluster, Params, Train
-from pipelines.execution.local import run_here
-from pipelines.execution.search import Ledger, Search, search_here
+from pipelines.execution.local import run_local
+from pipelines.execution.search import SearchJob, TrialLog, search_local
 from pipelines.serving import artifact
 from pipelines.storage import stores
-from pipelines.storage.mirror import PRIVATE, Replica, mirrored, refresh
+from pipelines.storage.mirror import PRIVATE, StateMirror, refresh, synced_state
 from pipelines.training.errors import Interrupted
-from pipelines.training.job import FAILURE, STOP, Job, failure, locked
+from pipelines.training.job import FAILURE, STOP, TrainingJob, failure, locked
 
 REQUEST, EVENTS = "request.json", "events.jsonl"
 
@@ -46,7 +46,7 @@ CODE = (".py", ".html", ".css")
 """Files of the packages that a job is sent."""
 
 
-class Remote:
+class ClusterJob:
     """A cluster's job server, and the state there of something done here.
 
     Arguments:
@@ -70,12 +70,12 @@ class Remote:
         self.storage = settings.storage.rstrip("/")
         self.local = state
         self.state = f"{self.storage}/{state.name}"
-        self.replica = Replica(self.state, state, (*PRIVATE, STOP))
+        self.mirror = StateMirror(self.state, state, (*PRIVATE, STOP))
         self.name = f"fivefold-{state.name}"
 
-    def keep(self, folder: str, digest: str) -> str:
+    def upload_once(self, folder: str, digest: str) -> str:
         """Where a folder of that content lies in the storage; sent if it is not there yet."""
-        store, name = stores.at(self.storage), f"{Path(folder).name}-{digest[:16]}"
+        store, name = stores.open_store(self.storage), f"{Path(folder).name}-{digest[:16]}"
         if name not in store.names(name):
             print(f"sending {folder} to {store}", file=sys.stderr)
 
@@ -87,12 +87,12 @@ class Remote:
             store.install(name, fill)
         return f"{self.storage}/{name}"
 
-    def sent(self, job: Job, data_digest: str) -> Job:
+    def with_cluster_paths(self, job: TrainingJob, data_digest: str) -> TrainingJob:
         """A job as the cluster sees it."""
         return dataclasses.replace(
             job,
-            prepared=self.keep(job.prepared, data_digest),
-            yardstick=self.keep(job.yardstick, content(Path(job.yardstick))),
+            prepared=self.upload_once(job.prepared, data_digest),
+            yardstick=self.upload_once(job.yardstick, folder_digest(Path(job.yardstick))),
             state=job.state.replace(str(self.local), self.state, 1),
             checkpoints=job.checkpoints.replace(str(self.local), self.state, 1),
         )
@@ -120,7 +120,7 @@ class Remote:
 
         def watch() -> None:
             with suppress(OSError):  # tried again in a second; the last time, below, must succeed
-                self.replica.pull()
+                self.mirror.pull()
             tick()
             if (self.local / STOP).exists():
                 raise Interrupted(goes_on)
@@ -130,7 +130,7 @@ class Remote:
         except KeyboardInterrupt:
             print(f"\n{goes_on}", file=sys.stderr)
             raise
-        self.replica.pull()
+        self.mirror.pull()
         tick()
         if outcome.status == "FORGOTTEN":  # the new attempt goes on from the newest checkpoint
             print(f"the cluster at {self.server.address} has a new head, which does not know {job}", file=sys.stderr)
@@ -145,33 +145,38 @@ class Remote:
 
     def _submit(self, job: str, request: Mapping[str, Any]) -> None:
         for leftover in (FAILURE, STOP):
-            self.replica.remove(leftover)
+            self.mirror.remove(leftover)
         with tempfile.TemporaryDirectory(prefix="fivefold-") as folder:
             copy_code(Path(folder))
             (Path(folder) / REQUEST).write_text(json.dumps({**request, "state": self.state}), encoding="utf-8")
             self.server.submit(job, "python -m pipelines.execution.remote", Path(folder))
 
 
-def train(job: Job, settings: Params, address: str, data_digest: str) -> None:
+def train(job: TrainingJob, settings: Params, address: str, data_digest: str) -> None:
     """Train on the cluster; the finished model, curves and pictures are then in the job's local state folder.
 
     Raises:
-        Exception: What ended the training there, or as `Remote.run`.
+        Exception: What ended the training there, or as `ClusterJob.run`.
     """
     state = Path(job.state)
-    remote = Remote(address, settings.cluster, state)
-    remote.replica.pull()
+    remote = ClusterJob(address, settings.cluster, state)
+    remote.mirror.pull()
     (state / FAILURE).unlink(missing_ok=True)  # of an earlier attempt
     model = state / "model"
     if not (model / artifact.MANIFEST).exists():
         train = dataclasses.asdict(settings.train)
-        remote.run(lambda: {"train": train, "job": dataclasses.asdict(remote.sent(job, data_digest))}, lambda: None)
+        remote.run(
+            lambda: {"train": train, "job": dataclasses.asdict(remote.with_cluster_paths(job, data_digest))},
+            lambda: None,
+        )
     if not (model / artifact.MANIFEST).exists():
         raise RuntimeError(f"{remote.name} succeeded on the cluster but left no model in {remote.state}")
     artifact.check(model)
 
 
-def search(make: Callable[[], Search], settings: Params, address: str, data_digest: str, ledger: Ledger) -> None:
+def search(
+    make: Callable[[], SearchJob], settings: Params, address: str, data_digest: str, trial_log: TrialLog
+) -> None:
     """Search on the cluster; what happens to the trials there is told to the ledger.
 
     Arguments:
@@ -179,13 +184,13 @@ def search(make: Callable[[], Search], settings: Params, address: str, data_dige
         settings: Of the user.
         address: Of the job server.
         data_digest: Of the prepared data.
-        ledger: Of this sweep.
+        trial_log: Of this sweep.
 
     Raises:
-        Exception: What ended the search there, or as `Remote.run`.
+        Exception: What ended the search there, or as `ClusterJob.run`.
     """
-    state = ledger.path.parent
-    remote = Remote(address, settings.cluster, state)
+    state = trial_log.path.parent
+    remote = ClusterJob(address, settings.cluster, state)
     told = 0
 
     def tick() -> None:
@@ -194,21 +199,25 @@ def search(make: Callable[[], Search], settings: Params, address: str, data_dige
         lines = log.read_text(encoding="utf-8").split("\n")[:-1] if log.exists() else []
         for line in lines[told:]:
             event = json.loads(line)
-            getattr(ledger, event["what"])(*event["said"])
+            getattr(trial_log, event["what"])(*event["said"])
         told = len(lines)
 
     def request() -> dict[str, Any]:
         wanted = make()
-        return {"search": dataclasses.asdict(dataclasses.replace(wanted, job=remote.sent(wanted.job, data_digest)))}
+        return {
+            "search": dataclasses.asdict(
+                dataclasses.replace(wanted, job=remote.with_cluster_paths(wanted.job, data_digest))
+            )
+        }
 
-    remote.replica.pull()
+    remote.mirror.pull()
     (state / FAILURE).unlink(missing_ok=True)
     tick()
-    if len(ledger.finished()) < settings.tune.trials:
+    if len(trial_log.finished()) < settings.tune.trials:
         remote.run(request, tick)
 
 
-class Events:
+class TrialEvents:
     """Writes down what happens to trials, for the ledger on the other side."""
 
     def __init__(self, path: Path) -> None:
@@ -237,7 +246,7 @@ def job_server(settings: Cluster) -> str:
     return address if address.startswith(("http://", "https://")) else ""
 
 
-def content(folder: Path) -> str:
+def folder_digest(folder: Path) -> str:
     """SHA-256 over the names and hashes of a folder's files."""
     hashes = {path.name: sha256(path) for path in folder.iterdir()}
     return hashlib.sha256(canonical(hashes)).hexdigest()
@@ -261,13 +270,13 @@ def _copy_package(source: Path, target: Path) -> None:
 def main() -> int:
     """The job: do what the request asks for; what ends it is left in the state folder for the submitter."""
     request = json.loads(Path(REQUEST).read_text(encoding="utf-8"))
-    with mirrored(request["state"]) as state, locked(state):
+    with synced_state(request["state"]) as state, locked(state):
         ended = None
         try:
             if "train" in request:
-                run_here(Job(**request["job"]), Train(**request["train"]), state=state)
+                run_local(TrainingJob(**request["job"]), Train(**request["train"]), state=state)
             else:
-                search_here(Search.read(request["search"]), Events(state / EVENTS))
+                search_local(SearchJob.read(request["search"]), TrialEvents(state / EVENTS))
         except (ValueError, OSError, RuntimeError) as error:
             ended = error
         if "train" in request:  # of a search this process has written everything itself, some of it just now

@@ -15,19 +15,19 @@ from models import FAMILIES
 from pipelines import config
 from pipelines.config import Family, Range
 from pipelines.execution.local import threads
-from pipelines.storage.mirror import at_hand
+from pipelines.storage.mirror import local_copy
 from pipelines.training import loop
-from pipelines.training.config import Settings
-from pipelines.training.context import Place, Report
-from pipelines.training.job import Job
-from pipelines.training.progress import Bar
-from pipelines.training.worker import Recorder, TrainingData, fresh_model
+from pipelines.training.config import TrainingConfig
+from pipelines.training.context import TrainingReport, WorkerContext
+from pipelines.training.job import TrainingJob
+from pipelines.training.progress import ProgressBar
+from pipelines.training.worker import Recorder, TrainingData, build_model
 
 EVALUATIONS = 3
 """Scores of a trial; after each ASHA may stop it."""
 
 
-class Ledger:
+class TrialLog:
     """The finished trials of a sweep, on disk line by line, so that none is ever repeated.
 
     Arguments:
@@ -37,7 +37,7 @@ class Ledger:
         examples: Examples of a full trial.
     """
 
-    def __init__(self, folder: Path, sweep: Any, bar: Bar, examples: int) -> None:
+    def __init__(self, folder: Path, sweep: Any, bar: ProgressBar, examples: int) -> None:
         self.path = folder / "trials.jsonl"
         self.sweep, self.bar, self.examples = sweep, bar, examples
         self.seen = 0
@@ -70,40 +70,40 @@ class Ledger:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Search:
+class SearchJob:
     """Everything that the trials of a search need, as plain data.
 
     Arguments:
         job: The training that is searched for; its state is a scratch folder.
         family: Its settings, and the ranges searched.
-        first: Settings to try before the search starts.
-        known: Settings and scores of trials that finished earlier.
+        initial: Settings to try before the search starts.
+        completed: Settings and scores of trials that finished earlier.
         trials: How many to run.
         concurrent: How many at a time.
         examples: Examples a full trial sees.
     """
 
-    job: Job
+    job: TrainingJob
     family: Family
-    first: list[dict[str, float]]
-    known: list[tuple[dict[str, float], float]]
+    initial: list[dict[str, float]]
+    completed: list[tuple[dict[str, float], float]]
     trials: int
     concurrent: int
     examples: int
 
     @classmethod
-    def read(cls, plain: Mapping[str, Any]) -> Search:
+    def read(cls, plain: Mapping[str, Any]) -> SearchJob:
         """A search from what JSON keeps of it."""
-        job, family = Job(**plain["job"]), plain["family"]
+        job, family = TrainingJob(**plain["job"]), plain["family"]
         chosen = Family(
             model=FAMILIES[job.spec["family"]].Config(**family["model"]),
-            training=Settings(**family["training"]),
+            training=TrainingConfig(**family["training"]),
             search={name: Range(**span) for name, span in family["search"].items()},
         )
         return cls(**{**plain, "job": job, "family": chosen})
 
 
-def search_here(search: Search, recorder: Any, address: str = "", *, verbose: bool = False) -> None:
+def search_local(search: SearchJob, recorder: Any, address: str = "", *, verbose: bool = False) -> None:
     """Run the trials of a search.
 
     Arguments:
@@ -120,8 +120,8 @@ def search_here(search: Search, recorder: Any, address: str = "", *, verbose: bo
         cluster.run_trials(
             lambda values, report: run_trial(trial_job(job, search.family, values, search.examples), report),
             search.family.search,
-            first=search.first,
-            known=search.known,
+            initial=search.initial,
+            completed=search.completed,
             trials=search.trials,
             concurrent=search.concurrent,
             threads=threads(job.spec["domain"]),
@@ -133,7 +133,7 @@ def search_here(search: Search, recorder: Any, address: str = "", *, verbose: bo
     shutil.rmtree(notes, ignore_errors=True)
 
 
-def trial_job(job: Job, family: Family, settings: Mapping[str, float], examples: int) -> Job:
+def trial_job(job: TrainingJob, family: Family, settings: Mapping[str, float], examples: int) -> TrainingJob:
     """A job with some settings replaced, cut to a trial's length."""
     changed = config.with_settings(family, settings)
     training = dataclasses.replace(
@@ -146,21 +146,21 @@ def trial_job(job: Job, family: Family, settings: Mapping[str, float], examples:
     return dataclasses.replace(job, spec=spec, training=dataclasses.asdict(training))
 
 
-def run_trial(job: Job, report: Callable[[int, float], None]) -> None:
+def run_trial(job: TrainingJob, report: Callable[[int, float], None]) -> None:
     """What a trial does: the loop itself, without checkpoints, telling every score."""
     import torch
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    dataset = Dataset.open(at_hand(job.prepared))
-    settings = Settings(**job.training)
+    dataset = Dataset.open(local_copy(job.prepared))
+    settings = TrainingConfig(**job.training)
     data = TrainingData(dataset, settings, job.seed, device)
     recorder = Recorder(job)
 
-    def scored(said: Report) -> float | None:
+    def scored(said: TrainingReport) -> float | None:
         if said.model is None:
             return None
         score = recorder.score(said.model)
         report(said.examples, score)
         return score
 
-    loop.train(fresh_model(job), data, settings, seed=job.seed, report=scored, place=Place(device=device))
+    loop.train(build_model(job), data, settings, seed=job.seed, report=scored, context=WorkerContext(device=device))

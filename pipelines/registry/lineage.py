@@ -16,7 +16,7 @@ from pipelines.tracking import Version
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Link:
+class LineageCheck:
     """One link of the chain from an alias back to raw data.
 
     Arguments:
@@ -30,7 +30,9 @@ class Link:
     fault: str = ""
 
 
-def verify(dataset: str, alias: str, *, root: str | Path = ".", say: Callable[[str], None] = print) -> list[Link]:
+def verify(
+    dataset: str, alias: str, *, root: str | Path = ".", say: Callable[[str], None] = print
+) -> list[LineageCheck]:
     """Check the chain from an alias back to raw data, and print it.
 
     Alias, version, files of the model by hash, run, data digest, prepared data by hash, source by hash.
@@ -52,7 +54,9 @@ def verify(dataset: str, alias: str, *, root: str | Path = ".", say: Callable[[s
         known = ", ".join(sorted(tracking.aliases(dataset))) or "none"
         raise ValueError(f"models:/{dataset}@{alias} does not exist; aliases of {dataset}: {known}.")
     version = next(version for version in tracking.versions(dataset) if version.number == number)
-    links = [Link(name="alias", what=f"models:/{dataset}@{alias} is version {number} ({version.tags.get('family')})")]
+    links = [
+        LineageCheck(name="alias", what=f"models:/{dataset}@{alias} is version {number} ({version.tags.get('family')})")
+    ]
     links += [_model_link(version), _run_link(version), *_data_links(version, Path(root), dataset)]
     for link in links:
         say(f"{'ok ' if not link.fault else 'BAD'} {link.name:9} {link.what}{f': {link.fault}' if link.fault else ''}")
@@ -62,7 +66,7 @@ def verify(dataset: str, alias: str, *, root: str | Path = ".", say: Callable[[s
     return links
 
 
-def _model_link(version: Version) -> Link:
+def _model_link(version: Version) -> LineageCheck:
     expected = version.tags.get("model_digest", "")
     what = f"model digest {expected[:12]}"
     with tempfile.TemporaryDirectory() as temporary:
@@ -71,27 +75,29 @@ def _model_link(version: Version) -> Link:
             weights = next(folder.glob(f"artifacts/*/{artifact.WEIGHTS}"))
             found = artifact.model_digest(weights.parent)
         except StopIteration:
-            return Link(name="model", what=what, fault="the registered files hold no weights")
+            return LineageCheck(name="model", what=what, fault="the registered files hold no weights")
         except (ValueError, OSError) as error:
-            return Link(name="model", what=what, fault=str(error))
-    return Link(name="model", what=what, fault="" if found == expected else f"the registered files have {found[:12]}.")
+            return LineageCheck(name="model", what=what, fault=str(error))
+    return LineageCheck(
+        name="model", what=what, fault="" if found == expected else f"the registered files have {found[:12]}."
+    )
 
 
-def _run_link(version: Version) -> Link:
+def _run_link(version: Version) -> LineageCheck:
     what = f"run {version.run_id}"
     try:
         run = tracking.run_record(version.run_id)
     except ValueError as error:
-        return Link(name="run", what=what, fault=str(error))
+        return LineageCheck(name="run", what=what, fault=str(error))
     commit = run["tags"].get("git_commit", "unknown")[:12]
     what += f", {run['status'].lower()}, code {commit}{' (changed)' if run['tags'].get('git_dirty') == 'true' else ''}"
     digest = version.tags.get("data_digest", "")
     if digest[:36] not in run["dataset_digests"]:
-        return Link(name="run", what=what, fault=f"it was not given data {digest[:12]}.")
-    return Link(name="run", what=what)
+        return LineageCheck(name="run", what=what, fault=f"it was not given data {digest[:12]}.")
+    return LineageCheck(name="run", what=what)
 
 
-def _data_links(version: Version, root: Path, dataset: str) -> Iterator[Link]:
+def _data_links(version: Version, root: Path, dataset: str) -> Iterator[LineageCheck]:
     from data.cards import load_card
     from data.dataset import Dataset
 
@@ -101,7 +107,7 @@ def _data_links(version: Version, root: Path, dataset: str) -> Iterator[Link]:
         prepared = Dataset.open(folder)
         prepared.verify()
         other = "" if prepared.digest == digest else f"{folder} now holds data {prepared.digest[:12]}."
-        yield Link(name="data", what=f"prepared data {digest[:12]}, every shard checked", fault=other)
+        yield LineageCheck(name="data", what=f"prepared data {digest[:12]}, every shard checked", fault=other)
         source = prepared.manifest["source"]
         stated = str(source.get("sha256", ""))
         card = load_card(dataset, root).source
@@ -110,6 +116,6 @@ def _data_links(version: Version, root: Path, dataset: str) -> Iterator[Link]:
         if not fault and path is not None and path.is_file() and sha256(path) != stated:
             fault = f"{path} has changed since."
         where = source.get("path") or source.get("url") or source.get("builtin") or "source"
-        yield Link(name="source", what=f"{where}, SHA-256 {stated[:12]}", fault=fault)
+        yield LineageCheck(name="source", what=f"{where}, SHA-256 {stated[:12]}", fault=fault)
     except (ValueError, OSError) as error:
-        yield Link(name="data", what=f"prepared data {digest[:12]}", fault=str(error))
+        yield LineageCheck(name="data", what=f"prepared data {digest[:12]}", fault=str(error))

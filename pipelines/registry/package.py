@@ -20,7 +20,7 @@ PACKAGE = "fivefold_models"
 """Name of the families' package inside a registered model."""
 
 
-def _publish(
+def publish(
     root: Path, dataset: str, family: str, facts: Mapping[str, Any], results: Mapping[str, Any], package: Path
 ) -> Version:
     folder = root / "runs" / dataset / "models" / family
@@ -61,7 +61,7 @@ def _metric_tags(results: Mapping[str, Any]) -> dict[str, str]:
 
 
 @contextmanager
-def _vendored() -> Iterator[Path]:
+def vendored_code() -> Iterator[Path]:
     """The code as it travels: a copy of `models`, under a name of its own, with `serving` within."""
     import models
     from pipelines import serving

@@ -9,7 +9,7 @@ from typing import Any
 
 from pipelines import tracking
 from pipelines.evaluation.metrics.base import Metric
-from pipelines.evaluation.use_cases import JOBS
+from pipelines.evaluation.use_cases import USE_CASES
 from pipelines.tracking import Version
 
 Jobs = Mapping[str, Sequence[str]]
@@ -17,7 +17,7 @@ Jobs = Mapping[str, Sequence[str]]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Standing:
+class Candidate:
     """How a version does at one job.
 
     Arguments:
@@ -36,7 +36,7 @@ class Standing:
     data_digest: str
     yardstick_digest: str
 
-    def beats(self, other: Standing) -> bool:
+    def beats(self, other: Candidate) -> bool:
         """Whether the difference exceeds both bootstrap intervals."""
         reversed_score = replace(other.score, better="higher" if self.score.better == "lower" else "lower")
         return self.score.beats(other.score) and reversed_score.beats(self.score)
@@ -57,29 +57,29 @@ class Decision:
         why: One sentence.
     """
 
-    holder: Standing | None
+    holder: Candidate | None
     moved: bool
     why: str
 
 
 def job_table() -> Jobs:
     """The jobs of `evaluate`, each with the metrics that decide it."""
-    return {name: job.metrics for name, job in JOBS.items()}
+    return {name: job.metrics for name, job in USE_CASES.items()}
 
 
 # Aliases
 
 
-def _assign(name: str, job: str, metrics: Sequence[str], registered: Mapping[str, Version]) -> dict[str, Any]:
+def assign_alias(name: str, job: str, metrics: Sequence[str], registered: Mapping[str, Version]) -> dict[str, Any]:
     """Decide one job, move its alias if need be, and say so."""
     holder_number = tracking.aliases(name).get(job)
-    candidates = [standing for version in registered.values() if (standing := standing_of(version, metrics))]
+    candidates = [standing for version in registered.values() if (standing := candidate_of(version, metrics))]
     holder, gone = None, ""
     if holder_number is not None:
         known = {version.number: version for version in tracking.versions(name)}
         version = known.get(holder_number)
-        holder = standing_of(version, metrics) if version else None
-        gone = _why_gone(version, holder, holder_number, registered)
+        holder = candidate_of(version, metrics) if version else None
+        gone = _incomparable_reason(version, holder, holder_number, registered)
     decision = decide(candidates, holder, gone)
     if decision.moved:
         tracking.set_alias(name, job, decision.holder.number if decision.holder else None)
@@ -91,7 +91,9 @@ def _assign(name: str, job: str, metrics: Sequence[str], registered: Mapping[str
     return entry
 
 
-def _why_gone(version: Version | None, holder: Standing | None, number: int, registered: Mapping[str, Version]) -> str:
+def _incomparable_reason(
+    version: Version | None, holder: Candidate | None, number: int, registered: Mapping[str, Version]
+) -> str:
     """Why a holder can no longer be compared; empty when it can."""
     if version is None:
         return f"version {number}, which held it, no longer exists"
@@ -108,11 +110,11 @@ def _why_gone(version: Version | None, holder: Standing | None, number: int, reg
     return ""
 
 
-def standing_of(version: Version, metrics: Sequence[str]) -> Standing | None:
+def candidate_of(version: Version, metrics: Sequence[str]) -> Candidate | None:
     """How a version does by the first of some metrics that it has; `None` when it has none."""
     for name in metrics:
         if text := version.tags.get(f"metric.{name}"):
-            return Standing(
+            return Candidate(
                 family=version.tags.get("family", "?"),
                 number=version.number,
                 metric=name,
@@ -127,7 +129,7 @@ def _score(entry: Mapping[str, Any]) -> Metric:
     return Metric(**{name.name: entry[name.name] for name in fields(Metric) if name.name in entry})
 
 
-def decide(candidates: Sequence[Standing], holder: Standing | None, gone: str = "") -> Decision:
+def decide(candidates: Sequence[Candidate], holder: Candidate | None, gone: str = "") -> Decision:
     """Which version a job belongs to.
 
     Arguments:

@@ -8,7 +8,7 @@ from typing import Any
 
 from pipelines.report import charts
 from pipelines.report.domains import table
-from pipelines.report.loading import Family, Picture, Remark, mapping, sequence
+from pipelines.report.loading import Family, Picture, Problem, mapping, sequence
 from pipelines.report.numbers import DASH, count, finite, listed, setting, short
 
 STEPS = {
@@ -24,7 +24,7 @@ STEPS = {
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Shown:
+class FigureSpec:
     """What `evaluate` leaves to be looked at, as it is shown.
 
     Arguments:
@@ -43,42 +43,42 @@ class Shown:
 
 
 PICTURES = (
-    Shown(
+    FigureSpec(
         name="samples",
         step="sample",
         title="Samples",
         images="Drawn from the finished model, not chosen.",
         rows="Drawn from the finished model, not chosen; below them real test rows.",
     ),
-    Shown(
+    FigureSpec(
         name="nearest",
         step="sample",
         title="Nearest training examples",
         images="In each pair a sample above, the training example nearest to it below. A copy would look the same.",
         rows="In each pair a sample above, the training row nearest to it below; what differs is marked.",
     ),
-    Shown(
+    FigureSpec(
         name="reconstructions",
         step="reconstruct",
         title="Reconstructions",
         images="In each pair a test example above, what the model makes of it below.",
         rows="In each pair a test row above, what the model makes of it below; what differs is marked.",
     ),
-    Shown(
+    FigureSpec(
         name="interpolations",
         step="codes",
         title="Interpolations",
         images="Each row goes from one test example to another through their codes.",
         rows="From one test row to another through their codes.",
     ),
-    Shown(
+    FigureSpec(
         name="imputations",
         step="impute",
         title="Imputations",
         images="From top to bottom a test example, what the model was given of it, and three draws of the rest.",
         rows="Test rows whose marked cells were hidden, and three draws of these cells.",
     ),
-    Shown(
+    FigureSpec(
         name="anomalies",
         step="anomaly",
         title="Most anomalous test examples",
@@ -144,7 +144,7 @@ class Section:
         settings: By heading, the settings as (name, value, whether `tune` chose it).
         tuned: What `tune` chose and why.
         trials: Its trials.
-        remarks: What is missing.
+        problems: What is missing.
     """
 
     name: str
@@ -160,7 +160,7 @@ class Section:
     settings: dict[str, list[tuple[str, str, bool]]]
     tuned: str
     trials: list[Trial]
-    remarks: list[Remark]
+    problems: list[Problem]
 
 
 def section(family: Family, facts: Mapping[str, str], held: list[str], classes: Sequence[str]) -> Section:
@@ -186,7 +186,7 @@ def section(family: Family, facts: Mapping[str, str], held: list[str], classes: 
         settings=settings(family),
         tuned=tuned(family),
         trials=trials(family),
-        remarks=family.remarks,
+        remarks=family.problems,
     )
 
 
@@ -242,7 +242,7 @@ def figures(family: Family, classes: Sequence[str]) -> list[Figure]:
     return found
 
 
-def why_absent(family: Family, shown: Shown, done: Mapping[str, Any]) -> str:
+def why_absent(family: Family, shown: FigureSpec, done: Mapping[str, Any]) -> str:
     """Why a picture is not there."""
     if done and shown.step not in done:
         return f"{family.name} cannot {STEPS[shown.step]}."

@@ -20,7 +20,7 @@ PICTURES = ("samples", "nearest", "reconstructions", "interpolations", "imputati
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Remark:
+class Problem:
     """Something that is not there, and what makes it.
 
     Arguments:
@@ -60,7 +60,7 @@ class Family:
         pictures: By name, those of `evaluate` (images).
         exhibits: What `evaluate` keeps to be looked at of a table.
         progress: Examples seen and the grid of samples drawn then.
-        remarks: What is missing.
+        problems: What is missing.
     """
 
     name: str
@@ -71,7 +71,7 @@ class Family:
     pictures: dict[str, Picture]
     exhibits: dict[str, Any]
     progress: list[tuple[int, Picture]]
-    remarks: list[Remark]
+    problems: list[Problem]
 
     @property
     def metrics(self) -> dict[str, dict[str, Any]]:
@@ -89,7 +89,7 @@ class Run:
         yardstick: Facts of the yardstick.
         registry: What `register` wrote.
         families: The families, in order.
-        remarks: What is missing, by section (`yardstick`, `registry`).
+        problems: What is missing, by section (`yardstick`, `registry`).
         newest: Date of the newest file read; `None` if there is none.
     """
 
@@ -98,7 +98,7 @@ class Run:
     yardstick: dict[str, Any]
     registry: dict[str, Any]
     families: list[Family]
-    remarks: dict[str, Remark]
+    problems: dict[str, Problem]
     newest: datetime | None
 
     @property
@@ -138,7 +138,7 @@ class Reader:
 
     root: Path
     newest: float = 0.0
-    remarks: list[Remark] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
 
     def bytes(self, path: Path, command: str) -> bytes | None:
         """A file's content; `None` and a remark if it cannot be read."""
@@ -146,9 +146,9 @@ class Reader:
             content = path.read_bytes()
             self.newest = max(self.newest, path.stat().st_mtime)
         except FileNotFoundError:
-            self.remark(path, "does not exist", command)
+            self.report_problem(path, "does not exist", command)
         except OSError as error:
-            self.remark(path, f"cannot be read ({error.strerror or error})", command)
+            self.report_problem(path, f"cannot be read ({error.strerror or error})", command)
         else:
             return content
         return None
@@ -161,10 +161,10 @@ class Reader:
         try:
             found = json.loads(content.decode())
         except (ValueError, RecursionError) as error:
-            self.remark(path, f"is not JSON ({error})", command)
+            self.report_problem(path, f"is not JSON ({error})", command)
             return {}
         if not isinstance(found, dict):
-            self.remark(path, f"holds a {type(found).__name__} where an object was expected", command)
+            self.report_problem(path, f"holds a {type(found).__name__} where an object was expected", command)
             return {}
         return found
 
@@ -175,7 +175,7 @@ class Reader:
             return None
         width, height = (int.from_bytes(content[start : start + 4], "big") for start in (16, 20))
         if not (content.startswith(SIGNATURE) and content.endswith(END) and width and height):
-            self.remark(path, "is not a whole PNG file", command)
+            self.report_problem(path, "is not a whole PNG file", command)
             return None
         source = "data:image/png;base64," + base64.b64encode(content).decode()
         return Picture(source=source, width=width, height=height)
@@ -187,7 +187,7 @@ class Reader:
             return {}
         rows = list(csv.reader(content.decode(errors="replace").splitlines()))
         if not rows or "examples" not in rows[0]:
-            self.remark(path, "has no column `examples`", command)
+            self.report_problem(path, "has no column `examples`", command)
             return {}
         names, at = rows[0], rows[0].index("examples")
         points: dict[str, list[tuple[float, float]]] = {name: [] for i, name in enumerate(names) if i != at}
@@ -199,14 +199,14 @@ class Reader:
                     points[name].append((seen, value))
         return {name: found for name, found in points.items() if found}
 
-    def remark(self, path: Path, what: str, command: str) -> None:
+    def report_problem(self, path: Path, what: str, command: str) -> None:
         """Note what is wrong with a file."""
         shown = path.relative_to(self.root) if path.is_relative_to(self.root) else path
-        self.remarks.append(Remark(what=f"{shown} {what}", command=command))
+        self.problems.append(Problem(what=f"{shown} {what}", command=command))
 
-    def taken(self) -> list[Remark]:
+    def taken(self) -> list[Problem]:
         """The remarks since the last call."""
-        found, self.remarks = self.remarks, []
+        found, self.problems = self.problems, []
         return found
 
 
@@ -237,7 +237,7 @@ def read(dataset: str, families: Sequence[str], root: Path) -> Run:
         "registry": (runs / "registry.json", f"fivefold register --dataset {dataset}"),
     }
     found: dict[str, dict[str, Any]] = {}
-    remarks: dict[str, Remark] = {}
+    remarks: dict[str, Problem] = {}
     for name, (path, command) in sections.items():
         found[name] = reader.json(path, command)
         for remark in reader.taken():

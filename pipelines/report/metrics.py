@@ -159,7 +159,7 @@ def marked(entries: Sequence[Mapping[str, Any]], better: str) -> list[Mark]:
     return [mark(entry, value) for entry, value in zip(entries, values, strict=True)]
 
 
-def standing(entry: Mapping[str, Any], others: Mapping[str, float | None]) -> str:
+def comparison_text(entry: Mapping[str, Any], others: Mapping[str, float | None]) -> str:
     """How a metric stands to other numbers, by its interval, as sentences; empty if there is nothing to say.
 
     Arguments:

@@ -11,10 +11,10 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from pipelines.evaluation.metrics import KINDS
-from pipelines.evaluation.use_cases import JOBS
+from pipelines.evaluation.use_cases import USE_CASES
 from pipelines.report import charts, metrics
 from pipelines.report.family import Section, section
-from pipelines.report.loading import Family, Remark, Run, mapping, sequence
+from pipelines.report.loading import Family, Problem, Run, mapping, sequence
 from pipelines.report.metrics import Row
 from pipelines.report.numbers import DASH, count, duration, finite, plain, setting, short
 
@@ -28,7 +28,7 @@ HOW_MUCH = {
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Verdict:
+class UseCaseSummary:
     """Who holds a job, and how well.
 
     Arguments:
@@ -48,7 +48,7 @@ class Verdict:
         standing: How the value stands to floor and baseline.
         why: Why the holder holds it.
         plot: All families' values; `None` if nobody has one.
-        remark: What is missing; `None` if nothing.
+        report_problem: What is missing; `None` if nothing.
     """
 
     job: str
@@ -67,7 +67,7 @@ class Verdict:
     standing: str
     why: str
     plot: charts.Forest | None
-    remark: Remark | None
+    report_problem: Problem | None
 
 
 @cache
@@ -145,12 +145,12 @@ def jobs(run: Run) -> dict[str, dict[str, Any]]:
 # Verdicts
 
 
-def verdicts(run: Run) -> list[Verdict]:
+def verdicts(run: Run) -> list[UseCaseSummary]:
     """One per job of `evaluate` and of the registry's record."""
-    return [verdict(run, job) for job in dict.fromkeys([*JOBS, *jobs(run)])]
+    return [verdict(run, job) for job in dict.fromkeys([*USE_CASES, *jobs(run)])]
 
 
-def verdict(run: Run, job: str) -> Verdict:
+def verdict(run: Run, job: str) -> UseCaseSummary:
     """Who holds a job. An alias may belong to an older version than the one measured here."""
     record = jobs(run).get(job, {})
     entries, names = deciding(run, job)
@@ -173,7 +173,7 @@ def verdict(run: Run, job: str) -> Verdict:
         baseline=baseline,
         texts={labels[name]: plain(finite(entry.get("value")), decimals) for name, entry in entries.items()},
     )
-    return Verdict(
+    return UseCaseSummary(
         job=job,
         alias=str(record.get("alias") or f"models:/{run.dataset}@{job}"),
         holder=holder,
@@ -187,16 +187,16 @@ def verdict(run: Run, job: str) -> Verdict:
         interval=metrics.interval(held, decimals),
         floor=plain(floor, decimals),
         baseline=plain(baseline, decimals),
-        standing=metrics.standing(held, {"the classical baseline": baseline, "real data": floor}),
+        standing=metrics.comparison_text(held, {"the classical baseline": baseline, "real data": floor}),
         why=str(record.get("why") or ""),
         plot=plot,
-        remark=run.remarks.get("registry"),
+        remark=run.problems.get("registry"),
     )
 
 
 def deciding(run: Run, job: str) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
     """By family, the metric that decides a job, and its name."""
-    candidates = JOBS[job].metrics if job in JOBS else tuple(filter(None, [jobs(run)[job].get("metric")]))
+    candidates = USE_CASES[job].metrics if job in USE_CASES else tuple(filter(None, [jobs(run)[job].get("metric")]))
     entries, names = {}, {}
     for family in run.families:
         name = next(

@@ -75,25 +75,25 @@ def check(folder: str | Path) -> dict[str, str]:
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"There is no finished model in {folder}. Train it first: `fivefold train`.")
-    mend = "Restore the folder (`dvc checkout`) or train the model again."
+    fix = "Restore the folder (`dvc checkout`) or train the model again."
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         version, expected = int(manifest["format"]), dict(manifest["files"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{folder / MANIFEST} cannot be read as a manifest ({error!r}). {mend}") from error
+        raise ValueError(f"{folder / MANIFEST} cannot be read as a manifest ({error!r}). {fix}") from error
     if version > FORMAT:
         raise ValueError(
             f"{folder / MANIFEST} has format {version}, this Fivefold reads up to {FORMAT}. Use a newer Fivefold."
         )
     for name in (FACTS, WEIGHTS):
         if name not in expected:
-            raise ValueError(f"{folder / MANIFEST} does not list {name}. {mend}")
+            raise ValueError(f"{folder / MANIFEST} does not list {name}. {fix}")
         if not (folder / name).is_file():
-            raise ValueError(f"{folder / name} is missing. {mend}")
+            raise ValueError(f"{folder / name} is missing. {fix}")
         got = sha256(folder / name)
         if got != expected[name]:
             raise ValueError(
-                f"{folder / name} is not the file that was saved: expected SHA-256 {expected[name]}, got {got}. {mend}"
+                f"{folder / name} is not the file that was saved: expected SHA-256 {expected[name]}, got {got}. {fix}"
             )
     return {name: expected[name] for name in (FACTS, WEIGHTS)}
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data.files import write_atomically
-from pipelines.evaluation.evaluator import Measuring
-from pipelines.evaluation.reference.reference import Yardstick
+from pipelines.evaluation.evaluator import Evaluator
+from pipelines.evaluation.reference.reference import Reference
 from pipelines.evaluation.storage import json_text, whole_folder
 from pipelines.serving import artifact
 from pipelines.storage.model_folder import load
@@ -20,7 +20,7 @@ from pipelines.storage.model_folder import load
 if TYPE_CHECKING:
     pass
 
-__all__ = ["Measuring", "evaluate"]
+__all__ = ["Evaluator", "evaluate"]
 
 
 def evaluate(
@@ -60,16 +60,16 @@ def evaluate(
 
     folder = Path(root) / "runs" / dataset
     prepared = Dataset.open(Path(root) / "data" / "prepared" / dataset)
-    yardstick = Yardstick.open(folder / "yardstick")
+    reference = Reference.open(folder / "yardstick")
     model, facts = load(folder / "models" / family, device)
-    for what, stated in (("yardstick", yardstick.facts["data_digest"]), (f"model {family}", facts.get("data_digest"))):
+    for what, stated in (("yardstick", reference.facts["data_digest"]), (f"model {family}", facts.get("data_digest"))):
         if stated not in (None, prepared.digest):
             raise ValueError(
                 f"The {what} in {folder} was made from other data: it states digest {stated}, data/prepared/{dataset} "
                 f"has {prepared.digest}. Run `dvc repro`, which makes again what is out of date."
             )
-    measuring = Measuring(
-        model, prepared, yardstick, samples=samples, seed=seed, bootstrap=bootstrap, bound_samples=bound_samples
+    measuring = Evaluator(
+        model, prepared, reference, samples=samples, seed=seed, bootstrap=bootstrap, bound_samples=bound_samples
     )
     with whole_folder(folder / "results" / family) as pictures:
         measured = measuring.run(pictures)
@@ -77,7 +77,7 @@ def evaluate(
         "family": family,
         "dataset": dataset,
         "data_digest": prepared.digest,
-        "yardstick_digest": yardstick.digest,
+        "yardstick_digest": reference.digest,
         "model_digest": artifact.model_digest(folder / "models" / family),
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         **measured,

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pipelines.evaluation.config import Settings
+from pipelines.evaluation.config import ReferenceConfig
 
 
-def features(dataset: str, *, seed: int = 0, settings: Settings | None = None, root: str | Path = ".") -> None:
+def features(dataset: str, *, seed: int = 0, settings: ReferenceConfig | None = None, root: str | Path = ".") -> None:
     """Make the yardstick of a prepared dataset in `runs/<dataset>/yardstick/`.
 
     Arguments:
@@ -30,4 +30,10 @@ def features(dataset: str, *, seed: int = 0, settings: Settings | None = None, r
     from pipelines.evaluation.reference.build import make
 
     prepared = Dataset.open(Path(root) / "data" / "prepared" / dataset)
-    make(prepared, dataset, Path(root) / "runs" / dataset / "yardstick", seed=seed, settings=settings or Settings())
+    make(
+        prepared,
+        dataset,
+        Path(root) / "runs" / dataset / "yardstick",
+        seed=seed,
+        settings=settings or ReferenceConfig(),
+    )

@@ -14,8 +14,8 @@ from typing import Any
 
 from data.files import write_atomically
 from pipelines import tracking
-from pipelines.registry.package import _publish, _vendored
-from pipelines.registry.promotion import Jobs, _assign, job_table
+from pipelines.registry.package import publish, vendored_code
+from pipelines.registry.promotion import Jobs, assign_alias, job_table
 from pipelines.serving import artifact
 
 
@@ -50,9 +50,9 @@ def register(
     found = {family: _finished(root, dataset, family) for family in families}
     _require_one(found, "data_digest")
     _require_one(found, "yardstick_digest")
-    with _vendored() as package:
+    with vendored_code() as package:
         registered = {
-            family: _publish(root, dataset, family, facts, results, package)
+            family: publish(root, dataset, family, facts, results, package)
             for family, (facts, results) in found.items()
         }
     record: dict[str, Any] = {"model": dataset, "versions": {}, "jobs": {}}
@@ -60,7 +60,7 @@ def register(
         keys = ("model_digest", "code_digest", "data_digest", "run_id", "git_commit", "git_dirty")
         record["versions"][family] = {"version": version.number} | {key: version.tags.get(key, "") for key in keys}
     for job, metrics in jobs.items():
-        record["jobs"][job] = decision = _assign(dataset, job, metrics, registered)
+        record["jobs"][job] = decision = assign_alias(dataset, job, metrics, registered)
         say(f"{decision['alias']} {'moved' if decision['moved'] else 'stays'}: {decision['why']}")
     text = json.dumps(record, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
     write_atomically(root / "runs" / dataset / "registry.json", text)

@@ -14,14 +14,14 @@ from data.files import canonical, write_atomically
 from pipelines import config
 from pipelines.config import Params
 from pipelines.execution.jobs import checkpoints_at, family_settings, fitting_batch, make_job
-from pipelines.execution.local import run_here, terminating
+from pipelines.execution.local import run_local, terminating
 from pipelines.paths import prepared_folder, runs_folder
 from pipelines.serving import artifact
 from pipelines.storage import stores
 from pipelines.storage.model_folder import load, save
 from pipelines.training.checkpoint import STEP
 from pipelines.training.identity import identity
-from pipelines.training.job import STOP, Job, clear, locked, points
+from pipelines.training.job import STOP, TrainingJob, clear, locked, read_metrics
 from pipelines.training.progress import following
 
 
@@ -84,7 +84,7 @@ def train(family: str, *, dataset: str | None = None, verbose: bool = False) -> 
         _publish(job, settings, folder, run.run_id, data, key)
 
 
-def _run(job: Job, settings: Params, run: Any, data_digest: str, *, verbose: bool) -> None:
+def _run(job: TrainingJob, settings: Params, run: Any, data_digest: str, *, verbose: bool) -> None:
     """On this machine, on the cluster it has joined, or as a job of a cluster."""
     from pipelines.execution import remote
 
@@ -96,7 +96,7 @@ def _run(job: Job, settings: Params, run: Any, data_digest: str, *, verbose: boo
             with terminating(state / STOP):
                 remote.train(job, settings, server, data_digest)
         else:
-            run_here(job, settings.train, settings.cluster.address, verbose=verbose)
+            run_local(job, settings.train, settings.cluster.address, verbose=verbose)
 
 
 def tuned(folder: Path, family: str) -> dict[str, float]:
@@ -111,18 +111,18 @@ def tuned(folder: Path, family: str) -> dict[str, float]:
     return json.loads(path.read_text(encoding="utf-8"))["settings"]
 
 
-def _say_what_begins(root: Path, job: Job, family: str) -> None:
-    if stores.at(job.checkpoints).names(STEP):
+def _say_what_begins(root: Path, job: TrainingJob, family: str) -> None:
+    if stores.open_store(job.checkpoints).names(STEP):
         where = job.checkpoints if "://" in job.checkpoints else os.path.relpath(job.checkpoints)
         print(f"{family}: going on from the newest checkpoint in {where}")
     elif any(str(path) != job.state for path in root.resolve().glob(f"{family}-*")):
         print(f"{family}: settings, data or code have changed since the last training; starting afresh")
 
 
-def _publish(job: Job, settings: Params, folder: Path, run_id: str, data: Dataset, key: str) -> None:
+def _publish(job: TrainingJob, settings: Params, folder: Path, run_id: str, data: Dataset, key: str) -> None:
     """The finished model with its facts, and its curves, where DVC expects them."""
     model, _ = load(Path(job.state) / "model")
-    recorded = points(Path(job.state))
+    recorded = read_metrics(Path(job.state))
     facts = {
         **job.spec,
         "dataset": settings.dataset,

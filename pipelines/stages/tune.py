@@ -15,14 +15,14 @@ from pipelines import config
 from pipelines.config import Family, Params
 from pipelines.execution.jobs import family_settings, fitting_batch, make_job
 from pipelines.execution.local import terminating
-from pipelines.execution.search import Ledger, Search, search_here
+from pipelines.execution.search import SearchJob, TrialLog, search_local
 from pipelines.paths import prepared_folder, runs_folder
 from pipelines.training.identity import identity
-from pipelines.training.job import STOP, Job, clear, locked
-from pipelines.training.progress import Bar
+from pipelines.training.job import STOP, TrainingJob, clear, locked
+from pipelines.training.progress import ProgressBar
 
 
-def choose(trials: list[dict[str, Any]], examples: int, margin: float) -> tuple[dict[str, float], str]:
+def select_best(trials: list[dict[str, Any]], examples: int, margin: float) -> tuple[dict[str, float], str]:
     """The best settings, and why: the written ones unless a full trial beat them by the margin.
 
     Raises:
@@ -84,7 +84,7 @@ def _search(
     key = sweep_key(job, settings, chosen, data.digest)
     folder = (runs_folder(settings.dataset) / "state" / f"tune-{family}-{key[:12]}").resolve()
     job = dataclasses.replace(job, state=str(folder / "scratch"))
-    with locked(folder), Bar(f"tune {family}", settings.tune.trials * examples) as bar:
+    with locked(folder), ProgressBar(f"tune {family}", settings.tune.trials * examples) as bar:
         sweep = tracking.Sweep.open(
             dataset=settings.dataset,
             family=family,
@@ -93,31 +93,31 @@ def _search(
             manifest=data.manifest,
             spool=folder,
         )
-        ledger = Ledger(folder, sweep, bar, examples)
+        trial_log = TrialLog(folder, sweep, bar, examples)
         as_written = {name: current(chosen, name) for name in chosen.search}
 
-        def wanted() -> Search:
-            before = ledger.finished()
-            return Search(
+        def wanted() -> SearchJob:
+            before = trial_log.finished()
+            return SearchJob(
                 job=job,
                 family=chosen,
-                first=[] if before else [as_written],
-                known=[(t["settings"], t["score"]) for t in before if t["score"] is not None],
+                initial=[] if before else [as_written],
+                completed=[(t["settings"], t["score"]) for t in before if t["score"] is not None],
                 trials=settings.tune.trials - len(before),
                 concurrent=settings.tune.concurrent,
                 examples=examples,
             )
 
         try:
-            if len(ledger.finished()) < settings.tune.trials:
+            if len(trial_log.finished()) < settings.tune.trials:
                 if server := remote.job_server(settings.cluster):
                     clear(folder)
                     with terminating(folder / STOP):
-                        remote.search(wanted, settings, server, data.digest, ledger)
+                        remote.search(wanted, settings, server, data.digest, trial_log)
                 else:
-                    search_here(wanted(), ledger, settings.cluster.address, verbose=verbose)
-            trials = [{**kept(trial), "as_written": trial["settings"] == as_written} for trial in ledger.finished()]
-            best, why = choose(trials, examples, settings.tune.margin)
+                    search_local(wanted(), trial_log, settings.cluster.address, verbose=verbose)
+            trials = [{**kept(trial), "as_written": trial["settings"] == as_written} for trial in trial_log.finished()]
+            best, why = select_best(trials, examples, settings.tune.margin)
         except BaseException:
             sweep.finish("FAILED")
             raise
@@ -137,7 +137,7 @@ def current(family: Family, name: str) -> float:
     return float(getattr(getattr(family, section), key))
 
 
-def sweep_key(job: Job, settings: Params, chosen: Family, data_digest: str) -> str:
+def sweep_key(job: TrainingJob, settings: Params, chosen: Family, data_digest: str) -> str:
     """Identity of a sweep: what it tries, on what, with which code."""
     search = {name: dataclasses.asdict(span) for name, span in chosen.search.items()}
     what = identity(job, data_digest) | {"tune": dataclasses.asdict(settings.tune), "search": search}

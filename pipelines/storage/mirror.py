@@ -24,11 +24,11 @@ PARTS = ("", "samples", "model")
 PRIVATE = ("lock", "job.json")
 """Files of a state that never travel."""
 
-SECONDS = 2.0
+SYNC_INTERVAL_S = 2.0
 """How often a state in a bucket and its replica are compared."""
 
 
-class Replica:
+class StateMirror:
     """A local folder that takes over what changes in the storage, and the other way round; one writer per file.
 
     Arguments:
@@ -40,8 +40,8 @@ class Replica:
     def __init__(self, place: str, folder: Path, private: tuple[str, ...] = PRIVATE) -> None:
         from pyarrow.fs import LocalFileSystem
 
-        found = stores.at(place)
-        if isinstance(found, stores.Bucket):
+        found = stores.open_store(place)
+        if isinstance(found, stores.S3Store):
             self.files, self.root = found.files, found.root
         else:
             self.files, self.root = LocalFileSystem(), place
@@ -101,27 +101,27 @@ def _stamp(path: Path) -> tuple[int, int]:
 
 
 def refresh(place: str, state: Path) -> None:
-    """Take over at once what others have left in a state that is `mirrored`."""
+    """Take over at once what others have left in a state that is `synced_state`."""
     if "://" in place:
-        Replica(place, state).pull()
+        StateMirror(place, state).pull()
 
 
 @contextmanager
-def mirrored(place: str) -> Iterator[Path]:
+def synced_state(place: str) -> Iterator[Path]:
     """A state's folder: itself where all nodes see it; of one in a bucket a replica, kept like it meanwhile."""
     if "://" not in place:
         yield Path(place)
         return
     with tempfile.TemporaryDirectory(prefix="fivefold-") as scratch:
-        replica = Replica(place, Path(scratch))
-        replica.pull()
+        mirror = StateMirror(place, Path(scratch))
+        mirror.pull()
         over = threading.Event()
 
         def keep() -> None:
-            while not over.wait(SECONDS):
+            while not over.wait(SYNC_INTERVAL_S):
                 with suppress(OSError):  # tried again; what never arrives is told by the last push
-                    replica.push()
-                    replica.pull()
+                    mirror.push()
+                    mirror.pull()
 
         thread = threading.Thread(target=keep, name="replica", daemon=True)
         thread.start()
@@ -130,10 +130,10 @@ def mirrored(place: str) -> Iterator[Path]:
         finally:
             over.set()
             thread.join()
-            replica.push()
+            mirror.push()
 
 
-def at_hand(place: str) -> Path:
+def local_copy(place: str) -> Path:
     """A folder of the storage that never changes: itself, or of one in a bucket this node's copy, fetched once."""
     if "://" not in place:
         return Path(place)
@@ -142,7 +142,7 @@ def at_hand(place: str) -> Path:
     with (CACHE / f"{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (CACHE / name).exists():
-            with stores.at(root).fetched(name) as fetched:
+            with stores.open_store(root).fetched(name) as fetched:
                 temporary = Path(shutil.copytree(fetched, CACHE / f".{name}", dirs_exist_ok=True))
             temporary.rename(CACHE / name)
     return CACHE / name

@@ -18,7 +18,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from data.files import fsync, sync_folder, write_atomically
-from data.s3 import ATTEMPTS, _connected
+from data.s3 import ATTEMPTS, connected
 
 MANIFEST = "manifest.json"
 """The file that makes a checkpoint one."""
@@ -59,16 +59,16 @@ class Storage(ABC):
         """Keep a text beside the folders, whole or not at all; returns where."""
 
     @abstractmethod
-    def tidy(self) -> None:
+    def remove_partial(self) -> None:
         """Remove what a killed process has left half done; to be called by nobody but the one that writes."""
 
 
-def at(place: str | Path) -> Storage:
+def open_store(place: str | Path) -> Storage:
     """The storage at a path or an `s3://bucket/prefix` URL."""
-    return Bucket(str(place)) if str(place).startswith("s3://") else Folder(Path(place))
+    return S3Store(str(place)) if str(place).startswith("s3://") else LocalStore(Path(place))
 
 
-class Folder(Storage):
+class LocalStore(Storage):
     """A folder on a local or shared disk.
 
     Arguments:
@@ -121,13 +121,13 @@ class Folder(Storage):
         write_atomically(self.root / name, text)
         return str(self.root / name)
 
-    def tidy(self) -> None:
+    def remove_partial(self) -> None:
         for suffix in ("tmp", "old"):
             for path in self.root.glob(f".*.{suffix}"):
                 shutil.rmtree(path, ignore_errors=True)
 
 
-class Bucket(Storage):
+class S3Store(Storage):
     """A prefix in a bucket of any store that speaks the S3 protocol.
 
     Credentials, region and endpoint come from the usual variables (`AWS_ACCESS_KEY_ID`, `AWS_REGION`,
@@ -141,7 +141,7 @@ class Bucket(Storage):
         place = urlsplit(url)
         self.url = url.rstrip("/")
         self.root = f"{place.netloc}/{unquote(place.path).strip('/')}".rstrip("/")
-        self.files = _connected(place.netloc)
+        self.files = connected(place.netloc)
 
     def __str__(self) -> str:
         return self.url
@@ -195,7 +195,7 @@ class Bucket(Storage):
             target.write(text.encode())
         return f"{self.url}/{name}"
 
-    def tidy(self) -> None:
+    def remove_partial(self) -> None:
         keys = self._keys("")
         whole = {key.split("/")[0] for key in keys if key.endswith(f"/{MANIFEST}")}
         for name in {key.split("/")[0] for key in keys if "/" in key} - whole:

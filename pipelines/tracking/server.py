@@ -45,7 +45,7 @@ def connect(uri: str | None = None) -> str:
     Returns:
         The store's URI.
     Raises:
-        ConnectionError: If the store cannot be reached or used, naming it and the mend.
+        ConnectionError: If the store cannot be reached or used, naming it and the fix.
     """
     uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI
     if uri == DEFAULT_URI:

@@ -117,10 +117,10 @@ def verify(folder: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError, json.JSONDecodeError, TypeError, AttributeError) as error:
         raise CorruptCheckpoint(str(error)) from error
     if facts["schema"] != SCHEMA:
-        age, mend = ("newer", "upgrade") if facts["schema"] > SCHEMA else ("older", "go on with that one")
+        age, fix = ("newer", "upgrade") if facts["schema"] > SCHEMA else ("older", "go on with that one")
         raise ValueError(
             f"{folder} was written by {'a' if age == 'newer' else 'an'} {age} Fivefold (checkpoint schema"
-            f" {facts['schema']}, this one reads {SCHEMA}); {mend}, or delete the folder to start again"
+            f" {facts['schema']}, this one reads {SCHEMA}); {fix}, or delete the folder to start again"
         )
     return facts
 
@@ -231,7 +231,7 @@ def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-class Writer:
+class AsyncCheckpointWriter:
     """Writes checkpoints behind the training's back, one at a time.
 
     The training waits only while its state is copied. What goes wrong in writing is raised by the

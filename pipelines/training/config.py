@@ -8,7 +8,7 @@ from typing import Literal
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Settings:
+class TrainingConfig:
     """How long and how a family is trained.
 
     Arguments:
@@ -103,7 +103,7 @@ class Settings:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Policy:
+class DivergencePolicy:
     """What to do when a training diverges.
 
     Arguments:

@@ -10,8 +10,8 @@ from models.contract import Batch, GenerativeModel
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
-    """What the loop says of itself.
+class TrainingReport:
+    """One progress report, made on rank 0.
 
     Arguments:
         examples: Examples seen.
@@ -26,7 +26,7 @@ class Report:
     model: GenerativeModel | None = None
 
 
-class Source(Protocol):
+class BatchSource(Protocol):
     """Where batches come from: pure functions of the step."""
 
     def ids(self, step: int) -> Iterable[Any]:
@@ -43,7 +43,7 @@ class Source(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class WorkerContext:
     """Where a worker stands.
 
     Arguments:

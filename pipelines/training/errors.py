@@ -15,5 +15,5 @@ class Diverged(RuntimeError):
     """A loss or a gradient is not finite, or leapt; the weights are those before the update."""
 
 
-class LostPartner(RuntimeError):
+class LostWorker(RuntimeError):
     """Another worker is gone or hangs; a restart from the newest checkpoint may help."""

@@ -48,7 +48,7 @@ class Sharded(nn.Module):
         self.inner = fully_shard(_Tensors(objective), mesh=mesh, reshard_after_forward=False)
         self._others: tuple[FSDPModule, ...] = ()
 
-    def beside(self, players: Sequence[Sharded]) -> None:
+    def link_peers(self, players: Sequence[Sharded]) -> None:
         """Name all objectives of the model: what one trains, another may read."""
         self._others = tuple(player.inner for player in players if player is not self)
 
@@ -73,35 +73,35 @@ class Sharded(nn.Module):
                 other.reshard()
 
 
-def spread(objectives: Sequence[Objective], mesh: DeviceMesh) -> list[Sharded]:
+def shard_objectives(objectives: Sequence[Objective], mesh: DeviceMesh) -> list[Sharded]:
     """The objectives of a model, which is sharded from now on."""
     sharded = [Sharded(objective, mesh) for objective in objectives]
     for one in sharded:
-        one.beside(sharded)
+        one.link_peers(sharded)
     return sharded
 
 
-def whole(tensor: Tensor) -> Tensor:
+def full_tensor(tensor: Tensor) -> Tensor:
     """A tensor with all its parts; every worker must ask for it."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
-def part(tensor: Tensor) -> Tensor:
+def local_shard(tensor: Tensor) -> Tensor:
     """This worker's part of a tensor, or a tensor that is not spread."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
-def collected(named: Mapping[str, Tensor], *, keep: bool) -> dict[str, Tensor]:
+def gather_to_rank0(named: Mapping[str, Tensor], *, keep: bool) -> dict[str, Tensor]:
     """Whole tensors, gathered one after the other, for the workers that keep them."""
     found = {}
     for name, tensor in named.items():
-        gathered = whole(tensor)
+        gathered = full_tensor(tensor)
         if keep:
             found[name] = gathered
     return found
 
 
-def distributed(named: Mapping[str, Tensor], like: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def shard_like(named: Mapping[str, Tensor], like: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Whole tensors, spread as others of the same names are; every worker has them, so nothing is sent."""
 
     def spread_as(tensor: Tensor, model: Tensor | None) -> Tensor:

@@ -14,7 +14,7 @@ from data import batches, permutation
 from data.files import canonical
 from models import FAMILIES
 from pipelines.training import config, context, loop, state
-from pipelines.training.job import Job
+from pipelines.training.job import TrainingJob
 
 
 def code_digest(family: str, package: Path) -> str:
@@ -54,7 +54,7 @@ def _imported(package: Path, start: Sequence[str]) -> set[Path]:
     return seen
 
 
-def identity(job: Job, data_digest: str) -> dict[str, Any]:
+def identity(job: TrainingJob, data_digest: str) -> dict[str, Any]:
     """What makes a training the same one: its settings, its data and the code that computes it."""
     code = hashlib.sha256()
     for path in family_code(job.spec["family"]):

@@ -55,7 +55,7 @@ FAILURE = "failure.json"
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class TrainingJob:
     """Everything a worker needs to train, as plain data.
 
     Arguments:
@@ -85,7 +85,7 @@ class Job:
     run_id: str = ""
 
 
-def points(state: Path) -> list[dict[str, Any]]:
+def read_metrics(state: Path) -> list[dict[str, Any]]:
     """The recorded points of a training; a last line cut short by a kill is dropped."""
     path = state / "metrics.jsonl"
     if not path.exists():

@@ -19,17 +19,25 @@ from torch.nn.parallel import DistributedDataParallel
 
 from models.contract import Batch, GenerativeModel
 from models.rng import Streams
-from pipelines.training.checkpoint_manager import Checkpoints
-from pipelines.training.config import Policy, Settings
-from pipelines.training.context import Place, Report, Source
-from pipelines.training.divergence import Watch
+from pipelines.training.checkpoint_manager import CheckpointManager
+from pipelines.training.config import DivergencePolicy, TrainingConfig
+from pipelines.training.context import BatchSource, TrainingReport, WorkerContext
+from pipelines.training.divergence import DivergenceGuard
 from pipelines.training.errors import Interrupted
-from pipelines.training.fsdp import Sharded, whole
-from pipelines.training.metrics import Meter
-from pipelines.training.process_group import partners_named
-from pipelines.training.state import Progress
+from pipelines.training.fsdp import Sharded, full_tensor
+from pipelines.training.metrics import MetricAccumulator
+from pipelines.training.process_group import naming_lost_workers
+from pipelines.training.state import TrainingState
 
-__all__ = ["Interrupted", "Place", "Policy", "Report", "Settings", "Source", "train"]
+__all__ = [
+    "BatchSource",
+    "DivergencePolicy",
+    "Interrupted",
+    "TrainingConfig",
+    "TrainingReport",
+    "WorkerContext",
+    "train",
+]
 
 
 def resolve_precision(precision: str, device: str) -> torch.dtype:
@@ -41,18 +49,18 @@ def resolve_precision(precision: str, device: str) -> torch.dtype:
 
 def train(
     model: GenerativeModel,
-    source: Source,
-    settings: Settings,
+    source: BatchSource,
+    settings: TrainingConfig,
     *,
     seed: int,
-    report: Callable[[Report], float | None],
+    report: Callable[[TrainingReport], float | None],
     folder: str | Path | None = None,
-    place: Place | None = None,
-    stopping: Callable[[], bool] = lambda: False,
-    begins: Callable[[int], None] = lambda seen: None,
-    policy: Policy | None = None,
+    context: WorkerContext | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
+    on_start: Callable[[int], None] = lambda seen: None,
+    policy: DivergencePolicy | None = None,
     identity: Mapping[str, Any] | None = None,
-    notes: Mapping[str, Any] | None = None,
+    extra: Mapping[str, Any] | None = None,
 ) -> GenerativeModel:
     """Train a model, or go on where its newest checkpoint stands.
 
@@ -65,13 +73,13 @@ def train(
             better), by which the best model is kept.
         folder: Where checkpoints go, a path or `s3://bucket/prefix`; `None` for none (nothing to
             resume either).
-        place: Rank, number of workers, device.
-        stopping: Asked on rank 0 at every update whether to stop here.
-        begins: Told on rank 0 how many examples were seen where training begins, or begins again
+        context: Rank, number of workers, device.
+        should_stop: Asked on rank 0 at every update whether to stop here.
+        on_start: Told on rank 0 how many examples were seen where training begins, or begins again
             after a rollback.
         policy: What to do about divergence; by default to stop.
         identity: What makes this training this one; checkpoints of another are refused.
-        notes: Whatever else the checkpoints shall say.
+        extra: Whatever else the checkpoints shall say.
 
     Returns:
         On rank 0 the averaged and finalized model with the best score, or the last if none was
@@ -79,102 +87,104 @@ def train(
 
     Raises:
         Diverged: If a loss or gradient is not finite; nothing was updated with it.
-        Interrupted: If `stopping` said so; the checkpoint is written.
+        Interrupted: If `should_stop` said so; the checkpoint is written.
         LostPartner: If another worker is gone or hangs.
         ValueError: If the workers cannot share the batch evenly, or a checkpoint is of another training.
         CorruptCheckpoint: If there are checkpoints and all are damaged.
         OSError: If a checkpoint could not be written.
         RuntimeError: If the device has too little memory, with what to set.
     """
-    place, policy = place or Place(), policy or Policy()
-    ranks = place.virtual_ranks(settings.virtual_ranks, settings.accumulate)
-    model.to(place.device)
-    reference = source.reference().to(place.device)
-    model.initialize(reference, Streams.seeded(seed, "initialize", device=place.device))
-    with partners_named(place), memory_explained(settings):
-        progress = Progress(model, settings, place)
-    dtype = resolve_precision(settings.precision, place.device)
+    context, policy = context or WorkerContext(), policy or DivergencePolicy()
+    ranks = context.virtual_ranks(settings.virtual_ranks, settings.accumulate)
+    model.to(context.device)
+    reference = source.reference().to(context.device)
+    model.initialize(reference, Streams.seeded(seed, "initialize", device=context.device))
+    with naming_lost_workers(context), explaining_out_of_memory(settings):
+        state = TrainingState(model, settings, context)
+    dtype = resolve_precision(settings.precision, context.device)
     steps_per_report = settings.every(settings.reports)
     snapshot, evaluating = None, False
-    watch = Watch(place, policy, stopping)
-    said = {"identity": dict(identity or {}), **(notes or {})}
-    with partners_named(place), memory_explained(settings), Checkpoints(folder, place, progress, said) as checkpoints:
-        checkpoints.go_on()
-        if policy.rollback and progress.step == 0:
+    guard = DivergenceGuard(context, policy, should_stop)
+    metadata = {"identity": dict(identity or {}), **(extra or {})}
+    with (
+        naming_lost_workers(context),
+        explaining_out_of_memory(settings),
+        CheckpointManager(folder, context, state, metadata) as checkpoints,
+    ):
+        checkpoints.restore_latest()
+        if policy.rollback and state.step == 0:
             checkpoints.save(0)  # so that there is always somewhere to go back to
-        meter = Meter(place, progress.step * settings.batch_size)
-        if place.rank == 0:
-            begins(meter.seen)
-        while progress.step < settings.total_steps:
+        accumulator = MetricAccumulator(context, state.step * settings.batch_size)
+        if context.rank == 0:
+            on_start(accumulator.seen)
+        while state.step < settings.total_steps:
             checkpoints.check()
-            step, seen = progress.step, progress.step * settings.batch_size
-            number = step + progress.skipped
-            batch = source.batch(number, place.rank, place.world_size).to(place.device)
+            step, seen = state.step, state.step * settings.batch_size
+            number = step + state.skipped
+            batch = source.batch(number, context.rank, context.world_size).to(context.device)
             batch = Batch(batch.x, batch.label, batch.observed, seen)
-            objection = None
-            for objective, wrapped, optimizer in zip(
-                progress.objectives, progress.wrapped, progress.optimizers, strict=True
-            ):
+            rejection_reason = None
+            for objective, wrapped, optimizer in zip(state.objectives, state.wrapped, state.optimizers, strict=True):
                 if step % objective.every:
                     continue
                 optimizer.zero_grad(set_to_none=True)
-                loss = torch.zeros((), device=place.device)
+                loss = torch.zeros((), device=context.device)
                 for part, played, synchronized in micro_batches(batch, ranks, settings.accumulate, wrapped):
-                    noise = Streams.seeded(seed, number, objective.name, ranks=played, device=place.device)
+                    noise = Streams.seeded(seed, number, objective.name, ranks=played, device=context.device)
                     with synchronized:
-                        with torch.autocast(place.device.split(":")[0], dtype, enabled=dtype != torch.float32):
+                        with torch.autocast(context.device.split(":")[0], dtype, enabled=dtype != torch.float32):
                             losses = wrapped(part, noise)
                         share = losses.total.mean() / settings.accumulate
                         share.backward()
                     loss = loss + share.detach()
-                    meter.add(objective, losses)
+                    accumulator.add(objective, losses)
                 norm = clipped(optimizer.param_groups[0]["params"], settings.grad_clip)
-                objection = watch.objection(progress, objective, loss, norm)
-                if objection:
+                rejection_reason = guard.rejection_reason(state, objective, loss, norm)
+                if rejection_reason:
                     break
                 for group in optimizer.param_groups:
                     group["lr"] = settings.lr_at(seen)
                 optimizer.step()
-                meter.add_norm(objective, norm)
-            if objection:
-                checkpoints.roll_back(objection, source, settings, policy)
-                meter.restart(progress.step * settings.batch_size)
-                if place.rank == 0:
-                    begins(meter.seen)
+                accumulator.add_norm(objective, norm)
+            if rejection_reason:
+                checkpoints.roll_back(rejection_reason, source, settings, policy)
+                accumulator.restart(state.step * settings.batch_size)
+                if context.rank == 0:
+                    on_start(accumulator.seen)
                 continue
-            progress.step, seen = step + 1, seen + settings.batch_size
-            progress.update_average(settings.ema_decay(seen))
+            state.step, seen = step + 1, seen + settings.batch_size
+            state.update_average(settings.ema_decay(seen))
 
-            last = progress.step == settings.total_steps
-            reporting = progress.step % steps_per_report == 0 or last
+            last = state.step == settings.total_steps
+            reporting = state.step % steps_per_report == 0 or last
             if reporting:
-                metrics = meter.read(seen, settings)
-                evaluating = last or progress.step % settings.every(settings.evaluations) == 0
-                snapshot = progress.finalized(reference, seed) if evaluating else None
-                if place.rank == 0:
+                metrics = accumulator.read(seen, settings)
+                evaluating = last or state.step % settings.every(settings.evaluations) == 0
+                snapshot = state.finalized(reference, seed) if evaluating else None
+                if context.rank == 0:
                     done = min(seen, settings.total_examples)
-                    progress.keep_best(snapshot, report(Report(done, settings.total_examples, metrics, snapshot)))
-                meter.restart(seen)
-            stop = watch.leaving and not last
-            pressing = watch.notice_at == step or (watch.notice_at is not None and reporting)
-            if stop or last or pressing or progress.step % settings.every(settings.checkpoints) == 0:
+                    state.keep_best(snapshot, report(TrainingReport(done, settings.total_examples, metrics, snapshot)))
+                accumulator.restart(seen)
+            stop = guard.stop_requested and not last
+            pressing = guard.preempted_at == step or (guard.preempted_at is not None and reporting)
+            if stop or last or pressing or state.step % settings.every(settings.checkpoints) == 0:
                 checkpoints.save(seen)
             if stop:
                 checkpoints.wait()
                 raise Interrupted(f"stopped after {seen} of {settings.total_examples} examples")
         checkpoints.wait()
-        if place.world_size > 1:
+        if context.world_size > 1:
             dist.barrier()
         if not evaluating:  # there was nothing left to do
-            snapshot = progress.finalized(reference, seed)
-        return checkpoints.best(snapshot) if snapshot else progress.model
+            snapshot = state.finalized(reference, seed)
+        return checkpoints.best(snapshot) if snapshot else state.model
 
 
 def clipped(parameters: list[Tensor], limit: float) -> Tensor:
     """Norm of the gradient, which is then shortened to `limit`; 0 for no limit."""
     if limit:
-        return whole(nn.utils.clip_grad_norm_(parameters, limit))
-    return whole(nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]))
+        return full_tensor(nn.utils.clip_grad_norm_(parameters, limit))
+    return full_tensor(nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]))
 
 
 def micro_batches(
@@ -195,7 +205,7 @@ def micro_batches(
 
 
 @contextmanager
-def memory_explained(settings: Settings) -> Iterator[None]:
+def explaining_out_of_memory(settings: TrainingConfig) -> Iterator[None]:
     """Say what to set when the device has too little memory; trying again would fail again."""
     try:
         yield
@@ -204,12 +214,12 @@ def memory_explained(settings: Settings) -> Iterator[None]:
         smaller = max(
             settings.virtual_ranks, settings.batch_size // 2 // settings.virtual_ranks * settings.virtual_ranks
         )
-        mend = (
+        fix = (
             f"training.accumulate: {parts} (the same updates in {parts} parts), or "
             if settings.virtual_ranks % parts == 0
             else ""
         )
         raise RuntimeError(
-            f"the device has too little memory for batch_size {settings.batch_size}; set {mend}"
+            f"the device has too little memory for batch_size {settings.batch_size}; set {fix}"
             f"training.batch_size: {smaller}, in params.yaml ({str(error).split('. ')[0]})"
         ) from error

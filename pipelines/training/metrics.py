@@ -12,15 +12,15 @@ from torch import distributed as dist
 from models.contract import Losses, Objective
 
 if TYPE_CHECKING:
-    from pipelines.training.config import Settings
-    from pipelines.training.context import Place
+    from pipelines.training.config import TrainingConfig
+    from pipelines.training.context import WorkerContext
 
 
-class Meter:
+class MetricAccumulator:
     """Means of losses and norms since the last report, kept on the device until read."""
 
-    def __init__(self, place: Place, seen: int) -> None:
-        self.place = place
+    def __init__(self, context: WorkerContext, seen: int) -> None:
+        self.context = context
         self.restart(seen)
 
     def restart(self, seen: int) -> None:
@@ -43,13 +43,13 @@ class Meter:
         self.sums[key] = self.sums.get(key, 0) + value.detach().float().mean()
         self.counts[key] = self.counts.get(key, 0) + 1
 
-    def read(self, seen: int, settings: Settings) -> dict[str, float]:
+    def read(self, seen: int, settings: TrainingConfig) -> dict[str, float]:
         """Means over the batches and, where several work, over the workers."""
         names = list(self.sums)
         means = torch.stack([self.sums[name] / self.counts[name] for name in names])
-        if self.place.world_size > 1:
+        if self.context.world_size > 1:
             dist.all_reduce(means)
-            means /= self.place.world_size
+            means /= self.context.world_size
         metrics = dict(zip(names, means.tolist(), strict=True))
         metrics["lr"] = settings.lr_at(seen - settings.batch_size)
         metrics["examples_per_second"] = (seen - self.seen) / (time.perf_counter() - self.started)

@@ -12,13 +12,13 @@ from typing import Any
 
 from tqdm import tqdm
 
-from pipelines.training.job import points
+from pipelines.training.job import read_metrics
 
 PLAIN_SECONDS = 10.0
 """Seconds between plain lines when standard error is not a terminal."""
 
 
-class Bar:
+class ProgressBar:
     """Progress of something counted in examples.
 
     Arguments:
@@ -33,7 +33,7 @@ class Bar:
         self.shown = time.monotonic()
         self.examples = 0
 
-    def __enter__(self) -> Bar:
+    def __enter__(self) -> ProgressBar:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -60,10 +60,10 @@ def following(state: Path, total: int, name: str, run: Any) -> Iterator[None]:
     stop = threading.Event()
 
     def follow() -> None:
-        with Bar(name, total) as bar:
+        with ProgressBar(name, total) as bar:
             while True:
                 ended = stop.wait(0.5)
-                recorded = points(state)
+                recorded = read_metrics(state)
                 if recorded:
                     bar.show(recorded[-1]["examples"], recorded[-1]["metrics"])
                 run.follow(state / "metrics.jsonl")

@@ -15,11 +15,11 @@ from torch.nn.parallel import DistributedDataParallel
 from models.contract import Batch, GenerativeModel
 from models.rng import Streams
 from pipelines.training.checkpoint import Checkpoint
-from pipelines.training.fsdp import collected, distributed, part, spread
+from pipelines.training.fsdp import gather_to_rank0, local_shard, shard_like, shard_objectives
 
 if TYPE_CHECKING:
-    from pipelines.training.config import Settings
-    from pipelines.training.context import Place
+    from pipelines.training.config import TrainingConfig
+    from pipelines.training.context import WorkerContext
 
 
 def laid_out(named: Mapping[str, Tensor], like: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -27,7 +27,7 @@ def laid_out(named: Mapping[str, Tensor], like: Mapping[str, Tensor]) -> dict[st
     return {name: torch.empty_like(like[name]).copy_(t) if name in like else t for name, t in named.items()}
 
 
-class Progress:
+class TrainingState:
     """Weights, averages, optimizers, updates made, batches skipped, the best model so far.
 
     Attributes:
@@ -36,14 +36,14 @@ class Progress:
         rollbacks: Divergences so far.
         best: Score of the best model, lower is better; infinite while there is none.
         best_step: After which update it was found.
-        unsaved: The best model itself, until a checkpoint is written.
-        spread: Running mean and variance of each objective's loss, with their count (see `Watch`).
+        pending_best: The best model itself, until a checkpoint is written.
+        loss_stats: Running mean and variance of each objective's loss, with their count (see `Watch`).
     """
 
-    def __init__(self, model: GenerativeModel, settings: Settings, place: Place) -> None:
-        if place.shard:  # FSDP takes no other layout
+    def __init__(self, model: GenerativeModel, settings: TrainingConfig, context: WorkerContext) -> None:
+        if context.shard:  # FSDP takes no other layout
             model.to(memory_format=torch.contiguous_format)
-        self.model, self.place = model, place
+        self.model, self.context = model, context
         self.average = copy.deepcopy(model).requires_grad_(False).eval()
         self.objectives = model.objectives()
         self.wrapped = self._joined()
@@ -60,19 +60,19 @@ class Progress:
         self.averaged = list(zip(self.average.parameters(), model.parameters(), strict=True))
         self.step = self.skipped = self.rollbacks = self.best_step = 0
         self.best = math.inf
-        self.unsaved: Checkpoint | None = None
-        self.spread: dict[str, list[float]] = {}
+        self.pending_best: Checkpoint | None = None
+        self.loss_stats: dict[str, list[float]] = {}
 
     def _joined(self) -> list[nn.Module]:
         """The objectives as they are trained together with other workers."""
-        if self.place.world_size == 1:
+        if self.context.world_size == 1:
             return list(self.objectives)
-        if not self.place.shard:
+        if not self.context.shard:
             return [DistributedDataParallel(objective, broadcast_buffers=False) for objective in self.objectives]
         self.empty = copy.deepcopy(self.average).to("meta")
-        mesh = init_device_mesh(self.place.device.split(":")[0], (self.place.world_size,))
-        spread(self.average.objectives(), mesh)
-        return list(spread(self.objectives, mesh))
+        mesh = init_device_mesh(self.context.device.split(":")[0], (self.context.world_size,))
+        shard_objectives(self.average.objectives(), mesh)
+        return list(shard_objectives(self.objectives, mesh))
 
     def tensors(self) -> dict[str, Tensor]:
         """All tensors of the state, by name; of a state spread over the workers, all on rank 0 and none elsewhere."""
@@ -81,7 +81,7 @@ class Progress:
         for objective, optimizer in zip(self.objectives, self.optimizers, strict=True):
             for index, state in optimizer.state_dict()["state"].items():
                 named |= {f"optimizer.{objective.name}.{index}.{k}": v for k, v in state.items()}
-        return collected(named, keep=self.place.rank == 0) if self.place.shard else named
+        return gather_to_rank0(named, keep=self.context.rank == 0) if self.context.shard else named
 
     def facts(self) -> dict[str, Any]:
         """The rest of the state."""
@@ -90,7 +90,7 @@ class Progress:
             "best_step": self.best_step,
             "skipped": self.skipped,
             "rollbacks": self.rollbacks,
-            "spread": {name: list(values) for name, values in self.spread.items()},
+            "spread": {name: list(values) for name, values in self.loss_stats.items()},
         }
 
     def restore(self, tensors: Mapping[str, Tensor], step: int, facts: Mapping[str, Any]) -> None:
@@ -100,39 +100,39 @@ class Progress:
             return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
         for model, prefix in ((self.model, "model."), (self.average, "average.")):
-            model.load_state_dict(distributed(named(prefix), model.state_dict()))
+            model.load_state_dict(shard_like(named(prefix), model.state_dict()))
         for objective, optimizer in zip(self.objectives, self.optimizers, strict=True):
             parameters = optimizer.param_groups[0]["params"]
             state: dict[int, dict[str, Tensor]] = {}
             for name, tensor in named(f"optimizer.{objective.name}.").items():
                 index, key = name.split(".", 1)
                 like = {key: parameters[int(index)]} if tensor.ndim else {}
-                state.setdefault(int(index), {}).update(laid_out(distributed({key: tensor}, like), like))
+                state.setdefault(int(index), {}).update(laid_out(shard_like({key: tensor}, like), like))
             optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
         self.step = step
         self.best = math.inf if facts["best"] is None else facts["best"]
         self.best_step, self.skipped, self.rollbacks = facts["best_step"], facts["skipped"], facts["rollbacks"]
-        self.spread = {name: list(values) for name, values in facts["spread"].items()}
-        self.unsaved = None
+        self.loss_stats = {name: list(values) for name, values in facts["spread"].items()}
+        self.pending_best = None
 
     @torch.no_grad()
     def update_average(self, decay: float) -> None:
         """Move the averaged weights towards the trained ones; take buffers as they are."""
-        averages, weights = ([part(p) for p in side] for side in zip(*self.averaged, strict=True))
+        averages, weights = ([local_shard(p) for p in side] for side in zip(*self.averaged, strict=True))
         torch._foreach_lerp_(averages, weights, 1 - decay)  # pyright: ignore[reportPrivateImportUsage]
         for average, buffer in zip(self.average.buffers(), self.model.buffers(), strict=True):
             average.copy_(buffer)
 
     def finalized(self, reference: Batch, seed: int) -> GenerativeModel | None:
         """A copy of the averaged model with everything fitted that is fitted after training; on rank 0 only."""
-        if self.place.shard and self.place.world_size > 1:
-            tensors = collected(self.average.state_dict(), keep=self.place.rank == 0)
+        if self.context.shard and self.context.world_size > 1:
+            tensors = gather_to_rank0(self.average.state_dict(), keep=self.context.rank == 0)
             model = copy.deepcopy(self.empty)
             if tensors:
                 model.load_state_dict(tensors, assign=True)
         else:
             model = copy.deepcopy(self.average)
-        if self.place.rank:
+        if self.context.rank:
             return None
         model.eval().finalize(reference, Streams.seeded(seed, "finalize", device=reference.x.device))
         return model
@@ -141,4 +141,4 @@ class Progress:
         """Remember a finalized model if its score is the best so far."""
         if snapshot is not None and score is not None and score < self.best:
             self.best, self.best_step = score, self.step
-            self.unsaved = Checkpoint(self.step, snapshot.state_dict(), {"score": score})
+            self.pending_best = Checkpoint(self.step, snapshot.state_dict(), {"score": score})

@@ -14,22 +14,22 @@ from data.batches import Batches
 from data.dataset import Dataset
 from data.files import write_atomically
 from models import Batch, GenerativeModel, Streams, build
-from pipelines.storage.mirror import at_hand, mirrored
+from pipelines.storage.mirror import local_copy, synced_state
 from pipelines.storage.model_folder import save
 from pipelines.training import loop
-from pipelines.training.config import Policy, Settings
-from pipelines.training.context import Place, Report
-from pipelines.training.errors import Diverged, Interrupted, LostPartner
-from pipelines.training.job import FAILURE, STOP, Job, points, record_failure
+from pipelines.training.config import DivergencePolicy, TrainingConfig
+from pipelines.training.context import TrainingReport, WorkerContext
+from pipelines.training.errors import Diverged, Interrupted, LostWorker
+from pipelines.training.job import FAILURE, STOP, TrainingJob, read_metrics, record_failure
 
-REFERENCE = 4096
+REFERENCE_EXAMPLES = 4096
 """Training examples that initialize a model and are fitted after training, at most."""
 
 
 class TrainingData:
     """Batches of the training split, as the loop wants them."""
 
-    def __init__(self, dataset: Dataset, settings: Settings, seed: int, device: str) -> None:
+    def __init__(self, dataset: Dataset, settings: TrainingConfig, seed: int, device: str) -> None:
         self.split = dataset.split("train")
         self.labelled = bool(dataset.class_names)
         self.batches = Batches(self.split, settings.batch_size, seed, device)
@@ -42,7 +42,7 @@ class TrainingData:
         return Batch(examples.x, examples.label if self.labelled else None)
 
     def reference(self) -> Batch:
-        chosen = torch.randperm(len(self.split), generator=torch.Generator().manual_seed(0))[:REFERENCE]
+        chosen = torch.randperm(len(self.split), generator=torch.Generator().manual_seed(0))[:REFERENCE_EXAMPLES]
         examples = self.split.take(chosen)
         return Batch(examples.x, examples.label if self.labelled else None)
 
@@ -55,20 +55,20 @@ class Recorder:
         workers: How many train.
     """
 
-    def __init__(self, job: Job, workers: int = 1) -> None:
+    def __init__(self, job: TrainingJob, workers: int = 1) -> None:
         self.job, self.workers = job, workers
         self.state = Path(job.state)
-        self.yardstick: Any = None
+        self.reference: Any = None
         self.earlier, self.started = 0.0, time.perf_counter()
 
-    def begins(self, examples: int) -> None:
+    def on_start(self, examples: int) -> None:
         """Training begins after so many examples: what was recorded beyond is dropped and will come again."""
-        kept = [point for point in points(self.state) if point["examples"] <= examples]
+        kept = [point for point in read_metrics(self.state) if point["examples"] <= examples]
         write_atomically(self.state / "metrics.jsonl", "".join(json.dumps(p) + "\n" for p in kept))
         self.earlier = kept[-1]["seconds"] if kept else 0.0
         self.started = time.perf_counter()
 
-    def __call__(self, report: Report) -> float | None:
+    def __call__(self, report: TrainingReport) -> float | None:
         metrics, score = dict(report.metrics), None
         if report.model is not None:
             score = self.score(report.model)
@@ -84,12 +84,12 @@ class Recorder:
 
     def score(self, model: GenerativeModel) -> float:
         """Fréchet distance of samples to the validation split; lower is better."""
-        from pipelines.evaluation.reference.reference import Yardstick
+        from pipelines.evaluation.reference.reference import Reference
         from pipelines.evaluation.validation import validation_score
 
-        if self.yardstick is None:
-            self.yardstick = Yardstick.open(at_hand(self.job.yardstick))
-        return validation_score(model, self.yardstick.spaces["classifier"], n=500, seed=self.job.seed)
+        if self.reference is None:
+            self.reference = Reference.open(local_copy(self.job.yardstick))
+        return validation_score(model, self.reference.spaces["classifier"], n=500, seed=self.job.seed)
 
     def picture(self, model: GenerativeModel, examples: int) -> None:
         """A grid of samples from the same latents each time, a column per class."""
@@ -102,51 +102,51 @@ class Recorder:
         write_atomically(self.state / "samples" / f"{examples:012d}.png", png(grid(drawn.cpu(), columns)))
 
 
-def fresh_model(job: Job) -> GenerativeModel:
+def build_model(job: TrainingJob) -> GenerativeModel:
     """The untrained model, the same on every worker."""
     torch.manual_seed(job.seed)
     return build(job.spec)
 
 
-def work(config: dict[str, Any], place: Place) -> None:
+def run_worker(config: dict[str, Any], context: WorkerContext) -> None:
     """What a worker does: train, and as rank 0 record and leave the finished model in the state folder.
 
     An error that would come again is left in `failure.json`, the first one only, and no worker trains
     while it is there: so a restart of all workers ends at once, with the error that caused it. What a
-    restart can mend, a partner that was lost, is left to the one who restarts.
+    restart can fix, a partner that was lost, is left to the one who restarts.
     """
-    job = Job(**config)
-    with mirrored(job.state) as state:
+    job = TrainingJob(**config)
+    with synced_state(job.state) as state:
         if not (state / FAILURE).exists():
-            _train(dataclasses.replace(job, state=str(state)), place)
+            _train(dataclasses.replace(job, state=str(state)), context)
 
 
-def _train(job: Job, place: Place) -> None:
+def _train(job: TrainingJob, context: WorkerContext) -> None:
     state = Path(job.state)
     try:
-        settings = Settings(**job.training)
-        data = TrainingData(Dataset.open(at_hand(job.prepared)), settings, job.seed, place.device)
-        recorder = Recorder(job, place.world_size)
+        settings = TrainingConfig(**job.training)
+        data = TrainingData(Dataset.open(local_copy(job.prepared)), settings, job.seed, context.device)
+        recorder = Recorder(job, context.world_size)
         model = loop.train(
-            fresh_model(job),
+            build_model(job),
             data,
             settings,
             seed=job.seed,
             report=recorder,
-            begins=recorder.begins,
+            on_start=recorder.on_start,
             folder=job.checkpoints,
-            place=dataclasses.replace(place, shard=job.shard),
-            stopping=(state / STOP).exists,
-            policy=Policy(**job.policy),
+            context=dataclasses.replace(context, shard=job.shard),
+            should_stop=(state / STOP).exists,
+            policy=DivergencePolicy(**job.policy),
             identity=job.identity,
-            notes={"run_id": job.run_id},
+            extra={"run_id": job.run_id},
         )
-        if place.rank == 0:
+        if context.rank == 0:
             save(model, state / "model", job.spec)
-    except (LostPartner, torch.AcceleratorError):
+    except (LostWorker, torch.AcceleratorError):
         if not (state / FAILURE).exists():
             raise
     except Exception as error:
-        record_failure(state, error, place.rank)
-        if place.world_size > 1 and not isinstance(error, (Diverged, Interrupted)):
+        record_failure(state, error, context.rank)
+        if context.world_size > 1 and not isinstance(error, (Diverged, Interrupted)):
             raise  # the others may be waiting for this one

@@ -13,7 +13,7 @@ from scipy.special import logsumexp
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pipelines.evaluation.domain import DIM, Gallery, Inputs, _partners, between
+from pipelines.evaluation.domain import DIM, FeatureEncoder, FigureWriter, between, partners
 from pipelines.evaluation.image_grid import grid, paired, write
 from pipelines.evaluation.metrics.anomaly import Images
 
@@ -28,7 +28,7 @@ def corrupted(x: Images, label: Int[Tensor, " n"], levels: int, seed: int) -> di
         seed: Seed of partners and places.
     """
     random = np.random.default_rng([seed, len(x)])
-    other = x[_partners(label.numpy(), random)]
+    other = x[partners(label.numpy(), random)]
     return {
         "quadrants": _quadrants(x),
         "cut": torch.cat([x[:, :, : x.shape[2] // 2], other[:, :, x.shape[2] // 2 :]], 2),
@@ -88,7 +88,7 @@ class IndependentPixels:
         return np.asarray(logsumexp(parts, axis=0))
 
 
-class ImageInputs(Inputs):
+class ImageFeatureEncoder(FeatureEncoder):
     """Images, scaled from 0..255 to [-1, 1], channels first.
 
     Arguments:
@@ -213,7 +213,7 @@ def jittered(x: Float[Tensor, "n c h w"], generator: torch.Generator) -> Float[T
     return F.grid_sample(x, grid, padding_mode="border", align_corners=False)
 
 
-class ImageGallery(Gallery):
+class ImageFigureWriter(FigureWriter):
     """PNG files of one model's doings.
 
     Arguments:

@@ -13,7 +13,7 @@ from jaxtyping import Float, Num
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pipelines.evaluation.domain import DIM, Gallery, Inputs, _partners, between
+from pipelines.evaluation.domain import DIM, FeatureEncoder, FigureWriter, between, partners
 from pipelines.evaluation.metrics.base import MOST_PAIRWISE
 from pipelines.evaluation.metrics.tabular import Associations, column_distances
 from pipelines.evaluation.storage import json_text
@@ -27,7 +27,7 @@ def mixed(x: Float[Tensor, "n columns"], seed: int) -> Float[Tensor, "n columns"
         seed: Seed of partners and cells.
     """
     random = np.random.default_rng([seed, len(x)])
-    other = x[_partners(np.full(len(x), -1), random)]
+    other = x[partners(np.full(len(x), -1), random)]
     half = random.random(x.shape).argsort(1) < x.shape[1] // 2
     return torch.where(torch.from_numpy(half), other, x)
 
@@ -36,7 +36,7 @@ FURTHEST = 5.0
 """Standard deviations from the mean beyond which a number in a table looks the same to a network."""
 
 
-class TableInputs(Inputs):
+class TableFeatureEncoder(FeatureEncoder):
     r"""Rows of a table: numbers standardized, categories one-hot times :math:`1/\sqrt 2`.
 
     Two different categories are then one unit apart, as two numbers one standard deviation apart
@@ -161,7 +161,7 @@ Row = dict[str, Any]
 """A shown row: what it is (`name`), its cells as text, and which of them are marked."""
 
 
-class TableGallery(Gallery):
+class TableFigureWriter(FigureWriter):
     """Rows, histograms and associations of one model's doings.
 
     Arguments:

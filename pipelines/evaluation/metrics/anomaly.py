@@ -27,49 +27,49 @@ from pipelines.evaluation.metrics.base import Metric, counts, interval, metric
 Images = UInt8[Tensor, "n height width channels"]
 
 
-def auroc(ordinary: Float[np.ndarray, " n"], strange: Float[np.ndarray, " m"]) -> float:
+def auroc(normal: Float[np.ndarray, " n"], anomalous: Float[np.ndarray, " m"]) -> float:
     """Probability that a strange example scores above an ordinary one (area under the ROC curve)."""
-    return float(roc_auc_score(*_labelled(ordinary, strange)))
+    return float(roc_auc_score(*_labelled(normal, anomalous)))
 
 
-def average_precision(ordinary: Float[np.ndarray, " n"], strange: Float[np.ndarray, " m"]) -> float:
+def average_precision(normal: Float[np.ndarray, " n"], anomalous: Float[np.ndarray, " m"]) -> float:
     """Area under the precision-recall curve, in steps; its chance level is the share of strange rows."""
-    return float(average_precision_score(*_labelled(ordinary, strange)))
+    return float(average_precision_score(*_labelled(normal, anomalous)))
 
 
-def _labelled(ordinary: np.ndarray, strange: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    return np.repeat([0, 1], [len(ordinary), len(strange)]), np.concatenate([ordinary, strange])
+def _labelled(normal: np.ndarray, anomalous: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return np.repeat([0, 1], [len(normal), len(anomalous)]), np.concatenate([normal, anomalous])
 
 
 def auroc_draws(
-    ordinary: Float[np.ndarray, " n"], strange: Float[np.ndarray, " m"], resamples: int, seed: int
+    normal: Float[np.ndarray, " n"], anomalous: Float[np.ndarray, " m"], resamples: int, seed: int
 ) -> Float[np.ndarray, " resamples"]:
     """The area under the ROC curve with the rows of both sides resampled."""
-    order = np.sort(ordinary)
-    below = np.searchsorted(order, strange, "left").astype(np.int64)
-    upto = np.searchsorted(order, strange, "right").astype(np.int64)
-    w = counts(len(ordinary), resamples, seed)[:, np.argsort(ordinary, kind="stable")]
+    order = np.sort(normal)
+    below = np.searchsorted(order, anomalous, "left").astype(np.int64)
+    upto = np.searchsorted(order, anomalous, "right").astype(np.int64)
+    w = counts(len(normal), resamples, seed)[:, np.argsort(normal, kind="stable")]
     cumulative = np.concatenate([np.zeros((len(w), 1)), np.cumsum(w, 1)], 1)
     wins = (cumulative[:, below] + cumulative[:, upto]) / 2
-    return (wins * counts(len(strange), resamples, seed + 1)).sum(1) / (len(ordinary) * len(strange))
+    return (wins * counts(len(anomalous), resamples, seed + 1)).sum(1) / (len(normal) * len(anomalous))
 
 
 def anomaly_metrics(
-    ordinary: Float[np.ndarray, " n"], strange: dict[str, Float[np.ndarray, " m"]], *, resamples: int, seed: int
+    normal: Float[np.ndarray, " n"], anomalous: dict[str, Float[np.ndarray, " m"]], *, resamples: int, seed: int
 ) -> dict[str, Metric]:
     """Detection of each kind of strange example, and the average over kinds.
 
     Arguments:
-        ordinary: Scores of test examples.
-        strange: Scores of strange examples, by kind.
+        normal: Scores of test examples.
+        anomalous: Scores of strange examples, by kind.
         resamples: Bootstrap resamples.
         seed: Their seed.
     """
-    values = {kind: auroc(ordinary, scores) for kind, scores in strange.items()}
-    draws = {kind: auroc_draws(ordinary, scores, resamples, seed) for kind, scores in strange.items()}
+    values = {kind: auroc(normal, scores) for kind, scores in anomalous.items()}
+    draws = {kind: auroc_draws(normal, scores, resamples, seed) for kind, scores in anomalous.items()}
     mean = float(np.mean(list(values.values())))
     spread = interval(mean, np.mean(list(draws.values()), 0))
-    precision = float(np.mean([average_precision(ordinary, scores) for scores in strange.values()]))
+    precision = float(np.mean([average_precision(normal, scores) for scores in anomalous.values()]))
     found = {
         "anomaly_auroc": metric(value=mean, interval=spread, unit="area", better="higher"),
         "anomaly_ap": metric(value=precision, unit="area", better="higher"),

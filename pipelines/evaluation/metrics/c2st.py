@@ -16,7 +16,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold
 
 
-def told_apart(
+def c2st_predictions(
     real: Float[np.ndarray, "n dim"], generated: Float[np.ndarray, "n dim"], *, folds: int = 5, seed: int = 0
 ) -> Bool[np.ndarray, " both"]:
     """Whether each point, real ones first, is recognized by a logistic regression that did not see it.

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Num
 from torch import Tensor
 
-from pipelines.evaluation.domain import Inputs
+from pipelines.evaluation.domain import FeatureEncoder
 from pipelines.evaluation.metrics.base import Metric, metric, root_mean
 from pipelines.evaluation.metrics.reconstruction import squared_error
 
@@ -25,7 +25,7 @@ def compression_metrics(
     x: Num[Tensor, "n *data"],
     codes: Float[Tensor, "n code"],
     decoded: Num[Tensor, "n *data"],
-    inputs: Inputs,
+    inputs: FeatureEncoder,
     *,
     unit: str,
     resamples: int,

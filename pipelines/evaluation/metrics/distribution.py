@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int
 from scipy.spatial.distance import cdist
 
 from pipelines.evaluation.metrics.base import MOST_PAIRWISE, Metric, counts, interval, metric, share
-from pipelines.evaluation.metrics.c2st import told_apart
+from pipelines.evaluation.metrics.c2st import c2st_predictions
 
 Strata = tuple[Int[np.ndarray, " n"] | None, Int[np.ndarray, " m"] | None]
 """Groups of the rows of two samples within which to resample."""
@@ -239,5 +239,5 @@ def _neighbours(real: np.ndarray, points: np.ndarray, resamples: int, seed: int)
 
 def _c2st(real: np.ndarray, points: np.ndarray, resamples: int, seed: int) -> dict[str, Metric]:
     size = min(len(real), len(points), MOST_PAIRWISE)
-    right = told_apart(real[:size], points[:size], seed=seed)
+    right = c2st_predictions(real[:size], points[:size], seed=seed)
     return {"c2st": share(right, resamples, seed, better="lower")}

@@ -66,7 +66,7 @@ def imputation_metrics(
         seed: Their seed.
     """
     y, given, gap = x.flatten(1).double(), draws.flatten(2).double(), hidden.flatten(1).numpy()
-    scale, categories = _scale(domain, y.shape[1])
+    scale, categories = value_scale(domain, y.shape[1])
     number, category = gap & ~categories, gap & categories
     miss = np.where(number, ((given.mean(0) - y) / scale).nan_to_num().square().numpy(), 0).sum(1)
     right = np.where(category, (torch.mode(given, 0).values == y).numpy(), 0).sum(1)
@@ -90,7 +90,7 @@ def imputation_metrics(
     return found
 
 
-def _scale(domain: dict[str, Any], values: int) -> tuple[Tensor, Bool[np.ndarray, " values"]]:
+def value_scale(domain: dict[str, Any], values: int) -> tuple[Tensor, Bool[np.ndarray, " values"]]:
     """What each value's error is measured in, and which values are categories."""
     if domain["kind"] == "image":
         return torch.full((values,), 255.0, dtype=torch.float64), np.zeros(values, bool)

@@ -6,16 +6,16 @@ import numpy as np
 from jaxtyping import Bool, Int, Num
 from torch import Tensor, nn
 
-from pipelines.evaluation.domain import Inputs
+from pipelines.evaluation.domain import FeatureEncoder
 from pipelines.evaluation.inference import predict
 
 
-def recognized(
-    judge: nn.Module, x: Num[Tensor, "n *data"], label: Int[Tensor, " n"], inputs: Inputs
+def matches_label(
+    label_classifier: nn.Module, x: Num[Tensor, "n *data"], label: Int[Tensor, " n"], inputs: FeatureEncoder
 ) -> Bool[np.ndarray, " n"]:
     """Whether the judge sees the label asked for in each example.
 
     References:
         | Classification accuracy score (Ravuri and Vinyals, 2019), https://arxiv.org/abs/1905.10887
     """
-    return (predict(judge, x, inputs) == label).numpy()
+    return (predict(label_classifier, x, inputs) == label).numpy()

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from models.domains.table import Table
 from models.rng import Streams
-from pipelines.evaluation.domain import Inputs
+from pipelines.evaluation.domain import FeatureEncoder
 from pipelines.evaluation.metrics.base import Metric, share
 
 
@@ -35,7 +35,7 @@ def bits_per_dim(nats: Num[np.ndarray, " n"], dimensions: int) -> Float[np.ndarr
 
 
 def density_metric(
-    nats: Num[np.ndarray, " n"], inputs: Inputs, resamples: int, seed: int, *, bound: bool = False
+    nats: Num[np.ndarray, " n"], inputs: FeatureEncoder, resamples: int, seed: int, *, bound: bool = False
 ) -> dict[str, Metric]:
     """How well unseen examples are predicted, by the name it has for this kind of data.
 
@@ -58,6 +58,6 @@ def independent_columns(x: Float[Tensor, "n columns"], table: Table) -> Float[np
     The columns' distributions are the domain's own, on whose normal scale independence is a standard
     normal density; missing cells count nothing.
     """
-    y, log_det = table.dequantized(x, Streams.seeded(0, "independent columns"))
+    y, log_det = table.dequantize(x, Streams.seeded(0, "independent columns"))
     normal = torch.distributions.Normal(0.0, 1.0).log_prob(y).sum(1)
     return (normal + log_det).double().numpy()

@@ -25,21 +25,21 @@ from jaxtyping import Bool, Float, Int, Num
 from scipy.stats import rankdata
 from torch import Tensor
 
-from pipelines.evaluation.domain import Inputs
+from pipelines.evaluation.domain import FeatureEncoder
 from pipelines.evaluation.metrics.base import Metric, share
 
-ORDINARY = 0.01
+NEAR_COPY_QUANTILE = 0.01
 """A sample is a near copy when it is closer than this share of the test rows."""
 MOST_NEAR = 0.05
-"""Near copies a clean set of samples may have; unseen real rows have `ORDINARY`."""
+"""Near copies a clean set of samples may have; unseen real rows have `NEAR_COPY_QUANTILE`."""
 MOST_EXACT = 0.002
 """Exact copies a clean set may have beyond the share among the test rows."""
 NEIGHBOURS = 5
 """Training examples after the nearest whose mean distance is the yardstick of closeness."""
 
 CRITERION = (
-    f"near copies (nearest training distance over the mean of the next {NEIGHBOURS}, below the {ORDINARY:.0%} quantile "
-    f"of test rows) at most {MOST_NEAR:.0%} above the test rows' exact copies, "
+    f"near copies (nearest training distance over the mean of the next {NEIGHBOURS}, "
+    f"below the {NEAR_COPY_QUANTILE:.0%} quantile of test rows) at most {MOST_NEAR:.0%} above the test rows' exact copies, "
     f"and exact copies at most {MOST_EXACT:.1%} above the test rows' share"
 )
 
@@ -59,8 +59,8 @@ class Nearest:
     closeness: Float[np.ndarray, " n"]
 
 
-def nearest(
-    rows: Num[Tensor, "n *data"], train: Num[Tensor, "m *data"], inputs: Inputs, *, chunk: int = 4096
+def nearest_training_rows(
+    rows: Num[Tensor, "n *data"], train: Num[Tensor, "m *data"], inputs: FeatureEncoder, *, chunk: int = 4096
 ) -> Nearest:
     """The nearest training example of every row, by Euclidean distance between network inputs.
 
@@ -82,7 +82,7 @@ def nearest(
     return _nearest(flat, train, index, inputs)
 
 
-def _nearest(flat: Tensor, train: Tensor, index: Tensor, inputs: Inputs) -> Nearest:
+def _nearest(flat: Tensor, train: Tensor, index: Tensor, inputs: FeatureEncoder) -> Nearest:
     """Distances to the training examples found, without the cancellation of expanded squares."""
     found = torch.stack([inputs(train[column]).flatten(1) for column in index.unbind(1)], 1)
     distance, order = (flat[:, None] - found).square().mean(2).double().sqrt().sort(dim=1, stable=True)
@@ -110,11 +110,11 @@ class CopyCheck:
     clean: bool
 
 
-def check(generated: Nearest, test: Nearest) -> CopyCheck:
+def check_copies(generated: Nearest, test: Nearest) -> CopyCheck:
     """Compare the samples' distances to the training set with those of the test rows."""
     same = (generated.distance == 0, test.distance == 0)
     exact, exact_test = float(same[0].mean()), float(same[1].mean())
-    near = (generated.closeness < np.quantile(test.closeness, ORDINARY)) | same[0]
+    near = (generated.closeness < np.quantile(test.closeness, NEAR_COPY_QUANTILE)) | same[0]
     ranks = rankdata(np.concatenate([generated.distance, test.distance]))
     n, m = len(generated.distance), len(test.distance)
     above = (ranks[:n].sum() - n * (n + 1) / 2) / (n * m)  # Mann-Whitney: P(sample further than test row)
@@ -123,15 +123,15 @@ def check(generated: Nearest, test: Nearest) -> CopyCheck:
 
 
 def copy_metrics(
-    drawn: Tensor, train: Tensor, test: Tensor, to_inputs: Inputs, resamples: int, seed: int
+    drawn: Tensor, train: Tensor, test: Tensor, to_inputs: FeatureEncoder, resamples: int, seed: int
 ) -> tuple[dict[str, Metric], CopyCheck, Nearest]:
     """The copy check of samples as metrics, the check itself, and each sample's nearest training row."""
-    neighbours = nearest(drawn, train, to_inputs)
-    copies = check(neighbours, nearest(test, train, to_inputs))
+    neighbours = nearest_training_rows(drawn, train, to_inputs)
+    copies = check_copies(neighbours, nearest_training_rows(test, train, to_inputs))
     near = share(copies.near, resamples, seed, better="lower")
     exact = share(neighbours.distance == 0, resamples, seed, better="lower")
     metrics = {
-        "near_copies": near.beside(floor=ORDINARY + copies.exact_test),
+        "near_copies": near.beside(floor=NEAR_COPY_QUANTILE + copies.exact_test),
         "exact_copies": exact.beside(floor=copies.exact_test),
     }
     return metrics, copies, neighbours

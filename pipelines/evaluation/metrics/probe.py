@@ -37,6 +37,6 @@ def probe_metric(
     train: np.ndarray, train_label: Tensor, test: np.ndarray, test_label: Tensor, resamples: int, seed: int
 ) -> Metric:
     """Accuracy of a linear probe, on rows whose label is known."""
-    fitted, judged = (train_label >= 0).numpy(), (test_label >= 0).numpy()
-    right = probe(train[fitted], train_label.numpy()[fitted], test[judged], test_label.numpy()[judged])
+    train_rows, test_rows = (train_label >= 0).numpy(), (test_label >= 0).numpy()
+    right = probe(train[train_rows], train_label.numpy()[train_rows], test[test_rows], test_label.numpy()[test_rows])
     return share(right, resamples, seed)

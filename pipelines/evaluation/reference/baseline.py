@@ -25,7 +25,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
 from torch import Tensor
 
-from pipelines.evaluation.domain import Inputs
+from pipelines.evaluation.domain import FeatureEncoder
 
 MIXTURES = (1, 2, 3, 4, 6)
 """Numbers of components to choose from."""
@@ -76,7 +76,7 @@ class ClassicalBaseline:
     """
 
     def __init__(
-        self, x: Num[Tensor, "n *data"], label: Int[Tensor, " n"], inputs: Inputs, *, components: int, seed: int
+        self, x: Num[Tensor, "n *data"], label: Int[Tensor, " n"], inputs: FeatureEncoder, *, components: int, seed: int
     ) -> None:
         self.inputs = inputs
         flat, classes = inputs.flat(x), label.numpy()

@@ -15,16 +15,16 @@ from torch import Tensor
 
 from data.files import canonical, sha256
 from models.domains.table import Table
-from pipelines.evaluation.domain import Inputs, error_unit
-from pipelines.evaluation.domains import inputs
-from pipelines.evaluation.domains.anomalies import strange_examples
+from pipelines.evaluation.domain import FeatureEncoder, error_unit
+from pipelines.evaluation.domains import feature_encoder
+from pipelines.evaluation.domains.anomalies import anomalous_examples
 from pipelines.evaluation.domains.image import IndependentPixels
-from pipelines.evaluation.inference import asked, predict, proportional_labels
+from pipelines.evaluation.inference import evaluation_subset, predict, proportional_labels
 from pipelines.evaluation.metrics import compression, imputation
 from pipelines.evaluation.metrics.anomaly import anomaly_metrics
 from pipelines.evaluation.metrics.base import Metric, root_mean, share
 from pipelines.evaluation.metrics.distribution import distribution_metrics, frechet
-from pipelines.evaluation.metrics.label_accuracy import recognized
+from pipelines.evaluation.metrics.label_accuracy import matches_label
 from pipelines.evaluation.metrics.likelihood import density_metric, independent_columns
 from pipelines.evaluation.metrics.memorization import copy_metrics
 from pipelines.evaluation.metrics.probe import probe_metric
@@ -39,20 +39,20 @@ from pipelines.evaluation.storage import json_text, whole_folder
 
 if TYPE_CHECKING:
     from data.dataset import Dataset, Examples
-    from pipelines.evaluation.config import Settings
+    from pipelines.evaluation.config import ReferenceConfig
 
 
 log = logging.getLogger(__name__)
 
 
-def make(dataset: Dataset, name: str, folder: Path, *, seed: int, settings: Settings) -> None:
+def make(dataset: Dataset, name: str, folder: Path, *, seed: int, settings: ReferenceConfig) -> None:
     """Make the yardstick of an open dataset in `folder`, whole or not at all."""
     with fixed_threads(), whole_folder(folder) as temporary:
-        Making(dataset, name, seed, settings).write(temporary)
+        ReferenceBuilder(dataset, name, seed, settings).write(temporary)
 
 
-class Making:
-    """A yardstick while it is made: each step adds tensors or facts.
+class ReferenceBuilder:
+    """Builds the evaluation reference: each step adds tensors or facts.
 
     Arguments:
         dataset: The prepared dataset.
@@ -61,9 +61,9 @@ class Making:
         settings: How it is made.
     """
 
-    def __init__(self, dataset: Dataset, name: str, seed: int, settings: Settings) -> None:
+    def __init__(self, dataset: Dataset, name: str, seed: int, settings: ReferenceConfig) -> None:
         self.dataset, self.name, self.seed, self.settings = (dataset, name, seed, settings)
-        self.inputs: Inputs = inputs(dataset.domain)
+        self.inputs: FeatureEncoder = feature_encoder(dataset.domain)
         self.index = {split: self._chosen(split) for split in ("train", "val", "test")}
         self.rows: dict[str, Examples] = {
             split: dataset.split(split).take(index) for split, index in self.index.items() if len(index)
@@ -89,7 +89,7 @@ class Making:
         train, test = self.rows["train"], self.rows["test"]
         labels = self._labels()
         spaces = {"classifier": self._space("classifier", labels), "random": self._space("random", labels)}
-        judge = self._judge(labels) if self.labelled else None
+        label_classifier = self._label_classifier(labels) if self.labelled else None
         points = {
             space.name: {split: space.features(rows.x) for split, rows in self.rows.items()}
             for space in spaces.values()
@@ -106,11 +106,13 @@ class Making:
         strata = (labels["train"], wanted) if self.labelled else (None, None)
         floors = self._scored(points, "train", n, strata[0]) | self._of_rows(train.x[:n], train.label[:n])
         scores = self._scored(points, "baseline", n, strata[1]) | self._of_rows(drawn[:n], wanted[:n])
-        if judge is not None:
+        if label_classifier is not None:
             known, resamples = test.label >= 0, self.settings.bootstrap
-            right = recognized(judge, test.x[known], test.label[known], self.inputs)
+            right = matches_label(label_classifier, test.x[known], test.label[known], self.inputs)
             floors["accuracy"] = share(right, resamples, self.seed)
-            scores["accuracy"] = share(recognized(judge, drawn, wanted, self.inputs), resamples, self.seed)
+            scores["accuracy"] = share(
+                matches_label(label_classifier, drawn, wanted, self.inputs), resamples, self.seed
+            )
         scores |= self._baseline_rows(baseline, drawn, labels["train"])
         self.facts["reference"] = {
             "samples": n,
@@ -145,10 +147,10 @@ class Making:
         self.files[role] = space.tensors()
         return space
 
-    def _judge(self, labels: dict[str, Tensor]) -> torch.nn.Module:
-        judge = self._classifier("judge", labels, self.seed + 1)
-        self.files["judge"] = {f"network.{key}": value.clone() for key, value in judge.state_dict().items()}
-        return judge
+    def _label_classifier(self, labels: dict[str, Tensor]) -> torch.nn.Module:
+        label_classifier = self._classifier("judge", labels, self.seed + 1)
+        self.files["judge"] = {f"network.{key}": value.clone() for key, value in label_classifier.state_dict().items()}
+        return label_classifier
 
     def _classifier(self, role: str, labels: dict[str, Tensor], seed: int) -> torch.nn.Module:
         classes = max(len(self.dataset.class_names), int(labels["train"].max()) + 1)
@@ -214,7 +216,7 @@ class Making:
 
     def _baseline_rows(self, baseline: ClassicalBaseline, drawn: Tensor, label: Tensor) -> dict[str, Metric]:
         """What the baseline scores in everything but the distribution of its samples."""
-        train, test = asked(self.rows["train"]), asked(self.rows["test"])
+        train, test = evaluation_subset(self.rows["train"]), evaluation_subset(self.rows["test"])
         resamples, seed = self.settings.bootstrap, self.seed
         every = self.dataset.split("train").all().x
         found = copy_metrics(drawn, every, self.rows["test"].x, self.inputs, resamples, seed)[0]
@@ -224,11 +226,11 @@ class Making:
             found["probe_accuracy"] = probe_metric(
                 baseline.encode(train.x), train.label, baseline.encode(test.x), test.label, resamples, seed
             )
-        strange = strange_examples(self.dataset, test, seed)
-        if strange:
-            scores = {kind: baseline.anomaly_score(x) for kind, x in strange.items()}
-            ordinary = baseline.anomaly_score(test.x)
-            found |= anomaly_metrics(ordinary, scores, resamples=resamples, seed=seed)
+        anomalous = anomalous_examples(self.dataset, test, seed)
+        if anomalous:
+            scores = {kind: baseline.anomaly_score(x) for kind, x in anomalous.items()}
+            normal = baseline.anomaly_score(test.x)
+            found |= anomaly_metrics(normal, scores, resamples=resamples, seed=seed)
         found |= density_metric(self._independent(test.x, label), self.inputs, resamples, seed)
         return found | self._compressed(baseline, test.x) | self._imputed(test.x)
 

@@ -15,7 +15,7 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pipelines.evaluation.domain import Inputs
+from pipelines.evaluation.domain import FeatureEncoder
 from pipelines.evaluation.domains.image import jittered
 from pipelines.evaluation.domains.table import noisy
 
@@ -39,7 +39,7 @@ def fit(
     network: nn.Module,
     x: Num[Tensor, "n *data"],
     label: Int[Tensor, " n"],
-    inputs: Inputs,
+    inputs: FeatureEncoder,
     *,
     examples: int,
     batch_size: int,
@@ -101,7 +101,7 @@ class PseudoLabels:
         seed: Seed of the k-means starts.
     """
 
-    def __init__(self, x: Num[Tensor, "n *data"], inputs: Inputs, *, clusters: int, seed: int) -> None:
+    def __init__(self, x: Num[Tensor, "n *data"], inputs: FeatureEncoder, *, clusters: int, seed: int) -> None:
         flat = inputs.flat(x)
         self.inputs = inputs
         solver = "full" if flat.shape[1] <= 256 else "randomized"

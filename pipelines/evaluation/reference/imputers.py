@@ -13,9 +13,9 @@ from sklearn.impute import IterativeImputer, KNNImputer, SimpleImputer
 from torch import Tensor
 
 from pipelines.evaluation.metrics.base import Metric
-from pipelines.evaluation.metrics.imputation import _scale, hidden_cells, imputation_metrics
+from pipelines.evaluation.metrics.imputation import hidden_cells, imputation_metrics, value_scale
 
-MOST_TAUGHT = 2_000
+MOST_TRAINING_ROWS = 2_000
 """Training rows that the classical ways of filling in learn from."""
 MOST_REGRESSED = 128
 """Encoded columns up to which iterated regression is tried: it regresses each on all others."""
@@ -28,7 +28,7 @@ def _sizes(domain: dict[str, Any], values: int) -> list[int]:
     return [max(len(c["categories"]), 1) if c["type"] == "categorical" else 0 for c in domain["columns"]]
 
 
-class Filler:
+class SklearnImputer:
     """A classical way of filling in: scikit-learn's imputers on standardized numbers and one-hot categories.
 
     Arguments:
@@ -49,7 +49,7 @@ class Filler:
 
     def _encode(self, x: Tensor, hidden: Tensor) -> Float[np.ndarray, "n encoded"]:
         y = x.flatten(1).double().masked_fill(hidden.flatten(1), torch.nan)
-        scale, _ = _scale(self.domain, y.shape[1])
+        scale, _ = value_scale(self.domain, y.shape[1])
         parts = []
         for values, unit, size in zip(y.unbind(1), scale, _sizes(self.domain, y.shape[1]), strict=True):
             part = (values[:, None] == torch.arange(size)).double() if size else values[:, None] / unit
@@ -58,7 +58,7 @@ class Filler:
 
     def _decode(self, encoded: Float[np.ndarray, "n encoded"]) -> Float[Tensor, "n values"]:
         sizes = _sizes(self.domain, encoded.shape[1])
-        scale, _ = _scale(self.domain, len(sizes))
+        scale, _ = value_scale(self.domain, len(sizes))
         parts = torch.from_numpy(encoded).split([max(size, 1) for size in sizes], 1)
         pairs = zip(parts, sizes, scale, strict=True)
         return torch.stack([p.argmax(1).double() if size else p[:, 0] * unit for p, size, unit in pairs], 1)
@@ -76,7 +76,7 @@ def classical_imputation(
     hidden = hidden_cells(x, domain["kind"], seed)
     if not hidden.any():
         return {}
-    taught, found = train[:MOST_TAUGHT], {}
+    train_rows, found = train[:MOST_TRAINING_ROWS], {}
     imputers = {
         "mean": SimpleImputer(keep_empty_features=True),
         "knn": KNNImputer(n_neighbors=10, keep_empty_features=True),
@@ -87,6 +87,6 @@ def classical_imputation(
             continue
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a regression that has not converged is judged as it is
-            draws = Filler(taught, domain, imputer)(x, hidden)
+            draws = SklearnImputer(train_rows, domain, imputer)(x, hidden)
         found[name] = imputation_metrics(x, hidden, draws, domain, resamples=resamples, seed=seed)
     return found

@@ -23,11 +23,11 @@ from torch import Tensor, nn
 
 from data.dataset import Examples
 from data.files import sha256
-from pipelines.evaluation.domain import Inputs
-from pipelines.evaluation.domains import inputs
+from pipelines.evaluation.domain import FeatureEncoder
+from pipelines.evaluation.domains import feature_encoder
 from pipelines.evaluation.reference.networks import network
 
-__all__ = ["FACTS", "FORMAT", "SPACES", "Space", "Yardstick", "checked_facts", "standardized"]
+__all__ = ["FACTS", "FORMAT", "SPACES", "Reference", "Space", "checked_facts", "standardized"]
 
 
 FORMAT = 1
@@ -52,7 +52,7 @@ class Space:
     """
 
     name: str
-    inputs: Inputs
+    inputs: FeatureEncoder
     network: nn.Module
     mean: Float[Tensor, " dim"]
     std: Float[Tensor, " dim"]
@@ -72,7 +72,7 @@ class Space:
 
 
 @torch.no_grad()
-def standardized(name: str, trained: nn.Module, to_inputs: Inputs, train: Num[Tensor, "n *data"]) -> Space:
+def standardized(name: str, trained: nn.Module, to_inputs: FeatureEncoder, train: Num[Tensor, "n *data"]) -> Space:
     """A space whose features have mean 0 and standard deviation 1 over the training rows.
 
     A feature that never varies keeps its scale, as all do of a network that says so (`standardized`).
@@ -85,23 +85,23 @@ def standardized(name: str, trained: nn.Module, to_inputs: Inputs, train: Num[Te
 
 
 @dataclass(frozen=True, kw_only=True)
-class Yardstick:
+class Reference:
     """Everything frozen that models of one dataset are measured with.
 
     Arguments:
         facts: Contents of `yardstick.json`.
         inputs: Data space to network inputs.
         spaces: Feature spaces by name.
-        judge: Classifier of conditional samples; `None` for unlabelled data.
+        label_classifier: Classifier of conditional samples; `None` for unlabelled data.
         labels: Labels of the rows known to the spaces, by split, `[n]` each, -1 where unknown.
         index: Row numbers of those rows in their split, `[n]` each.
         baseline: Samples of the classical baseline.
     """
 
     facts: dict[str, Any]
-    inputs: Inputs
+    inputs: FeatureEncoder
     spaces: dict[str, Space]
-    judge: nn.Module | None
+    label_classifier: nn.Module | None
     labels: dict[str, Int[Tensor, " n"]]
     index: dict[str, Int[Tensor, " n"]]
     baseline: Examples
@@ -112,7 +112,7 @@ class Yardstick:
         return self.facts["digest"]
 
     @classmethod
-    def open(cls, folder: str | Path) -> Yardstick:
+    def open(cls, folder: str | Path) -> Reference:
         """Read a yardstick and check every file against its SHA-256.
 
         Raises:
@@ -121,7 +121,7 @@ class Yardstick:
         """
         folder = Path(folder)
         facts = checked_facts(folder)
-        to_inputs = inputs(facts["domain"])
+        to_inputs = feature_encoder(facts["domain"])
         known = load_file(folder / "features.safetensors")
         parts = _by_prefix(known)
         spaces = {}
@@ -138,16 +138,16 @@ class Yardstick:
                 rows=rows,
                 label_counts=facts["label_counts"],
             )
-        judge = None
+        label_classifier = None
         if "judge" in facts["networks"]:
             tensors = load_file(folder / "judge.safetensors")
-            judge = _frozen("judge", to_inputs, facts["networks"]["judge"]["classes"], tensors)
+            label_classifier = _frozen("judge", to_inputs, facts["networks"]["judge"]["classes"], tensors)
         drawn = load_file(folder / "baseline.safetensors")
         return cls(
             facts=facts,
             inputs=to_inputs,
             spaces=spaces,
-            judge=judge,
+            label_classifier=label_classifier,
             labels=parts["label"],
             index=parts["index"],
             baseline=Examples(x=drawn["x"], label=drawn["label"]),
@@ -161,25 +161,25 @@ def checked_facts(folder: Path) -> dict[str, Any]:
         FileNotFoundError: If there is no yardstick.
         ValueError: If a file is missing or altered, or the layout is newer than this code.
     """
-    mend = "Make the yardstick again: `fivefold features`."
+    fix = "Make the yardstick again: `fivefold features`."
     if not (folder / FACTS).is_file():
-        raise FileNotFoundError(f"There is no yardstick in {folder}. {mend}")
+        raise FileNotFoundError(f"There is no yardstick in {folder}. {fix}")
     try:
         facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
         version, files = int(facts["format"]), dict(facts["files"])
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{folder / FACTS} cannot be read ({error!r}). {mend}") from error
+        raise ValueError(f"{folder / FACTS} cannot be read ({error!r}). {fix}") from error
     if version > FORMAT:
-        raise ValueError(f"{folder / FACTS} has format {version}, this Fivefold reads up to {FORMAT}. {mend}")
+        raise ValueError(f"{folder / FACTS} has format {version}, this Fivefold reads up to {FORMAT}. {fix}")
     for name, expected in files.items():
         path = folder / name
         got = sha256(path) if path.is_file() else "no file"
         if got != expected:
-            raise ValueError(f"{path} is not the file that was made: expected SHA-256 {expected}, got {got}. {mend}")
+            raise ValueError(f"{path} is not the file that was made: expected SHA-256 {expected}, got {got}. {fix}")
     return facts
 
 
-def _frozen(role: str, to_inputs: Inputs, classes: int, tensors: dict[str, Tensor]) -> nn.Module:
+def _frozen(role: str, to_inputs: FeatureEncoder, classes: int, tensors: dict[str, Tensor]) -> nn.Module:
     built = network(role, shape=to_inputs.shape, classes=classes, seed=0)
     prefix = "network."
     built.load_state_dict({key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)})

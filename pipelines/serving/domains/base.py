@@ -21,7 +21,7 @@ class Rows(NamedTuple):
     observed: torch.Tensor
 
 
-def _array(model_input: Any, expected: str) -> np.ndarray:
+def as_array(model_input: Any, expected: str) -> np.ndarray:
     """The input as an array; `None` (JSON's null) reads as NaN."""
     if model_input is None or hasattr(model_input, "columns") or isinstance(model_input, Mapping):
         raise ValueError(f"expected a numpy array of {expected}, got {type(model_input).__name__}.")
@@ -32,7 +32,7 @@ def _array(model_input: Any, expected: str) -> np.ndarray:
         raise ValueError(f"expected a numpy array of {expected}, got rows of unequal or unknown form.") from error
 
 
-def _refuse(array: np.ndarray, wrong: np.ndarray, rule: str) -> None:
+def refuse(array: np.ndarray, wrong: np.ndarray, rule: str) -> None:
     """Raise a `ValueError` naming the first row where `wrong` holds."""
     if wrong.any():
         row = tuple(int(i) for i in np.argwhere(wrong)[0])

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from .base import Rows, _array, _refuse
+from .base import Rows, as_array, refuse
 
 
 class Images:
@@ -32,13 +32,13 @@ class Images:
         Raises:
             ValueError: If shape, dtype or a value is not what the task takes.
         """
-        array = _array(model_input, self.expected)
+        array = as_array(model_input, self.expected)
         if array.ndim >= 1 and not len(array):
             array = np.zeros((0, *self.event), np.uint8)
         if array.ndim != 4 or array.shape[1:] != self.event:
             raise ValueError(f"task {task!r} takes {self.expected}, got shape {list(array.shape)}.")
         if array.dtype.kind in "iu":
-            _refuse(array, (array < 0) | (array > 255), "pixels are whole numbers from 0 to 255")
+            refuse(array, (array < 0) | (array > 255), "pixels are whole numbers from 0 to 255")
             return Rows(torch.from_numpy(array.astype(np.uint8)), torch.ones(array.shape, dtype=torch.bool))
         if array.dtype.kind != "f":
             raise ValueError(f"task {task!r} takes {self.expected}, got {array.dtype}.")
@@ -47,8 +47,8 @@ class Images:
     def _read_floats(self, array: np.ndarray, task: str) -> Rows:
         missing = np.isnan(array)
         if task != "impute":
-            _refuse(array, missing, f"task {task!r} takes no missing cells (only 'impute' does)")
-        _refuse(array, np.isinf(array), "pixels are finite")
+            refuse(array, missing, f"task {task!r} takes no missing cells (only 'impute' does)")
+        refuse(array, np.isinf(array), "pixels are finite")
         observed = torch.from_numpy(~missing)
         if task == "denoise":
             return Rows(torch.from_numpy(array.astype(np.float32)), observed)
@@ -59,7 +59,7 @@ class Images:
             )
         filled = np.where(missing, 0, array)
         wrong = (filled < 0) | (filled > 255) | (filled != np.round(filled))
-        _refuse(array, wrong, "known pixels are whole numbers from 0 to 255, missing ones NaN")
+        refuse(array, wrong, "known pixels are whole numbers from 0 to 255, missing ones NaN")
         return Rows(torch.from_numpy(filled.astype(np.uint8)), observed)
 
     def write(self, x: torch.Tensor) -> np.ndarray:
