@@ -39,8 +39,8 @@ NEIGHBOURS = 5
 
 CRITERION = (
     f"near copies (nearest training distance over the mean of the next {NEIGHBOURS}, "
-    f"below the {NEAR_COPY_QUANTILE:.0%} quantile of test rows) at most {MOST_NEAR:.0%} above the test rows' exact copies, "
-    f"and exact copies at most {MOST_EXACT:.1%} above the test rows' share"
+    f"below the {NEAR_COPY_QUANTILE:.0%} quantile of test rows) at most {MOST_NEAR:.0%} above the test rows' "
+    f"exact copies, and exact copies at most {MOST_EXACT:.1%} above the test rows' share"
 )
 
 
