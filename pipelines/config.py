@@ -69,7 +69,7 @@ class Train:
 
     @property
     def policy(self) -> dict[str, Any]:
-        """Fields of `loop.Policy`."""
+        """Fields of `training.config.DivergencePolicy`."""
         return {"rollback": self.on_divergence == "rollback", "most": self.rollbacks, "spike": self.spike}
 
     @property

@@ -234,9 +234,9 @@ def test_a_folder_that_may_not_be_written_is_an_error_that_names_it(tmp_path):
     save(open_store(root), made(1))
     code = (
         "import os, sys, torch\nfrom pipelines.training.checkpoint import Checkpoint, save\n"
-        "from pipelines.storage.stores import at\n"
+        "from pipelines.storage.stores import open_store\n"
         "if os.geteuid() == 0: os.setuid(65534)\n"
-        "save(at(sys.argv[1]), Checkpoint(2, {'x': torch.zeros(2)}, {}))\n"
+        "save(open_store(sys.argv[1]), Checkpoint(2, {'x': torch.zeros(2)}, {}))\n"
     )
     for path in (tmp_path, *tmp_path.parents[:2]):
         path.chmod(0o755)
@@ -252,10 +252,10 @@ def test_a_kill_while_writing_or_pruning_leaves_a_checkpoint(tmp_path):
     """A process writes checkpoints as fast as it can and is killed in the middle of it."""
     code = (
         "import sys, torch\nfrom pipelines.training.checkpoint import Checkpoint, save\n"
-        "from pipelines.storage.stores import at\n"
+        "from pipelines.storage.stores import open_store\n"
         "step = 0\n"
         "while True:\n"
-        "    save(at(sys.argv[1]), Checkpoint(step, {'x': torch.full((50_000,), float(step))}, {}))\n"
+        "    save(open_store(sys.argv[1]), Checkpoint(step, {'x': torch.full((50_000,), float(step))}, {}))\n"
         "    step += 1\n"
         "    print(step, flush=True)\n"
     )

@@ -102,7 +102,7 @@ from pathlib import Path
 from test_faults import Told
 from pipelines import cluster
 from pipelines.config import Range
-from pipelines.execution.search import Ledger
+from pipelines.execution.search import TrialLog
 
 folder, log = Path(sys.argv[1]), Path(sys.argv[1], "tried")
 
@@ -119,7 +119,7 @@ def trial(settings, report):
         time.sleep(60)
     report(10, settings["x"])
 
-ledger = Ledger(folder, Told(), Told(), 10)
+ledger = TrialLog(folder, Told(), Told(), 10)
 before = ledger.finished()
 with cluster.connected():
     cluster.run_trials(

@@ -1,6 +1,6 @@
 """Files inside folders, zip and tar archives, read as streams: nothing is ever unpacked to the disk.
 
-Archives come from strangers. Names that leave the archive, links and devices are faults; how much an
+Archives are untrusted. Names that leave the archive, links and devices are faults; how much an
 archive may swell is bounded before anything of it is kept; and memory does not grow with the number
 of files, which is why the tables of contents are read here entry by entry instead of as a list.
 """

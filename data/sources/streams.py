@@ -1,4 +1,4 @@
-"""Bytes from strangers: what a member of an archive is, and decompression that cannot swell without end."""
+"""Untrusted input streams: what a member of an archive is, and decompression that cannot swell without end."""
 
 from __future__ import annotations
 

@@ -76,7 +76,7 @@ class FigureWriter(ABC):
 
     @abstractmethod
     def anomalies(self, x: Tensor, score: np.ndarray) -> None:
-        """The most anomalous examples, the strangest first."""
+        """The most anomalous examples, in that order."""
 
     @abstractmethod
     def imputations(self, x: Tensor, hidden: Tensor, draws: Tensor) -> None:

@@ -22,7 +22,7 @@ def validation_score(model: GenerativeModel, space: Space, split: str = "val", n
 
     Arguments:
         model: A model that samples.
-        space: A space of the yardstick (`Yardstick.open(folder).spaces["classifier"]`).
+        space: A space of the yardstick (`Reference.open(folder).spaces["classifier"]`).
         split: Rows to compare with; one with fewer than twice as many rows as the space has dimensions
             gives way to the training rows.
         n: How many samples.

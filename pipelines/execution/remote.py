@@ -177,10 +177,10 @@ def train(job: TrainingJob, settings: Params, address: str, data_digest: str) ->
 def search(
     make: Callable[[], SearchJob], settings: Params, address: str, data_digest: str, trial_log: TrialLog
 ) -> None:
-    """Search on the cluster; what happens to the trials there is told to the ledger.
+    """Search on the cluster; what happens to the trials there goes into the trial log.
 
     Arguments:
-        make: The search for what the ledger does not know yet.
+        make: The search for the trials that the log lacks.
         settings: Of the user.
         address: Of the job server.
         data_digest: Of the prepared data.
@@ -218,7 +218,7 @@ def search(
 
 
 class TrialEvents:
-    """Writes down what happens to trials, for the ledger on the other side."""
+    """Writes down what happens to trials, for the trial log on the other side."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

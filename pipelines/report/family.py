@@ -82,8 +82,8 @@ PICTURES = (
         name="anomalies",
         step="anomaly",
         title="Most anomalous test examples",
-        images="The strangest first, row by row, by the model's own score.",
-        rows="The strangest first, with the model's own score.",
+        images="The most anomalous first, row by row, by the model's own score.",
+        rows="The most anomalous first, with the model's own score.",
     ),
 )
 

@@ -60,14 +60,14 @@ class TrainingJob:
 
     Arguments:
         spec: For `models.build`.
-        training: Fields of `loop.Settings`.
+        training: Fields of `training.config.TrainingConfig`.
         seed: Seed of weights, noise and order.
         prepared: Folder of the prepared dataset.
         yardstick: Folder of the yardstick.
         state: Folder of this training's state.
         checkpoints: Where its checkpoints go, a folder or an `s3://` URL.
         shard: Whether the workers share the model and its state between them.
-        policy: Fields of `loop.Policy`.
+        policy: Fields of `training.config.DivergencePolicy`.
         identity: What makes this training this one; stands in every checkpoint.
         run_id: Its run in MLflow; likewise.
     """

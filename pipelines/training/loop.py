@@ -88,7 +88,7 @@ def train(
     Raises:
         Diverged: If a loss or gradient is not finite; nothing was updated with it.
         Interrupted: If `should_stop` said so; the checkpoint is written.
-        LostPartner: If another worker is gone or hangs.
+        LostWorker: If another worker is gone or hangs.
         ValueError: If the workers cannot share the batch evenly, or a checkpoint is of another training.
         CorruptCheckpoint: If there are checkpoints and all are damaged.
         OSError: If a checkpoint could not be written.

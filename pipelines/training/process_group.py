@@ -24,7 +24,7 @@ def naming_lost_workers(context: WorkerContext) -> Iterator[None]:
     """Turn the failure of a collective operation into an error that names the ranks that did not answer.
 
     Raises:
-        LostPartner: In its place.
+        LostWorker: In its place.
     """
     try:
         yield

@@ -37,7 +37,7 @@ class TrainingState:
         best: Score of the best model, lower is better; infinite while there is none.
         best_step: After which update it was found.
         pending_best: The best model itself, until a checkpoint is written.
-        loss_stats: Running mean and variance of each objective's loss, with their count (see `Watch`).
+        loss_stats: Running mean and variance of each objective's loss, with their count (see `DivergenceGuard`).
     """
 
     def __init__(self, model: GenerativeModel, settings: TrainingConfig, context: WorkerContext) -> None:

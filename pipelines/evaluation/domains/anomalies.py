@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def anomalous_examples(dataset: Dataset, test: Examples, seed: int) -> dict[str, Tensor]:
-    """What detection is measured on, by kind: known anomalies, or test examples made strange; may be empty."""
+    """What detection is measured on, by kind: known anomalies, or test examples made anomalous; may be empty."""
     if "anomaly" in dataset.splits and len(dataset.split("anomaly")):
         return {"known": dataset.split("anomaly").take(range(min(len(dataset.split("anomaly")), SUBSET_ROWS))).x}
     if dataset.kind == "image":

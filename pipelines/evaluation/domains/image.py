@@ -251,7 +251,7 @@ class ImageFigureWriter(FigureWriter):
         self.pictures["interpolations"] = grid(decode(path.flatten(0, 1)), steps)
 
     def anomalies(self, x: Tensor, score: np.ndarray) -> None:
-        """The most anomalous examples, the strangest first."""
+        """The most anomalous examples, in that order."""
         order = np.argsort(-score, kind="stable")[:20]
         self.pictures["anomalies"] = grid(x[torch.from_numpy(order)], 10)
 

@@ -211,7 +211,7 @@ class TableFigureWriter(FigureWriter):
         self.tables["interpolations"] = self._rows("step", rows, None)
 
     def anomalies(self, x: Tensor, score: np.ndarray) -> None:
-        """The most anomalous rows, the strangest first."""
+        """The most anomalous rows, in that order."""
         order = np.argsort(-score, kind="stable")[:10]
         rows = self._rows("", x[torch.from_numpy(order)], None)
         self.tables["anomalies"] = [row | {"name": f"{score[i]:.3g}"} for row, i in zip(rows, order, strict=True)]

@@ -1,7 +1,7 @@
-"""Are strange examples told from ordinary ones?
+"""Are anomalous examples told from normal ones?
 
 Where a dataset keeps known anomalies (a split named `anomaly`), they are used. Otherwise test images
-are made strange in ways that leave simple pixel statistics alone, so that brightness or contrast does
+are made anomalous in ways that leave simple pixel statistics alone, so that brightness or contrast does
 not give them away:
 
 | corruption | what is done | what stays |
@@ -28,12 +28,12 @@ Images = UInt8[Tensor, "n height width channels"]
 
 
 def auroc(normal: Float[np.ndarray, " n"], anomalous: Float[np.ndarray, " m"]) -> float:
-    """Probability that a strange example scores above an ordinary one (area under the ROC curve)."""
+    """Probability that an anomalous example scores above a normal one (area under the ROC curve)."""
     return float(roc_auc_score(*_labelled(normal, anomalous)))
 
 
 def average_precision(normal: Float[np.ndarray, " n"], anomalous: Float[np.ndarray, " m"]) -> float:
-    """Area under the precision-recall curve, in steps; its chance level is the share of strange rows."""
+    """Area under the precision-recall curve, in steps; its chance level is the share of anomalous rows."""
     return float(average_precision_score(*_labelled(normal, anomalous)))
 
 
@@ -57,11 +57,11 @@ def auroc_draws(
 def anomaly_metrics(
     normal: Float[np.ndarray, " n"], anomalous: dict[str, Float[np.ndarray, " m"]], *, resamples: int, seed: int
 ) -> dict[str, Metric]:
-    """Detection of each kind of strange example, and the average over kinds.
+    """Detection of each kind of anomaly, and the average over kinds.
 
     Arguments:
         normal: Scores of test examples.
-        anomalous: Scores of strange examples, by kind.
+        anomalous: Scores of anomalous examples, by kind.
         resamples: Bootstrap resamples.
         seed: Their seed.
     """

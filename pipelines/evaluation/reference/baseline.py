@@ -1,4 +1,4 @@
-r"""The classical rival every family is compared with: scikit-learn, seconds, no network.
+r"""The classical baseline every family is compared with: scikit-learn, seconds, no network.
 
 Per class: principal components, a Gaussian mixture on the codes whose number of components is chosen
 by the Bayesian information criterion, and isotropic Gaussian noise for what the components leave out

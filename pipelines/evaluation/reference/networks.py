@@ -1,4 +1,4 @@
-"""The small networks of the yardstick: feature spaces and the judge of conditional samples.
+"""The small networks of the yardstick: feature spaces and the classifier that judges conditional samples.
 
 Of images two unlike classifiers and a network with random weights; of tables the encoded rows
 themselves, a classifier as judge, and random weights. Those of spaces have
