@@ -18,7 +18,7 @@ from buckets import serving
 from conftest import unused
 from ruamel.yaml import YAML
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),

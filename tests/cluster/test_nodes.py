@@ -304,7 +304,7 @@ def test_ray_up_starts_a_cluster_of_own_machines(tmp_path):
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True)
     cluster = Cluster(tmp_path)
     head, *nodes = cluster.hosts[:3]
-    config = YAML(typ="safe").load(Path(__file__).parent.parent / "docs/cluster/own_machines.yaml")
+    config = YAML(typ="safe").load(Path(__file__).parents[2] / "docs/cluster/own_machines.yaml")
     config["provider"] |= {"head_ip": head.address, "worker_ips": [node.address for node in nodes]}
     config["auth"] = {"ssh_user": "root", "ssh_private_key": str(key)}
     config["file_mounts"] = {"~/.ray/auth_token": str(cluster.token)}

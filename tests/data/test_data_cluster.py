@@ -16,7 +16,7 @@ from PIL import Image
 from pipelines.cli.data import add
 from pipelines.stages.prepare import prepare
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.slow

@@ -26,7 +26,7 @@ from data.ingest.parallel import in_processes
 from pipelines.cli.data import add
 from pipelines.stages.prepare import prepare
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture

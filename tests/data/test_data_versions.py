@@ -15,7 +15,7 @@ from pyarrow import fs
 from data.dataset import Dataset
 from pipelines.cli.data import add
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def run(folder: Path, *command: str) -> None:

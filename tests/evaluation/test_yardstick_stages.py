@@ -32,7 +32,7 @@ from pipelines.stages.features import features
 from pipelines.stages.prepare import prepare
 from pipelines.storage import model_folder
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 QUICK = ReferenceConfig(examples=8_000, bootstrap=20, samples=600, components=(16,))
 
 

@@ -93,7 +93,7 @@ def test_flat_patches_are_anomalies_among_textures(family):
     check(family, textures(4000, 0), textures(500, 1), {"flat patches": flat(500, 8, 8, 1)}, steps=150, batch=128)
 
 
-DATASETS = Path(os.environ.get("FIVEFOLD_DATASETS", Path(__file__).parents[2] / "shared" / "datasets"))
+DATASETS = Path(os.environ.get("FIVEFOLD_DATASETS", Path(__file__).parents[3] / "shared" / "datasets"))
 """Where the archives of photographs and digits lie, if they do."""
 
 

@@ -13,7 +13,7 @@ from test_tables import seeded, table
 from models import FAMILIES, Batch, Streams, build, tasks
 from pipelines import config as params
 
-SETTINGS = params.load(Path(__file__).parent.parent / "params.yaml", dataset="digits").family
+SETTINGS = params.load(Path(__file__).parents[2] / "params.yaml", dataset="digits").family
 CONFIGS = {
     "defaults": lambda family: {},
     "params.yaml": lambda family: dataclasses.asdict(SETTINGS[family].model),

@@ -16,7 +16,7 @@ from pipelines.stages import tune
 from pipelines.stages.train import curves
 from pipelines.training.job import read_metrics
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 VERBS = ["prepare", "features", "tune", "train", "evaluate", "register", "report"]
 VERBS += ["sample", "lineage", "doctor", "data"]
 

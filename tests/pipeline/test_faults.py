@@ -17,17 +17,18 @@ from pipelines.training import worker
 from pipelines.training.context import WorkerContext
 from pipelines.training.job import FAILURE, failure, locked, record_failure
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 def test_every_fault_has_a_row_and_every_test_it_names_exists():
     rows = re.findall(r"^\| (\d+) [^|]+\| [^|]+\| ([^|]+) \|$", (ROOT / "docs/faults.md").read_text(), re.MULTILINE)
     assert [int(number) for number, _ in rows] == list(range(1, 38))
+    files = {path.name: path.read_text() for path in (ROOT / "tests").rglob("test_*.py")}
     for number, evidence in rows:
         named = re.findall(r"`(\w+\.py)::(\w+)`", evidence)
         assert named or evidence.startswith("no test: "), f"fault {number} has neither a test nor a reason"
         for file, test in named:
-            assert f"def {test}(" in (ROOT / "tests" / file).read_text(), f"fault {number} names {file}::{test}"
+            assert f"def {test}(" in files[file], f"fault {number} names {file}::{test}"
 
 
 def job(state: Path, **training: object) -> dict:
@@ -137,7 +138,7 @@ def test_21_22_a_failed_trial_is_told_and_finished_ones_are_not_repeated(tmp_pat
 
     from test_pipeline import kill_everything
 
-    command = [sys.executable, "-W", "ignore", "-c", SWEEP, str(tmp_path), str(ROOT / "tests")]
+    command = [sys.executable, "-W", "ignore", "-c", SWEEP, str(tmp_path), str(Path(__file__).parent)]
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     end = time.monotonic() + 240

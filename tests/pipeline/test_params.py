@@ -9,7 +9,7 @@ import pytest
 from models import FAMILIES
 from pipelines import config
 
-WRITTEN = Path(__file__).parent.parent / "params.yaml"
+WRITTEN = Path(__file__).parents[2] / "params.yaml"
 
 
 def load(tmp_path: Path, *changes: tuple[str, str], recipe: str = "") -> config.Params:

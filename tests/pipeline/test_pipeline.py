@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 TINY = {
     "autoencoder": "{model: {latent: 8, width: 8}, training: {total_examples: 4096, evaluations: 2}}",
     "vae": "{model: {latent: 8, width: 8}, training: {total_examples: 4096, warmup_examples: 0, evaluations: 2},"

@@ -41,7 +41,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.*Any type hint is inferred as AnyType:UserWarning"),
 ]
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 CONFIGS: dict[str, dict[str, Any]] = {"vae": {"latent": 4, "width": 16}, "flow": {"steps": 2, "width": 16}}
 NAMES = ["age", "spent", "city", "member", "grade"]
 

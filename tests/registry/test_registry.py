@@ -39,7 +39,7 @@ from pipelines.training.identity import code_digest
 
 __all__ = ["free_port", "migrated", "store"]
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PYTHON = sys.executable
 DIGEST = "da7a" * 16
 NO_ROWS = np.zeros((0, 8, 8, 1), np.uint8)

@@ -25,7 +25,7 @@ from pipelines.tracking import runs
 from pipelines.tracking import server as server_module
 from pipelines.tracking.server import flatten, get_client
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 MANIFEST = {"digest": "d1" * 32, "splits": {"train": {"count": 1257}, "test": {"count": 360}}}
 PYTHON = sys.executable
 
@@ -335,7 +335,8 @@ time.sleep(60)
 
 
 def test_sigkill_of_the_driver(store: Path) -> None:
-    process = subprocess.Popen([PYTHON, "-c", KILLED, str(ROOT / "tests")], stdout=subprocess.PIPE, text=True)
+    command = [PYTHON, "-c", KILLED, str(Path(__file__).parent)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
     process.send_signal(signal.SIGKILL)

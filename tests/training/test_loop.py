@@ -418,10 +418,12 @@ def test_workers_that_cannot_share_the_batch_are_refused_with_those_that_can():
 
 def test_a_killed_process_goes_on_bit_for_bit(tmp_path):
     """SIGKILL in the middle of an update, twice, then to the end; compared with an undisturbed process."""
-    script = Path(__file__).with_name("train_vae.py")
+    script = Path(__file__).parents[1] / "support/train_vae.py"
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
 
     def run(folder: Path, kill_after: int | None) -> str:
-        with subprocess.Popen([sys.executable, str(script), str(folder)], stdout=subprocess.PIPE, text=True) as process:
+        command = [sys.executable, str(script), str(folder)]
+        with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
             for count, line in enumerate(process.stdout):
                 if line.startswith("digest"):
                     return line
