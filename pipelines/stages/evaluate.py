@@ -15,7 +15,7 @@ from pipelines.evaluation.evaluator import Evaluator
 from pipelines.evaluation.reference.reference import Reference
 from pipelines.evaluation.storage import json_text, whole_folder
 from pipelines.serving import artifact
-from pipelines.storage.model_folder import load
+from pipelines.storage import model_folder
 
 if TYPE_CHECKING:
     pass
@@ -61,7 +61,7 @@ def evaluate(
     folder = Path(root) / "runs" / dataset
     prepared = Dataset.open(Path(root) / "data" / "prepared" / dataset)
     reference = Reference.open(folder / "yardstick")
-    model, facts = load(folder / "models" / family, device)
+    model, facts = model_folder.load(folder / "models" / family, device)
     for what, stated in (("yardstick", reference.facts["data_digest"]), (f"model {family}", facts.get("data_digest"))):
         if stated not in (None, prepared.digest):
             raise ValueError(

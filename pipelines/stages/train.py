@@ -17,8 +17,7 @@ from pipelines.execution.jobs import checkpoints_at, family_settings, fitting_ba
 from pipelines.execution.local import run_local, terminating
 from pipelines.paths import prepared_folder, runs_folder
 from pipelines.serving import artifact
-from pipelines.storage import stores
-from pipelines.storage.model_folder import load, save
+from pipelines.storage import model_folder, stores
 from pipelines.training.checkpoint import STEP
 from pipelines.training.identity import identity
 from pipelines.training.job import STOP, TrainingJob, clear, locked, read_metrics
@@ -121,7 +120,7 @@ def _say_what_begins(root: Path, job: TrainingJob, family: str) -> None:
 
 def _publish(job: TrainingJob, settings: Params, folder: Path, run_id: str, data: Dataset, key: str) -> None:
     """The finished model with its facts, and its curves, where DVC expects them."""
-    model, _ = load(Path(job.state) / "model")
+    model, _ = model_folder.load(Path(job.state) / "model")
     recorded = read_metrics(Path(job.state))
     facts = {
         **job.spec,
@@ -138,7 +137,7 @@ def _publish(job: TrainingJob, settings: Params, folder: Path, run_id: str, data
         "validation_frechet": min(p["metrics"].get("validation_frechet", float("inf")) for p in recorded),
     }
     write_atomically(folder / "curves" / f"{job.spec['family']}.csv", curves(recorded))
-    save(model, folder / "models" / job.spec["family"], facts)
+    model_folder.save(model, folder / "models" / job.spec["family"], facts)
 
 
 def curves(recorded: list[dict[str, Any]]) -> str:

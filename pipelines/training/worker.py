@@ -14,8 +14,8 @@ from data.batches import Batches
 from data.dataset import Dataset
 from data.files import write_atomically
 from models import Batch, GenerativeModel, Streams, build
+from pipelines.storage import model_folder
 from pipelines.storage.mirror import local_copy, synced_state
-from pipelines.storage.model_folder import save
 from pipelines.training import loop
 from pipelines.training.config import DivergencePolicy, TrainingConfig
 from pipelines.training.context import TrainingReport, WorkerContext
@@ -142,7 +142,7 @@ def _train(job: TrainingJob, context: WorkerContext) -> None:
             extra={"run_id": job.run_id},
         )
         if context.rank == 0:
-            save(model, state / "model", job.spec)
+            model_folder.save(model, state / "model", job.spec)
     except (LostWorker, torch.AcceleratorError):
         if not (state / FAILURE).exists():
             raise

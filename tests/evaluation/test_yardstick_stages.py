@@ -212,7 +212,7 @@ def test_unlabelled_images_and_tables_have_a_yardstick_too(kind: str, names: lis
     settings = ReferenceConfig(examples=1_000, samples=150, bootstrap=3, components=(2,), clusters=2)
     make(Rows(kind, names), "rows", tmp_path / "yardstick", seed=0, settings=settings)
     made = Reference.open(tmp_path / "yardstick")
-    assert (made.judge is not None) is bool(names)
+    assert (made.label_classifier is not None) is bool(names)
     assert ("accuracy" in made.facts["reference"]["baseline"]) is bool(names)
     assert made.facts["labels"].startswith("given" if names else "none given: 2 k-means clusters")
     role = "classifier" if kind == "image" else "judge"

@@ -30,7 +30,7 @@ from pipelines.stages.evaluate import evaluate
 from pipelines.stages.features import features
 from pipelines.stages.prepare import prepare
 from pipelines.stages.report import report
-from pipelines.storage.model_folder import save
+from pipelines.storage import model_folder
 from pipelines.training import config, loop
 from pipelines.training.worker import TrainingData
 
@@ -101,7 +101,7 @@ def finish(root: Path, family: str) -> None:
     ) as run:
         run.log([{"examples": 20_000, "metrics": {"loss": 1.0}}])
     facts = {**spec, "dataset": "shop", "class_names": data.class_names, "data_digest": data.digest}
-    save(model, root / "runs/shop/models" / family, facts | {"run_id": run.run_id})
+    model_folder.save(model, root / "runs/shop/models" / family, facts | {"run_id": run.run_id})
 
 
 # Measured

@@ -32,7 +32,6 @@ from pipelines.registry.promotion import Candidate, Decision, candidate_of, deci
 from pipelines.serving import artifact
 from pipelines.stages import register
 from pipelines.storage import model_folder
-from pipelines.storage.model_folder import save
 from pipelines.tracking import model_registry
 from pipelines.tracking.server import get_client
 from pipelines.training.identity import code_digest
@@ -84,7 +83,7 @@ def finish(root: Path, family: str, *, seed: int = 0, run: bool = True, data: st
     facts = {**spec, "dataset": "digits", "class_names": list("0123456789"), "data_digest": data, "parameters": 7}
     facts["run_id"] = train(family, seed, data) if run else "none"
     folder = root / "runs" / "digits" / "models" / family
-    save(model, folder, facts)
+    model_folder.save(model, folder, facts)
     return folder
 
 
@@ -140,7 +139,7 @@ def test_the_digest_is_of_weights_spec_and_data(tmp_path: Path) -> None:
     def digest(**changes: Any) -> str:
         folder = finish(tmp_path, "gan", run=False, seed=changes.pop("seed", 0))
         model, facts = model_folder.load(folder)
-        return save(model, folder, facts | changes)
+        return model_folder.save(model, folder, facts | changes)
 
     plain = digest()
     assert digest() == digest(train_seconds=3, run_id="other") == plain
@@ -168,16 +167,16 @@ def test_a_failed_save_leaves_the_older_model(tmp_path: Path, monkeypatch: pytes
     before = artifact.model_digest(folder)
     model, facts = model_folder.load(folder)
     with pytest.raises(ValueError, match="facts"):
-        save(model, folder, facts | {"x": float("nan")})
+        model_folder.save(model, folder, facts | {"x": float("nan")})
     with pytest.raises(ValueError, match="family"):
-        save(model, folder, {"config": {}})
+        model_folder.save(model, folder, {"config": {}})
 
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(model_folder, "save_file", full)
     with pytest.raises(OSError, match="No space"):
-        save(model, folder, facts)
+        model_folder.save(model, folder, facts)
     assert artifact.model_digest(folder) == before
     assert [path.name for path in folder.parent.iterdir()] == ["gan"]
 
@@ -186,7 +185,7 @@ def test_a_newer_format_and_other_weights_are_refused(tmp_path: Path) -> None:
     folder = finish(tmp_path, "gan", run=False)
     other, _ = model_folder.load(finish(tmp_path, "flow", run=False))
     _, facts = model_folder.load(folder)
-    save(other, folder, facts)
+    model_folder.save(other, folder, facts)
     with pytest.raises(ValueError, match="do not fit"):
         model_folder.load(folder)
     manifest = json.loads((folder / "manifest.json").read_text())
