@@ -264,6 +264,20 @@ def test_registering_twice_makes_one_version(project: Path) -> None:
     }
 
 
+def test_other_code_makes_another_version_of_the_same_weights(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = registered(project, "vae")["versions"]["vae"]
+    with monkeypatch.context() as patch:
+        patch.setattr(register, "code_digest", lambda family, package: "c0de" * 16)
+        second = registered(project, "vae")["versions"]["vae"]
+    assert (first["version"], second["version"]) == (1, 2)
+    assert first["model_digest"] == second["model_digest"]
+    assert [version.tags["code_digest"] for version in tracking.versions("digits")] == [
+        first["code_digest"],
+        "c0de" * 16,
+    ]
+    assert registered(project, "vae")["versions"]["vae"] == first  # the code of before is the version of before
+
+
 @pytest.mark.parametrize("last_act", ["create_model_version", "finalize_logged_model", "log_model_artifacts"])
 def test_a_kill_while_registering_leaves_one_version(
     project: Path, monkeypatch: pytest.MonkeyPatch, last_act: str
@@ -294,8 +308,13 @@ def test_aliases_move_for_a_reason(project: Path) -> None:
     assert (stays["family"], stays["moved"]) == ("vae", False)
     assert "does not beat" in stays["why"]
     measure(project, "gan", frechet=1.0)  # evaluated again
+    (project / "params.yaml").write_text("seed: 1")
     moves = registered(project, "vae", "gan")["jobs"]
     assert (moves["generation"]["family"], moves["generation"]["moved"]) == ("gan", True)
+    tags = {version.tags["family"]: version.tags for version in tracking.versions("digits")}
+    measured = json.loads(tags["gan"]["metric.frechet"])  # as the registry has it, not as it was just told
+    assert [measured[key] for key in ("value", "low", "high")] == [1.0, 0.9, 1.1]
+    assert "params_sha256" not in tags["gan"]  # how a version came to be is not rewritten
     assert moves["density"]["family"] == "vae"
     assert len(tracking.versions("digits")) == 2
     gone = registered(project, "vae")["jobs"]["generation"]
