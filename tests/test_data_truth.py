@@ -1,4 +1,4 @@
-"""What `prepare` writes is what it read, in however many shards: every row once, and statistics of the training split."""
+"""What `prepare` writes is what it read, in however many shards: every row once, statistics of the training split."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is written is on the disk before it is seen: files and folders are synced, then renamed, then the folder above."""
+"""What is written is on the disk before it is seen: files and folders are synced, renamed, then the folder above."""
 
 from __future__ import annotations
 
