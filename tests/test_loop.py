@@ -303,7 +303,7 @@ def test_reports_are_means_since_the_last_one():
 
 
 def test_long_gradients_are_shortened_and_others_left_alone():
-    """Shortened to 1, gradients of 1, 50 and 1000 are a constant one; with no limit, or one not reached, they are not."""
+    """Shortened to 1, gradients of 1, 50 and 1000 are a constant one; with no or a higher limit they are not."""
     steep = {0: 1.0, 1: 50.0}
     short, _ = descended(replace(FIVE, ema_half_life=0, grad_clip=1.0), slope=lambda step: steep.get(step, 1000.0))
     assert float(short.weight) == pytest.approx(-0.5, abs=1e-6)

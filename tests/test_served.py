@@ -21,13 +21,13 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from test_contract import numbers
-from test_tracking import free_port
+from test_tracking import free_port, migrated, store
 
 from models import CAPABILITIES
-from pipelines import artifact, register
+from pipelines import artifact, register, sample
 from pipelines.tracking import registry
 
-__all__ = ["free_port"]
+__all__ = ["free_port", "migrated", "store"]
 
 pytestmark = [  # MLflow's own
     pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning"),
@@ -100,6 +100,7 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
                     root / "served", model=folder, package=package, run_id="r", model_id="m", location=str(root)
                 )
             models[kind, classes] = mlflow.pyfunc.load_model(str(root / "served"))
+            models[kind, classes].folder = root / "served"
         return models[kind, classes]
 
     return load
@@ -259,6 +260,22 @@ def test_columns_are_known_by_their_names(loaded: Callable[..., Any]) -> None:
         asked = {"task": task}
         expected, found = (values_of(model.predict(f, params=asked)) for f in (frame, frame[NAMES[::-1]]))
         np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize(("kind", "ending", "read"), [("image", ".npy", np.load), ("table", ".csv", pd.read_csv)])
+def test_the_verb_sample_hands_on_what_it_is_asked(
+    loaded: Callable[..., Any], store: Path, kind: str, ending: str, read: Callable[[Path], Any]
+) -> None:
+    def drawn(name: str, **asked: int) -> dict[str, Any]:
+        return heard(
+            "sample", values_of(read(sample.sample(str(loaded(kind).folder), store / (name + ending), **asked)))
+        )
+
+    base = drawn("a")
+    assert base == {"n": 16, "label": -1, "steps": 0, "seed": base["seed"]}
+    for name, value in {"n": 5, "label": 3, "steps": 50}.items():
+        assert drawn(name, **{name: value}) == base | {name: value}
+    assert drawn("seed", seed=4)["seed"] != base["seed"]
 
 
 @contextlib.contextmanager

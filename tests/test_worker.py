@@ -259,6 +259,21 @@ def test_what_makes_a_training_another_one(project: Path, tmp_path: Path) -> Non
     assert len({*same, *others}) == 5
 
 
+def test_what_makes_a_sweep_another_one(project: Path, tmp_path: Path) -> None:
+    settings = dataclasses.replace(params.load(ROOT / "params.yaml"), seed=0)
+    base = dataclasses.replace(job(project, tmp_path), spec={"family": "vae", "config": {}})
+    family = settings.family["vae"]
+
+    def key(chosen: params.Family = family, data: str = "d", seed: int = 0, **changes: Any) -> str:
+        altered = dataclasses.replace(settings, tune=dataclasses.replace(settings.tune, **changes))
+        return tune.sweep_key(dataclasses.replace(base, seed=seed), altered, chosen, data)
+
+    wider = dataclasses.replace(family, search={**family.search, "training.lr": params.Range(low=1e-6, high=1.0)})
+    keys = [key(), key(wider), key(data="e"), key(seed=1), key(part=0.77), key(trials=99)]
+    assert len(set(keys)) == len(keys)
+    assert key() == keys[0]
+
+
 def test_a_job_is_what_the_settings_say(project: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     shutil.copy(ROOT / "params.yaml", project)
     settings = dataclasses.replace(params.load(), seed=7)
