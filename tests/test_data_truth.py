@@ -37,7 +37,8 @@ def table(tmp_path_factory: pytest.TempPathFactory, truth: pd.DataFrame) -> Data
 
 
 def test_every_row_is_in_one_split_with_its_values_and_its_label(table: Dataset, truth: pd.DataFrame) -> None:
-    assert len(table.manifest["splits"]["train"]["shards"]) > 1
+    shards = [shard["rows"] for shard in table.manifest["splits"]["train"]["shards"]]
+    assert shards == [2**22 // 24, 320_000 - 2**22 // 24]  # 4 MiB of three numbers each
     categories = {column["name"]: column.get("categories") for column in table.domain["columns"]}
     origins = []
     for name in table.splits:
@@ -141,6 +142,40 @@ def test_published_splits_are_kept_apart_from_the_end(tmp_path: Path) -> None:
         "contents_repeated": 4, "extra_copies": 4, "across_splits": 4, "conflicting_labels": 0, "dropped": 4,
         "moved": 0, "policy": "separate",
     }  # fmt: skip
+
+    (tmp_path / "data/catalog/d.yaml").unlink()
+    other = prepared(tmp_path, tmp_path / "t.csv", "splits: {column: fold, seed: 1}")
+    orders = [found.split("test").sources.tolist() for found in (data, other)]
+    assert sorted(orders[0]) == sorted(orders[1])
+    assert orders[0] != orders[1]
+    values[3] = 353  # the fifth of 400: more than one in a hundred
+    pd.DataFrame({"v": values, "w": values / 7, "fold": folds}).to_csv(tmp_path / "t.csv", index=False)
+    (tmp_path / "data/catalog/d.yaml").unlink()
+    with pytest.raises(ValueError, match=r"5 examples of the training data also occur in a published"):
+        prepared(tmp_path, tmp_path / "t.csv", "splits: {column: fold}")
+
+
+def test_copies_go_where_one_of_them_is(tmp_path: Path) -> None:
+    """Compared with the same division that keeps them: only copies move, to one split each; no content is lost."""
+    values = np.concatenate([np.arange(3000), np.arange(300)])
+    pd.DataFrame({"v": values, "w": values / 7}).to_csv(tmp_path / "t.csv", index=False)
+    homes = {}
+    for policy in ("keep", "separate"):
+        shares = "splits: {train: 0.6, val: 0.1, test: 0.1}"
+        data = prepared(tmp_path, tmp_path / "t.csv", shares, f"duplicates: {policy}")
+        homes[policy] = np.full(len(values), "unused")
+        for name in data.splits:
+            homes[policy][data.split(name).sources.numpy()] = name
+        (tmp_path / "data/catalog/d.yaml").unlink()
+    before, after = homes["keep"], homes["separate"]
+    found = json.loads((data.folder / "report.json").read_text())["duplicates"]
+    assert found["contents_repeated"] == found["extra_copies"] == 300
+    assert found["moved"] == (before != after).sum() > 50
+    assert (before[300:3000] == after[300:3000]).all()
+    firsts, copies = after[:300], after[3000:]
+    assert (firsts == copies).all()
+    used = (before[:300] != "unused") | (before[3000:] != "unused")
+    assert (firsts[used] != "unused").all()
 
 
 ALIKE = [
