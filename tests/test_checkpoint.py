@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import pickle
@@ -274,16 +275,22 @@ def test_a_bucket_that_answers_500_resets_and_cuts_short_is_tried_again(server, 
     assert torch.equal(found.tensors["x"], torch.full((3_000_000,), 3.0))  # in several parts
 
 
-def test_a_bucket_that_stays_away_is_an_error_and_the_previous_checkpoint_stays(server, tmp_path, monkeypatch):
+@pytest.mark.parametrize("sent", [0, 2])
+def test_a_bucket_that_goes_away_is_an_error_and_the_previous_checkpoint_stays(server, tmp_path, monkeypatch, sent):
+    """Also when two of the three files have arrived: what makes them a checkpoint is sent last."""
     use(monkeypatch, server)
     save(at(f"s3://bucket/{tmp_path.name}"), made(1))
-    with buckets.failing(server, lambda _, method: "500" if method in ("PUT", "POST") else "") as proxy:
+    writes = itertools.count()
+    with buckets.failing(
+        server, lambda _, method: "500" if method in ("PUT", "POST") and next(writes) >= sent else ""
+    ) as proxy:
         use(monkeypatch, proxy)
         monkeypatch.setattr("pipelines.storage.ATTEMPTS", 2)
         with pytest.raises(OSError, match=r"during PutObject"), Writer(at(f"s3://bucket/{tmp_path.name}")) as writer:
             writer.save(made(2))
     use(monkeypatch, server)
     storage = at(f"s3://bucket/{tmp_path.name}")
+    assert storage.names("step-") == ["step-0000000001"]
     storage.tidy()
     assert storage.names("step-") == ["step-0000000001"]
     assert load_newest(storage).step == 1

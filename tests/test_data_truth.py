@@ -26,7 +26,8 @@ def truth() -> pd.DataFrame:
     whole = random.permutation(ROWS)
     word = np.array(["oak", "elm", "fir"])[random.choice(3, ROWS, p=[0.6, 0.3, 0.1])]
     label = np.array(["a", "b", "c"])[random.choice(3, ROWS, p=[0.7, 0.2, 0.1])]
-    return pd.DataFrame({"value": value, "whole": whole, "word": word, "label": label})
+    rest = random.normal(0, 1, ROWS)
+    return pd.DataFrame({"value": value, "rest": rest, "whole": whole, "word": word, "label": label})
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +39,7 @@ def table(tmp_path_factory: pytest.TempPathFactory, truth: pd.DataFrame) -> Data
 
 def test_every_row_is_in_one_split_with_its_values_and_its_label(table: Dataset, truth: pd.DataFrame) -> None:
     shards = [shard["rows"] for shard in table.manifest["splits"]["train"]["shards"]]
-    assert shards == [2**22 // 24, 320_000 - 2**22 // 24]  # 4 MiB of three numbers each
+    assert shards == [2**17, 2**17, 320_000 - 2**18]  # 4 MiB of four numbers each
     categories = {column["name"]: column.get("categories") for column in table.domain["columns"]}
     origins = []
     for name in table.splits:
@@ -47,8 +48,9 @@ def test_every_row_is_in_one_split_with_its_values_and_its_label(table: Dataset,
         origins.append(origin)
         source = truth.iloc[origin]
         np.testing.assert_array_equal(rows.x[:, 0], source["value"])
-        np.testing.assert_array_equal(rows.x[:, 1], source["whole"])
-        np.testing.assert_array_equal(np.array(categories["word"])[rows.x[:, 2].numpy().astype(int)], source["word"])
+        np.testing.assert_array_equal(rows.x[:, 1], source["rest"])
+        np.testing.assert_array_equal(rows.x[:, 2], source["whole"])
+        np.testing.assert_array_equal(np.array(categories["word"])[rows.x[:, 3].numpy().astype(int)], source["word"])
         np.testing.assert_array_equal(np.array(table.class_names)[rows.label.numpy()], source["label"])
         np.testing.assert_array_equal(rows.label, split.labels)
         order = np.random.default_rng(1).integers(0, len(split), 1000)
@@ -66,8 +68,9 @@ def test_every_row_is_in_one_split_with_its_values_and_its_label(table: Dataset,
 
 def test_statistics_are_those_of_the_training_split(table: Dataset, truth: pd.DataFrame) -> None:
     train = truth.iloc[table.split("train").sources.numpy()]
-    value, whole, word = table.domain["columns"]
-    for column, name in ((value, "value"), (whole, "whole")):
+    *numbers, word = table.domain["columns"]
+    for column in numbers:
+        name = column["name"]
         known = train[name].dropna().to_numpy()
         assert (column["count"], column["missing"]) == (len(known), len(train) - len(known))
         expected = (known.min(), known.max(), known.mean(), known.std())
