@@ -464,6 +464,10 @@ def test_a_loss_that_leaps_diverges():
     before = json.dumps(progress.facts())
     assert "leapt to 20" in watch.objection(progress, objective, torch.tensor(20.0), norm)
     assert json.dumps(progress.facts()) == before  # what is refused leaves no trace
+    for n in range(400):  # 4 and 6 in turn: 5 ± 1, so that 13 is eight deviations away
+        assert watch.objection(progress, objective, torch.tensor(4.0 + 2 * (n % 2)), norm) is None
+    assert "leapt to 13.5 (it was 5" in watch.objection(progress, objective, torch.tensor(13.5), norm)
+    assert watch.objection(progress, objective, torch.tensor(12.0), norm) is None
     calm = Watch(Place(), Policy(), lambda: False)
     assert calm.objection(progress, objective, torch.tensor(20.0), norm) is None
 

@@ -511,16 +511,11 @@ def test_imputation_reads_missing_cells() -> None:
 
 
 def test_interpolation_ends_at_its_ends(served: Callable[[str], Any]) -> None:
-    from pipelines.served_model import spherical
-
     model, x = served("flow"), rows(4)
     path = model.predict(x, params={"task": "interpolate", "n": 5}).reshape(2, 5, 8, 8, 1)
     ends = model.predict(model.predict(x, params={"task": "encode"}), params={"task": "decode"})
     np.testing.assert_array_equal(path[:, 0], ends[0::2])
     np.testing.assert_array_equal(path[:, -1], ends[1::2])
-    a, b = torch.tensor([[3.0, 0.0], [1.0, 0.0], [0.0, 0.0]]), torch.tensor([[0.0, 5.0], [2.0, 0.0], [1.0, 1.0]])
-    middle = spherical(a, b, 3)[:, 1]
-    torch.testing.assert_close(middle, torch.tensor([[8**0.5, 8**0.5], [1.5, 0.0], [0.5, 0.5]]))
 
 
 def test_nothing_is_pickled_and_tampering_is_refused(tmp_path: Path) -> None:

@@ -231,15 +231,26 @@ def test_many_rows_come_back_in_their_order_and_none_is_drawn_twice(loaded: Call
     np.testing.assert_array_equal(between, rows.reshape(600, 12))
 
 
-def test_interpolation_follows_the_great_circle(loaded: Callable[..., Any]) -> None:
-    """Between codes at right angles, 60 and 120 long, the middle is 90 long and at 45 degrees."""
-    ask = over_python(loaded("image"), "image")
+@pytest.mark.parametrize(
+    ("first", "last", "middle"),
+    [
+        ([60, 0], [0, 120], [90 / 2**0.5] * 2),  # at right angles: 45 degrees, the length between
+        ([100, 0], [50, 50 * 3**0.5], [100 * 0.75**0.5, 50]),  # at 60 degrees: 30
+        ([50, 0], [100, 0], [75, 0]),
+        ([0, 0], [10, 20], [5, 10]),  # nothing has no direction
+    ],
+)
+def test_interpolation_follows_the_great_circle(
+    loaded: Callable[..., Any], first: list[float], last: list[float], middle: list[float]
+) -> None:
     ends = np.zeros((4, 12), int)
-    ends[0, 0], ends[1, 1], ends[2, 2], ends[3, 3] = 60, 120, 100, 100
-    path = ask("interpolate", ends, n=3)
+    ends[0, :2], ends[1, :2], ends[2, 2:4], ends[3, 2:4] = np.round(first), np.round(last), last, first
+    path = over_python(loaded("image"), "image")("interpolate", ends, n=3)
     np.testing.assert_array_equal(path[[0, 2, 3, 5]], ends)
-    assert path[1, :4].tolist() == [round(90 / 2**0.5)] * 2 + [0, 0]
-    assert path[4, :4].tolist() == [0, 0, round(100 / 2**0.5), round(100 / 2**0.5)]
+    np.testing.assert_allclose(path[1, :2], middle, atol=1)
+    np.testing.assert_allclose(path[4, 2:4], middle, atol=1)
+    assert not path[1, 2:].any()
+    assert not path[4, :2].any()
 
 
 @pytest.mark.parametrize("kind", DOMAINS)
