@@ -294,6 +294,27 @@ def test_what_is_evaluated_and_kept_is_the_average(tmp_path):
     assert (float(again.weight), none) == (float(best.weight), [])
 
 
+def test_after_the_best_model_is_lost_the_best_from_there_on_is_kept(tmp_path):
+    def scored(values):
+        left = iter(values)
+
+        def score(report: loop.Report) -> float:
+            value = next(left)
+            if value is None:
+                raise Stop
+            return value
+
+        return score
+
+    with pytest.raises(Stop):
+        descended(FIVE, folder=tmp_path, score=scored([1.0, 5.0, None]))
+    (best,) = tmp_path.glob("best-*")
+    (best / checkpoint.TENSORS).write_bytes(b"")
+    with pytest.warns(UserWarning, match="is damaged"):
+        kept, reports = descended(FIVE, folder=tmp_path, score=scored([3.0, 2.0, 4.0]))
+    assert float(kept.weight) == float(reports[1].model.weight) != float(reports[2].model.weight)
+
+
 def test_reports_are_means_since_the_last_one():
     _, reports = descended(replace(FIVE, total_examples=48, reports=3, ema_half_life=0), slope=lambda step: step + 1)
     assert [report.examples for report in reports] == [16, 32, 48]
@@ -328,6 +349,16 @@ def test_the_moments_of_the_gradient_decay_as_set():
         slope=lambda step: 1.0 + 2 * step,
     )
     assert float(model.weight) == pytest.approx(-0.1 - 0.1 * (7 / 3) / (39 / 7) ** 0.5, abs=1e-6)
+
+
+def test_a_training_that_diverges_before_its_first_checkpoint_goes_back_to_the_start(tmp_path):
+    settings = replace(FIVE, checkpoints=1, evaluations=1, ema_half_life=0)
+    worst = {1: float("nan")}
+    model, reports = descended(
+        settings, lambda step: worst.get(step, 1.0), folder=tmp_path, policy=Policy(rollback=True, most=1)
+    )
+    assert [report.examples for report in reports] == [8, 8, 16, 24, 32, 40]
+    assert float(model.weight) == pytest.approx(-0.5, abs=1e-7)
 
 
 def test_a_leap_is_seen_also_right_after_an_interruption(tmp_path):
