@@ -92,7 +92,7 @@ def test_the_newest_and_the_best_are_kept(storage):
         best = made(step, {"w": torch.full((2,), float(step))}, score=1.0) if step in (1, 2, 3) else None
         save(storage, made(step, best_step=min(step, 3)), best, keep=2)
     assert storage.names("step-") == ["step-0000000005", "step-0000000004"]
-    assert storage.names("best-")[0] == "best-0000000003"
+    assert storage.names("best-") == ["best-0000000003", "best-0000000002"]
     assert torch.equal(checkpoint.load_best(storage, 3).tensors["w"], torch.full((2,), 3.0))
 
 
