@@ -9,8 +9,10 @@ import pickle
 import shutil
 import subprocess
 import sys
+import threading
 import time
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import buckets
@@ -180,16 +182,42 @@ def test_what_a_killed_process_left_is_invisible_and_tidied(storage):
     assert list(left) == ["step-0000000001"]
 
 
-def test_writing_goes_on_behind_and_is_of_the_moment_it_was_asked(storage):
-    weight = torch.zeros(200_000)
-    with Writer(storage) as writer:
+def test_a_manifest_that_vouches_for_nothing_is_damaged(tmp_path):
+    save(at(tmp_path), made(1))
+    name = save(at(tmp_path), made(2))
+    (tmp_path / name / checkpoint.MANIFEST).write_text("{}")
+    with pytest.warns(UserWarning, match="step-0000000002 is damaged"):
+        assert load_newest(at(tmp_path)).step == 1
+
+
+class Waiting(Folder):
+    """A disk that writes when it is told to."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self.go = threading.Event()
+
+    def install(self, name: str, fill: Callable[[Path], None]) -> None:
+        self.go.wait(60)
+        super().install(name, fill)
+
+
+def test_writing_goes_on_behind_and_is_of_the_moment_it_was_asked(tmp_path):
+    weight, rows = torch.zeros(2000), torch.arange(6.0).view(2, 3)
+    disk = Waiting(tmp_path)
+    with Writer(disk) as writer:
         for step in range(1, 4):
+            disk.go.clear()
             weight += 1
-            writer.save(made(step, {"weight": weight}))
+            writer.save(made(step, {"weight": weight, "columns": rows.T}))
             weight += 100  # the training goes on
             writer.check()
+            disk.go.set()
+            writer.wait()
             weight -= 100
-    assert torch.equal(load_newest(storage).tensors["weight"], torch.full((200_000,), 3.0))
+    found = load_newest(at(tmp_path)).tensors
+    assert torch.equal(found["weight"], torch.full((2000,), 3.0))
+    assert torch.equal(found["columns"], rows.T)
 
 
 def test_an_error_in_the_background_is_raised_by_the_next_call_and_at_the_end(tmp_path):
