@@ -241,7 +241,7 @@ def test_the_batch_fits_the_split(project: Path, capsys: pytest.CaptureFixture[s
         chosen = train.fitting_batch(dataclasses.replace(FAMILY, training=training), data, "probe")
         return chosen.training.batch_size
 
-    assert (fitted(1256, 8), fitted(2000, 8), fitted(1260, 3)) == (1256, 1256, 1257)
+    assert (fitted(1258, 2), fitted(2000, 8), fitted(1260, 3)) == (1258, 1256, 1257)
     assert capsys.readouterr().out.count("exceeds the 1258 training examples") == 2
     with pytest.raises(ValueError, match="a batch needs at least 1300"):
         fitted(2600, 1300)
