@@ -340,6 +340,15 @@ def test_a_holder_of_other_data_or_another_yardstick_is_replaced(project: Path) 
     assert "for other data" in back["why"]
 
 
+def test_a_holder_by_another_yardstick_cannot_be_compared(project: Path) -> None:
+    registered(project, "vae")
+    finish(project, "vae", seed=1)
+    measure(project, "vae", yardstick="y2", frechet=9.0)  # worse, by other means
+    moved = registered(project, "vae")["jobs"]["generation"]
+    assert (moved["version"], moved["moved"]) == (2, True)
+    assert "by another yardstick (y1)" in moved["why"]
+
+
 def test_what_is_missing_is_named(project: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"models/gan.*fivefold train"):
         registered(project, "vae", "gan")
