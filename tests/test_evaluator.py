@@ -33,10 +33,11 @@ from scipy.stats import ks_2samp, norm
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from data.shards import Examples
+from pipelines.evaluate import validation_score
 from pipelines.evaluation import queries
 
-KEPT = {"train": 1100, "val": 80, "test": 1200}
-"""Rows of each split that the reference keeps: test rows beyond 1,000 are not asked about one by one."""
+KEPT = {"train": 1100, "val": 80, "test": 1100}
+"""Rows that the reference keeps: as many of train as of test, and more than the 1,000 asked about one by one."""
 
 
 def made(
@@ -100,7 +101,7 @@ def test_distances_are_to_the_test_rows_in_every_space(images: SimpleNamespace):
     assert images.found["settings"] == {
         "samples": 1400,
         "compared": 1100,
-        "reference_rows": 1200,
+        "reference_rows": 1100,
         "bootstrap": 200,
         "bound_samples": 3,
         "seed": 0,
@@ -452,3 +453,28 @@ def test_asking_leaves_the_model_in_the_mode_it_was_in():
         model = KnownModel(dataset).train(training)
         queries.log_prob(model, dataset.split("test").all().x, 0)
         assert model.training is training
+
+
+# The number that training steers by
+
+
+def test_the_validation_score_is_the_distance_to_the_validation_rows():
+    dataset = image_dataset({"train": 700, "val": 90, "test": 60})
+    for kept, split in ((80, "val"), (11, "train")):  # fewer than two rows a dimension are too few
+        yardstick = made(dataset, {"train": 600, "val": kept, "test": 50}, 500)
+        model, space = KnownModel(dataset), yardstick.spaces["classifier"]
+        found = validation_score(model, space, n=650, seed=3)
+        expected = points(dataset.split(split).all().x[yardstick.index[split]])
+        assert found == pytest.approx(frechet_by_scipy(points(model.rows("sample")), expected), rel=1e-5), split
+        counts = np.array(yardstick.facts["label_counts"])
+        asked = np.bincount(torch.cat(model.told["sample"]), minlength=3)
+        assert np.abs(asked - 650 * counts / counts.sum()).max() < 1
+    other = KnownModel(dataset)
+    assert validation_score(other, space, n=650, seed=4) != found
+    assert other.noise["sample"] != model.noise["sample"]
+    test = points(dataset.split("test").all().x[yardstick.index["test"]])
+    again = KnownModel(dataset)
+    found = validation_score(again, space, "test", n=100, seed=3)
+    assert found == pytest.approx(frechet_by_scipy(points(again.rows("sample")), test), rel=1e-5)
+    with pytest.raises(ValueError, match="no rows of 'holdout'"):
+        validation_score(model, space, "holdout")
