@@ -35,6 +35,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from data.shards import Examples
 from pipelines.evaluate import validation_score
 from pipelines.evaluation import queries
+from pipelines.report.metrics import explained
 
 KEPT = {"train": 1100, "val": 80, "test": 1100}
 """Rows that the reference keeps: as many of train as of test, and more than the 1,000 asked about one by one."""
@@ -61,7 +62,9 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     folder = tmp_path_factory.mktemp("images")
     options = {"samples": 1400, "bootstrap": 200, "bound_samples": 3}
     found = measure(model, dataset, yardstick, folder / "one", **options)
-    again = measure(other, dataset, yardstick, folder / "other", **options | {"samples": 1100, "seed": 1})
+    again = measure(
+        other, dataset, yardstick, folder / "other", **options | {"samples": 1100, "seed": 1, "bootstrap": 5}
+    )
     train, test = (dataset.split(split).take(yardstick.index[split]) for split in ("train", "test"))
     return SimpleNamespace(
         dataset=dataset,
@@ -221,7 +224,11 @@ STATED = {
 }
 
 
-def test_every_metric_says_its_unit_and_which_direction_is_better(images: SimpleNamespace):
+def test_every_metric_says_its_unit_and_which_direction_is_better(images: SimpleNamespace, table: SimpleNamespace):
+    for name in (*images.metrics, *table.found["metrics"]):
+        title, line = explained(name)
+        assert title != name.replace("_", " "), name  # the report has words for it
+        assert line.endswith("."), name
     stated = STATED | {f"{name}_random": STATED[name] for name in ("frechet", "kernel")}
     stated |= {"bits_per_dim_bound": STATED["bits_per_dim"], "anomaly_auroc_known": STATED["anomaly_auroc"]}
     assert {name: (entry.unit, entry.better) for name, entry in images.metrics.items()} == stated
