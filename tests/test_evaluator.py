@@ -338,11 +338,20 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     model, folder = KnownModel(dataset, drawn_rows), tmp_path_factory.mktemp("table")
     yardstick = made(dataset, {"train": 400, "test": 310}, 400, judge=False, baseline=baseline)
     found = measure(model, dataset, yardstick, folder, samples=400)
-    few = measure(KnownModel(dataset, drawn_rows), dataset, yardstick, folder / "few", samples=150)
+    other = KnownModel(dataset, drawn_rows)
+    few = measure(other, dataset, yardstick, folder / "few", samples=150, seed=1)
     train, test = (dataset.split(split).take(yardstick.index[split]) for split in ("train", "test"))
     shown = json.loads((folder / "exhibits.json").read_text())
     return SimpleNamespace(
-        dataset=dataset, model=model, found=found, few=few, train=train, test=test, baseline=baseline, shown=shown
+        dataset=dataset,
+        model=model,
+        other=other,
+        found=found,
+        few=few,
+        train=train,
+        test=test,
+        baseline=baseline,
+        shown=shown,
     )
 
 
@@ -390,6 +399,10 @@ def test_floors_and_baseline_of_tables_are_of_as_many_rows(table: SimpleNamespac
 def test_known_cells_alone_are_hidden_and_judged(table: SimpleNamespace):
     x, (observed, draws) = table.model.asked["impute"][0], table.model.told["impute"][0]
     assert draws == 50
+    assert len(set(table.model.noise["impute"])) == 3  # a hundred rows at a time, each with draws of its own
+    odd, same = (model.rows("anomaly_score")[310:] for model in (table.model, table.other))
+    assert torch.equal(odd.nan_to_num(), same.nan_to_num())  # models are shown the same strange rows, whatever the seed
+    assert not torch.equal(odd.nan_to_num(), table.test.x.nan_to_num())
     hidden = torch.cat([~known for known, _ in table.model.told["impute"]])
     rows = table.model.rows("impute")
     assert len(rows) == 300
@@ -418,6 +431,13 @@ def test_the_exhibits_show_what_was_measured(table: SimpleNamespace):
     assert [row["marks"] for row in truth] == hidden
     expected = distances(test, table.model.rows("sample"))
     assert [entry["distance"] for entry in shown["histograms"]] == pytest.approx(expected, abs=1e-4)
+    low, high = np.quantile(test[:, 0], [0.01, 0.99])
+    bars = shown["histograms"][0]
+    assert len(bars["labels"]) == 16
+    assert bars["labels"][0] == f"{low + (high - low) / 32:.4g}"
+    assert bars["real"][0] == pytest.approx(float((test[:, 0] < low + (high - low) / 16).double().mean()), abs=1e-4)
+    drawn = table.model.rows("sample")[:, 0]
+    assert bars["samples"][15] == pytest.approx(float((drawn >= high - (high - low) / 16).double().mean()), abs=1e-4)
     shares = np.bincount(test[:, 2].long(), minlength=3) / len(test)
     assert sorted(shown["histograms"][2]["real"]) == pytest.approx(sorted(shares), abs=1e-4)
 
@@ -485,6 +505,7 @@ def test_the_validation_score_is_the_distance_to_the_validation_rows():
     other = KnownModel(dataset)
     assert validation_score(other, space, n=650, seed=4) != found
     assert other.noise["sample"] != model.noise["sample"]
+    assert not torch.equal(other.told["sample"][0], model.told["sample"][0])
     test = points(dataset.split("test").all().x[yardstick.index["test"]])
     again = KnownModel(dataset)
     found = validation_score(again, space, "test", n=100, seed=3)

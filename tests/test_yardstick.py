@@ -318,7 +318,8 @@ def test_bits_per_dim_of_uniform_noise():
 def test_probe_finds_what_is_linear_and_nothing_else():
     x = points(600, 3, 0)
     x[:, 2] = 7.0  # a code that never varies
-    linear, hidden = (x[:, 0] > 0).astype(int), (x[:, 0] * x[:, 1] > 0).astype(int)
+    x[:, 0] *= 0.01  # and one of small scale
+    linear, hidden = (x[:, 0] > 0.005).astype(int), (x[:, 0] * x[:, 1] > 0).astype(int)
     assert probe(x[:300], linear[:300], x[300:], linear[300:]).mean() > 0.97
     assert probe(x[:300], hidden[:300], x[300:], hidden[300:]).mean() == pytest.approx(0.5, abs=0.1)
 
@@ -491,6 +492,26 @@ def test_the_baseline_learns_a_mixture():
     axes = np.linalg.svd(flat, full_matrices=False)[2][:2]
     assert np.abs(few.encode(x)) == pytest.approx(np.abs(flat @ axes.T), abs=1e-5)
     assert few.reconstruct(x).numpy() == pytest.approx(flat @ axes.T @ axes + x.numpy().mean(0), abs=1e-5)
+
+
+def test_the_baseline_draws_from_lumps_of_unequal_size_and_slanting_shape():
+    """Four rows in five lie in one of two lumps, each with columns that hang together (correlation 0.8)."""
+    random = np.random.default_rng(0)
+    rows = random.multivariate_normal([0, 0], [[1, 0.8], [0.8, 1]], 1000)
+    rows[:, 0] += np.where(np.arange(1000) % 5 == 0, 9, -9)
+    number = {"type": "continuous", "mean": 0.0, "std": 1.0, "min": -99.0, "max": 99.0, "missing": 0}
+    table = inputs({"kind": "table", "columns": [number | {"name": name} for name in "ab"]})
+    x = torch.from_numpy(rows) / 4  # networks see five deviations
+    one = torch.zeros(1000, dtype=torch.int64)
+    baseline = ClassicalBaseline(x, one, table, components=2, seed=0)
+    drawn = 4 * baseline.sample(one, seed=1).numpy()
+    right = drawn[:, 0] > 0
+    assert right.mean() == pytest.approx(0.2, abs=0.05)
+    for side, place in ((right, 9), (~right, -9)):
+        assert drawn[side].mean(0) == pytest.approx([place, 0], abs=0.35)
+        assert np.cov(drawn[side].T) == pytest.approx(np.array([[1, 0.8], [0.8, 1]]), abs=0.3)
+    assert baseline.models[0].mixture.n_components == 2
+    assert not np.array_equal(drawn, 4 * baseline.sample(one, seed=2).numpy())
 
 
 # Putting them together

@@ -205,6 +205,10 @@ def test_errors_are_averaged_over_cells_each_in_its_columns_unit():
     error = (totals - 8 / 5 * cells).std() / cells.mean() / math.sqrt(400)
     width = many["imputation_crps"].high - many["imputation_crps"].low
     assert width == pytest.approx(2 * 1.96 * error, rel=0.35)
+    squares, numbers = np.array([13.0, 4.0]), np.array([2.0, 1.0])
+    error = (squares - 17 / 3 * numbers).std() / numbers.mean() / math.sqrt(400) / (2 * math.sqrt(17 / 3))
+    width = many["imputation_rmse"].high - many["imputation_rmse"].low
+    assert width == pytest.approx(2 * 1.96 * error, rel=0.35)
 
 
 def test_scores_of_categories_and_of_one_draw():
