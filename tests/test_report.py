@@ -357,7 +357,7 @@ def test_links_that_do_not_fit_are_said(tmp_path: Path) -> None:
 
 
 def test_where_nobody_holds_a_job_the_best_measured_is_named(tmp_path: Path) -> None:
-    """Of a flow and an earlier autoencoder, by the number that decides each job."""
+    """Of two families, by the number that decides each job."""
     root = tree(tmp_path, names=("autoencoder", "vae"))
     (root / "runs" / "digits" / "registry.json").unlink()
     path = root / "runs" / "digits" / "results" / "autoencoder.json"
@@ -370,7 +370,12 @@ def test_where_nobody_holds_a_job_the_best_measured_is_named(tmp_path: Path) -> 
     for job, who in {"generation": "vae", "density": "vae", "anomaly": "autoencoder", "representation": "vae"}.items():
         assert f"{job} nobody yet best measured: {who}" in cards, job
     assert "Bits per dimension, bound" in cards[: cards.index("anomaly nobody")]
-    assert "imputation nobody yet ranked" not in cards
+    found = json.loads((path.parent / "vae.json").read_text(encoding="utf-8"))
+    found["metrics"]["bits_per_dim"] = entry("bits_per_dim", 9.0)
+    write(path.parent / "vae.json", found)
+    said = text(report("digits", ("autoencoder", "vae"), root=root).read_text(encoding="utf-8"))
+    cards = said[said.index("Verdicts Use") :]
+    assert "density nobody yet best measured: vae Bits per dimension, exact 9.00" in cards  # before the bound
 
 
 def test_names_from_outside_are_text_not_markup(tmp_path: Path) -> None:
