@@ -33,9 +33,21 @@ FILES = {
         def same(x):
             return x * 1
 
+        def doubled(x):
+            return x + x
+
         def never_run(x):
             return -x
     ''',
+    "toy/__main__.py": """
+        import sys
+
+        def main():
+            sys.exit(7 - 2)
+
+        if __name__ == "__main__":
+            main()
+    """,
     "toy/pause.py": """
         def pause(event):
             return event.wait(0)
@@ -55,6 +67,31 @@ FILES = {
         def test_the_rest():
             assert plane.same(2) == 2
             assert not pause.pause(threading.Event())
+    """,
+    "tests/test_shared.py": """
+        import functools
+        import subprocess
+        import sys
+
+        import pytest
+        from toy import plane
+
+        @functools.cache
+        def eight():
+            return plane.doubled(4)
+
+        @pytest.fixture(scope="module")
+        def height():
+            return plane.area(2, eight())
+
+        def test_that_runs_the_shared_code_first_and_sees_nothing(height):
+            assert height is not None
+
+        def test_that_sees_what_was_computed_before(height):
+            assert height == 16
+
+        def test_a_process():
+            assert subprocess.run([sys.executable, "-m", "toy"]).returncode == 5
     """,
     "tests/test_weak.py": """
         from toy import plane

@@ -35,6 +35,7 @@ class Recorder:
         self.stack: list[str] = [""]
         self.uses: dict[str, set[str]] = defaultdict(set)
         self.seconds: dict[str, float] = defaultdict(float)
+        self.tests: list[str] = []
         self.failed: set[str] = set()
         self.skipped: set[str] = set()
         self.since = time.perf_counter()
@@ -100,6 +101,7 @@ class Recorder:
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item, nextitem: pytest.Item | None) -> Any:
+        self.tests.append(item.nodeid)
         self.switch(lambda: self.stack.append(item.nodeid))
         try:
             return (yield)
@@ -146,11 +148,10 @@ def measure(work: Path, scratch: Path, test_file: str, markers: str) -> dict[str
                 for line, contexts in data.contexts_by_lineno(name).items():
                     for context in contexts:
                         lines[str(Path(name).relative_to(work))][context].add(line)
-    ran = [name for name in recorder.seconds if name.startswith(test_file)]
     return {
         "code": int(code),
         "seconds": {name: round(recorder.seconds[name], 4) for name in recorder.seconds if name},
-        "tests": [name for name in ran if name not in recorder.skipped],
+        "tests": [name for name in recorder.tests if name not in recorder.skipped],
         "failed": sorted(recorder.failed),
         "uses": {name: sorted(used) for name, used in recorder.uses.items() if name},
         "lines": {path: {c: sorted(found) for c, found in by.items() if c} for path, by in lines.items()},

@@ -173,6 +173,12 @@ def deferred_lines(source: bytes) -> set[int]:
     return inside
 
 
+def indent(text: str) -> int:
+    """Blanks before the second line of a text."""
+    line = text.split("\n")[1]
+    return len(line) - len(line.lstrip())
+
+
 def mutants(path: str, source: bytes) -> list[Mutant]:
     """All changes of a file that the rules allow, in the file's order."""
     wrapper = MetadataWrapper(cst.parse_module(source), unsafe_skip_copy=True)
@@ -185,12 +191,15 @@ def mutants(path: str, source: bytes) -> list[Mutant]:
         start, end = at.start, at.start + at.length
         here = source[start:end].decode()
         old, new = module.code_for_node(node).strip(), module.code_for_node(changed).strip()
-        if here.strip() != old and getattr(node, "lpar", None):  # the place of (a + b) is that of a + b
+        if getattr(node, "lpar", None) and not here.strip().startswith("("):  # the place of (a + b) is that of a + b
             bare = {"lpar": (), "rpar": ()}
             old = module.code_for_node(node.with_changes(**bare)).strip()
             new = module.code_for_node(changed.with_changes(**bare)).strip()
+        if "\n" in old and "\n" in here:  # code of a node begins at the margin
+            margin = "\n" + " " * (indent(here) - indent(old))
+            old, new = old.replace("\n", margin), new.replace("\n", margin)
         if here.strip() != old:
-            continue  # a node whose text is not its own, like an implicit comma
+            continue  # a node without text of its own, like an implied comma, or with text of several lines in quotes
         text = here.replace(old, new).encode()
         if (start, end, text) in seen:
             continue
