@@ -7,6 +7,7 @@ ran. Processes that a test starts are measured under the test's or the fixture's
 
 from __future__ import annotations
 
+import difflib
 import functools
 import itertools
 import json
@@ -259,8 +260,9 @@ class Mapper:
     def __init__(self, space: Workspace, tests: list[str], markers: str) -> None:
         self.space, self.tests, self.markers = space, tests, markers
         self.folder, self.scratch = space.state / "map", space.state / "coverage"
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self.scratch.mkdir(exist_ok=True)
+        self.sources = space.state / "sources"
+        for folder in (self.folder, self.scratch, self.sources):
+            folder.mkdir(exist_ok=True)
 
     def kept(self, test_file: str) -> Path:
         return self.folder / (test_file.replace("/", "--") + ".json")
@@ -278,6 +280,12 @@ class Mapper:
             not (work / path).is_file() or digest((work / path).read_bytes()) != was
             for path, was in found["digests"].items()
         )
+
+    def _kept_source(self, path: str) -> str:
+        """Keeps a file's text as it was when measured, under its digest."""
+        content = (self.space.work / path).read_bytes()
+        (self.sources / digest(content)).write_bytes(content)
+        return digest(content)
 
     def modules(self) -> list[str]:
         """Installed modules that the test files import, longest list last seen of each."""
@@ -302,9 +310,7 @@ class Mapper:
                 print(f"{why}; left out. Its output: {self.space.state / 'output.txt'}")
                 continue
             answer = ended.answer
-            answer["digests"] = {
-                path: digest((self.space.work / path).read_bytes()) for path in [*answer["lines"], test_file]
-            }
+            answer["digests"] = {path: self._kept_source(path) for path in [*answer["lines"], test_file]}
             partial = self.kept(test_file).with_suffix(".partial")
             partial.write_text(json.dumps(answer))
             partial.rename(self.kept(test_file))
@@ -313,17 +319,35 @@ class Mapper:
         return self.load()
 
     def load(self) -> Map:
-        made, inside = Map(), {}
+        """All measurements; where a file has changed since, its lines are followed through the change."""
+        made, texts, inside = Map(), {}, {}
         for test_file in self.tests:
             measured = self.read(test_file)
             if measured is None:
                 continue
-            for path in measured["lines"]:
-                if path not in inside:
-                    inside[path] = (
-                        deferred_lines((self.space.work / path).read_bytes())
-                        if (self.space.work / path).is_file()
-                        else set()
-                    )
+            for path, by in measured["lines"].items():
+                place, was = self.space.work / path, measured["digests"][path]
+                if path not in texts:
+                    texts[path] = place.read_bytes() if place.is_file() else b""
+                    inside[path] = deferred_lines(texts[path])
+                if digest(texts[path]) != was:
+                    follow = moved((self.sources / was).read_text().splitlines(), texts[path].decode().splitlines())
+                    for context, found in by.items():
+                        by[context] = sorted({new for line in found for new in follow.get(line, ())})
             made.add(test_file, measured, inside)
         return made
+
+
+def moved(old: list[str], new: list[str]) -> dict[int, list[int]]:
+    """Where each line of a text went, from 1: a line put in or changed is run by whoever ran the lines it followed."""
+    follow: dict[int, list[int]] = defaultdict(list)
+    for tag, first, last, start, end in difflib.SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
+        if tag == "equal":
+            for line in range(first, last):
+                follow[line + 1].append(start + line - first + 1)
+        elif tag == "replace":
+            for line in range(first, last):
+                follow[line + 1] += range(start + 1, end + 1)
+        elif tag == "insert":
+            follow[first] += range(start + 1, end + 1)
+    return follow
