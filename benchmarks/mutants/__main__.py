@@ -50,7 +50,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--cap", type=float, default=120, help="seconds of tests per mutant (default 120)")
     parser.add_argument("--grace", type=float, default=30, help="seconds on top of four times the tests' (default 30)")
     parser.add_argument("--again", action="store_true", help="run mutants whose outcome is known, too")
-    parser.add_argument("--keep-map", action="store_true", help="follow changed lines, measure only new test files")
+    parser.add_argument(
+        "--keep-map", action="store_true", help="follow lines of changed code, measure only changed test files"
+    )
     parser.add_argument("--map-only", action="store_true", help="measure which tests run which lines, then stop")
     parser.add_argument("--list", action="store_true", help="list the mutants that would be run, then stop")
     return parser.parse_args()
@@ -114,7 +116,7 @@ def main() -> None:
     mapper = Mapper(space, test_files, settings.get("markers", ""))
     if told.map_only:
         workspace.warm_up(mapper.modules())
-        mapper.update(limit=1800, keep_stale=told.keep_map)
+        mapper.update(limit=1800, follow=told.keep_map)
         return
 
     paths = [path.rstrip("/") for path in told.paths or settings["paths"]]
@@ -137,7 +139,7 @@ def main() -> None:
         return
 
     workspace.warm_up(mapper.modules())
-    covered = mapper.update(limit=1800, keep_stale=told.keep_map)
+    covered = mapper.update(limit=1800, follow=told.keep_map)
     for name in covered.failed:
         print(f"fails without any change, set aside: {name}")
 
@@ -147,7 +149,7 @@ def main() -> None:
     digests[""] = digest(json.dumps(listed).encode())
     earlier = results.previous()
     judge = Judge(space, covered, told.cap, told.grace)
-    begun, records, ran = time.monotonic(), [], 0
+    begun, records, ran, processor = time.monotonic(), [], 0, 0.0
     for number, mutant in enumerate(drawn, 1):
         source = (space.work / mutant.path).read_bytes()
         record = None if told.again else results.valid(mutant, digest(source), digests)
@@ -157,6 +159,7 @@ def main() -> None:
                 break
             record = results.add(mutant, judge.try_out(mutant, source), digest(source), digests)
             ran += 1
+            processor += record["processor"]
             by = f" by {record['by']}" if record["by"] else ""
             print(
                 f"[{number}/{len(drawn)}] {mutant.path}:{mutant.line} {record['outcome']}{by},"
@@ -165,7 +168,10 @@ def main() -> None:
             )
         records.append(record | {"line": mutant.line})
     report(records, earlier, settings.get("groups", paths), judge)
-    print(f"{ran} run in {time.monotonic() - begun:.0f} s, {len(records) - ran} known from before")
+    print(
+        f"{ran} run in {time.monotonic() - begun:.0f} s, {processor:.0f} s of processor time in tests;"
+        f" {len(records) - ran} known from before"
+    )
     results.finish(records)
 
 

@@ -271,14 +271,15 @@ class Mapper:
         with_name = self.kept(test_file)
         return json.loads(with_name.read_text()) if with_name.is_file() else None
 
-    def stale(self, test_file: str) -> bool:
+    def stale(self, test_file: str, follow: bool) -> bool:
+        """Whether a file was never measured or has changed, or (unless lines are followed) anything that it ran."""
         found = self.read(test_file)
         if found is None:
             return True
         work = self.space.work
+        rests_on = {test_file: found["digests"][test_file]} if follow else found["digests"]
         return any(
-            not (work / path).is_file() or digest((work / path).read_bytes()) != was
-            for path, was in found["digests"].items()
+            not (work / path).is_file() or digest((work / path).read_bytes()) != was for path, was in rests_on.items()
         )
 
     def _kept_source(self, path: str) -> str:
@@ -295,9 +296,9 @@ class Mapper:
             names |= dict.fromkeys(found["modules"] if found else ())
         return list(names)
 
-    def update(self, limit: float, keep_stale: bool) -> Map:
+    def update(self, limit: float, follow: bool) -> Map:
         """Measures what is missing or stale, a file at a time, then reads everything."""
-        waiting = [name for name in self.tests if (self.read(name) is None if keep_stale else self.stale(name))]
+        waiting = [name for name in self.tests if self.stale(name, follow)]
         for number, test_file in enumerate(waiting, 1):
             print(f"map {number}/{len(waiting)}: {test_file}", end=" ", flush=True)
             ended = self.space.run(

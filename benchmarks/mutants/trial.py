@@ -82,17 +82,24 @@ class Judge:
         return self.grace + 4 * self.covered.expected(tests)
 
     def try_out(self, mutant: Mutant, source: bytes) -> dict[str, Any]:
-        """What became of one mutant: its outcome, what caught it, seconds, tests run at most and covering."""
+        """What became of one mutant: outcome, what caught it, seconds (wall, processor), tests chosen and covering."""
         covering = self.covered.covering(mutant.path, mutant.span, mutant.deferred)
-        seconds = 0.0
+        seconds, processor = 0.0, 0.0
         while True:
             tests = self.covered.ordered([name for name in covering if name not in self.unfit], self.cap)
-            answer = {"seconds": seconds, "tests": len(tests), "covering": len(covering), "by": ""}
+            answer = {
+                "seconds": seconds,
+                "processor": processor,
+                "tests": len(tests),
+                "covering": len(covering),
+                "by": "",
+            }
             if not tests:
                 return answer | {"outcome": UNCOVERED}
             with self.space.changed(mutant.path, mutant.apply(source)):
                 ended = self.space.run(lambda tests=tests: run_tests(tests), self._limit(tests))
             seconds = answer["seconds"] = round(seconds + ended.seconds, 2)
+            processor = answer["processor"] = round(processor + ended.processor, 2)
             if ended.timed_out:
                 return answer | {"outcome": TIMEOUT}
             by = "the process's death" if ended.answer is None else ended.answer["by"]
