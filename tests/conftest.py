@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from small_projects import SmallProject
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+pytest.register_assert_rewrite("claims")
 hook = install_import_hook(["models"], "beartype.beartype")
 
 
