@@ -8,9 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
-import urllib.error
-import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -19,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from test_tracking import free_port, migrated, server, started, store
+from test_tracking import free_port, migrated, server, store
 
 from models import FAMILIES, Batch, Streams, build
 from pipelines import artifact, register, sample, tracking
@@ -637,39 +635,6 @@ def test_the_registry_of_a_real_server(store: Path, free_port: int, monkeypatch:
         assert drawn.shape == (3, 8, 8, 1)
         (frechet,) = registry.get_client().get_metric_history(run_id, "evaluate.frechet")
         assert (frechet.step, frechet.value) == (0, 2.0)
-
-
-@pytest.mark.slow
-def test_mlflow_models_serve(project: Path, free_port: int) -> None:
-    registered(project, "vae")
-    command = [PYTHON, "-m", "mlflow", "models", "serve", "--model-uri", "models:/digits@generation"]
-    options = ["--env-manager", "local", "--host", "127.0.0.1", "--port", str(free_port)]
-    url = f"http://127.0.0.1:{free_port}"
-
-    def ready() -> bool:
-        try:
-            return urllib.request.urlopen(f"{url}/ping", timeout=1).status == 200
-        except OSError:
-            return False
-
-    def ask(body: Mapping[str, Any]) -> tuple[int, Any]:
-        request = urllib.request.Request(
-            f"{url}/invocations", json.dumps(body).encode(), {"Content-Type": "application/json"}
-        )
-        try:
-            with urllib.request.urlopen(request) as answer:
-                return answer.status, json.load(answer)["predictions"]
-        except urllib.error.HTTPError as error:
-            return error.code, error.read().decode()
-
-    with started([*command, *options], project, ready, tracking_uri=f"sqlite:///{project}/mlflow.db"):
-        status, images = ask({"inputs": [], "params": {"n": 3, "label": 2}})
-        assert (status, np.array(images).shape) == (200, (3, 8, 8, 1))
-        status, codes = ask({"inputs": images, "params": {"task": "encode"}})
-        assert (status, np.array(codes).shape) == (200, (3, 4))
-        status, message = ask({"inputs": images, "params": {"task": "log_prob"}})
-        assert status == 400
-        assert "it can do: sample" in message
 
 
 # The verb `sample`
