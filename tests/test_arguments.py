@@ -22,12 +22,12 @@ SETTINGS = {
     "autoencoder": {"latent": 4, "width": 8},
     "vae": {"latent": 4, "width": 8},
     "gan": {"latent": 4, "width": 8, "critic_width": 8, "features": 8, "gamma": 0.3, "inversion_steps": 5},
-    "flow": {"steps": 4, "width": 16, "embed": 8},
+    "flow": {"steps": 3, "width": 8, "embed": 8},
     "diffusion": {"width": 8, "embed": 16, "steps": 8, "sigma_max": 20.0},
 }
 STEPS = {
-    "image": {"autoencoder": 100, "vae": 100, "gan": 150, "flow": 80, "diffusion": 150},
-    "table": {"autoencoder": 120, "vae": 150, "gan": 500, "flow": 150, "diffusion": 500},
+    "image": {"autoencoder": 100, "vae": 100, "gan": 120, "flow": 80, "diffusion": 150},
+    "table": {"autoencoder": 120, "vae": 150, "gan": 300, "flow": 150, "diffusion": 350},
 }
 ITERATIVE = {"diffusion"}
 NOISY = {  # whose answers the generator changes, and by design
@@ -132,14 +132,17 @@ def case(family: str, kind: str) -> Case:
     return Case(family, kind, model, fresh[whole], truth[whole])
 
 
-WALK: dict[tuple[str, str], Callable[[Case], None]] = {}
+Statement = Callable[[Case, str], None]
+"""What must hold of a case and a task."""
+
+WALK: dict[tuple[str, str], Statement] = {}
 """What each argument of each task must do."""
 
 
-def argument(*pairs: str) -> Callable[[Callable[[Case], None]], Callable[[Case], None]]:
+def argument(*pairs: str) -> Callable[[Statement], Statement]:
     """Enter a statement about `task.argument` into the walk."""
 
-    def enter(statement: Callable[[Case], None]) -> Callable[[Case], None]:
+    def enter(statement: Statement) -> Statement:
         for pair in pairs:
             task, name = pair.split(".")
             assert (task, name) not in WALK, pair
@@ -159,15 +162,14 @@ def agreement(x: torch.Tensor, wanted: torch.Tensor) -> float:
     return sum(share(found[wanted == label], label) for label in (0, 1)) / 2
 
 
-def others_stay(task: str, name: str, changed: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[Case], None]:
+def others_stay(name: str, changed: Callable[[torch.Tensor], torch.Tensor]) -> Statement:
     """Another first entry of a per-example argument changes the first answer and, bit for bit, no other."""
 
-    def statement(case: Case) -> None:
-        base = {"x": case.x, "z": case.model.encode(case.x) if name == "z" else None}[name][:16]
-        assert base is not None
+    def statement(case: Case, task: str) -> None:
+        base = case.model.encode(case.x[:5]) if name == "z" else case.x[:5]
         other = base.clone()
-        other[0] = changed(base)[0]
-        first, second = case.ask(task, **{name: base}), case.ask(task, **{name: other})
+        other[0] = changed(base if name == "z" else case.x)[0]
+        first, second = (case.ask(task, n=5, **{name: value}) for value in (base, other))
         rows = (1, 0) if task == "impute" else (0, 1)
         first, second = first.movedim(rows[0], 0), second.movedim(rows[0], 0)
         assert torch.equal(first[1:], second[1:])
@@ -186,13 +188,13 @@ def of_other_class(x: torch.Tensor) -> torch.Tensor:
 
 
 @argument("sample.n")
-def _(case: Case) -> None:
+def _(case: Case, task: str) -> None:
     for n in (0, 1, 7):
         assert case.ask("sample", n=n).shape == (n, *case.x.shape[1:])
 
 
 @argument("sample.label")
-def _(case: Case) -> None:
+def _(case: Case, task: str) -> None:
     alternating = torch.arange(200) % 2
     assert agreement(case.ask("sample", n=200, label=alternating), alternating) > case.sure
     anything = case.ask("sample", n=400)
@@ -213,7 +215,7 @@ def _(case: Case) -> None:
 
 
 @argument("sample.generator")
-def _(case: Case) -> None:
+def _(case: Case, task: str) -> None:
     draws = case.ask("sample")
     assert torch.equal(draws, case.ask("sample"))
     assert not torch.equal(draws, case.ask("sample", seed=1))
@@ -224,50 +226,44 @@ def _(case: Case) -> None:
 
 
 @argument("sample.steps", "translate.steps")
-def _(case: Case) -> None:
-    for task in ("sample", "translate"):
-        if not hasattr(case.model, task):
-            continue
-        own = case.ask(task)
-        if case.family not in ITERATIVE:
-            assert torch.equal(own, case.ask(task, steps=3))
-            continue
-        assert torch.equal(own, case.ask(task, steps=SETTINGS[case.family]["steps"]))
-        assert not torch.equal(own, case.ask(task, steps=3))
-        with pytest.raises(ValueError, match="steps must be at least 2"):
-            case.ask(task, steps=1)
+def _(case: Case, task: str) -> None:
+    own = case.ask(task)
+    if case.family not in ITERATIVE:
+        assert torch.equal(own, case.ask(task, steps=3))
+        return
+    assert torch.equal(own, case.ask(task, steps=SETTINGS[case.family]["steps"]))
+    assert not torch.equal(own, case.ask(task, steps=3))
+    with pytest.raises(ValueError, match="steps must be at least 2"):
+        case.ask(task, steps=1)
 
 
 # Densities
 
 
 for each in ("log_prob", "elbo", "encode", "reconstruct", "anomaly_score", "impute", "denoise", "translate"):
-    argument(f"{each}.x")(others_stay(each, "x", of_other_class))
-argument("decode.z")(others_stay("decode", "z", lambda z: -z))
+    argument(f"{each}.x")(others_stay("x", of_other_class))
+argument("decode.z")(others_stay("z", lambda z: -z))
 
 
 @argument(*(f"{task}.generator" for task in ("log_prob", "elbo", "anomaly_score")))
-def _(case: Case) -> None:
-    for task in ("log_prob", "elbo", "anomaly_score"):
-        if not hasattr(case.model, task):
-            continue
-        first, again, other = (case.ask(task, n=100, seed=seed) for seed in (0, 0, 1))
-        assert torch.equal(first, again)
-        if case.family not in NOISY[task]:
-            assert torch.equal(first, other)
-            continue
-        assert not torch.equal(first, other)
-        assert float((first - other).mean().abs()) < 0.5 * float(first.std())  # noise, not another answer
+def _(case: Case, task: str) -> None:
+    first, again, other = (case.ask(task, n=50, seed=seed) for seed in (0, 0, 1))
+    assert torch.equal(first, again)
+    if case.family not in NOISY[task]:
+        assert torch.equal(first, other)
+        return
+    assert not torch.equal(first, other)
+    assert float((first - other).mean().abs()) < 0.5 * float(first.std())  # noise, not another answer
 
 
 @argument("log_prob.steps")
-def _(case: Case) -> None:
+def _(case: Case, task: str) -> None:
     coarse, fine, finest = (case.ask("log_prob", steps=steps).mean() for steps in (3, 12, 24))
     assert abs(fine - finest) < 0.3 * abs(coarse - finest)
 
 
 @argument("elbo.samples")
-def _(case: Case) -> None:
+def _(case: Case, task: str) -> None:
     default = inspect.signature(case.model.elbo).parameters["samples"].default
     assert torch.equal(case.ask("elbo"), case.ask("elbo", samples=default))
     few, many = (torch.stack([case.ask("elbo", seed=s, samples=k) for s in range(12)]) for k in (1, 16))
@@ -284,17 +280,14 @@ def _(case: Case) -> None:
 
 
 @argument("reconstruct.generator", "translate.generator", "impute.generator")
-def _(case: Case) -> None:
-    for task in ("reconstruct", "translate", "impute"):
-        if not hasattr(case.model, task):
-            continue
-        first, again, other = (case.ask(task, seed=seed) for seed in (0, 0, 1))
-        assert torch.equal(first, again), task
-        assert torch.equal(first, other) == (case.family not in NOISY[task]), task
+def _(case: Case, task: str) -> None:
+    first, again, other = (case.ask(task, n=4, seed=seed) for seed in (0, 0, 1))
+    assert torch.equal(first, again)
+    assert torch.equal(first, other) == (case.family not in NOISY[task])
 
 
 @argument("impute.observed")
-def _(case: Case) -> None:
+def _(case: Case, task: str) -> None:
     """Observed cells come back, what stood in the others does not matter, and the observed ones decide the class."""
     n = 40 if case.kind == "image" else 250
     known, observed = case.x[:n], case.half(n)
@@ -304,14 +297,14 @@ def _(case: Case) -> None:
     garbage = torch.where(observed, known, known.flip(0))
     assert torch.equal(case.ask("impute", n=n, x=garbage)[0], fill)
     if case.kind == "image":
-        assert agreement(fill[:, 2:], case.label[:n]) > 0.9
+        assert agreement(fill[:, 2:], case.label[:n]) > 0.8
     else:  # where the last column says which it is
         sure = known[:, 2] < 2
         assert agreement(fill[sure], case.label[:n][sure]) > 0.6
 
 
 @argument("impute.draws")
-def _(case: Case) -> None:
+def _(case: Case, task: str) -> None:
     observed = case.half(16)
     assert torch.equal(case.ask("impute"), case.ask("impute", draws=1))
     several = case.ask("impute", draws=5)
@@ -322,7 +315,7 @@ def _(case: Case) -> None:
 
 
 @argument("denoise.sigma")
-def _(case: Case) -> None:
+def _(case: Case, task: str) -> None:
     low, high = (
         case.ask("denoise", n=100, sigma=sigma) for sigma in ((2.0, 1500.0) if case.kind == "image" else (0.02, 12.0))
     )
@@ -340,7 +333,7 @@ def _(case: Case) -> None:
 
 
 @argument("translate.label")
-def _(case: Case) -> None:
+def _(case: Case, task: str) -> None:
     strength = 0.8 if case.family == "diffusion" else 0.0
     other = 1 - case.label[:100]
     moved = case.ask("translate", n=100, label=other, strength=strength)
@@ -361,7 +354,7 @@ def _(case: Case) -> None:
 
 
 @argument("translate.strength")
-def _(case: Case) -> None:
+def _(case: Case, task: str) -> None:
     """At 0 chance has no part in it; at 1 the example has none."""
     label = torch.ones(16, dtype=torch.long)
     nothing = [case.ask("translate", label=label, strength=0.0, seed=seed) for seed in (0, 1)]
@@ -407,7 +400,7 @@ def test_every_argument_of_every_task_is_walked():
 
 @pytest.mark.parametrize(("family", "kind", "task", "name"), walk())
 def test_an_argument_changes_what_it_must_and_only_that(family, kind, task, name):
-    WALK[task, name](case(family, kind))
+    WALK[task, name](case(family, kind), task)
 
 
 # Invariances

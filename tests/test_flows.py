@@ -11,7 +11,6 @@ from scipy import stats
 from torch import nn
 
 from models import Batch, Streams, build
-from models.contract import Imputation
 from models.flow import network_of
 from models.flow.config import Config
 from models.flow.couplings import Affine, Spline
@@ -200,18 +199,6 @@ def test_every_variant_learns_the_entropy_of_noise(variant):
         optimizer.step()
     bits = float(-model.log_prob(noise().x, Streams.seeded(1)).mean()) / 16 / math.log(2)
     assert 3.99 < bits < 4.2
-
-
-def test_imputed_images_keep_what_was_observed():
-    torch.manual_seed(0)
-    model = build({"family": "flow", "config": {"steps": 2, "width": 8}, "domain": IMAGE, "classes": 3})
-    assert isinstance(model, Imputation)
-    x = (torch.randint(16, (6, 4, 4, 1)) * 17).to(torch.uint8)
-    observed = torch.rand(x.shape) < 0.6
-    filled = model.impute(x, observed, Streams.seeded(0), draws=3)
-    assert filled.shape == (3, *x.shape)
-    assert (filled == x)[:, observed].all()
-    assert not torch.equal(filled[0], filled[1])
 
 
 # Labels, conditionals and codes of flows whose network is known
