@@ -271,6 +271,14 @@ def test_a_fitted_mixture_is_as_good_as_scikit_learns(double):
         assert ours < exact[label == y, y].mean()  # nothing beats the truth
 
 
+def test_a_fitted_mixture_weighs_its_components_as_the_codes_do():
+    z = torch.randn(1000, 2, generator=seeded()) + torch.where(torch.arange(1000) < 900, -5.0, 5.0)[:, None]
+    mixture = GaussianMixture(2, 0, 2)
+    mixture.fit(z, None, Streams.seeded(0))
+    drawn = mixture.sample(4000, None, Streams.seeded(1))
+    assert abs(float((drawn[:, 0] < 0).double().mean()) - 0.9) < 0.025  # 5 standard errors; alike they would be half
+
+
 def test_a_class_without_examples_gets_the_gaussian_of_all():
     z = torch.randn(500, 2, generator=seeded()) * torch.tensor([1.0, 3.0]) + 5
     mixture = GaussianMixture(2, 2, 1)
