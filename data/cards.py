@@ -396,6 +396,7 @@ class Inspection:
 
 
 def listed(names: tuple[str, ...], what: str) -> str:
+    """How many names there are, and the first of them."""
     shown = ", ".join(names[:12]) + (", …" if len(names) > 12 else "")
     return f"{len(names)} {what}: {shown}"
 

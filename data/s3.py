@@ -1,21 +1,17 @@
-"""The S3 client."""
+"""S3 clients: one for sources, and a more patient one for checkpoints and state."""
 
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from pyarrow import fs
 
-if TYPE_CHECKING:
-    from pyarrow.fs import S3FileSystem
-
-
 TIMEOUT_S = 30
 
 
-def anonymous_or_signed(url: str) -> tuple[fs.S3FileSystem, str]:
+def file_system(url: str) -> tuple[fs.S3FileSystem, str]:
     """The file system and path of an S3 URL; credentials, region and endpoint come from the usual variables."""
     place = urlsplit(url)
     bucket, key = place.netloc, unquote(place.path).strip("/")
@@ -35,9 +31,8 @@ ATTEMPTS = 8
 """Times a request to a bucket is made before its failure is told; the pauses grow."""
 
 
-def connected(bucket: str) -> S3FileSystem:
-    from pyarrow import fs
-
+def retrying_file_system(bucket: str) -> fs.S3FileSystem:
+    """The file system of a bucket, for checkpoints and state: patient with a store that fails now and then."""
     options: dict[str, Any] = {"connect_timeout": 10, "request_timeout": 60, "allow_delayed_open": True}
     options["retry_strategy"] = fs.AwsStandardS3RetryStrategy(max_attempts=ATTEMPTS)
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")

@@ -17,12 +17,14 @@ from data.domains.base import first_rows
 
 
 def png_bytes(image: NDArray[np.uint8]) -> bytes:
+    """An image as a PNG file's bytes."""
     stream = io.BytesIO()
     Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(stream, "PNG")
     return stream.getvalue()
 
 
 def image_lines(card: Card) -> list[str]:
+    """The card's lines on images."""
     assert card.image is not None
     lines = [
         "image:",

@@ -39,6 +39,7 @@ def category_array(codes: NDArray[np.int64], names: list[str]) -> pa.DictionaryA
 
 
 def table_lines(card: Card, inspection: Inspection) -> list[str]:
+    """The card's lines on a table, each doubtful column with the reason."""
     lines = [
         f"label: {quoted(card.label)}" if card.label else '# label: ""  # the column that names the class of a row'
     ]
@@ -56,6 +57,7 @@ BARS = "▁▂▃▄▅▆▇█"
 
 
 def columns_text(manifest: dict[str, Any]) -> str:
+    """A Markdown table of the columns: type, gaps, range or categories, and a small histogram."""
     lines = ["| column | type | missing | range or categories | distribution |", "|---|---|---|---|---|"]
     for column in manifest["domain"]["columns"]:
         if column["type"] == "categorical":
@@ -84,6 +86,7 @@ def _bars(heights: np.ndarray) -> str:
 
 
 def cell_text(text: str) -> str:
+    """A text as a cell of a Markdown table may hold it."""
     return str(text).replace("|", "\\|").replace("\n", " ")
 
 

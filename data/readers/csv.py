@@ -90,6 +90,11 @@ def header_cells(head: bytes, delimiter: str) -> list[str]:
 
 
 def open_csv(path: Path, files: list[Path], delimiter: str) -> RawTable:
+    """CSV files of one header as raw batches.
+
+    Raises:
+        ValueError: If the files have different columns.
+    """
     names = csv_header(files[0], delimiter)
     for file in files[1:]:
         same_columns(file, csv_header(file, delimiter), files[0], names)

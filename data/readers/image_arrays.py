@@ -132,6 +132,11 @@ def check_shape(shape: tuple[int, ...], name: str) -> None:
 
 
 def raw_blocks(stream: Readable, file: Path | str, shape: tuple[int, ...], dtype: np.dtype) -> Iterator[NDArray[Any]]:
+    """The examples of a row-major array in a stream, block by block.
+
+    Raises:
+        ValueError: If the stream ends early.
+    """
     size = math.prod(shape[1:]) * dtype.itemsize
     step = max(1, BLOCK_BYTES // max(1, size))
     for start in range(0, shape[0], step):

@@ -273,6 +273,7 @@ LOOKED_AT = 20_000
 
 
 def inspect_folders(card: Card, path: Path) -> Inspection:
+    """The card that fits a folder or archive of images."""
     layout = scan_layout(path)
     sizes: Counter[tuple[int, int]] = Counter()
     modes: Counter[str] = Counter()

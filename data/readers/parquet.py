@@ -18,6 +18,11 @@ PARQUET_SUFFIXES = (".parquet", ".pq")
 
 
 def open_parquet(path: Path, files: list[Path]) -> RawTable:
+    """Parquet files of one schema as raw batches.
+
+    Raises:
+        ValueError: If the files have different columns.
+    """
     first: pa.Schema | None = None
     for file in files:
         schema = _parquet_schema(file)

@@ -104,6 +104,7 @@ def check_names(path: Path, names: list[str]) -> None:
 
 
 def same_columns(file: Path, found: list[str], first: Path, expected: list[str]) -> None:
+    """Refuse a file whose columns are not those of the first."""
     absent, extra = [n for n in expected if n not in found], [n for n in found if n not in expected]
     if absent or extra:
         raise ValueError(

@@ -270,6 +270,7 @@ DELIMITERS = ",;\t|"
 
 
 def inspect_table(card: Card, path: Path) -> Inspection:
+    """The card that fits a table, once it has been scanned."""
     if card.source.format == "csv":
         first = table_files(path, CSV_SUFFIXES)[0]
         card = replace(card, source=replace(card.source, delimiter=_delimiter(first)))

@@ -21,7 +21,7 @@ from urllib.parse import unquote, urlsplit
 from pyarrow import fs
 
 from data.files import sync, write_text
-from data.s3 import TIMEOUT_S, anonymous_or_signed
+from data.s3 import TIMEOUT_S, file_system
 from data.sources.files import tree_sha256
 from data.sources.streams import unsafe
 
@@ -227,7 +227,7 @@ def _fetch_s3(url: str, part: Path) -> None:
 
 def _copy_s3(url: str, part: Path) -> None:
     """One attempt. What lies in the partial file or folder is always of the versions noted beside it."""
-    store, path = anonymous_or_signed(url)
+    store, path = file_system(url)
     objects = dict(_objects(url, store, path))
     versions = {name: [info.size, info.mtime_ns] for name, info in objects.items()}
     for name, version in _known(url, part).get("objects", {}).items():

@@ -12,8 +12,6 @@ from pipelines import tracking
 from pipelines.serving import artifact
 from pipelines.tracking import Version
 
-# Lineage
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LineageCheck:

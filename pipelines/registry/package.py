@@ -23,6 +23,7 @@ PACKAGE = "fivefold_models"
 def publish(
     root: Path, dataset: str, family: str, facts: Mapping[str, Any], results: Mapping[str, Any], package: Path
 ) -> Version:
+    """Register a family's finished model as a version, with its lineage and metrics as tags."""
     folder = root / "runs" / dataset / "models" / family
     run_id = str(facts["run_id"])
     run = tracking.run_record(run_id)

@@ -67,9 +67,6 @@ def job_table() -> Jobs:
     return {name: job.metrics for name, job in USE_CASES.items()}
 
 
-# Aliases
-
-
 def assign_alias(name: str, job: str, metrics: Sequence[str], registered: Mapping[str, Version]) -> dict[str, Any]:
     """Decide one job, move its alias if need be, and say so."""
     holder_number = tracking.aliases(name).get(job)

@@ -8,7 +8,7 @@ the same functions on as many rows.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from data.files import write_atomically
 from pipelines.evaluation.evaluator import Evaluator
@@ -16,11 +16,6 @@ from pipelines.evaluation.reference.reference import Reference
 from pipelines.evaluation.storage import json_text, whole_folder
 from pipelines.serving import artifact
 from pipelines.storage import model_folder
-
-if TYPE_CHECKING:
-    pass
-
-__all__ = ["Evaluator", "evaluate"]
 
 
 def evaluate(

@@ -67,9 +67,6 @@ def register(
     return record
 
 
-# Versions
-
-
 def _finished(root: Path, dataset: str, family: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """Facts and results of a finished model, checked against each other."""
     folder = root / "runs" / dataset / "models" / family

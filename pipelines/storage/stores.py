@@ -18,7 +18,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from data.files import fsync, sync_folder, write_atomically
-from data.s3 import ATTEMPTS, connected
+from data.s3 import ATTEMPTS, retrying_file_system
 
 MANIFEST = "manifest.json"
 """The file that makes a checkpoint one."""
@@ -141,7 +141,7 @@ class S3Store(Storage):
         place = urlsplit(url)
         self.url = url.rstrip("/")
         self.root = f"{place.netloc}/{unquote(place.path).strip('/')}".rstrip("/")
-        self.files = connected(place.netloc)
+        self.files = retrying_file_system(place.netloc)
 
     def __str__(self) -> str:
         return self.url

@@ -1,4 +1,4 @@
-"""Watching over a training: losses that are not finite or leap, partners that are lost, and its curves."""
+"""Divergence: each update is checked before it is made, for losses and gradients not finite, and for spikes."""
 
 from __future__ import annotations
 

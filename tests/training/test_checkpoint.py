@@ -293,7 +293,8 @@ def test_a_bucket_that_stays_away_is_an_error_and_the_previous_checkpoint_stays(
     save(open_store(f"s3://bucket/{tmp_path.name}"), made(1))
     with buckets.failing(server, lambda _, method: "500" if method in ("PUT", "POST") else "") as proxy:
         use(monkeypatch, proxy)
-        monkeypatch.setattr("data.s3.ATTEMPTS", 2)
+        for module in ("data.s3", "pipelines.storage.stores"):
+            monkeypatch.setattr(f"{module}.ATTEMPTS", 2)
         with (
             pytest.raises(OSError, match=r"during PutObject"),
             AsyncCheckpointWriter(open_store(f"s3://bucket/{tmp_path.name}")) as writer,
