@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: setup repro test test-slow benchmark check format lock clean
+.PHONY: setup repro test test-slow benchmark mutants check format lock clean
 
 setup: .venv/.ready
 
@@ -25,6 +25,9 @@ test-slow: setup
 
 benchmark: setup
 	python benchmarks/peers $(ARGS)
+
+mutants: setup
+	python -m benchmarks.mutants $(ARGS)
 
 check: setup
 	ruff format --check .

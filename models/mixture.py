@@ -40,7 +40,7 @@ class GaussianMixture(nn.Module):
         self, z: Float[Tensor, "n dim"], label: Int[Tensor, " n"] | None, generator: Streams, steps: int = 50
     ) -> None:
         """Fit every class's mixture to its codes; rows with unknown labels are ignored."""
-        overall = torch.cov(z.T) if len(z) > 1 else torch.eye(z.shape[1])
+        overall = _covariance(z) if len(z) > 1 else torch.eye(z.shape[1])
         for group in range(len(self.mean)):
             members = z if label is None or len(self.mean) == 1 else z[label == group]
             if len(members) < 2:
@@ -56,7 +56,7 @@ class GaussianMixture(nn.Module):
         strength = 0.1 * dim
         first = torch.randperm(n, generator=generator.generators[0], device=z.device)[:components]
         self.mean[group] = z[first.repeat(components)[:components]]
-        self.scale[group] = _cholesky(torch.cov(z.T) + torch.diag(prior))
+        self.scale[group] = _cholesky(_covariance(z) + torch.diag(prior))
         self.log_weight[group] = -math.log(components)
         for _ in range(steps if components > 1 else 1):
             responsibility = (self._component_log_prob(z, group) + self.log_weight[group]).softmax(1)  # [n, k]
@@ -140,6 +140,10 @@ class GaussianMixture(nn.Module):
         place = torch.linalg.solve(root[own], z - mean[own])
         place = math.sqrt(1 - strength**2) * place + strength * generator.normal(*z.shape)
         return mean[wanted] + torch.einsum("nij,nj->ni", root[wanted], place)
+
+
+def _covariance(z: Float[Tensor, "n dim"]) -> Float[Tensor, "dim dim"]:
+    return torch.cov(z.T).reshape(z.shape[1], z.shape[1])  # torch makes a number of it if dim is 1
 
 
 def _cholesky(covariance: Float[Tensor, "dim dim"]) -> Float[Tensor, "dim dim"]:

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
+from typing import TYPE_CHECKING
 
 import pytest
 from jaxtyping import install_import_hook
 from s3_server import s3, s3_server  # noqa: F401 - fixtures
 
+if TYPE_CHECKING:
+    from small_projects import SmallProject
+
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+pytest.register_assert_rewrite("claims")
 hook = install_import_hook(["models"], "beartype.beartype")
 
 
@@ -24,3 +30,24 @@ def unused() -> str:
 def unused_port() -> str:
     """A port of the loopback interface that nobody listens on."""
     return unused()
+
+
+def small_project(name: str, factory: pytest.TempPathFactory) -> SmallProject:
+    from small_projects import made
+    from test_tracking import empty_store
+
+    root = factory.mktemp(name)
+    shutil.copy(empty_store(factory.getbasetemp()), root / "mlflow.db")
+    return made(root, name)
+
+
+@pytest.fixture(scope="session")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> SmallProject:
+    """Rows whose truth is known: two families from CSV to registry and report."""
+    return small_project("shop", tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def tiles(tmp_path_factory: pytest.TempPathFactory) -> SmallProject:
+    """Images whose truth is known: two families from an NPZ file to registry and report."""
+    return small_project("tiles", tmp_path_factory)

@@ -277,6 +277,8 @@ class Diffusion(
             | Variational diffusion models (Kingma et al., 2021), eq. 15
             | https://arxiv.org/abs/2107.00630
         """
+        if samples < 1:
+            raise ValueError(f"samples must be at least 1, got {samples}")
         domain = self.domain
         where = None if isinstance(domain, Image) else dequantized_point(domain, x, generator)
         y = domain.to_model(x) if where is None else where.y

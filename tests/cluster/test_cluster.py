@@ -197,7 +197,8 @@ def test_a_replica_takes_over_what_changes(kind, request, tmp_path):
         (tmp_path / name).mkdir(parents=True)
     (tmp_path / "storage").mkdir()
     there, here = StateMirror(place, tmp_path / "there"), StateMirror(place, tmp_path / "here", ("stop",))
-    for name in ("metrics.jsonl", "stop", "lock", "model/manifest.json", "checkpoints/large"):
+    whole = ("model/model.safetensors", "model/model.json", "model/manifest.json")
+    for name in ("metrics.jsonl", "stop", "lock", *whole, "checkpoints/large"):
         (tmp_path / "there" / name).write_text("1")
     if kind == "folder":
         (tmp_path / "storage/model").mkdir()
@@ -205,8 +206,10 @@ def test_a_replica_takes_over_what_changes(kind, request, tmp_path):
     here.pull()
     assert {str(path.relative_to(tmp_path / "here")) for path in (tmp_path / "here").rglob("*") if path.is_file()} == {
         "metrics.jsonl",
-        "model/manifest.json",
+        *whole,
     }
+    arrived = [(tmp_path / "here" / name).stat().st_mtime_ns for name in whole]
+    assert max(arrived[:2]) < arrived[2]  # a model that has its manifest has all of it
     (tmp_path / "there/metrics.jsonl").write_text("1 2")
     there.push()
     (tmp_path / "there/metrics.jsonl").write_text("1 2 3")

@@ -169,5 +169,12 @@ def test_augment_moves_and_mirrors() -> None:
         views = [wide[i : i + 9, j : j + 7] for i in range(5) for j in range(5)]
         views += [np.pad(view, 0) for view in (wide[:, ::-1][i : i + 9, j : j + 7] for i in range(5) for j in range(5))]
         assert any((image == view).all() for view in views)
+    numbered = torch.arange(63, dtype=torch.uint8).reshape(1, 9, 7, 1).expand(400, 9, 7, 1)
+    middle = augment(numbered, Streams(2), shift=2)[:, 4, 3, 0].int()
+    down, across = torch.div(middle, 7, rounding_mode="floor") - 4, middle % 7 - 3
+    for offsets in (down, across):  # all five, each in about 80 of 400
+        assert np.unique(offsets).tolist() == [-2, -1, 0, 1, 2]
+        assert np.bincount(offsets + 2).min() > 50
+    assert abs(np.corrcoef(down, across)[0, 1]) < 0.2
     with pytest.raises(ValueError, match="shift"):
         augment(x, Streams(0), shift=7)

@@ -287,6 +287,8 @@ def test_npy_arrays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (x * 2.0, "got 0.0 … 510.0"),
         (np.where(x > 250, np.nan, x), "got nan … nan"),
         (x.astype(np.uint16) * 200, "scale and round to uint8"),
+        (np.where(x == x[0, 0, 0], 256, x.astype(np.uint16)), "… 256 (uint16"),
+        (np.where(x == x[0, 0, 0], -1, x.astype(np.int16)), "got -1 … "),
     ):
         refused(tmp_path, saved(path, array), "image 0 (from 0)", "pixel out of range", fragment)
         (tmp_path / "data/catalog/d.yaml").unlink()

@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 from scipy.linalg import sqrtm
 from sklearn.metrics import roc_auc_score
 
+from pipelines.evaluation.domain import between
 from pipelines.evaluation.domains import feature_encoder
 from pipelines.evaluation.domains.image import ImageFeatureEncoder, IndependentPixels, corrupted
 from pipelines.evaluation.domains.table import TableFeatureEncoder
+from pipelines.evaluation.image_grid import grid, paired
 from pipelines.evaluation.inference import proportional_labels
 from pipelines.evaluation.leaderboard import best, rows
 from pipelines.evaluation.metrics import anomaly, memorization
@@ -93,6 +95,28 @@ def test_kernel_distance_is_unbiased():
     assert abs(np.mean(values)) < 3 * np.std(values) / math.sqrt(len(values))
 
 
+def brute_kernel_draw(a: np.ndarray, b: np.ndarray, w: np.ndarray, v: np.ndarray) -> float:
+    """The distance of the rows repeated as often as drawn, a row never paired with its own copy."""
+
+    def within(x: np.ndarray, times: np.ndarray) -> float:
+        rows = np.repeat(np.arange(len(x)), times)
+        pairs = [(i, j) for i in rows for j in rows if i != j]
+        return sum((float(x[i] @ x[j]) / x.shape[1] + 1) ** 3 for i, j in pairs) / len(pairs)
+
+    both = [(x, y) for x in np.repeat(a, w, 0) for y in np.repeat(b, v, 0)]
+    between = sum((float(x @ y) / len(x) + 1) ** 3 for x, y in both) / len(both)
+    return within(a, w) + within(b, v) - 2 * between
+
+
+@pytest.mark.parametrize("stratified", [False, True])
+def test_kernel_draws_resample_the_rows_of_each_side(stratified: bool):
+    a, b = points(9, 4, 0), points(8, 4, 1, 0.5)
+    strata = (np.arange(9) % 2, np.arange(8) % 3) if stratified else (None, None)
+    drawn = zip(counts(9, 4, 5, strata[0]), counts(8, 4, 6, strata[1]), strict=True)
+    expected = [brute_kernel_draw(a, b, w, v) for w, v in drawn]
+    assert Kernels.cubic(a, b).draws(4, 5, strata) == pytest.approx(expected, rel=1e-9)
+
+
 # Precision, recall, density, coverage
 
 
@@ -135,6 +159,28 @@ def test_coverage_of_the_same_distribution_is_one_minus_two_to_the_minus_k():
     assert found.coverage.mean() == pytest.approx(1 - 2**-3, abs=0.03)
 
 
+def test_every_chunk_of_samples_is_looked_at():
+    """The second half of the samples lies far from everything: each number is the mean over both halves."""
+    real, near = points(60, 3, 0), points(60, 3, 1)
+    both = np.concatenate([near, points(60, 3, 2, 50.0), near[:45]])  # an incomplete chunk is left out
+    found = distribution_metrics({"classifier": real}, {"classifier": both}, resamples=0, seed=0)
+    for name, half in brute_neighbourhoods(real, near, 5).items():
+        far = brute_neighbourhoods(real, both[60:120], 5)[name]  # nothing, but that its balls reach to real rows
+        assert found[name].value == pytest.approx((half + far) / 2), name
+    assert found["precision"].value < 0.5
+
+
+def test_pairwise_metrics_look_at_the_first_rows_alone_the_frechet_distance_at_all():
+    a, b = points(2_010, 2, 0), points(2_020, 2, 1)
+    cut = distribution_metrics({"classifier": b[:2_000]}, {"classifier": a[:2_000]}, resamples=0, seed=0)
+    a[2_000:], b[2_000:] = 30, -30
+    whole = distribution_metrics({"classifier": b}, {"classifier": a}, resamples=0, seed=0)
+    for name in ("kernel", "precision", "recall", "density", "coverage", "c2st"):
+        assert whole[name].value == cut[name].value, name
+    assert whole["frechet"].value == pytest.approx(frechet(a, b))
+    assert whole["frechet"].low is None
+
+
 def test_too_few_points_are_refused():
     with pytest.raises(ValueError, match="more than 5 points a side, got 5, 9"):
         neighbourhoods(points(5, 2, 0), points(9, 2, 0), 5)
@@ -167,7 +213,24 @@ def test_strata_keep_their_shares():
     assert len(np.unique(drawn, axis=0)) > 40
 
 
-def test_no_resamples_no_interval():
+def test_resamples_draw_every_row_alike_and_anew_for_each_seed():
+    """Each row's count is binomial: of 2,000 resamples its mean is within 0.1 of 1, its variance of 1 - 1/n."""
+    drawn = counts(20, 2_000, 0)
+    assert (drawn.sum(1) == 20).all()
+    assert drawn.mean(0) == pytest.approx(np.ones(20), abs=0.1)
+    assert drawn.var(0) == pytest.approx(np.full(20, 0.95), abs=0.15)
+    other = counts(20, 2_000, 1)
+    assert abs(np.corrcoef(drawn.ravel(), other.ravel())[0, 1]) < 0.03
+    assert not (drawn == other).all(1).any()
+
+
+def test_an_interval_is_the_middle_of_the_draws_around_the_estimate():
+    draws = np.random.default_rng(0).permutation(1001.0 + np.arange(1001))
+    assert interval(7.0, draws) == pytest.approx((7 - 475, 7 + 475))
+    assert interval(7.0, draws, 0.5) == pytest.approx((7 - 250, 7 + 250))
+    assert interval(0.0, np.array([0.0] * 99 + [100.0]), 0.9) == pytest.approx(
+        (-1, -1)
+    )  # their mean is at the estimate
     assert interval(1.0, np.zeros(0)) is None
 
 
@@ -178,6 +241,12 @@ def test_two_sample_test_knows_alike_from_unlike():
     assert c2st_predictions(points(200, 4, 0), points(200, 4, 1)).mean() == pytest.approx(0.5, abs=0.1)
     # means two deviations apart: the best classifier is right with probability Phi(1)
     assert c2st_predictions(points(2000, 1, 0), points(2000, 1, 1, 2.0)).mean() == pytest.approx(0.8413, abs=0.015)
+    # as many dimensions as would let a classifier recognize every row that it was fitted to
+    assert c2st_predictions(points(100, 80, 0), points(100, 80, 1)).mean() == pytest.approx(0.5, abs=0.1)
+    # real rows first: these are all in one place, and so are recognized more often
+    right = c2st_predictions(0.01 * points(300, 1, 0), points(300, 1, 1, 0.3))
+    assert right[:300].mean() > right[300:].mean() + 0.2
+    assert right[:300].mean() > 0.9
 
 
 def images(n: int, seed: int, levels: int = 17) -> torch.Tensor:
@@ -219,6 +288,31 @@ def test_copies_are_caught_and_fresh_draws_are_not():
     assert near.near.mean() >= 0.1
 
 
+def nearest_of(distance: list[float], closeness: list[float]) -> memorization.Nearest:
+    n = len(distance)
+    return memorization.Nearest(index=np.zeros(n, int), distance=np.array(distance), closeness=np.array(closeness))
+
+
+def test_the_verdict_on_copies_by_hand():
+    test = nearest_of([2.0] * 100, [0.5] + [0.8] * 99)  # the 1 % quantile of the closeness is 0.797
+    ordinary = memorization.check_copies(
+        nearest_of([1.0] * 30 + [2.0] * 20 + [3.0] * 50, [0.79] * 5 + [0.8] * 95), test
+    )
+    assert ordinary.near.tolist() == [True] * 5 + [False] * 95
+    assert ordinary.clean  # 5 % near copies are allowed
+    assert ordinary.nearer == pytest.approx(0.3 + 0.2 / 2)  # a tie counts half
+    assert (ordinary.exact, ordinary.exact_test) == (0, 0)
+    assert not memorization.check_copies(nearest_of([2.0] * 100, [0.79] * 6 + [0.8] * 94), test).clean
+    one = memorization.check_copies(nearest_of([0.0] + [2.0] * 999, [0.9] * 1000), test)
+    assert one.near.sum() == 1  # an exact copy is near whatever its closeness
+    assert one.clean  # 0.2 % exact copies are allowed
+    assert memorization.check_copies(nearest_of([0.0] * 2 + [2.0] * 998, [0.9] * 1000), test).clean
+    assert not memorization.check_copies(nearest_of([0.0] * 3 + [2.0] * 997, [0.9] * 1000), test).clean
+    repeats = nearest_of([0.0] * 20 + [2.0] * 80, [0.8] * 100)  # test rows of which a fifth repeat training rows
+    assert memorization.check_copies(nearest_of([0.0] * 20 + [2.0] * 80, [0.9] * 100), repeats).clean
+    assert not memorization.check_copies(nearest_of([0.0] * 21 + [2.0] * 79, [0.9] * 100), repeats).clean
+
+
 def test_faint_samples_are_not_called_copies():
     train, test = images(400, 0), images(200, 1)
     faint = (images(100, 2).float() * 0.3 + 90).to(torch.uint8)  # near the mean, so near to every training image
@@ -237,7 +331,8 @@ def test_bits_per_dim_of_uniform_noise():
 def test_probe_finds_what_is_linear_and_nothing_else():
     x = points(600, 3, 0)
     x[:, 2] = 7.0  # a code that never varies
-    linear, hidden = (x[:, 0] > 0).astype(int), (x[:, 0] * x[:, 1] > 0).astype(int)
+    x[:, 0] *= 0.01  # and one of small scale
+    linear, hidden = (x[:, 0] > 0.005).astype(int), (x[:, 0] * x[:, 1] > 0).astype(int)
     assert probe(x[:300], linear[:300], x[300:], linear[300:]).mean() > 0.97
     assert probe(x[:300], hidden[:300], x[300:], hidden[300:]).mean() == pytest.approx(0.5, abs=0.1)
 
@@ -247,6 +342,15 @@ def test_labels_are_asked_for_in_proportion(sizes: list[int], n: int):
     got = np.bincount(proportional_labels(sizes, n, 0).numpy(), minlength=len(sizes))
     assert got.sum() == n
     assert np.abs(got - np.array(sizes) / sum(sizes) * n).max() < 1
+
+
+def test_labels_stand_in_an_order_of_their_seed():
+    one, two = (proportional_labels([5, 3, 2], 1000, seed) for seed in (0, 1))
+    assert np.bincount(one).tolist() == [500, 300, 200]
+    assert not torch.equal(one, two)
+    for start in range(0, 1000, 250):  # any stretch is mixed: the share of a class is right within 10 points
+        assert np.bincount(one[start : start + 250], minlength=3) / 250 == pytest.approx([0.5, 0.3, 0.2], abs=0.1)
+    assert np.bincount(proportional_labels([1, 1, 5], 3, 0), minlength=3).tolist() == [1, 0, 2]  # largest remainders
 
 
 # Anomalies
@@ -277,11 +381,36 @@ def test_corruptions_keep_what_they_promise():
     assert int((made["shuffled"] != x).flatten(1).sum(1).max()) <= 16
 
 
+def test_corruptions_by_hand():
+    x = torch.tensor([[[1, 2, 3], [4, 5, 6], [7, 8, 9]], [[11, 12, 13], [14, 15, 16], [17, 18, 19]]])
+    x = x.to(torch.uint8)[..., None]
+    made = corrupted(x, torch.tensor([0, 1]), 256, seed=0)
+    assert made["quadrants"][0, :, :, 0].tolist() == [[9, 2, 7], [4, 5, 6], [3, 8, 1]]
+    assert made["cut"][0, :, :, 0].tolist() == [[1, 12, 13], [4, 15, 16], [7, 18, 19]]  # the other one's right part
+    assert made["cut"][1, :, :, 0].tolist() == [[11, 2, 3], [14, 5, 6], [17, 8, 9]]
+    assert made["blended"][0, :, :, 0].tolist() == [
+        [round(0.6 * v + 0.4 * (v + 10)) for v in row] for row in (x[0, :, :, 0]).tolist()
+    ]
+    ends = torch.tensor([255, 0], dtype=torch.uint8).view(2, 1, 1, 1).expand(2, 4, 4, 1)
+    found = corrupted(ends, torch.tensor([0, 1]), 256, seed=0)["blended"]
+    assert found[0].unique().tolist() == [153]
+    assert found[1].unique().tolist() == [102]
+    coarse = corrupted(ends, torch.tensor([0, 1]), 3, seed=0)["blended"]  # 0.6 of two steps is one
+    assert coarse.unique().tolist() == [128]
+    every = torch.arange(256).to(torch.uint8).view(1, 16, 16, 1).repeat(50, 1, 1, 1)
+    moved = corrupted(every, torch.zeros(50), 256, seed=0)["shuffled"] != every
+    assert (moved.flatten(1).sum(1) == 64).all()  # a quarter, each to another's place
+    assert moved.any(0).all()
+
+
 def test_partners_are_of_another_class():
     label = torch.arange(60) % 3
     x = label.view(-1, 1, 1, 1).mul(100).to(torch.uint8).expand(60, 8, 8, 1).clone()
     cut = corrupted(x, label, 256, seed=0)["cut"]
     assert (cut[:, 0, 0, 0] != cut[:, 0, 7, 0]).all()
+    unlike = (label.view(-1, 1, 1, 1) * 3 + torch.arange(60).view(-1, 1, 1, 1) * 4).to(torch.uint8).expand(60, 8, 8, 1)
+    unknown = corrupted(unlike.clone(), torch.full((60,), -1), 256, seed=0)["cut"]
+    assert (unknown[:, 0, 0, 0] != unknown[:, 0, 7, 0]).all()  # never itself
 
 
 # Inputs and the baseline
@@ -326,6 +455,35 @@ def test_independent_pixels_sum_to_one():
     assert np.exp(model.log_prob(grid)).sum() == pytest.approx(1)
 
 
+def test_independent_pixels_are_counted():
+    """Nine rows of one class and one of another; each level's count is raised by a third."""
+    level = np.array([[0, 2]] * 6 + [[1, 2]] * 3 + [[2, 0]])
+    model = IndependentPixels(level, np.array([0] * 9 + [1]), 3)
+    first = 0.9 * (6 + 1 / 3) / 10 * (9 + 1 / 3) / 10
+    second = 0.1 * (1 / 3) / 2 * (1 / 3) / 2
+    assert np.exp(model.log_prob(np.array([[0, 2]]))) == pytest.approx([first + second])
+
+
+@pytest.mark.parametrize("columns", [1, 2])
+def test_the_baselines_density_has_mass_one_and_the_classes_their_shares(columns: int):
+    """Nine rows in ten are of one class; the second column is left out by the one component, and is noise."""
+    random = np.random.default_rng(0)
+    number = {"type": "continuous", "mean": 0.0, "std": 1.0, "min": -9.0, "max": 9.0, "missing": 0}
+    label = torch.from_numpy((np.arange(400) % 10 == 0).astype(np.int64))
+    x = torch.from_numpy(random.standard_normal((400, columns)) * [1.0, 0.4][:columns])
+    x[:, 0] += torch.where(label == 1, 4.0, -4.0)
+    spec = {"kind": "table", "columns": [number | {"name": name} for name in "ab"[:columns]]}
+    baseline = ClassicalBaseline(x, label, feature_encoder(spec), components=1, seed=0)
+    side = np.linspace(-12, 12, 481)
+    cells = np.stack(np.meshgrid(*[side] * columns, indexing="ij"), -1).reshape(-1, columns)
+    mass = np.exp(-baseline.anomaly_score(torch.from_numpy(cells))) * (side[1] - side[0]) ** columns
+    assert mass.sum() == pytest.approx(1, abs=1e-3)
+    assert mass[cells[:, 0] > 0].sum() == pytest.approx(0.1, abs=0.005)
+    if columns == 2:
+        spread = (mass * cells[:, 1] ** 2).sum()
+        assert spread == pytest.approx(float(x[:, 1].var()), rel=0.1)
+
+
 def test_the_baseline_learns_a_mixture():
     random = np.random.default_rng(0)
     columns = [
@@ -342,6 +500,31 @@ def test_the_baseline_learns_a_mixture():
     for c in (0, 1):
         assert frechet(drawn[label == c].numpy(), x[label == c].numpy()) < 0.05
     assert baseline.anomaly_score(x + 20).min() > baseline.anomaly_score(x).max()
+    few = ClassicalBaseline(x, label, table, components=2, seed=0)
+    flat = x.numpy() - x.numpy().mean(0)
+    axes = np.linalg.svd(flat, full_matrices=False)[2][:2]
+    assert np.abs(few.encode(x)) == pytest.approx(np.abs(flat @ axes.T), abs=1e-5)
+    assert few.reconstruct(x).numpy() == pytest.approx(flat @ axes.T @ axes + x.numpy().mean(0), abs=1e-5)
+
+
+def test_the_baseline_draws_from_lumps_of_unequal_size_and_slanting_shape():
+    """Four rows in five lie in one of two lumps, each with columns that hang together (correlation 0.8)."""
+    random = np.random.default_rng(0)
+    rows = random.multivariate_normal([0, 0], [[1, 0.8], [0.8, 1]], 1000)
+    rows[:, 0] += np.where(np.arange(1000) % 5 == 0, 9, -9)
+    number = {"type": "continuous", "mean": 0.0, "std": 1.0, "min": -99.0, "max": 99.0, "missing": 0}
+    table = feature_encoder({"kind": "table", "columns": [number | {"name": name} for name in "ab"]})
+    x = torch.from_numpy(rows) / 4  # networks see five deviations
+    one = torch.zeros(1000, dtype=torch.int64)
+    baseline = ClassicalBaseline(x, one, table, components=2, seed=0)
+    drawn = 4 * baseline.sample(one, seed=1).numpy()
+    right = drawn[:, 0] > 0
+    assert right.mean() == pytest.approx(0.2, abs=0.05)
+    for side, place in ((right, 9), (~right, -9)):
+        assert drawn[side].mean(0) == pytest.approx([place, 0], abs=0.35)
+        assert np.cov(drawn[side].T) == pytest.approx(np.array([[1, 0.8], [0.8, 1]]), abs=0.3)
+    assert baseline.models[0].mixture.n_components == 2
+    assert not np.array_equal(drawn, 4 * baseline.sample(one, seed=2).numpy())
 
 
 # Putting them together
@@ -360,12 +543,29 @@ def test_every_sample_metric_prefers_the_truth_to_a_shift():
             assert better[name].low <= better[name].value <= better[name].high, name
 
 
+def test_what_follows_from_labels_alone_does_not_vary():
+    """Points that are a function of their label: resampled within labels, their distance stands still."""
+    label, real = np.arange(60) % 3, np.arange(90) % 3
+    place = points(3, 2, 0)
+    spaces = [{"classifier": place[rows] + 1e-9 * points(len(rows), 2, 1)} for rows in (real, label)]
+    widths = {}
+    for strata in ((label, real), (None, None)):
+        found = distribution_metrics(*spaces, resamples=40, seed=0, strata=strata)
+        widths[strata[0] is None] = {name: found[name].high - found[name].low for name in ("frechet", "kernel")}
+    assert widths[False]["frechet"] < 1e-6 < widths[True]["frechet"]
+    assert widths[False]["kernel"] < 0.3 * widths[True]["kernel"]
+
+
 def test_a_metric_beats_another_only_beyond_its_interval():
     holder = metric(value=2.0, interval=(1.5, 2.5), unit="", better="lower")
     assert not metric(value=1.7, unit="", better="lower").beats(holder)
     assert metric(value=1.4, unit="", better="lower").beats(holder)
     high = metric(value=0.9, interval=(0.85, 0.95), unit="", better="higher")
     assert metric(value=0.96, unit="", better="higher").beats(high)
+    assert not metric(value=0.94, unit="", better="higher").beats(high)
+    for better, value in (("lower", 1.9), ("higher", 2.1)):  # without an interval the value decides
+        assert metric(value=value, unit="", better=better).beats(metric(value=2.0, unit="", better=better))
+        assert not metric(value=2.0, unit="", better=better).beats(metric(value=value, unit="", better=better))
 
 
 def entry(value: float, better: str) -> dict:
@@ -387,3 +587,56 @@ def test_jobs_go_to_the_best_family_that_can_do_them():
     assert [row["kind"] for row in table] == ["real", "baseline", "family", "family", "family"]
     assert [row["jobs"] for row in table[2:]] == [[], ["generation", "density"], ["anomaly"]]
     assert set(USE_CASES) == {"generation", "density", "imputation", "anomaly", "representation"}
+
+
+def test_what_decides_a_job_and_in_which_direction():
+    """Of two families the second is better by the deciding number, and the first by every other."""
+    deciding = {
+        "generation": ("frechet", "lower"),
+        "density": ("bits_per_dim", "lower"),
+        "imputation": ("imputation_crps", "lower"),
+        "anomaly": ("anomaly_auroc", "higher"),
+        "representation": ("probe_accuracy", "higher"),
+    }
+    others = {"coverage": "higher", "imputation_rmse": "lower", "anomaly_ap": "higher", "accuracy": "higher"}
+    for job, (name, better) in deciding.items():
+        low, high = entry(0.25, better), entry(0.75, better)
+        loser, winner = (high, low) if better == "lower" else (low, high)
+        rest = [{n: entry(v if b == "lower" else -v, b) for n, b in others.items()} for v in (0.0, 1.0)]
+        results = {"a": {"metrics": {name: loser} | rest[0]}, "b": {"metrics": {name: winner} | rest[1]}}
+        assert best(job, results)[:2] == ("b", name)
+        assert best(job, {"b": {"metrics": {name: low}}, "a": {"metrics": {name: low}}})[0] == "a"  # a tie: by name
+    exact = {"bits_per_dim": entry(3.0, "lower"), "bits_per_dim_bound": entry(1.0, "lower")}
+    assert best("density", {"a": {"metrics": exact}})[1:] == (
+        "bits_per_dim",
+        metric(value=3.0, unit="", better="lower"),
+    )
+    for name in ("nats_per_row", "nats_per_row_bound"):
+        assert best("density", {"a": {"metrics": {name: entry(1.0, "lower")}}})[1] == name
+
+
+# What is seen
+
+
+def test_between_two_codes_lies_one_of_a_length_between():
+    """Straight between two codes of right angles, but as long as these."""
+    first, last = torch.tensor([[3.0, 0.0], [0.0, 2.0]]), torch.tensor([[0.0, 3.0], [0.0, 6.0]])
+    path = between(first, last, 5)
+    assert path.shape == (2, 5, 2)
+    assert torch.allclose(path[:, 0], first)
+    assert torch.allclose(path[:, -1], last)
+    assert path[0, 2] == pytest.approx([3 / math.sqrt(2)] * 2, rel=1e-6)
+    assert path[1] == pytest.approx(torch.tensor([[0.0, v] for v in (2, 3, 4, 5, 6)]), rel=1e-6)
+
+
+def test_a_grid_is_row_by_row_with_white_between():
+    x = torch.arange(5, dtype=torch.uint8).view(5, 1, 1, 1).expand(5, 20, 16, 1)
+    seen = grid(x, 2, row_gaps=(2,))
+    assert seen.shape == (3 * 40 + 2 * 2 + 8, 2 * 32 + 2, 1)  # each pixel is a block of two
+    for image, (top, left) in enumerate([(0, 0), (0, 34), (42, 0), (42, 34), (92, 0)]):
+        assert (seen[top : top + 40, left : left + 32] == image).all()
+        seen[top : top + 40, left : left + 32] = 255
+    assert (seen == 255).all()
+    pairs = paired(x[:4], x[:4] + 10, 3)  # the incomplete pair of rows is left out
+    assert pairs.shape == (2 * 40 + 2, 3 * 32 + 2 * 2, 1)
+    assert pairs[::42, ::34, 0].tolist() == [[0, 1, 2], [10, 11, 12]]

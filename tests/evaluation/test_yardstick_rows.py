@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from scipy.stats import ks_2samp, spearmanr
+from scipy.stats import ks_2samp, rankdata, spearmanr
 from scipy.stats.contingency import association
 
 from data.dataset import Examples
@@ -16,6 +16,7 @@ from models.domains.table import Table
 from models.domains.table_quantiles import MARGIN
 from pipelines.evaluation.domains import feature_encoder
 from pipelines.evaluation.domains.table import mixed
+from pipelines.evaluation.metrics.base import counts
 from pipelines.evaluation.metrics.compression import rounded
 from pipelines.evaluation.metrics.imputation import hidden_cells, imputation_metrics
 from pipelines.evaluation.metrics.likelihood import independent_columns
@@ -56,9 +57,12 @@ def test_column_distances_are_kolmogorov_smirnov_and_total_variation():
         assert found[i] == pytest.approx(ks_2samp(known, made[:, i]).statistic, abs=1e-12)
     shares = [np.bincount(side[:, 2].astype(int), minlength=3) / len(side) for side in (real, made)]
     assert found[2] == pytest.approx(np.abs(shares[0] - shares[1]).sum() / 2, abs=1e-12)
-    draws = distance_draws(real, made, COLUMNS, resamples=50, seed=0)
-    assert abs(draws.mean() - found.mean()) < 0.06
-    assert draws.std() > 0
+    repeated = [
+        (np.repeat(real, w, 0), np.repeat(made, v, 0))
+        for w, v in zip(counts(300, 3, 7), counts(200, 3, 8), strict=True)
+    ]
+    expected = [column_distances(a, b, COLUMNS).mean() for a, b in repeated]
+    assert distance_draws(real, made, COLUMNS, resamples=3, seed=7) == pytest.approx(expected)
 
 
 def test_associations_are_spearman_and_cramer():
@@ -73,6 +77,39 @@ def test_associations_are_spearman_and_cramer():
     close, far = (scale.distance(rows(500, 1, tied)) for tied in (0.8, 0.0))
     assert close < 0.1 < 0.3 < far
     assert scale.draws(rows(500, 1), 20, 0).mean() > close  # resampling adds noise of its own
+
+
+def test_the_association_distance_is_the_mean_over_pairs_of_columns():
+    """Of numbers: the difference of the covariances of their ranks in the real rows, standardized over these."""
+    real, made = rows(300, 0)[:, :1].repeat(3, 1), rows(200, 1)
+    real[:, 1:] += np.random.default_rng(2).standard_normal((300, 2))
+    made = np.column_stack([made[:, 0], made[::-1, 0], made[:, 0] * 2])
+    columns = [COLUMNS[0] | {"name": name} for name in "abc"]
+    ranks = np.stack([rankdata(column) - 0.5 for column in real.T], 1)
+
+    def scores(x: np.ndarray) -> np.ndarray:
+        order = np.sort(real, 0)
+        places = [
+            (np.searchsorted(o, c, "left") + np.searchsorted(o, c, "right")) / 2
+            for o, c in zip(order.T, x.T, strict=True)
+        ]
+        return (np.stack(places, 1) - ranks.mean(0)) / ranks.std(0)
+
+    def distance(a: np.ndarray, b: np.ndarray, pairs: list[tuple[int, int]]) -> float:
+        one, other = (np.cov(scores(x).T, bias=True) for x in (a, b))
+        return float(np.mean([abs(one[i, j] - other[i, j]) for i, j in pairs]))
+
+    scale = Associations(real, columns)
+    every = [(0, 1), (0, 2), (1, 2)]
+    assert scale.distance(made) == pytest.approx(distance(real, made, every))
+    two = Associations(real[:, :2], columns[:2])
+    assert two.distance(made[:, :2]) == pytest.approx(distance(real, made, every[:1]))
+    drawn = zip(counts(300, 3, 4), counts(200, 3, 5), strict=True)
+    expected = [distance(np.repeat(real, w, 0), np.repeat(made, v, 0), every) for w, v in drawn]
+    assert scale.draws(made, 3, 4) == pytest.approx(expected)
+    gap = real.copy()
+    gap[:100, 0] = np.nan  # a missing cell counts as an ordinary one
+    assert Associations(real, columns).matrix(gap)[0, 1] < Associations(real, columns).matrix(real)[0, 1]
 
 
 def test_utility_is_that_of_what_was_taught():
@@ -91,8 +128,27 @@ def test_utility_is_that_of_what_was_taught():
     assert low is not None
     assert high is not None
     assert low <= good["utility_auroc"].value <= high
+    half = np.where(np.arange(600) % 2, judged_label := labelled(600, 1, true=True)[1], -1)
+    some = utility_metrics((labelled(600, 1, true=True)[0], half), judged, COLUMNS, resamples=0, seed=0)
+    assert some["utility_auroc"].value > 0.95  # rows of unknown label teach nothing
+    assert judged_label.max() == 1
     unlabelled = (judged[0], np.full(400, -1))
     assert utility_metrics(unlabelled, judged, COLUMNS, resamples=3, seed=0) == {}
+
+
+def test_the_utility_of_three_classes_is_the_mean_over_them():
+    """A number tells class 0 from the others and nothing tells 1 from 2: areas 1, 3/4 and 3/4, accuracy 2/3."""
+    random = np.random.default_rng(0)
+    label = np.arange(900) % 3
+    x = np.column_stack([np.where(label == 0, 5.0, 0.0), random.integers(0, 9, 900)])
+    columns = [COLUMNS[0], COLUMNS[0] | {"name": "e"}]
+    found = utility_metrics((x[:450], label[:450]), (x[450:], label[450:]), columns, resamples=0, seed=0)
+    assert found["utility_auroc"].value == pytest.approx((1 + 0.75 + 0.75) / 3, abs=0.05)
+    assert found["utility_accuracy"].value == pytest.approx(2 / 3, abs=0.06)
+    named = np.where(label == 1, 3, label)  # classes that the samples lack, or the real rows, are no classes
+    less = utility_metrics((x[:450], named[:450]), (x[450:], label[450:]), columns, resamples=0, seed=0)
+    assert less["utility_auroc"].value == pytest.approx(0.75, abs=0.08)
+    assert less["utility_accuracy"].value == pytest.approx((1 + 0 + 0.5) / 3, abs=0.08)
 
 
 def test_every_row_metric_prefers_the_truth():
@@ -119,6 +175,47 @@ def test_the_ranked_score_of_a_gaussian_is_the_closed_form():
     assert "imputation_accuracy" not in found
 
 
+def test_the_ranked_score_is_unbiased():
+    """Draws at 0 and 1, truth 0: half a unit off, less half their mean distance, which is 1."""
+    domain = {"kind": "table", "columns": [COLUMNS[0]]}
+    hidden = torch.ones(1, 1, dtype=torch.bool)
+
+    def score(draws: list[float], truth: float = 0.0) -> float:
+        x = torch.tensor(draws, dtype=torch.float64).view(-1, 1, 1)
+        y = torch.full((1, 1), truth, dtype=torch.float64)
+        return imputation_metrics(y, hidden, x, domain, resamples=0, seed=0)["imputation_crps"].value
+
+    assert score([0, 1]) == pytest.approx(0)
+    assert score([3, 0, 1, 1], 2) == pytest.approx(5 / 4 - (3 + 2 + 2 + 1 + 1 + 0) / 12)
+    assert score([3], 1) == pytest.approx(2)
+
+
+def test_errors_are_averaged_over_cells_each_in_its_columns_unit():
+    """Two rows of two numbers and two categories, of which five cells are judged."""
+    x = torch.tensor([[1.0, 4.0, 0.0, 1.0], [0.0, -2.0, 2.0, 0.0]]).double()
+    hidden = torch.tensor([[True, True, False, True], [False, True, True, False]])
+    off = torch.tensor([[2.0, -6.0, 9.0, 0.0], [9.0, 4.0, 1.0, 9.0]]).double()  # columns a and b deviate by 1 and by 2
+    right = torch.tensor([[False, False, False, True], [False, False, False, False]])
+    draws = torch.where(right, x, torch.where(torch.tensor([True, True, False, False]), x + off, (x + 1) % 2))[None]
+    found = imputation_metrics(x, hidden, draws, DOMAIN, resamples=0, seed=0)
+    assert found["imputation_rmse"].value == pytest.approx(math.sqrt((2**2 + 3**2 + 2**2) / 3))
+    assert found["imputation_crps"].value == pytest.approx((2 + 3 + 2 + 0 + 1) / 5)
+    assert found["imputation_accuracy"].value == pytest.approx(1 / 2)
+    assert found["imputation_rmse"].low is None
+    many = imputation_metrics(
+        x.repeat(200, 1), hidden.repeat(200, 1), draws.repeat(1, 200, 1), DOMAIN, resamples=200, seed=0
+    )
+    # rows of 3 and of 2 cells, 2.5 and 1.5 off: the ratio of sums by the delta method
+    totals, cells = np.array([5.0, 3.0]), np.array([3.0, 2.0])
+    error = (totals - 8 / 5 * cells).std() / cells.mean() / math.sqrt(400)
+    width = many["imputation_crps"].high - many["imputation_crps"].low
+    assert width == pytest.approx(2 * 1.96 * error, rel=0.35)
+    squares, numbers = np.array([13.0, 4.0]), np.array([2.0, 1.0])
+    error = (squares - 17 / 3 * numbers).std() / numbers.mean() / math.sqrt(400) / (2 * math.sqrt(17 / 3))
+    width = many["imputation_rmse"].high - many["imputation_rmse"].low
+    assert width == pytest.approx(2 * 1.96 * error, rel=0.35)
+
+
 def test_scores_of_categories_and_of_one_draw():
     x = torch.tensor([[0.0, 0.0, 1.0, 1.0]]).double()
     hidden = torch.tensor([[False, False, True, False]])
@@ -143,7 +240,12 @@ def test_hidden_cells_are_known_ones_in_the_stated_share(kind: str):
         hidden = hidden_cells(torch.zeros(500, 8, 10, 3, dtype=torch.uint8), kind, 0)
         assert (hidden.flatten(1).sum(1) == 4 * 5 * 3).all()
         assert hidden.any(0).all()
-    assert torch.equal(hidden, hidden_cells(x, kind, 0)) if kind == "table" else True
+        boxes = hidden[:, :, :, 0]
+        sides = [boxes.any(axis).sum(1).unique().tolist() for axis in (2, 1)]
+        assert sides == [[4], [5]]  # rows and columns of one box
+        x = torch.zeros(500, 8, 10, 3, dtype=torch.uint8)
+    assert torch.equal(hidden, hidden_cells(x, kind, 0))
+    assert not torch.equal(hidden, hidden_cells(x, kind, 1))
 
 
 def test_classical_imputation_of_a_gaussian_is_near_its_conditional():
@@ -192,7 +294,7 @@ def test_rows_that_repeat_by_nature_are_no_copies():
     assert found["near_copies"].floor == pytest.approx(1.01)
 
 
-def test_rounded_codes_are_near_and_finite():
-    codes = torch.tensor([[1.0, 1e9, -3.14159]])
-    assert torch.isfinite(rounded(codes)).all()
-    assert rounded(codes)[0, 2] == pytest.approx(-3.14159, abs=1e-3)
+def test_rounded_codes_are_those_of_16_bits():
+    codes = torch.tensor([[1.0, 1e9, -3.14159, -1e9]])
+    assert rounded(codes).tolist() == [[1.0, 65504.0, -3.140625, -65504.0]]
+    assert rounded(codes).dtype == torch.float32

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
 import shutil
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -22,10 +20,8 @@ from models.contract import GenerativeModel
 from models.domains import grid
 from pipelines.evaluation.config import ReferenceConfig
 from pipelines.evaluation.leaderboard import leaderboard
-from pipelines.evaluation.reference.build import make
 from pipelines.evaluation.reference.reference import Reference
-from pipelines.evaluation.storage import whole_folder
-from pipelines.evaluation.validation import validation_score
+from pipelines.evaluation.storage import json_text, whole_folder
 from pipelines.serving import artifact
 from pipelines.stages.evaluate import evaluate
 from pipelines.stages.features import features
@@ -43,7 +39,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "data/catalog").mkdir(parents=True)
     shutil.copy(ROOT / "data/catalog/digits.yaml", root / "data/catalog/digits.yaml")
     prepare("digits", root=root)
-    features("digits", seed=0, settings=QUICK, root=root)
+    features("digits", seed=3, settings=QUICK, root=root)
     return root
 
 
@@ -58,6 +54,7 @@ class Memory(GenerativeModel, Sampling):
     def __init__(self, examples: Examples, brighter: int = 3) -> None:
         super().__init__(grid.Image(channels=1, height=8, width=8, levels=17), 10)
         self.examples, self.brighter = examples, brighter
+        self.weight = torch.nn.Parameter(torch.zeros(7))
         self.label_frequencies.copy_(torch.bincount(examples.label, minlength=10) / len(examples))
 
     def objectives(self):
@@ -109,7 +106,12 @@ class Noise(Memory):
 def measured(project: Path, monkeypatch: pytest.MonkeyPatch, kind: type[Memory], name: str, **options) -> dict:
     dataset = Dataset.open(project / "data/prepared/digits")
     model = kind(dataset.split("train").all())
-    monkeypatch.setattr(model_folder, "load", lambda folder, device: (model, {"data_digest": dataset.digest}))
+
+    def load(folder: Path, device: str) -> tuple[Memory, dict]:
+        assert (folder, device) == (project / "runs/digits/models" / name, options.get("device", "cpu"))
+        return model, {"data_digest": dataset.digest}
+
+    monkeypatch.setattr(model_folder, "load", load)
     monkeypatch.setattr(artifact, "model_digest", lambda folder: "0" * 64)
     return evaluate("digits", name, root=project, **({"samples": 600, "bootstrap": 20, "bound_samples": 2} | options))
 
@@ -132,16 +134,6 @@ def test_the_yardstick_is_good_and_says_what_it_is(yardstick: Reference, project
     assert not list(project.rglob("*.pt")) + list(project.rglob("*.pkl"))
 
 
-def test_the_same_seed_gives_the_same_bytes(project: Path, tmp_path: Path):
-    dataset = Dataset.open(project / "data/prepared/digits")
-    settings = dataclasses.replace(QUICK, examples=640, bootstrap=3, samples=100)
-    for name, seed in (("one", 0), ("two", 0), ("other", 1)):
-        make(dataset, "digits", tmp_path / name, seed=seed, settings=settings)
-    contents = {name: {p.name: p.read_bytes() for p in (tmp_path / name).iterdir()} for name in ("one", "two", "other")}
-    assert contents["one"] == contents["two"]
-    assert contents["one"]["classifier.safetensors"] != contents["other"]["classifier.safetensors"]
-
-
 def test_an_altered_yardstick_is_refused(project: Path, tmp_path: Path):
     folder = tmp_path / "yardstick"
     shutil.copytree(project / "runs/digits/yardstick", folder)
@@ -152,6 +144,16 @@ def test_an_altered_yardstick_is_refused(project: Path, tmp_path: Path):
         Reference.open(folder)
     with pytest.raises(FileNotFoundError, match="no yardstick"):
         Reference.open(tmp_path / "nowhere")
+    (folder / "judge.safetensors").unlink()
+    with pytest.raises(ValueError, match=r"judge\.safetensors is not the file that was made.*got no file"):
+        Reference.open(folder)
+    for content, said in (
+        ("{", "cannot be read"),
+        ('{"format": 2, "files": {}}', "format 2, this Fivefold reads up to 1"),
+    ):
+        (folder / "yardstick.json").write_text(content)
+        with pytest.raises(ValueError, match=said):
+            Reference.open(folder)
 
 
 def test_a_failure_leaves_the_old_folder_and_nothing_else(tmp_path: Path):
@@ -168,62 +170,26 @@ def test_a_failure_leaves_the_old_folder_and_nothing_else(tmp_path: Path):
         fail()
     assert (folder / "a").read_text() == "old"
     assert list(tmp_path.iterdir()) == [folder]
-
-
-class Rows:
-    """A dataset in memory: random rows of two lumps, one table or images without labels."""
-
-    digest, splits = "0" * 64, ("train", "val", "test")
-
-    def __init__(self, kind: str, class_names: list[str]) -> None:
-        random = np.random.default_rng(0)
-        self.kind, self.class_names, self.examples = kind, class_names, {}
-        for split, n in (("train", 200), ("val", 30), ("test", 60)):
-            label = torch.arange(n) % 2
-            if kind == "table":
-                column = random.standard_normal((n, 2)) + 4 * label[:, None].numpy()
-                x = torch.from_numpy(np.column_stack([column, label.numpy()])).double()
-                x[::7, 1] = torch.nan
-            else:
-                bright = (random.random((n, 8, 8, 1)) < 0.2 + 0.6 * label.view(-1, 1, 1, 1).numpy()) * 255
-                x = torch.from_numpy(bright.astype(np.uint8))
-            self.examples[split] = Examples(x=x, label=label if class_names else torch.full((n,), -1))
-        number = {"type": "continuous", "mean": 2.0, "std": 2.2, "min": -4.0, "max": 9.0}
-        columns = [
-            {"name": "a", **number, "missing": 0},
-            {"name": "b", **number, "missing": 29},
-            {"name": "c", "type": "categorical", "categories": ["x", "y"], "missing": 0},
-        ]
-        image = {"kind": "image", "channels": 1, "height": 8, "width": 8, "levels": 2}
-        self.domain = image if kind == "image" else {"kind": "table", "columns": columns}
-
-    def split(self, name: str) -> SimpleNamespace:
-        rows = self.examples[name]
-
-        class Split(SimpleNamespace):
-            def __len__(self) -> int:
-                return len(rows)
-
-        return Split(all=lambda: rows, take=lambda i: Examples(x=rows.x[i], label=rows.label[i]))
-
-
-@pytest.mark.parametrize(("kind", "names"), [("image", []), ("table", []), ("table", ["low", "high"])])
-def test_unlabelled_images_and_tables_have_a_yardstick_too(kind: str, names: list[str], tmp_path: Path):
-    settings = ReferenceConfig(examples=1_000, samples=150, bootstrap=3, components=(2,), clusters=2)
-    make(Rows(kind, names), "rows", tmp_path / "yardstick", seed=0, settings=settings)
-    made = Reference.open(tmp_path / "yardstick")
-    assert (made.label_classifier is not None) is bool(names)
-    assert ("accuracy" in made.facts["reference"]["baseline"]) is bool(names)
-    assert made.facts["labels"].startswith("given" if names else "none given: 2 k-means clusters")
-    role = "classifier" if kind == "image" else "judge"
-    assert (kind == "table" and not names) or made.facts["networks"][role]["accuracy"]["test"] > 0.9
-    assert math.isfinite(made.facts["reference"]["floors"]["frechet"]["value"])
+    with whole_folder(folder) as new:
+        assert folder.exists()
+        (new / "b").write_text("new")
+    assert [path.name for path in folder.iterdir()] == ["b"]
+    assert list(tmp_path.iterdir()) == [folder]
+    with pytest.raises(ValueError):
+        json_text({"value": math.nan})
 
 
 def test_settings_out_of_range_are_named():
-    for name, value in {"examples": 0, "learning_rate": -1.0, "bootstrap": -1, "clusters": 1, "components": ()}.items():
+    bad = [
+        (name, value) for name in ("examples", "batch_size", "learning_rate", "rows", "samples") for value in (0, -1)
+    ]
+    for name, value in [*bad, ("bootstrap", -1), ("clusters", 1), ("components", ()), ("components", (4, 0))]:
         with pytest.raises(ValueError, match=rf"features\.{name} must"):
             ReferenceConfig(**{name: value})
+    one = ReferenceConfig(
+        examples=1, batch_size=1, learning_rate=1e-9, rows=1, samples=1, bootstrap=0, components=(1,), clusters=2
+    )
+    assert (one.bootstrap, one.clusters) == (0, 2)
 
 
 def test_settings_are_known_without_loading_scikit_learn():
@@ -238,6 +204,29 @@ def test_everything_a_model_can_do_is_measured(project: Path, monkeypatch: pytes
     found = measured(project, monkeypatch, Everything, "everything")
     folder = project / "runs/digits/results"
     assert json.loads((folder / "everything.json").read_text()) == found
+    dataset, yardstick = (
+        Dataset.open(project / "data/prepared/digits"),
+        Reference.open(project / "runs/digits/yardstick"),
+    )
+    assert {key: found[key] for key in ("family", "dataset", "data_digest", "yardstick_digest", "model_digest")} == {
+        "family": "everything",
+        "dataset": "digits",
+        "data_digest": dataset.digest,
+        "yardstick_digest": yardstick.digest,
+        "model_digest": "0" * 64,
+    }
+    assert found["parameters"] == 7
+    assert found["settings"] == {
+        "samples": 600,
+        "compared": 600,
+        "reference_rows": 359,
+        "bootstrap": 20,
+        "bound_samples": 2,
+        "seed": 0,
+    }
+    assert yardstick.facts["seed"] == 3
+    assert yardstick.facts["reference"]["samples"] == 600
+    assert yardstick.facts["baseline"]["components"] == 16
     flat = json.loads((folder / "everything.metrics.json").read_text())
     assert flat == {name: value["value"] for name, value in found["metrics"].items()}
     metrics = found["metrics"]
@@ -278,19 +267,22 @@ def test_the_same_seed_measures_the_same(project: Path, monkeypatch: pytest.Monk
     assert one["metrics"]["frechet"]["value"] != other["metrics"]["frechet"]["value"]
 
 
-def test_floors_are_of_as_many_rows_as_the_samples(project: Path, monkeypatch: pytest.MonkeyPatch):
-    few = measured(project, monkeypatch, Memory, "memory", samples=150)
-    many = measured(project, monkeypatch, Memory, "memory", samples=600)
-    assert few["settings"]["compared"] == 150
-    assert few["metrics"]["frechet"]["floor"] > many["metrics"]["frechet"]["floor"]  # the bias of fewer rows
-    assert few["metrics"]["frechet"]["baseline"] > many["metrics"]["frechet"]["baseline"]
-
-
 def test_numbers_that_are_not_finite_stop_the_stage(project: Path, monkeypatch: pytest.MonkeyPatch):
     with pytest.raises(ValueError, match="log_prob of Broken is not finite for 2 of 359 rows"):
         measured(project, monkeypatch, Broken, "broken")
     assert not (project / "runs/digits/results/broken.json").exists()
     assert not (project / "runs/digits/results/broken").exists()
+
+
+def test_a_yardstick_of_other_data_is_refused(project: Path, monkeypatch: pytest.MonkeyPatch):
+    path = project / "runs/digits/yardstick/yardstick.json"
+    facts = path.read_text()
+    path.write_text(json.dumps(json.loads(facts) | {"data_digest": "f" * 64}))
+    try:
+        with pytest.raises(ValueError, match=r"The yardstick in .* was made from other data.*f{64}.*dvc repro"):
+            measured(project, monkeypatch, Memory, "memory")
+    finally:
+        path.write_text(facts)
 
 
 def test_a_model_of_other_data_is_refused(project: Path, monkeypatch: pytest.MonkeyPatch):
@@ -307,14 +299,3 @@ def test_the_leaderboard_has_floor_baseline_and_families(project: Path, monkeypa
     assert table[2]["jobs"] == ["generation", "density", "anomaly", "representation"]
     with pytest.raises(FileNotFoundError, match="fivefold evaluate --family gan"):
         leaderboard("digits", ["gan"], root=project)
-
-
-def test_the_validation_score_is_quick_steady_and_right(project: Path, yardstick: Reference):
-    train = Dataset.open(project / "data/prepared/digits").split("train").all()
-    space = yardstick.spaces["classifier"]
-    good, noise = (validation_score(kind(train), space) for kind in (Memory, Noise))
-    assert good == validation_score(Memory(train), space)
-    assert good < 2 < noise
-    assert validation_score(Memory(train), space, "test") != good
-    with pytest.raises(ValueError, match="no rows of 'holdout'"):
-        validation_score(Memory(train), space, "holdout")

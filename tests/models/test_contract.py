@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from models import CAPABILITIES, FAMILIES, Batch, Streams, build, tasks
-from models.capabilities import Coding, Translation
 from models.contract import GenerativeModel
 
 SMALL = {
@@ -88,17 +87,26 @@ def family(request) -> str:
     return request.param
 
 
-@pytest.fixture(scope="module", params=list(DOMAINS))
-def domain(request) -> dict:
-    return DOMAINS[request.param]
+CASES = [("grey 8x8, 17 levels", 3), ("colour 12x16", 3), ("grey 7x7", 0), ("table", 3), ("table", 0)]
 
 
-@pytest.fixture(scope="module", params=[3, 0], ids=["labelled", "unlabelled"])
-def case(request, family, domain) -> tuple[GenerativeModel, Batch]:
+@pytest.fixture(scope="module", params=CASES, ids=lambda case: f"{case[0]}, {case[1]} classes")
+def setting(request) -> tuple[dict, int]:
+    return DOMAINS[request.param[0]], request.param[1]
+
+
+@pytest.fixture(scope="module")
+def domain(setting) -> dict:
+    return setting[0]
+
+
+@pytest.fixture(scope="module")
+def case(family, setting) -> tuple[GenerativeModel, Batch]:
     """A model after three steps of training, finalized, and data."""
+    domain, classes = setting
     torch.manual_seed(0)
-    model = build({"family": family, "config": SMALL[family], "domain": domain, "classes": request.param})
-    batch = examples(domain, 48, request.param)
+    model = build({"family": family, "config": SMALL[family], "domain": domain, "classes": classes})
+    batch = examples(domain, 48, classes)
     model.initialize(batch, Streams.seeded("initialize"))
     optimizers = [torch.optim.Adam(objective.parameters(), 1e-3) for objective in model.objectives()]
     for step in range(3):
@@ -137,30 +145,13 @@ def test_objectives_share_no_parameter(case):
     assert len(owned) == len(set(owned))
 
 
-def test_noise_does_not_depend_on_who_plays_the_virtual_ranks():
-    whole = Streams.seeded(3, ranks=range(8)).normal(16, 2)
-    halves = [Streams.seeded(3, ranks=ranks).normal(8, 2) for ranks in (range(4), range(4, 8))]
-    assert torch.equal(whole, torch.cat(halves))
-
-
-def test_samples_are_valid_examples_and_reproducible(case, domain):
+def test_samples_are_valid_examples(case, domain):
     model, _ = case
     label = torch.arange(6) % 3 if model.classes else None
-    first = model.sample(6, label, Streams.seeded(0))
-    assert_valid(first, domain, 6)
-    assert torch.equal(first, model.sample(6, label, Streams.seeded(0)))
-    assert not torch.equal(first, model.sample(6, label, Streams.seeded(1)))
-    assert len(model.sample(0, None, Streams.seeded(0))) == 0
+    assert_valid(model.sample(6, label, Streams.seeded(0)), domain, 6)
 
 
-def test_a_label_out_of_range_is_refused(case):
-    model, _ = case
-    if model.classes:
-        with pytest.raises(ValueError, match="below 3"):
-            model.sample(1, torch.tensor([3]), Streams.seeded(0))
-
-
-def test_every_other_task_answers_per_example(case, domain):
+def test_every_other_task_answers_per_example_in_its_space(case, domain):
     model, batch = case
     x = batch.x[:5]
     answers = {
@@ -186,48 +177,28 @@ def test_every_other_task_answers_per_example(case, domain):
             assert_valid(answer, domain, 5)
 
 
-def test_translation_is_reproducible_and_refuses_what_it_cannot_do(case, domain):
+def test_imputed_examples_are_valid_and_keep_what_is_observed(case, domain):
     model, batch = case
-    if not isinstance(model, Translation):
-        assert "translate" not in tasks(model)
-        return
-    x, label = batch.x[:4], torch.tensor([0, 1, 2, -1]) if model.classes else None
-    first = model.translate(x, label, 0.8, Streams.seeded(0))
-    assert torch.equal(first, model.translate(x, label, 0.8, Streams.seeded(0)))
-    assert not torch.equal(first, model.translate(x, label, 0.8, Streams.seeded(1)))
-    assert len(model.translate(x[:0], None, 0.5, Streams.seeded(0))) == 0
-    with pytest.raises(ValueError, match="strength must lie between 0 and 1"):
-        model.translate(x, label, 1.5, Streams.seeded(0))
-    if model.classes:
-        with pytest.raises(ValueError, match="label must be below 3"):
-            model.translate(x, torch.full((4,), 3), 0.5, Streams.seeded(0))
-
-
-def test_imputation_keeps_what_is_observed_and_varies_elsewhere(case, domain):
-    model, batch = case
-    x = batch.x[:6]
-    asked = torch.rand(x.shape, generator=torch.Generator().manual_seed(1)) < 0.5
-    asked[0], asked[1] = True, False
-    observed = ~asked & model.domain.observed(x)
-    given = torch.where(observed, x, torch.zeros_like(x)) if domain["kind"] == "image" else x
-    draws = model.impute(given, observed, Streams.seeded(0), draws=4)
-    assert draws.shape == (4, *x.shape)
+    x = batch.x[:3]
+    observed = torch.rand(x.shape, generator=torch.Generator().manual_seed(1)) < 0.5
+    observed[0], observed[1] = False, True
+    observed &= model.domain.observed(x)
+    draws = model.impute(x, observed, Streams.seeded(0), draws=2)
     for draw in draws:
-        assert_valid(draw, domain, 6)
+        assert_valid(draw, domain, 3)
         assert torch.equal(draw[observed], x[observed])
-    assert len({str(draw[0].tolist()) for draw in draws}) > 1
-    assert torch.equal(draws, model.impute(given, observed, Streams.seeded(0), draws=4))
 
 
-def test_codes_of_exact_families_come_back(case, family):
-    model, batch = case
-    if isinstance(model, Coding) and family == "flow":
-        known = model.domain.observed(batch.x)
-        back = model.decode(model.encode(batch.x))
-        if model.domain.kind == "table":
-            assert torch.allclose(back[known], batch.x[known], rtol=1e-4, atol=1e-3)
-        else:
-            assert torch.equal(back, batch.x)
+@pytest.mark.parametrize("name", DOMAINS)
+def test_codes_of_a_flow_come_back(name):
+    model = build({"family": "flow", "config": SMALL["flow"], "domain": DOMAINS[name], "classes": 0}).eval()
+    torch.manual_seed(0)
+    for parameter in model.parameters():
+        parameter.data += 0.05 * torch.randn_like(parameter)
+    x = examples(DOMAINS[name], 48, 0).x
+    known = model.domain.observed(x)
+    back = model.decode(model.encode(x))
+    assert torch.allclose(back[known].double(), x[known].double(), rtol=1e-4, atol=1e-3)
 
 
 def test_another_shape_is_refused_by_name(case, domain):

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
+from scipy import stats
 from torch import nn
 
 from models import Batch, Streams, build
-from models.capabilities import Imputation
 from models.flow import network_of
 from models.flow.config import Config
 from models.flow.couplings import Affine, Spline
@@ -200,13 +201,150 @@ def test_every_variant_learns_the_entropy_of_noise(variant):
     assert 3.99 < bits < 4.2
 
 
-def test_imputed_images_keep_what_was_observed():
+# Labels, conditionals and codes of flows whose network is known
+
+
+class Shift(nn.Module):
+    """A flow that takes the class's mean from every value: y given c is N(mean of c, 1)."""
+
+    def __init__(self, *shape: int) -> None:
+        super().__init__()
+        self.shapes = [shape]
+
+    def forward(self, y, c, *, initialize=False):
+        return [y - c.reshape(-1, *[1] * (y.ndim - 1))], y.new_zeros(len(y))
+
+    def inverse(self, latents, c):
+        return latents[0] + c.reshape(-1, *[1] * (latents[0].ndim - 1))
+
+
+class MeanOf(nn.Module):
+    """Of classes 0 and 1; of an unknown label 0."""
+
+    def forward(self, label, n):
+        return torch.zeros(n) if label is None else torch.where(label < 0, 0.0, 3.0 * label - 1.5)
+
+
+FREQUENCIES = (0.8, 0.2)
+LABELS = (torch.arange(1000) >= 800).long()
+
+
+def normal_column(count: int = 1) -> dict:
+    """Standard normal columns by their quantiles, up to 6 standard deviations."""
+    grid = torch.special.ndtri(torch.linspace(5e-4, 1 - 5e-4, 1001, dtype=torch.float64)).tolist()
+    facts = {"type": "continuous", "min": grid[0], "max": grid[-1], "mean": 0.0, "std": 1.0, "quantiles": grid}
+    return {"kind": "table", "columns": [{"name": f"x{i}", **facts} for i in range(count)]}
+
+
+def shifting():
+    model = build({"family": "flow", "config": {"steps": 1, "width": 4}, "domain": normal_column(), "classes": 2})
+    model.network, model.label = Shift(1), MeanOf()
+    model.initialize(Batch(torch.zeros(1000, 1, dtype=torch.float64), LABELS), Streams.seeded(0))
+    return model
+
+
+def test_a_flows_marginal_weighs_its_classes_by_their_frequencies():
+    x = torch.linspace(-2.5, 2.5, 11, dtype=torch.float64)[:, None]
+    found = shifting().log_prob(x, Streams.seeded(0))
+    density = sum(f * stats.norm(m, 1).pdf(x[:, 0].numpy()) for f, m in zip(FREQUENCIES, (-1.5, 1.5), strict=True))
+    assert np.allclose(found, np.log(density), atol=0.05)
+
+
+@pytest.mark.parametrize("domain", [IMAGE, normal_column(3)], ids=["image", "table"])
+def test_classes_that_the_couplings_ignore_change_no_density(domain):
+    """An untrained flow's couplings ignore the label: with classes and without the density is the same."""
     torch.manual_seed(0)
-    model = build({"family": "flow", "config": {"steps": 2, "width": 8}, "domain": IMAGE, "classes": 3})
-    assert isinstance(model, Imputation)
-    x = (torch.randint(16, (6, 4, 4, 1)) * 17).to(torch.uint8)
-    observed = torch.rand(x.shape) < 0.6
-    filled = model.impute(x, observed, Streams.seeded(0), draws=3)
-    assert filled.shape == (3, *x.shape)
-    assert (filled == x)[:, observed].all()
-    assert not torch.equal(filled[0], filled[1])
+    plain, labelled = (
+        build({"family": "flow", "config": {"steps": 2, "width": 8}, "domain": domain, "classes": classes})
+        for classes in (0, 3)
+    )
+    x = torch.randn(32, 3).double() if domain is not IMAGE else (torch.randint(16, (32, 4, 4, 1)) * 17).to(torch.uint8)
+    labelled.initialize(Batch(x, torch.arange(32) // 12), Streams.seeded(0))
+    plain.initialize(Batch(x), Streams.seeded(0))
+    plain.network.load_state_dict(labelled.network.state_dict())
+    plain_density, labelled_density = (model.log_prob(x, Streams.seeded(1)) for model in (plain, labelled))
+    assert torch.allclose(plain_density, labelled_density, rtol=1e-4, atol=1e-3)
+
+
+def test_a_flow_translates_from_the_likeliest_class_by_bayes_rule():
+    """Between the means, at 0, the frequent class is the likelier; the border lies at ln(4) / 3."""
+    x = torch.tensor([[-2.0], [0.0], [0.42], [0.5], [2.0]], dtype=torch.float64)
+    moved = shifting().translate(x, torch.ones(5, dtype=torch.long), 0.0, Streams.seeded(0))
+    assert torch.allclose(moved, torch.where(x < math.log(4) / 3, x + 3, x).clamp(max=3.29), atol=0.02)
+    assert torch.allclose(shifting().translate(x, None, 0.0, Streams.seeded(0)), x, atol=0.02)
+
+
+def test_a_translated_code_stays_standard_normal():
+    model = build({"family": "flow", "config": {"steps": 1, "width": 4}, "domain": normal_column(2), "classes": 0})
+    x = torch.randn(3000, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64).clamp(-3, 3)
+    moved = model.translate(x, None, 0.6, Streams.seeded(0))
+    assert abs(float(moved.std()) - 1) < 0.03
+    assert abs(np.corrcoef(x.flatten(), moved.flatten())[0, 1] - 0.8) < 0.02
+
+
+def test_a_flow_samples_each_class_and_all_as_often_as_the_data():
+    model = shifting()
+    for label, mean in ((torch.zeros(3000, dtype=torch.long), -1.5), (torch.ones(3000, dtype=torch.long), 1.5)):
+        drawn = model.sample(3000, label, Streams.seeded(0)).clamp(-3, 3)
+        expected = np.clip(stats.norm(mean, 1).rvs(100_000, random_state=0), -3, 3)
+        assert abs(float(drawn.mean()) - expected.mean()) < 0.06
+        assert abs(float(drawn.std()) - expected.std()) < 0.04
+    anything = model.sample(3000, None, Streams.seeded(1))
+    above = 0.8 * stats.norm.sf(1.5) + 0.2 * stats.norm.cdf(1.5)
+    assert abs(float((anything > 0).double().mean()) - above) < 0.03
+
+
+def test_a_flows_training_hides_the_stated_part_of_the_labels():
+    model = shifting()
+    model.config = Config(label_dropout=0.3)
+    seen = []
+    model.label.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    objective = model.objectives()[0]
+    objective(Batch(torch.zeros(1000, 1, dtype=torch.float64), LABELS), Streams.seeded(0))
+    assert abs(float((seen[-1] < 0).double().mean()) - 0.3) < 0.05
+    assert torch.equal(seen[-1][seen[-1] >= 0], LABELS[seen[-1] >= 0])
+
+
+class Correlated(nn.Module):
+    """Two values of correlation 0.9, the first unit normal: z = L^-1 y."""
+
+    def __init__(self, *shape: int) -> None:
+        super().__init__()
+        self.shapes = [shape]
+        self.root = torch.linalg.cholesky(torch.tensor([[1.0, 0.9], [0.9, 1.0]]))
+
+    def forward(self, y, c, *, initialize=False):
+        z = torch.linalg.solve(self.root.to(y.dtype), y.flatten(1).T).T
+        return [z.reshape(y.shape)], y.new_full((len(y),), -float(self.root.diagonal().log().sum()))
+
+    def inverse(self, latents, c):
+        return (latents[0].flatten(1) @ self.root.to(latents[0].dtype).T).reshape(latents[0].shape)
+
+
+PAIR = {"kind": "image", "channels": 1, "height": 1, "width": 2, "levels": 256}
+
+
+@pytest.mark.parametrize("domain", [normal_column(2), PAIR], ids=["table", "image"])
+def test_a_flow_imputes_from_the_exact_conditional(domain):
+    """Given the first value y the second is N(0.9 y, 0.19), on the table's normal scale or on the pixels' logits."""
+    model = build({"family": "flow", "config": {"steps": 1, "width": 4, "sweeps": 3}, "domain": domain, "classes": 0})
+    model.network = Correlated(2) if domain is not PAIR else Correlated(1, 1, 2)
+    y = torch.tensor([[1.2, 0.0], [-0.8, 0.0]]).repeat(150, 1)
+    x = model.domain.quantize(y.double() if domain is not PAIR else y.reshape(-1, 1, 1, 2))
+    observed = torch.zeros(x.shape, dtype=torch.bool)
+    observed[..., :1] = True
+    if domain is PAIR:
+        observed = torch.tensor([True, False]).reshape(1, 1, 2, 1).expand(x.shape)
+    draws = model.impute(x, observed, Streams.seeded(0), draws=6)
+    given = model.domain.cell_center(x).flatten(1)[:, 0].double()
+    found = model.domain.cell_center(draws.flatten(0, 1)).flatten(1)[:, 1].double().reshape(6, -1)
+    assert abs(float(((found - 0.9 * given) * given.sign()).mean())) < 0.05
+    assert float((found - 0.9 * given).std()) == pytest.approx(math.sqrt(0.19), rel=0.08)
+
+
+def test_a_flows_density_of_known_cells_leaves_the_others_out():
+    """Independent columns: hiding one leaves the other's density, and hiding both leaves 0."""
+    model = build({"family": "flow", "config": {"steps": 1, "width": 4}, "domain": normal_column(2), "classes": 0})
+    x = torch.tensor([[0.7, -1.1], [0.7, math.nan], [math.nan, math.nan]], dtype=torch.float64)
+    exact = [stats.norm.logpdf([0.7, -1.1]).sum(), stats.norm.logpdf(0.7), 0.0]
+    assert np.allclose(model.log_prob(x, Streams.seeded(0)), exact, atol=0.03)

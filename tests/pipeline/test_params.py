@@ -42,6 +42,9 @@ def test_the_file_that_ships_is_valid(tmp_path):
         ("workers: auto", "storage: ftp://x", r"train: storage must be a folder or s3://bucket/prefix, got 'ftp://x'"),
         ("workers: auto", "on_divergence: hope", r"train\.on_divergence: .* got 'hope'"),
         ("lr: 2e-3", "accumulate: 3", r"autoencoder\.training: accumulate must divide virtual_ranks \(8\), got 3"),
+        ("lr: 2e-3", "ema_half_life: -1", r"autoencoder\.training: ema_half_life must not be negative, got -1"),
+        ("{low: 5e-4, high: 4e-3, log: true}", "{low: 0, high: 1, log: true}", r"logarithmic range must be positive"),
+        ("part: ", "part: 1", r"tune: part must be above 0 and at most 1, got 1"),
         ("workers: auto", "workers: 0", r"train: workers must be auto or at least 1, .*, got 0"),
         ("workers: auto", "workers: [4, 2]", r"train: workers must be auto or at least 1, or \[min, max\] .*\(4, 2\)"),
         (
@@ -72,6 +75,13 @@ def test_the_file_that_ships_is_valid(tmp_path):
 def test_a_mistake_is_named(tmp_path, old, new, told):
     with pytest.raises(ValueError, match=told):
         load(tmp_path, (old, new))
+
+
+def test_workers_share_what_accumulation_leaves(tmp_path):
+    eight = (("workers: auto", "workers: 8"),)
+    assert load(tmp_path, *eight).train.workers == 8
+    with pytest.raises(ValueError, match=r"autoencoder: 8 workers cannot share 4 virtual ranks evenly"):
+        load(tmp_path, *eight, ("lr: 2e-3", "accumulate: 2"))
 
 
 def test_all_mistakes_are_told_at_once(tmp_path):

@@ -3,105 +3,39 @@
 from __future__ import annotations
 
 import json
-import shutil
 import sys
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
+from small_projects import MODELS, SmallProject
 from test_registry import downstream
 from test_report import FAINT, WIDER_THAN_THE_PAGE, browser
-from test_tracking import free_port, migrated, started
+from truth import Rows
 
-from data.dataset import Dataset
-from models import build
 from pipelines import tracking
 from pipelines.cli import sample
-from pipelines.cli.data import add
 from pipelines.config import load
-from pipelines.evaluation.config import ReferenceConfig
-from pipelines.stages import register
-from pipelines.stages.evaluate import evaluate
-from pipelines.stages.features import features
-from pipelines.stages.prepare import prepare
-from pipelines.stages.report import report
-from pipelines.storage import model_folder
-from pipelines.training import config, loop
-from pipelines.training.worker import TrainingData
 
 pd = pytest.importorskip("pandas")
-__all__ = ["browser", "free_port", "migrated"]
+__all__ = ["browser"]
 pytestmark = [
     pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning"),
     pytest.mark.filterwarnings("ignore:.*Any type hint is inferred as AnyType:UserWarning"),
 ]
 
 ROOT = Path(__file__).parents[2]
-CONFIGS: dict[str, dict[str, Any]] = {"vae": {"latent": 4, "width": 16}, "flow": {"steps": 2, "width": 16}}
-NAMES = ["age", "spent", "city", "member", "grade"]
-
-
-def shop(n: int) -> Any:
-    """Customers whose columns hang together, with gaps, and whether they bought."""
-    random = np.random.default_rng(0)
-    city = random.integers(3, size=n)
-    age = (30 + 10 * city + random.normal(0, 5, n)).round().astype(int)
-    frame = pd.DataFrame(
-        {
-            "age": age,
-            "spent": (np.exp(random.normal(0, 0.5, n)) * age).round(2),
-            "city": np.array(["Oslo", "New York", "Rome"])[city],
-            "member": random.random(n) < 0.2 + 0.3 * city,
-            "grade": random.integers(1, 4, n),
-            "bought": np.where(age + random.normal(0, 4, n) > 40, "yes", "no"),
-        }
-    )
-    frame.loc[random.random(n) < 0.05, "spent"] = None
-    frame.loc[random.random(n) < 0.05, "city"] = None
-    return frame
+CONFIGS = MODELS["shop"]
+NAMES = list(Rows.columns)
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory, migrated: Path) -> Iterator[Path]:
-    """A project in which two families went from CSV to the registry."""
-    root = tmp_path_factory.mktemp("tables")
-    shutil.copy(migrated, root / "mlflow.db")
-    shutil.copy(ROOT / "params.yaml", root)
-    shop(900).to_csv(root / "shop.csv", index=False)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(root)
-        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{root}/mlflow.db")
-        add("shop.csv", "shop", label="bought", root=root, quiet=True)
-        prepare("shop", root=root)
-        features(
-            "shop", settings=ReferenceConfig(examples=6_000, samples=500, bootstrap=20, components=(4,)), root=root
-        )
-        for family in CONFIGS:
-            finish(root, family)
-            evaluate("shop", family, samples=500, bootstrap=20, bound_samples=4, root=root)
-        register.register("shop", list(CONFIGS), root=root, say=lambda _: None)
-        report("shop", list(CONFIGS), root=root)
+def project(shop: SmallProject) -> Iterator[Path]:
+    """The project in which two families went from CSV to the registry; see `small_projects.py`."""
+    with shop.entered() as root:
         yield root
-
-
-def finish(root: Path, family: str) -> None:
-    """Train a little, without Ray, and leave a finished model with its run."""
-    data = Dataset.open(root / "data/prepared/shop")
-    spec = {"family": family, "config": CONFIGS[family], "domain": data.domain, "classes": len(data.class_names)}
-    torch.manual_seed(0)
-    settings = config.TrainingConfig(total_examples=20_000, batch_size=64, lr=2e-3, evaluations=1, reports=2)
-    model = loop.train(build(spec), TrainingData(data, settings, 0, "cpu"), settings, seed=0, report=lambda _: None)
-    with tracking.TrainingRun.open(
-        dataset="shop", family=family, run_key=family, params={}, manifest=data.manifest
-    ) as run:
-        run.log([{"examples": 20_000, "metrics": {"loss": 1.0}}])
-    facts = {**spec, "dataset": "shop", "class_names": data.class_names, "data_digest": data.digest}
-    model_folder.save(model, root / "runs/shop/models" / family, facts | {"run_id": run.run_id})
 
 
 # Measured
@@ -143,9 +77,11 @@ def served(project: Path) -> Any:
 
 
 def gappy() -> Any:
-    frame = shop(12)[NAMES].astype(object).where(lambda f: f.notna(), None)
-    for row in range(12):
-        frame.iloc[row, row % 5] = None
+    """Fourteen rows, each column missing in two of them."""
+    random = np.random.default_rng(3)
+    frame = Rows().draw(14, random)[0].astype(object)
+    for row in range(14):
+        frame.iloc[row, row % 7] = None
     return frame
 
 
@@ -159,24 +95,25 @@ def test_rows_come_back_with_their_types(served: Any) -> None:
     nothing = pd.DataFrame(columns=served.metadata.get_output_schema().input_names())
     drawn = served.predict(nothing, params={"n": 30, "label": 1})
     assert list(drawn.columns) == NAMES
-    assert [str(dtype) for dtype in drawn.dtypes] == ["int64", "float64", "object", "bool", "int64"]
-    assert set(drawn["city"]) <= {"Oslo", "New York", "Rome"}
-    assert served.predict(nothing, params={"n": 30, "label": 1}).equals(drawn)
+    assert [str(dtype) for dtype in drawn.dtypes] == ["float64"] * 3 + ["int64", "object", "object", "bool"]
+    assert set(drawn["city"]) <= set(Rows.cities)
     kinds = [str(column.type) for column in served.metadata.get_output_schema().inputs]
-    assert kinds == ["DataType.long", "DataType.double", "DataType.string", "DataType.boolean", "DataType.long"]
+    assert kinds == [
+        *["DataType.double"] * 3, "DataType.long", "DataType.string", "DataType.string", "DataType.boolean",
+    ]  # fmt: skip
 
 
 def test_given_cells_come_back_bit_for_bit(served: Any) -> None:
     given = gappy()
     filled = served.predict(given, params={"task": "impute", "draws": 4})
-    assert filled["draw"].tolist() == [d for d in range(4) for _ in range(12)]
+    assert filled["draw"].tolist() == [d for d in range(4) for _ in range(14)]
     assert not filled.isna().any().any()
     for draw in range(4):
         part = filled[filled["draw"] == draw].reset_index(drop=True)
         for name in NAMES:
             known = given[name].notna()
             assert part.loc[known, name].tolist() == given.loc[known, name].tolist()
-    hidden = [filled.loc[filled.index % 12 == row, NAMES[row % 5]].nunique() for row in range(12)]
+    hidden = [filled.loc[filled.index % 14 == row, NAMES[row % 7]].nunique() for row in range(14)]
     assert max(hidden) > 1
     assert list(served.predict(given, params={"task": "impute"}).columns) == NAMES
 
@@ -192,7 +129,7 @@ def test_every_task_takes_rows_with_gaps_and_none_at_all(project: Path, task: st
         except ValueError as error:
             assert f"this model ({family}) cannot do task {task!r}" in str(error)  # noqa: PT017
             continue
-        assert len(found) == 12
+        assert len(found) == 14
         assert len(model.predict(given.iloc[:0], params=params)) == 0
         assert list(found.columns) == NAMES if hasattr(found, "columns") else np.isfinite(found).all()
         if task == "encode":
@@ -213,7 +150,7 @@ import mlflow, pandas as pd
 model = mlflow.pyfunc.load_model(sys.argv[1])
 drawn = model.predict(pd.DataFrame(), params={"n": 5})
 filled = model.predict(drawn.assign(city=None), params={"task": "impute"})
-assert filled["age"].tolist() == drawn["age"].tolist() and filled["city"].notna().all()
+assert filled["length"].tolist() == drawn["length"].tolist() and filled["city"].notna().all()
 print("served", drawn.shape)
 """
 
@@ -222,39 +159,7 @@ def test_a_downstream_team_needs_no_more_for_tables(project: Path) -> None:
     printed = downstream(
         project / "team", sys.executable, "models:/shop@generation", "absent", store=project, code=TEAM
     )
-    assert printed == "served (5, 5)\n"
-
-
-@pytest.mark.slow
-def test_tables_over_http(project: Path, free_port: int) -> None:
-    url = f"http://127.0.0.1:{free_port}"
-    command = [sys.executable, "-m", "mlflow", "models", "serve", "--model-uri", "models:/shop@imputation"]
-    options = ["--env-manager", "local", "--host", "127.0.0.1", "--port", str(free_port)]
-
-    def ready() -> bool:
-        try:
-            return urllib.request.urlopen(f"{url}/ping", timeout=1).status == 200
-        except OSError:
-            return False
-
-    def ask(frame: Any, **params: Any) -> tuple[int, Any]:
-        body = {"dataframe_split": json.loads(frame.to_json(orient="split")), "params": params}
-        content = {"Content-Type": "application/json"}
-        request = urllib.request.Request(f"{url}/invocations", json.dumps(body).encode(), content)
-        try:
-            with urllib.request.urlopen(request) as answer:
-                return answer.status, json.load(answer)["predictions"]
-        except urllib.error.HTTPError as error:
-            return error.code, error.read().decode()
-
-    with started([*command, *options], project, ready, tracking_uri=f"sqlite:///{project}/mlflow.db"):
-        status, drawn = ask(gappy().iloc[:0], n=3)
-        assert (status, len(drawn), set(drawn[0])) == (200, 3, set(NAMES))
-        status, filled = ask(gappy(), task="impute", draws=2)
-        assert (status, len(filled), set(filled[0])) == (200, 24, {"draw", *NAMES})
-        status, message = ask(gappy().assign(city="Paris"), task="impute")
-        assert status == 400
-        assert "row 0, column 'city': expected one of 'New York', 'Oslo', 'Rome'" in message
+    assert printed == "served (5, 7)\n"
 
 
 # Shown

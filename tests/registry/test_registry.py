@@ -8,9 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
-import urllib.error
-import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -19,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from test_tracking import free_port, migrated, server, started, store
+from test_tracking import free_port, migrated, server, store
 
 from data.files import write_atomically
 from models import FAMILIES, Batch, Streams, build
@@ -34,6 +32,7 @@ from pipelines.stages import register
 from pipelines.storage import model_folder
 from pipelines.tracking import model_registry
 from pipelines.tracking.server import get_client
+from pipelines.training import identity
 from pipelines.training.identity import code_digest
 
 __all__ = ["free_port", "migrated", "store"]
@@ -273,6 +272,20 @@ def test_registering_twice_makes_one_version(project: Path) -> None:
     }
 
 
+def test_other_code_makes_another_version_of_the_same_weights(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = registered(project, "vae")["versions"]["vae"]
+    with monkeypatch.context() as patch:
+        patch.setattr(identity, "code_digest", lambda family, package: "c0de" * 16)
+        second = registered(project, "vae")["versions"]["vae"]
+    assert (first["version"], second["version"]) == (1, 2)
+    assert first["model_digest"] == second["model_digest"]
+    assert [version.tags["code_digest"] for version in tracking.versions("digits")] == [
+        first["code_digest"],
+        "c0de" * 16,
+    ]
+    assert registered(project, "vae")["versions"]["vae"] == first  # the code of before is the version of before
+
+
 @pytest.mark.parametrize("last_act", ["create_model_version", "finalize_logged_model", "log_model_artifacts"])
 def test_a_kill_while_registering_leaves_one_version(
     project: Path, monkeypatch: pytest.MonkeyPatch, last_act: str
@@ -303,8 +316,13 @@ def test_aliases_move_for_a_reason(project: Path) -> None:
     assert (stays["family"], stays["moved"]) == ("vae", False)
     assert "does not beat" in stays["why"]
     measure(project, "gan", frechet=1.0)  # evaluated again
+    (project / "params.yaml").write_text("seed: 1")
     moves = registered(project, "vae", "gan")["jobs"]
     assert (moves["generation"]["family"], moves["generation"]["moved"]) == ("gan", True)
+    tags = {version.tags["family"]: version.tags for version in tracking.versions("digits")}
+    measured = json.loads(tags["gan"]["metric.frechet"])  # as the registry has it, not as it was just told
+    assert [measured[key] for key in ("value", "low", "high")] == [1.0, 0.9, 1.1]
+    assert "params_sha256" not in tags["gan"]  # how a version came to be is not rewritten
     assert moves["density"]["family"] == "vae"
     assert len(tracking.versions("digits")) == 2
     gone = registered(project, "vae")["jobs"]["generation"]
@@ -328,6 +346,15 @@ def test_a_holder_of_other_data_or_another_yardstick_is_replaced(project: Path) 
     back = registered(project, "vae")["jobs"]["generation"]
     assert (back["version"], back["moved"]) == (4, True)
     assert "for other data" in back["why"]
+
+
+def test_a_holder_by_another_yardstick_cannot_be_compared(project: Path) -> None:
+    registered(project, "vae")
+    finish(project, "vae", seed=1)
+    measure(project, "vae", yardstick="y2", frechet=9.0)  # worse, by other means
+    moved = registered(project, "vae")["jobs"]["generation"]
+    assert (moved["version"], moved["moved"]) == (2, True)
+    assert "by another yardstick (y1)" in moved["why"]
 
 
 def test_what_is_missing_is_named(project: Path) -> None:
@@ -502,16 +529,11 @@ def test_imputation_reads_missing_cells() -> None:
 
 
 def test_interpolation_ends_at_its_ends(served: Callable[[str], Any]) -> None:
-    from pipelines.serving.served_model import spherical
-
     model, x = served("flow"), rows(4)
     path = model.predict(x, params={"task": "interpolate", "n": 5}).reshape(2, 5, 8, 8, 1)
     ends = model.predict(model.predict(x, params={"task": "encode"}), params={"task": "decode"})
     np.testing.assert_array_equal(path[:, 0], ends[0::2])
     np.testing.assert_array_equal(path[:, -1], ends[1::2])
-    a, b = torch.tensor([[3.0, 0.0], [1.0, 0.0], [0.0, 0.0]]), torch.tensor([[0.0, 5.0], [2.0, 0.0], [1.0, 1.0]])
-    middle = spherical(a, b, 3)[:, 1]
-    torch.testing.assert_close(middle, torch.tensor([[8**0.5, 8**0.5], [1.5, 0.0], [0.5, 0.5]]))
 
 
 def test_nothing_is_pickled_and_tampering_is_refused(tmp_path: Path) -> None:
@@ -624,39 +646,6 @@ def test_the_registry_of_a_real_server(store: Path, free_port: int, monkeypatch:
         assert drawn.shape == (3, 8, 8, 1)
         (frechet,) = get_client().get_metric_history(run_id, "evaluate.frechet")
         assert (frechet.step, frechet.value) == (0, 2.0)
-
-
-@pytest.mark.slow
-def test_mlflow_models_serve(project: Path, free_port: int) -> None:
-    registered(project, "vae")
-    command = [PYTHON, "-m", "mlflow", "models", "serve", "--model-uri", "models:/digits@generation"]
-    options = ["--env-manager", "local", "--host", "127.0.0.1", "--port", str(free_port)]
-    url = f"http://127.0.0.1:{free_port}"
-
-    def ready() -> bool:
-        try:
-            return urllib.request.urlopen(f"{url}/ping", timeout=1).status == 200
-        except OSError:
-            return False
-
-    def ask(body: Mapping[str, Any]) -> tuple[int, Any]:
-        request = urllib.request.Request(
-            f"{url}/invocations", json.dumps(body).encode(), {"Content-Type": "application/json"}
-        )
-        try:
-            with urllib.request.urlopen(request) as answer:
-                return answer.status, json.load(answer)["predictions"]
-        except urllib.error.HTTPError as error:
-            return error.code, error.read().decode()
-
-    with started([*command, *options], project, ready, tracking_uri=f"sqlite:///{project}/mlflow.db"):
-        status, images = ask({"inputs": [], "params": {"n": 3, "label": 2}})
-        assert (status, np.array(images).shape) == (200, (3, 8, 8, 1))
-        status, codes = ask({"inputs": images, "params": {"task": "encode"}})
-        assert (status, np.array(codes).shape) == (200, (3, 4))
-        status, message = ask({"inputs": images, "params": {"task": "log_prob"}})
-        assert status == 400
-        assert "it can do: sample" in message
 
 
 # The verb `sample`

@@ -10,7 +10,9 @@ import re
 import shutil
 from collections.abc import Iterator
 from html import unescape
+from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,7 +21,8 @@ import torch
 from sklearn.datasets import load_digits
 
 from pipelines.evaluation.image_grid import grid, png
-from pipelines.report import charts, metrics, numbers
+from pipelines.report import charts, family, metrics, numbers
+from pipelines.report.domains import table
 from pipelines.stages.report import report
 
 FAMILIES = ("autoencoder", "vae", "gan", "flow", "diffusion")
@@ -276,6 +279,107 @@ def test_the_page_says_what_the_files_say(whole: Path) -> None:
     assert "25 000 examples" not in said
 
 
+class Boards(HTMLParser):
+    """By first cell, the other cells of every table row: what they say, and the marks they carry."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.rows: list[list[tuple[str, str]]] = []
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("td", "th") and self.rows:
+            self.rows[-1].append(("", dict(attrs).get("class") or ""))
+
+    def handle_data(self, data: str) -> None:
+        if self.rows and self.rows[-1]:
+            said, mark = self.rows[-1][-1]
+            self.rows[-1][-1] = (" ".join(f"{said} {data}".split()), mark)
+
+    def row(self, title: str) -> list[tuple[str, str]]:
+        return next(row for row in self.rows if row and row[0][0].startswith(title))[1:]
+
+
+def test_the_leaderboard_says_and_marks_what_was_measured(whole: Path) -> None:
+    """Of five families the later is the better; intervals are 6 % of a value on each side."""
+    board = Boards(whole.read_text(encoding="utf-8"))
+    header = next(row for row in board.rows if row and row[0][0] == "Metric")
+    assert [cell for cell, _ in header[1:]] == ["Real data", "Baseline", *FAMILIES]
+    frechet = board.row("Fréchet distance ↓ lower is better · squared feature deviations")
+    assert [cell.split(" [")[0] for cell, _ in frechet[:2]] == ["0.440", "1.300"]
+    shown = [cell.split()[-3] for cell, _ in frechet[2:]]
+    assert shown == ["0.880", "0.792", "0.704", "0.616", "0.528"]
+    assert [mark for _, mark in frechet[2:]] == ["", "", "", "", "best"]
+    assert frechet[6][0] == "● best 0.528 [0.496, 0.560]"
+    coverage = board.row("Coverage ↑ higher is better · share")
+    assert [mark for _, mark in coverage[2:]] == ["", "", "tied", "tied", "best"]
+    exact = board.row("Bits per dimension, exact ↓")
+    assert [cell.split(" [")[0] for cell, _ in exact] == ["–", "2.21", "–", "–", "–", "3.09", "–"]
+    assert [mark for _, mark in exact[2:]] == [""] * 5  # one alone is not the best of anything
+
+
+def test_sizes_and_times_are_those_of_the_files(whole: Path) -> None:
+    rows = Boards(whole.read_text(encoding="utf-8")).rows
+    times = [[cell for cell, _ in row] for row in rows if row and row[0][0] in FAMILIES and len(row) == 7]
+    assert times[0] == ["autoencoder", "50 000", "100 000", "61.5 s", "1 626", "0.6 s", "17 s"]
+    assert times[2][:4] == ["gan", "150 000", "100 000", "1 min 42 s"]
+    assert times[2][6] == "6.8 s"  # two steps; drawing is part of one
+
+
+def test_the_grids_of_samples_go_from_the_first_to_the_last(whole: Path) -> None:
+    said = text(whole.read_text(encoding="utf-8"))
+    shown = ("12 500 examples", "37 500 examples", "62 500 examples", "75 000 examples", "100 000 examples")
+    assert all(said.count(f" {what} ") >= 5 for what in shown)  # of each family
+    assert not any(f" {what} examples" in said for what in ("25 000", "50 000", "87 500"))
+
+
+def test_links_that_do_not_fit_are_said(tmp_path: Path) -> None:
+    runs = tree(tmp_path, names=("vae",)) / "runs" / "digits"
+    results, model, yardstick, record = (
+        runs / name
+        for name in ("results/vae.json", "models/vae/model.json", "yardstick/yardstick.json", "registry.json")
+    )
+    page = text(report("digits", ("vae",), root=tmp_path).read_text(encoding="utf-8"))
+    faults = {
+        "results and model are of different data": (results, ("data_digest",)),
+        "model and yardstick are of different data": (yardstick, ("data_digest",)),
+        "measured with another yardstick": (yardstick, ("digest",)),
+        "measured and registered models differ": (record, ("versions", "vae", "model_digest")),
+        "trained and registered runs differ": (model, ("run_id",)),
+    }
+    for fault, (path, place) in faults.items():
+        assert fault not in page
+        original = json.loads(path.read_text(encoding="utf-8"))
+        write(path, replaced(original, place, "other"))
+        said = text(report("digits", ("vae",), root=tmp_path).read_text(encoding="utf-8"))
+        assert {f for f in faults if f in said} == {fault}
+        write(path, original)
+
+
+def test_where_nobody_holds_a_job_the_best_measured_is_named(tmp_path: Path) -> None:
+    """Of two families, by the number that decides each job."""
+    root = tree(tmp_path, names=("autoencoder", "vae"))
+    (root / "runs" / "digits" / "registry.json").unlink()
+    path = root / "runs" / "digits" / "results" / "autoencoder.json"
+    found = json.loads(path.read_text(encoding="utf-8"))
+    found["metrics"]["anomaly_auroc"] = entry("anomaly_auroc", 0.99)
+    found["metrics"]["frechet"] = entry("frechet", 9.0)
+    write(path, found)
+    said = text(report("digits", ("autoencoder", "vae"), root=root).read_text(encoding="utf-8"))
+    cards = said[said.index("Verdicts Use") :]
+    for job, who in {"generation": "vae", "density": "vae", "anomaly": "autoencoder", "representation": "vae"}.items():
+        assert f"{job} nobody yet best measured: {who}" in cards, job
+    assert "Bits per dimension, bound" in cards[: cards.index("anomaly nobody")]
+    found = json.loads((path.parent / "vae.json").read_text(encoding="utf-8"))
+    found["metrics"]["bits_per_dim"] = entry("bits_per_dim", 9.0)
+    write(path.parent / "vae.json", found)
+    said = text(report("digits", ("autoencoder", "vae"), root=root).read_text(encoding="utf-8"))
+    cards = said[said.index("Verdicts Use") :]
+    assert "density nobody yet best measured: vae Bits per dimension, exact 9.00" in cards  # before the bound
+
+
 def test_names_from_outside_are_text_not_markup(tmp_path: Path) -> None:
     dataset = "<script>x"
     html = report(dataset, ("vae",), root=tree(tmp_path, dataset, ("vae",))).read_text(encoding="utf-8")
@@ -333,8 +437,12 @@ def test_any_value_may_be_of_any_kind(tmp_path: Path) -> None:
     random.Random(0).shuffle(cases)
     for path, place, value in cases[:30]:
         write(path, replaced(originals[path], place, value))
-        report("digits", ("vae",), root=root)
+        html = report("digits", ("vae",), root=root).read_text(encoding="utf-8")
         write(path, originals[path])
+        said = text(html)
+        assert html.endswith("</html>\n")
+        assert all(heading in said for heading in ("Verdicts", "Leaderboard", "Lineage", "Fréchet distance")), place
+        assert not re.search(r"\b(nan|inf|None)\b", said), (path.name, place, value)
 
 
 def places(value: Any) -> Iterator[tuple[Any, ...]]:
@@ -403,6 +511,142 @@ def test_a_chart_keeps_its_line_within_its_frame() -> None:
     drawn = charts.curve("loss", points)
     pixels = [tuple(map(float, pair.split())) for pair in drawn.path[1:].split("L")]
     assert all(46 <= x <= 312 and 10 <= y <= 138 for x, y in pixels)
+
+
+def test_an_axis_is_linear_or_logarithmic() -> None:
+    plain = charts.Axis.over([0.0, 100.0], 10, 210)
+    assert [plain.at(v) for v in (0, 25, 100, 500, -9)] == [10, 60, 210, 210, 10]
+    log = charts.Axis.over([1.0, 100.0], 200, 0, log=True)
+    assert log.at(10.0) == pytest.approx(100, abs=0.1)
+    assert log.at(1.0) - log.at(3.0) == pytest.approx(log.at(10.0) - log.at(30.0), abs=0.2)
+    assert log.at(1.0) > log.at(100.0)
+    assert set(log.ticks) >= {1.0, 10.0, 100.0}
+
+
+def test_a_curve_marks_its_best_point_and_says_where_it_is() -> None:
+    points = [(1000.0, 5.0), (2000.0, 2.0), (3000.0, 3.0)]
+    low, high = (charts.curve("score", points, better=better) for better in ("lower", "higher"))
+    assert low.best == low.dots[1]
+    assert high.best == high.dots[0]
+    assert low.note == f"best 2 at 2{numbers.THIN}000, last 3"
+    assert low.dots[1][1] > low.dots[2][1] > low.dots[0][1]  # pixels go down, values up
+    assert charts.curve("loss", points).best is None
+    decades = charts.curve("loss", [(1.0, 100.0), (2.0, 1.0)])
+    assert decades.note == "last 1; log scale"
+    fall = charts.curve("loss", [(0.0, 100.0), *((float(i), 1 + i / 1000) for i in range(1, 60))], log=False)
+    assert fall.note == "last 1.06; begins at 100"
+
+
+def test_the_forest_stands_in_order_from_the_best() -> None:
+    entries = {"a": {"value": 2.0, "low": 1.0, "high": 4.0}, "b": {"value": 1.0}, "c": {"value": 3.0}, "d": {}}
+    options = {"chosen": "b", "floor": 0.0, "baseline": 4.0, "texts": {"a": "2", "b": "1", "c": "3"}}
+    low, high = (charts.forest("m", entries, better=better, **options) for better in ("lower", "higher"))
+    assert [row.label for row in low.rows] == ["b", "a", "c"]
+    assert [row.label for row in high.rows] == ["c", "a", "b"]
+    a = low.rows[1]
+    scale = (low.baseline - low.floor) / 4
+    assert (a.low, a.at, a.high) == pytest.approx(tuple(low.floor + scale * v for v in (1, 2, 4)), abs=0.2)
+    assert low.rows[0].low == low.rows[0].at == low.rows[0].high
+    assert [row.chosen for row in low.rows] == [True, False, False]
+    assert low.alt == "m, lower is better: b 1, a 2, c 3, floor 0, baseline 4"
+    assert charts.forest("m", {"d": {}}, better="lower", **options) is None
+
+
+def test_a_number_stands_to_another_by_its_interval() -> None:
+    entry = {"value": 2.0, "low": 1.5, "high": 2.5}
+    for better, other, said in (
+        ("lower", 3.0, "better than"),
+        ("lower", 1.0, "worse than"),
+        ("higher", 3.0, "worse than"),
+        ("higher", 1.0, "better than"),
+        ("lower", 2.5, "not to be told from"),
+        ("higher", 1.5, "not to be told from"),
+        ("lower", 2.0, "equal to"),
+        ("lower", None, ""),
+        ("", 3.0, ""),
+    ):
+        assert metrics.against(entry | {"better": better}, other) == said, (better, other)
+    assert (
+        metrics.comparison_text(entry | {"better": "lower"}, {"x": 3.0, "y": 2.4})
+        == "Better than x. Not to be told from y."
+    )
+
+
+def test_a_floor_of_another_number_of_rows_is_the_results_own() -> None:
+    """Evaluated with fewer samples than the yardstick's floors are of: these stand in the results."""
+    own = {"value": 1.0, "low": 0.9, "high": 1.1, "unit": "u", "better": "lower", "floor": 0.5, "baseline": 2.0}
+    known = ({"value": 0.4, "low": 0.3, "high": 0.6}, {"value": 2.0, "low": 1.5, "high": 2.5})
+    row = metrics.row("frechet", [{}, own], *known)
+    assert (row.floor.value, row.floor.interval) == ("0.50", "")
+    assert (row.baseline.value, row.baseline.interval) == ("2.00", "[1.50, 2.50]")
+    assert (row.unit, row.better) == ("u", "lower")
+
+
+def test_rows_histograms_and_associations_of_a_table() -> None:
+    kept = {
+        "header": ["a", "b"],
+        "tables": {"nearest": [{"name": "sample", "cells": ["1", "x", "?"], "marks": [1]}]},
+        "histograms": [
+            {"column": "a", "labels": ["0", "1"], "real": [0.25, 0.75], "samples": [0.5, 0.5], "distance": 0.25}
+        ],
+        "associations": {"columns": ["a", "b"], "real": [[1, 0.5], [0.25, 1]], "samples": [[1, 0], [0, 1]]},
+    }
+    shown = table.rows(kept, "nearest")
+    assert [(name, [(c.text, c.marked) for c in cells]) for name, cells in shown.rows] == [
+        ("sample", [("1", False), ("x", True)])
+    ]
+    assert table.rows(kept, "samples") is None
+    (bars,) = table.histograms(kept)
+    assert [(bar.real, bar.samples) for bar in bars.bars] == [(25.33, 50.67), (76, 50.67)]  # 76 for the tallest
+    assert bars.alt == "a, per cent of real rows and of samples: 0 25.0 and 50.0; 1 75.0 and 50.0"
+    assert (bars.note, bars.ends) == ("distance 0.250", ("0", "1"))
+    assert bars.bars[0].x + 2 * bars.bars[0].width < bars.bars[1].x
+    real, made = table.matrices(kept)
+    assert [square[2] for square in real.squares] == [0.5, 0.25]
+    assert real.squares[0][0] > real.squares[1][0]  # the first row's square stands in the second column
+    assert real.squares[0][1] < real.squares[1][1]
+    assert real.alt == "Associations in real rows. Strongest: a and b: 0.50."
+    assert made.title == "Associations in samples"
+    assert [s[2] for s in made.squares] == [0, 0]
+
+
+def test_trials_stand_from_the_best_and_say_what_became_of_them(whole: Path) -> None:
+    said = text(whole.read_text(encoding="utf-8"))
+    best, first, failed = (
+        said.index(what) for what in ("training.lr = 0.002 2.5", "training.lr = 0.001 3.2", "training.lr = 0.1 –")
+    )
+    assert best < first < failed
+    assert "2.5 15 000 chosen" in said
+    assert "3.2 15 000 as written" in said
+    trial = {"settings": {"training.lr": 1e-3}, "score": 9.0, "examples": 5_000, "error": None, "as_written": False}
+    made = family.trials(SimpleNamespace(tune=tuned("vae") | {"trials": [*tuned("vae")["trials"], trial]}))
+    assert [t.note for t in made] == ["chosen", "as written", "stopped early", "failed: loss is not finite"]
+
+
+@pytest.mark.parametrize(
+    ("found", "expected"),
+    [
+        (numbers.duration(0.04), "0.04 s"),
+        (numbers.duration(99.9), "99.9 s"),
+        (numbers.duration(100), "1 min 40 s"),
+        (numbers.duration(3 * 3600 + 125), "3 h 02 min"),
+        (numbers.tick(40_000), "40 k"),
+        (numbers.tick(2.5e6), "2.5 M"),
+        (numbers.tick(-0.05), "\u22120.05"),
+        (numbers.plain(-1234.567, 2), "\u22121 234.57"),
+        (numbers.plain(-0.001, 2), "0.00"),
+        (numbers.plain(2e7, 0), "2e+07"),
+        (numbers.listed(["a", "b", "c"], "and"), "a, b and c"),
+        (numbers.listed(["a"], "or"), "a"),
+        (numbers.setting([1, True, 0.5, None]), "1, true, 0.5, –"),
+        (numbers.decimals_for([5.0], [0.04, 0.05, 3.0, 4.0]), 3),
+        (numbers.decimals_for([5.0], [0.3]), 2),
+        (numbers.decimals_for([500.0], [30.0]), 0),
+        (numbers.decimals_for([0.01], [0.0005]), 4),
+    ],
+)
+def test_numbers_are_as_people_read_them(found: object, expected: object) -> None:
+    assert (found.replace(numbers.THIN, " ") if isinstance(found, str) else found) == expected
 
 
 # In a browser

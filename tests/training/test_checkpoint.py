@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import pickle
 import shutil
 import subprocess
 import sys
+import threading
 import time
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import buckets
@@ -93,7 +96,7 @@ def test_the_newest_and_the_best_are_kept(storage):
         best = made(step, {"w": torch.full((2,), float(step))}, score=1.0) if step in (1, 2, 3) else None
         save(storage, made(step, best_step=min(step, 3)), best, keep=2)
     assert storage.names("step-") == ["step-0000000005", "step-0000000004"]
-    assert storage.names("best-")[0] == "best-0000000003"
+    assert storage.names("best-") == ["best-0000000003", "best-0000000002"]
     assert torch.equal(checkpoint.load_best(storage, 3).tensors["w"], torch.full((2,), 3.0))
 
 
@@ -185,16 +188,42 @@ def test_what_a_killed_process_left_is_invisible_and_tidied(storage):
     assert list(left) == ["step-0000000001"]
 
 
-def test_writing_goes_on_behind_and_is_of_the_moment_it_was_asked(storage):
-    weight = torch.zeros(200_000)
-    with AsyncCheckpointWriter(storage) as writer:
+def test_a_manifest_that_vouches_for_nothing_is_damaged(tmp_path):
+    save(open_store(tmp_path), made(1))
+    name = save(open_store(tmp_path), made(2))
+    (tmp_path / name / MANIFEST).write_text("{}")
+    with pytest.warns(UserWarning, match="step-0000000002 is damaged"):
+        assert load_newest(open_store(tmp_path)).step == 1
+
+
+class Waiting(LocalStore):
+    """A disk that writes when it is told to."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self.go = threading.Event()
+
+    def install(self, name: str, fill: Callable[[Path], None]) -> None:
+        self.go.wait(60)
+        super().install(name, fill)
+
+
+def test_writing_goes_on_behind_and_is_of_the_moment_it_was_asked(tmp_path):
+    weight, rows = torch.zeros(2000), torch.arange(6.0).view(2, 3)
+    disk = Waiting(tmp_path)
+    with AsyncCheckpointWriter(disk) as writer:
         for step in range(1, 4):
+            disk.go.clear()
             weight += 1
-            writer.save(made(step, {"weight": weight}))
+            writer.save(made(step, {"weight": weight, "columns": rows.T}))
             weight += 100  # the training goes on
             writer.check()
+            disk.go.set()
+            writer.wait()
             weight -= 100
-    assert torch.equal(load_newest(storage).tensors["weight"], torch.full((200_000,), 3.0))
+    found = load_newest(open_store(tmp_path)).tensors
+    assert torch.equal(found["weight"], torch.full((2000,), 3.0))
+    assert torch.equal(found["columns"], rows.T)
 
 
 def test_an_error_in_the_background_is_raised_by_the_next_call_and_at_the_end(tmp_path):
@@ -288,10 +317,15 @@ def test_a_bucket_that_answers_500_resets_and_cuts_short_is_tried_again(server, 
     assert torch.equal(found.tensors["x"], torch.full((3_000_000,), 3.0))  # in several parts
 
 
-def test_a_bucket_that_stays_away_is_an_error_and_the_previous_checkpoint_stays(server, tmp_path, monkeypatch):
+@pytest.mark.parametrize("sent", [0, 2])
+def test_a_bucket_that_goes_away_is_an_error_and_the_previous_checkpoint_stays(server, tmp_path, monkeypatch, sent):
+    """Also when two of the three files have arrived: what makes them a checkpoint is sent last."""
     use(monkeypatch, server)
     save(open_store(f"s3://bucket/{tmp_path.name}"), made(1))
-    with buckets.failing(server, lambda _, method: "500" if method in ("PUT", "POST") else "") as proxy:
+    writes = itertools.count()
+    with buckets.failing(
+        server, lambda _, method: "500" if method in ("PUT", "POST") and next(writes) >= sent else ""
+    ) as proxy:
         use(monkeypatch, proxy)
         for module in ("data.s3", "pipelines.storage.stores"):
             monkeypatch.setattr(f"{module}.ATTEMPTS", 2)
@@ -302,6 +336,7 @@ def test_a_bucket_that_stays_away_is_an_error_and_the_previous_checkpoint_stays(
             writer.save(made(2))
     use(monkeypatch, server)
     storage = open_store(f"s3://bucket/{tmp_path.name}")
+    assert storage.names("step-") == ["step-0000000001"]
     storage.remove_partial()
     assert storage.names("step-") == ["step-0000000001"]
     assert load_newest(storage).step == 1

@@ -17,7 +17,8 @@ import torch
 from test_contract import DOMAINS, SMALL, examples
 from torch import multiprocessing
 
-from models import FAMILIES, Batch, build
+from models import FAMILIES, Batch, GenerativeModel, Losses, Objective, Streams, build
+from models.domains import domain
 from pipelines.storage.stores import open_store
 from pipelines.training import checkpoint, loop
 from pipelines.training.checkpoint_manager import CheckpointManager
@@ -142,22 +143,35 @@ def worker(rank: int, world_size: int, family: str, port: str, out: str) -> None
     torch.set_default_dtype(torch.float64)
     place = joined(rank, world_size, port)
     for accumulate in (1, 4):
-        settings = replace(SETTINGS, accumulate=accumulate)
-        model = loop.train(fresh(family, torch.float64), Data(), settings, seed=3, report=lambda _: None, context=place)
+        settings, said = replace(SETTINGS, accumulate=accumulate), []
+        model = loop.train(fresh(family, torch.float64), Data(), settings, seed=3, report=keeping(said), context=place)
         if rank == 0:
             torch.save(model.state_dict(), f"{out}{accumulate}")
+            Path(f"{out}{accumulate}.json").write_text(json.dumps(said))
     torch.distributed.destroy_process_group()
+
+
+def keeping(said: list[dict[str, float]]):
+    """A report that keeps the numbers, all but the speed."""
+
+    def report(report: TrainingReport) -> None:
+        said.append({k: v for k, v in report.metrics.items() if k != "examples_per_second"})
+
+    return report
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_two_processes_and_smaller_parts_equal_one(family, tmp_path, unused_port):
-    """Data-parallel workers, gradient accumulation, and both at once: all the same update."""
+    """Data-parallel workers, gradient accumulation, and both at once: the same updates, and the same said of them."""
     out = tmp_path / "two"
     context = multiprocessing.spawn(worker, (2, family, unused_port, str(out)), nprocs=2, join=False)
     torch.set_default_dtype(torch.float64)
+    said: dict[int, list[dict[str, float]]] = {1: [], 8: []}
     try:
         one, parts = (
-            loop.train(fresh(family, torch.float64), Data(), replace(SETTINGS, accumulate=n), seed=3, report=_none)
+            loop.train(
+                fresh(family, torch.float64), Data(), replace(SETTINGS, accumulate=n), seed=3, report=keeping(said[n])
+            )
             for n in (1, 8)
         )
     finally:
@@ -168,10 +182,211 @@ def test_two_processes_and_smaller_parts_equal_one(family, tmp_path, unused_port
     others = [parts.state_dict(), *(torch.load(f"{out}{n}", weights_only=True) for n in (1, 4))]
     for name, tensor in ((name, tensor) for other in others for name, tensor in other.items()):
         assert torch.allclose(tensor, expected[name], rtol=1e-7, atol=1e-9), name
+    assert len(said[1]) == SETTINGS.reports
+    for other in (said[8], *(json.loads(Path(f"{out}{n}.json").read_text()) for n in (1, 4))):
+        for mine, theirs in zip(said[1], other, strict=True):
+            assert theirs == pytest.approx(mine, rel=1e-4)
 
 
-def _none(_: TrainingReport) -> None:
-    return None
+class Slope(GenerativeModel):
+    """One weight, whose loss is the weight times the mean of `x`: AdamW moves it by the learning rate each time."""
+
+    def __init__(self) -> None:
+        super().__init__(domain(DOMAIN), 0)
+        self.weight = torch.nn.Parameter(torch.zeros((), dtype=torch.float64))
+        self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
+        self.fitted = 0
+
+    def objectives(self) -> tuple[Objective, ...]:
+        return (Descent(self),)
+
+    def finalize(self, batch: Batch, generator: Streams) -> None:
+        self.fitted = len(batch)
+
+
+class Descent(Objective):
+    def __init__(self, model: Slope) -> None:
+        super().__init__()
+        self.model, self.seen = model, []
+
+    def forward(self, batch: Batch, generator: Streams) -> Losses:
+        self.seen.append(batch.seen)
+        self.model.updates += 1
+        total = self.model.weight * batch.x[:, 0]
+        return Losses(total, {"x": batch.x[:, 0]})
+
+
+class Slopes:
+    """Batches of 8 whose gradient is `slope(step)`; half of each is twice as steep, the other half is flat."""
+
+    def __init__(self, slope=lambda step: 1.0) -> None:
+        self.slope = slope
+
+    def ids(self, step: int) -> range:
+        return range(8 * step, 8 * step + 8)
+
+    def batch(self, step: int, rank: int, world_size: int) -> Batch:
+        x = torch.tensor([2.0, 0.0] * 4, dtype=torch.float64) * self.slope(step)
+        return Batch(x[:, None].chunk(world_size)[rank])
+
+    def reference(self) -> Batch:
+        return Batch(torch.zeros(5, 1, dtype=torch.float64))
+
+
+FIVE = TrainingConfig(
+    total_examples=40,
+    batch_size=8,
+    lr=0.1,
+    schedule="constant",
+    warmup_examples=0,
+    weight_decay=0.0,
+    ema_half_life=16,
+    ema_ramp=0.5,
+    reports=5,
+    checkpoints=5,
+    evaluations=5,
+)
+"""Five updates."""
+
+
+def descended(settings: TrainingConfig, slope=lambda step: 1.0, **options) -> tuple[Slope, list[TrainingReport]]:
+    """The model that training returns, and what was reported."""
+    reports: list[TrainingReport] = []
+    score = options.pop("score", lambda report: None)
+    model = loop.train(
+        Slope(), Slopes(slope), settings, seed=0, report=lambda r: (reports.append(r), score(r))[1], **options
+    )
+    return model, reports
+
+
+@pytest.mark.parametrize(
+    ("changes", "rates"),
+    [
+        ({}, [0.1] * 5),
+        ({"warmup_examples": 16}, [0.05, 0.1, 0.1, 0.1, 0.1]),
+        ({"warmup_examples": 80}, [0.01, 0.02, 0.03, 0.04, 0.05]),
+        # half a period of the cosine: (1 + cos 36°) / 2 = 0.9045085, and so on, with a period of 360°/10
+        ({"schedule": "cosine"}, [0.1, 0.09045085, 0.06545085, 0.03454915, 0.00954915]),
+        ({"schedule": "cosine", "warmup_examples": 16}, [0.05, 0.09045085, 0.06545085, 0.03454915, 0.00954915]),
+    ],
+)
+def test_each_update_moves_by_the_rate_of_its_schedule(changes, rates):
+    """The sign of the gradient is constant, so AdamW's steps are the rates themselves, by hand."""
+    model, reports = descended(replace(FIVE, ema_half_life=0, **changes))
+    moved = [-float(report.model.weight) for report in reports]  # without averaging
+    assert moved == pytest.approx([sum(rates[: n + 1]) for n in range(5)], abs=1e-7)
+    assert [report.metrics["lr"] for report in reports] == pytest.approx(rates, abs=1e-7)
+    assert float(model.weight) == pytest.approx(-sum(rates), abs=1e-7)
+
+
+def test_what_is_evaluated_and_kept_is_the_average(tmp_path):
+    """Half-lives of half the examples seen, at most 16: 4, 8, 12, 16, 16; decays 1/4, 1/2, 2^(-2/3), 2^(-1/2) twice."""
+    averages, average = [], 0.0
+    for update, decay in enumerate((1 / 4, 1 / 2, 2 ** (-2 / 3), 2**-0.5, 2**-0.5)):
+        average = decay * average + (1 - decay) * -0.1 * (update + 1)
+        averages.append(average)
+    last, reports = descended(FIVE)
+    assert [float(report.model.weight) for report in reports] == pytest.approx(averages, abs=1e-7)
+    assert [(int(r.model.updates), r.model.fitted) for r in reports] == [(n + 1, 5) for n in range(5)]
+    assert float(last.weight) == pytest.approx(averages[-1], abs=1e-7)
+    scored = iter([3.0, 1.0, 2.0, 1.0, 4.0])
+    best, _ = descended(FIVE, folder=tmp_path, score=lambda _: next(scored))
+    assert float(best.weight) == pytest.approx(averages[1], abs=1e-7)
+    again, none = descended(FIVE, folder=tmp_path)
+    assert (float(again.weight), none) == (float(best.weight), [])
+
+
+def test_after_the_best_model_is_lost_the_best_from_there_on_is_kept(tmp_path):
+    def scored(values):
+        left = iter(values)
+
+        def score(report: TrainingReport) -> float:
+            value = next(left)
+            if value is None:
+                raise Stop
+            return value
+
+        return score
+
+    with pytest.raises(Stop):
+        descended(FIVE, folder=tmp_path, score=scored([1.0, 5.0, None]))
+    (best,) = tmp_path.glob("best-*")
+    (best / checkpoint.TENSORS).write_bytes(b"")
+    (tmp_path / ".step-0000000009.tmp").mkdir()  # what a killed process leaves
+    with pytest.warns(UserWarning, match="is damaged"):
+        kept, reports = descended(FIVE, folder=tmp_path, score=scored([3.0, 2.0, 4.0]))
+    assert float(kept.weight) == pytest.approx(-0.2569038, abs=1e-6)  # the average after four updates, as above
+    assert len(reports) == 3
+    assert not (tmp_path / ".step-0000000009.tmp").exists()
+
+
+def test_reports_are_means_since_the_last_one():
+    _, reports = descended(replace(FIVE, total_examples=48, reports=3, ema_half_life=0), slope=lambda step: step + 1)
+    assert [report.examples for report in reports] == [16, 32, 48]
+    assert [report.metrics["loss/x"] for report in reports] == pytest.approx([1.5, 3.5, 5.5])
+    assert [report.metrics["loss/gradient_norm"] for report in reports] == pytest.approx([1.5, 3.5, 5.5])
+    assert reports[0].metrics["loss/loss"] == pytest.approx(-0.1 * 2 / 2, rel=1e-6)  # 0 at first, then 2 × -0.1
+
+
+def test_long_gradients_are_shortened_and_others_left_alone():
+    """Shortened to 1, gradients of 1, 50 and 1000 are a constant one; with no or a higher limit they are not."""
+    steep = {0: 1.0, 1: 50.0}
+    short, _ = descended(replace(FIVE, ema_half_life=0, grad_clip=1.0), slope=lambda step: steep.get(step, 1000.0))
+    assert float(short.weight) == pytest.approx(-0.5, abs=1e-6)
+    free, _ = descended(replace(FIVE, ema_half_life=0, grad_clip=0.0), slope=lambda step: steep.get(step, 1000.0))
+    high, _ = descended(replace(FIVE, ema_half_life=0, grad_clip=1e6), slope=lambda step: steep.get(step, 1000.0))
+    assert float(free.weight) == float(high.weight) != pytest.approx(-0.5, abs=1e-2)
+
+
+def test_weights_decay_by_the_rate_times_the_decay():
+    """Decoupled: w ← (1 - 0.1·0.5) w - 0.1, by hand."""
+    weight = 0.0
+    for _ in range(5):
+        weight = 0.95 * weight - 0.1
+    model, _ = descended(replace(FIVE, ema_half_life=0, weight_decay=0.5))
+    assert float(model.weight) == pytest.approx(weight, abs=1e-6)
+
+
+def test_the_moments_of_the_gradient_decay_as_set():
+    """Gradients 1, then 3: with β₁ = .5, β₂ = .75 the second step is .1·(7/3)/√(39/7), by hand."""
+    model, _ = descended(
+        replace(FIVE, total_examples=16, beta1=0.5, beta2=0.75, ema_half_life=0, grad_clip=0.0),
+        slope=lambda step: 1.0 + 2 * step,
+    )
+    assert float(model.weight) == pytest.approx(-0.1 - 0.1 * (7 / 3) / (39 / 7) ** 0.5, abs=1e-6)
+
+
+def test_a_training_that_diverges_before_its_first_checkpoint_goes_back_to_the_start(tmp_path):
+    settings = replace(FIVE, checkpoints=1, evaluations=1, ema_half_life=0)
+    worst = {1: float("nan")}
+    model, reports = descended(
+        settings, lambda step: worst.get(step, 1.0), folder=tmp_path, policy=DivergencePolicy(rollback=True, most=1)
+    )
+    assert [report.examples for report in reports] == [8, 8, 16, 24, 32, 40]
+    assert float(model.weight) == pytest.approx(-0.5, abs=1e-7)
+
+
+def test_a_leap_is_seen_also_right_after_an_interruption(tmp_path):
+    """What the loss was before is part of the state: killed after 60 updates, it leaps at the 63rd."""
+    settings = replace(FIVE, total_examples=8 * 80, reports=8, checkpoints=8, evaluations=1)
+
+    def slope(step: int) -> float:
+        return -1e3 if step == 62 else 1 + 0.01 * (step % 5)
+
+    def killed(report: TrainingReport) -> None:
+        if report.examples == 8 * 60:
+            raise Stop
+
+    told = []
+    for folder, scores in (("whole", [None]), ("cut", [killed, None])):
+        run = {"folder": tmp_path / folder, "policy": DivergencePolicy(spike=8)}
+        for score in scores:
+            with pytest.raises((Diverged, Stop)) as caught:
+                descended(settings, slope, **run, **({"score": score} if score else {}))
+        told.append(str(caught.value).replace(str(tmp_path / folder), ""))
+    assert "leapt" in told[0]
+    assert "after 496 examples" in told[0]
+    assert told[1] == told[0]
 
 
 @pytest.mark.parametrize("where", ["loss", "gradient"])
@@ -285,6 +500,10 @@ def test_a_loss_that_leaps_diverges():
     before = json.dumps(progress.facts())
     assert "leapt to 20" in watch.rejection_reason(progress, objective, torch.tensor(20.0), norm)
     assert json.dumps(progress.facts()) == before  # what is refused leaves no trace
+    for n in range(400):  # 4 and 6 in turn: 5 ± 1, so that 13 is eight deviations away
+        assert watch.rejection_reason(progress, objective, torch.tensor(4.0 + 2 * (n % 2)), norm) is None
+    assert "leapt to 13.5 (it was 5" in watch.rejection_reason(progress, objective, torch.tensor(13.5), norm)
+    assert watch.rejection_reason(progress, objective, torch.tensor(12.0), norm) is None
     calm = DivergenceGuard(WorkerContext(), DivergencePolicy(), lambda: False)
     assert calm.rejection_reason(progress, objective, torch.tensor(20.0), norm) is None
 
