@@ -63,9 +63,9 @@ class Recorder:
 
     def on_start(self, examples: int) -> None:
         """Training begins after so many examples: what was recorded beyond is dropped and will come again."""
-        kept = [point for point in read_metrics(self.state) if point["examples"] <= examples]
-        write_atomically(self.state / "metrics.jsonl", "".join(json.dumps(p) + "\n" for p in kept))
-        self.earlier = kept[-1]["seconds"] if kept else 0.0
+        earlier_points = [point for point in read_metrics(self.state) if point["examples"] <= examples]
+        write_atomically(self.state / "metrics.jsonl", "".join(json.dumps(p) + "\n" for p in earlier_points))
+        self.earlier = earlier_points[-1]["seconds"] if earlier_points else 0.0
         self.started = time.perf_counter()
 
     def __call__(self, report: TrainingReport) -> float | None:
