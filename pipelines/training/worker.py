@@ -113,7 +113,7 @@ def run_worker(config: dict[str, Any], context: WorkerContext) -> None:
 
     An error that would come again is left in `failure.json`, the first one only, and no worker trains
     while it is there: so a restart of all workers ends at once, with the error that caused it. What a
-    restart can fix, a partner that was lost, is left to the one who restarts.
+    restart can fix, a lost worker, is left to the one who restarts.
     """
     job = TrainingJob(**config)
     with synced_state(job.state) as state:
