@@ -40,4 +40,5 @@ def build(spec: Mapping[str, Any]) -> GenerativeModel:
     if family not in FAMILIES:
         raise ValueError(f"unknown family {family!r}; known: {', '.join(FAMILIES)}")
     cls = FAMILIES[family]
-    return cls(cls.Config(**spec["config"]), domain(spec["domain"]), spec["classes"])  # type: ignore[call-arg]
+    config, data = cls.Config(**spec["config"]), domain(spec["domain"])
+    return cls.variant(config, data)(config, data, spec["classes"])  # type: ignore[call-arg]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -19,12 +20,15 @@ from .capabilities import (
     check_strength,
 )
 from .chunking import map_chunks
+from .config import check_choices
 from .contract import Batch, GenerativeModel, Losses, Objective
 from .domains.base import Domain
+from .domains.table import Table
 from .imputation import impute_in_random_order, mask_cells, repeated, sample_nearest, with_gaps
 from .mixture import GaussianMixture
 from .networks.embeddings import full_precision
 from .rng import Streams
+from .rows import RowLikelihood
 from .shapes import Bool, Float, Int, Num
 
 POOL = 1024
@@ -46,6 +50,7 @@ class Config:
         components: Gaussians per class in the density of the codes.
         hide: Part of the training examples of which a random share of the cells is hidden from the
             encoder and asked for; -1 for all rows of tables and no images.
+        cells: Of a table given the code: `given others` (each drawn given those before it) or `independent`.
     """
 
     latent: int = 16
@@ -56,8 +61,10 @@ class Config:
     code_penalty: float = 0.01
     components: int = 2
     hide: float = -1.0
+    cells: Literal["given others", "independent"] = "given others"
 
     def __post_init__(self) -> None:
+        check_choices(self)
         if self.patch < 0:
             raise ValueError(f"patch must not be negative, got {self.patch}")
         for name in ("latent", "width", "blocks", "components"):
@@ -93,7 +100,8 @@ class ReconstructionObjective(Objective):
             seen = mask_cells(seen, self.hide, generator)
             noisy = noisy * self.domain.expand(seen)
         z = full_precision(self.domain.apply_masked(self.encoder, noisy, seen))
-        error = -self.likelihood.log_prob(self.decoder(z), x).flatten(1).sum(1)
+        raw = self.likelihood.labelled(self.decoder(z), batch.label, generator)
+        error = -self.likelihood.training_log_prob(raw, x, generator).flatten(1).sum(1)
         penalty = z.square().sum(1)
         return Losses(
             error + self.config.code_penalty * penalty, {self.likelihood.loss_name: error, "code_norm": penalty}
@@ -116,7 +124,11 @@ class Autoencoder(
         super().__init__(domain, classes)
         self.config = config
         self.hide = float(domain.takes_mask) if config.hide == -1 else config.hide
-        self.likelihood = domain.reconstruction()
+        self.likelihood = (
+            RowLikelihood(domain, classes, width=config.width)
+            if isinstance(domain, Table) and config.cells == "given others"
+            else domain.reconstruction()
+        )
         scale = {"width": config.width, "blocks": config.blocks, "patch": config.patch}
         self.encoder = domain.encoder(config.latent, **scale)
         self.decoder = domain.decoder(config.latent, parameters=self.likelihood.parameters, **scale)
@@ -159,7 +171,8 @@ class Autoencoder(
     def sample(
         self, n: int, label: Int[Tensor, " n"] | None, generator: Streams, *, steps: int = 0
     ) -> Num[Tensor, "n *event"]:
-        raw = self.decoder(self.mixture.sample(n, self.draw_labels(n, label, generator), generator))
+        label = self.draw_labels(n, label, generator)
+        raw = self.likelihood.labelled(self.decoder(self.mixture.sample(n, label, generator)), label)
         return self.domain.to_data(self.likelihood.sample(raw, generator))
 
     @torch.no_grad()
@@ -215,9 +228,12 @@ class Autoencoder(
 
     def _fill_cells(self, x: Float[Tensor, "batch columns"], generator: Streams) -> Float[Tensor, "batch columns"]:
         def draw(current: Tensor) -> Tensor:
-            return self.domain.to_data(self.likelihood.sample(self.decoder(self.encode(current)), generator))
+            return self.domain.to_data(
+                self.likelihood.completed(self.decoder(self.encode(current)), current, generator)
+            )
 
-        return impute_in_random_order(self.domain.observed(x), x, generator, draw, rounds=min(8, x.shape[1]))
+        rounds = 1 if self.config.cells == "given others" else min(8, x.shape[1])
+        return impute_in_random_order(self.domain.observed(x), x, generator, draw, rounds=rounds)
 
     def _fill_images(self, x: Tensor, observed: Tensor, generator: Streams, draws: int) -> Tensor:
         known = self.domain.expand(observed & self.domain.observed(x))

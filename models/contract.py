@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -108,6 +108,11 @@ class GenerativeModel(nn.Module, ABC):
         frequencies = torch.full((classes,), 1 / classes) if classes else torch.zeros(0)
         self.register_buffer("label_frequencies", frequencies)
         self.label_frequencies: Tensor
+
+    @classmethod
+    def variant(cls, config: Any, domain: Domain) -> type[GenerativeModel]:
+        """The class of the family that these settings ask for on this kind of data."""
+        return cls
 
     @abstractmethod
     def objectives(self) -> tuple[Objective, ...]:

@@ -18,9 +18,11 @@ from .chunking import chunk_size, map_chunks
 from .config import check_choices
 from .contract import Batch, GenerativeModel, Losses, Objective
 from .domains.base import Domain
+from .domains.table import Table
 from .imputation import sample_nearest, with_gaps
 from .networks.embeddings import LabelEmbedding, full_precision
 from .rng import Streams
+from .rows import Settler
 from .shapes import Bool, Float, Int, Num
 
 POOL = 4096
@@ -48,6 +50,8 @@ class Config:
             alike before the critic (differentiable augmentation for small data); 0 for none. On very
             small images shifts leak into the samples: digits of 8x8 pixels come out shifted.
         attention: Whether generator and critic attend over all positions at the coarsest level (images).
+        settle: Noise (its standard deviation in model space) from which generated rows of a table are settled cell
+            after cell, each given those before it and the noisy row; 0 for never.
         inversion_steps: Gradient steps of the search for an example's noise (`reconstruct`, `impute`).
     """
 
@@ -63,6 +67,7 @@ class Config:
     features: int = 64
     shift: float = 0.0
     attention: bool = False
+    settle: float = 0.7
     inversion_steps: int = 20
 
     def __post_init__(self) -> None:
@@ -74,7 +79,7 @@ class Config:
         check_choices(self)
         if not 0 <= self.shift < 0.5:
             raise ValueError(f"shift must be at least 0 and below 0.5, got {self.shift}")
-        for name in ("gamma", "penalty", "inversion_steps"):
+        for name in ("gamma", "penalty", "settle", "inversion_steps"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
 
@@ -263,13 +268,14 @@ def gradient_penalty(score: Float[Tensor, " batch"], y: Float[Tensor, "batch *ev
 
 
 class GeneratorObjective(Objective):
-    """What the generator minimizes: the critic's verdict on its examples, turned round (no unit)."""
+    """What the generator minimizes: the critic's verdict on its examples, turned round (no unit); and of tables what
+    settling a row costs, in nats, of which the generator knows nothing."""
 
     name = "generator"
 
     def __init__(self, model: GAN) -> None:
         super().__init__()
-        self.generator = model.generator
+        self.generator, self.settler = model.generator, model.settler
         self._opponent = (model.critic,)
         self.domain, self.config = model.domain, model.config
         self.every = model.config.critic_steps
@@ -282,10 +288,15 @@ class GeneratorObjective(Objective):
         fake = random_shift(fake, self.config.shift, generator)
         with frozen(critic):
             on_fake = critic(fake, label, observed)
-            if self.config.loss != "relativistic":
-                return Losses(-on_fake)
-            real = random_shift(self.domain.to_model(x), self.config.shift, generator)
-            return Losses(F.softplus(critic(real, label, observed) - on_fake))
+            if self.config.loss == "relativistic":
+                real = random_shift(self.domain.to_model(x), self.config.shift, generator)
+                loss = F.softplus(critic(real, label, observed) - on_fake)
+            else:
+                loss = -on_fake
+        if self.settler is None:
+            return Losses(loss)
+        nats = self.settler.nats(x, self.domain.to_model(x), label, generator)
+        return Losses(loss + nats, {"verdict": loss, "settling_nats": nats})
 
 
 class GAN(GenerativeModel, Sampling, Reconstruction, AnomalyScoring, Imputation):
@@ -303,6 +314,10 @@ class GAN(GenerativeModel, Sampling, Reconstruction, AnomalyScoring, Imputation)
         self.config = config
         self.generator = Generator(config, domain, classes)
         self.critic = Critic(config, domain, classes)
+        self.settler = None
+        if isinstance(domain, Table) and config.settle:
+            hidden = domain._hidden(config.width)
+            self.settler = Settler(domain, classes, sigma=config.settle, width=config.width, hidden=hidden)
         self.typicality = MahalanobisScore(config.features + domain.textures, both_sides=not domain.takes_mask)
 
     def objectives(self) -> tuple[Objective, ...]:
@@ -322,7 +337,15 @@ class GAN(GenerativeModel, Sampling, Reconstruction, AnomalyScoring, Imputation)
         self, n: int, label: Int[Tensor, " n"] | None, generator: Streams, *, steps: int = 0
     ) -> Num[Tensor, "n *event"]:
         label = self.draw_labels(n, label, generator)
-        return self.domain.to_data(self.generator(generator.normal(n, self.generator.noise), label))
+        return self._settled(self.generator(generator.normal(n, self.generator.noise), label), None, label, generator)
+
+    def _settled(
+        self, y: Float[Tensor, "batch *event"], known: Tensor | None, label: Tensor | None, generator: Streams
+    ) -> Num[Tensor, "batch *data"]:
+        """Generated examples in data space; a table's cells drawn one after the other, given them and what is known."""
+        if self.settler is None:
+            return self.domain.to_data(y)
+        return self.settler.draw(y + self.config.settle * generator.normal(*y.shape), known, label, generator)
 
     @torch.no_grad()
     def anomaly_score(self, x: Num[Tensor, "batch *event"], generator: Streams) -> Float[Tensor, " batch"]:
@@ -347,7 +370,12 @@ class GAN(GenerativeModel, Sampling, Reconstruction, AnomalyScoring, Imputation)
         """Several completions: generated examples that agree with the observed cells, each from its own start."""
         if not draws:
             return x.expand(0, *x.shape)
-        fills, _ = self._inverted(x, observed & self.domain.observed(x), generator, starts=draws)
+        seen = observed & self.domain.observed(x)
+        fills, _ = self._inverted(x, seen, generator, starts=draws)
+        if self.settler is not None:
+            known = with_gaps(x, seen)
+            with torch.no_grad():
+                fills = torch.stack([self._settled(self.domain.to_model(y), known, None, generator) for y in fills])
         return self.domain.merge(x, observed, fills)
 
     def _inverted(

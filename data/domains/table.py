@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from data.cards import Card, Inspection, one_line, quoted
 from data.permutation import mixed
+from data.tails import MOST, tails_of
 
 PLAIN = {
     "bool": pa.bool_(), "float16": pa.float16(), "float32": pa.float32(), "float64": pa.float64(),
@@ -143,6 +144,7 @@ def _column(folder: Path, shards: list[dict[str, Any]], index: int, column: dict
     low, high = np.inf, -np.inf
     kept: list[NDArray[np.float64]] = []
     room = SAMPLE
+    ends = np.empty((2, 0))
     frequencies = np.zeros(len(column.get("categories") or ()), np.int64)
     for shard in shards:
         with pa.memory_map(str(folder / shard["file"])) as source:
@@ -158,6 +160,7 @@ def _column(folder: Path, shards: list[dict[str, Any]], index: int, column: dict
         spread += float(((known - known.mean()) ** 2).sum()) + shift**2 * count * here / (count + here)
         mean += shift * here / (count + here)
         count += here
+        ends = np.sort(np.concatenate([ends, [known, -known]], axis=1), axis=1)[:, : MOST + 1]
         low, high = min(low, float(known.min())), max(high, float(known.max()))
         if room > 0:
             kept.append(known[:room])
@@ -165,12 +168,22 @@ def _column(folder: Path, shards: list[dict[str, Any]], index: int, column: dict
     if column["type"] == "categorical":
         return {"count": count, "missing": missing, "frequencies": frequencies.tolist()}
     if not count:
-        return {"count": 0, "missing": missing, "min": 0.0, "max": 0.0, "mean": 0.0, "std": 0.0, "quantiles": []}
+        return {
+            "count": 0,
+            "missing": missing,
+            "min": 0.0,
+            "max": 0.0,
+            "mean": 0.0,
+            "std": 0.0,
+            "quantiles": [],
+            "tails": {},
+        }
     grid = np.quantile(np.concatenate(kept), np.linspace(0, 1, QUANTILES))
     grid[0], grid[-1] = low, high
     return {
         "count": count, "missing": missing, "min": low, "max": high,
         "mean": mean, "std": (spread / count) ** 0.5, "quantiles": grid.tolist(),
+        "tails": tails_of(ends[0], -ends[1], count),
     }  # fmt: skip
 
 
@@ -191,5 +204,6 @@ def table_domain(columns: list[dict[str, Any]], statistics: dict[str, Any]) -> d
             entry["std"] = 1.0 if constant else found["std"]
             entry["constant"] = constant
             entry["quantiles"] = found["quantiles"] or [0.0] * QUANTILES
+            entry["tails"] = found.get("tails", {})
         described.append(entry)
     return {"kind": "table", "columns": described}

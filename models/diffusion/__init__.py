@@ -31,6 +31,7 @@ from ..domains.grid import Image
 from ..domains.table import Table
 from ..imputation import repeated, with_gaps
 from ..rng import Streams
+from ..rows import Settler
 from ..shapes import Bool, Float, Int, Num
 from .config import Config
 from .denoiser import Denoiser, DenoisingObjective, schedule_of
@@ -66,6 +67,10 @@ class Diffusion(
         super().__init__(domain, classes)
         self.config = config
         self.denoiser = Denoiser(config, domain, classes)
+        table = domain if isinstance(domain, Table) and config.settle else None
+        self.settler = table and Settler(
+            table, classes, sigma=config.settle, width=config.width, hidden=table._hidden(config.width)
+        )
         # noise levels, in units of sigma_data, of the anomaly statistics: of rows also how far out each number lies
         self.probes = (0.6, 1.2, 2.5, 5.0) if domain.takes_mask else (0.1, 0.3, 0.6, 1.2)
         self.typicality = MahalanobisScore(len(self.probes), upper_only=domain.takes_mask)
@@ -80,7 +85,7 @@ class Diffusion(
         return max(self.config.sigma_min, self.domain.spacing / 8)  # type: ignore[attr-defined]
 
     def objectives(self) -> tuple[Objective, ...]:
-        return (DenoisingObjective(self.denoiser, self.domain, self.config),)
+        return (DenoisingObjective(self.denoiser, self.domain, self.config, self.settler),)
 
     @torch.no_grad()
     def initialize(self, batch: Batch, generator: Streams) -> None:
@@ -89,6 +94,15 @@ class Diffusion(
         known = spread(self.domain, batch.x, generator)[self.domain.expand(self.domain.observed(batch.x))]
         deviation = known.std() if len(known) > 1 else known.new_ones(())
         self.denoiser.sigma_data.copy_(deviation.clamp(min=1e-3))
+        if self.denoiser.spreads is not None:
+            self.denoiser.spreads.copy_(self._spreads(batch, generator))
+
+    def _spreads(self, batch: Batch, generator: Streams) -> Float[Tensor, " dims"]:
+        """Standard deviation of each value of model space over the known cells."""
+        y, known = spread(self.domain, batch.x, generator), self.domain.expand(self.domain.observed(batch.x))
+        count = known.sum(0).clamp(min=1)
+        mean = (y * known).sum(0) / count
+        return ((y - mean).square() * known).sum(0).div(count).sqrt().clamp(min=0.02)
 
     @torch.no_grad()
     def finalize(self, batch: Batch, generator: Streams) -> None:
@@ -119,16 +133,26 @@ class Diffusion(
         return d.to(x.dtype)
 
     def _descend(
-        self, x: Tensor, down: Tensor, label: Tensor | None, generator: Streams, given: Tensor | None = None
+        self,
+        x: Tensor,
+        down: Tensor,
+        label: Tensor | None,
+        generator: Streams,
+        given: Tensor | None = None,
+        known: Tensor | None = None,
     ) -> Num[Tensor, "n *data"]:
-        """From noise level `down[0]` to 0 by the model's sampler, and to data space."""
+        """From noise level `down[0]` to 0 by the model's sampler, and to data space; or to the level at which rows
+        are settled, given the `known` cells."""
         sampler = SAMPLERS[self.config.sampler]
-        down = torch.cat([down, down.new_zeros(1)])
+        settler = self.settler if down[0] > self.config.settle else None
+        end = 0.0 if settler is None else settler.sigma
+        down = torch.cat([down[down > end], down.new_full((1,), end)])
 
         def denoise(x: Tensor, sigma: Tensor) -> Tensor:
             return self.denoised(x, sigma, label) if given is None else self.denoised(x, sigma, label, given)
 
-        return self.domain.to_data(sampler(denoise, x, down, generator))
+        y = sampler(denoise, x, down, generator)
+        return self.domain.to_data(y) if settler is None else settler.draw(y, known, label, generator)
 
     @torch.no_grad()
     def sample(
@@ -192,7 +216,7 @@ class Diffusion(
         given = torch.where(self.domain.expand(self.domain.observed(x)), self.domain.to_model(x), torch.nan)
         down = self.noise_levels(self.config.steps, device=x.device)
         start = down[0] * generator.normal(len(x), *self.domain.event_shape).double()
-        return self._descend(start, down, None, generator, given)
+        return self._descend(start, down, None, generator, given, x)
 
     def _repaint(
         self, x: Num[Tensor, "batch *data"], observed: Bool[Tensor, "batch *data"], generator: Streams

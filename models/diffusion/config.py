@@ -31,6 +31,8 @@ class Config:
         hide: Part of the training examples of which a random share of the cells is given to the denoiser and
             the others are asked for, which is how it then imputes; 0 trains none so, and imputation tries
             again and again instead (`resample`); -1 for half the rows of tables and no images.
+        settle: Noise level (model space) at which the sampler hands a row of a table over to be settled cell after
+            cell, each given those before it and the noisy row; 0 for never.
         label_dropout: Part of the training examples whose label is hidden.
         guidance: Weight of classifier-free guidance; 1 samples the model itself.
     """
@@ -50,6 +52,7 @@ class Config:
     steps: int = 18
     resample: int = 4
     hide: float = -1.0
+    settle: float = 0.5
     label_dropout: float = 0.1
     guidance: float = 1.0
 
@@ -71,5 +74,7 @@ class Config:
         for name in ("p_std", "rho"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+        if not 0 <= self.settle < self.sigma_max:
+            raise ValueError(f"settle must be at least 0 and below sigma_max, got {self.settle}")
         if self.guidance < 0:
             raise ValueError(f"guidance must not be negative, got {self.guidance}")

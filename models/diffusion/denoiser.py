@@ -8,9 +8,11 @@ from torch.nn import functional as F
 
 from ..contract import Batch, Losses, Objective
 from ..domains.base import Domain
+from ..domains.table import Table
 from ..imputation import reveal_cells
 from ..networks.embeddings import FourierEmbedding, LabelEmbedding
 from ..rng import Streams
+from ..rows import Settler
 from ..shapes import Float, Int
 from .config import Config
 from .dequantization import spread
@@ -77,6 +79,12 @@ class Denoiser(nn.Module):
         self.label = LabelEmbedding(classes, config.embed)
         self.sigma_data: Tensor
         self.register_buffer("sigma_data", torch.tensor(0.5))
+        self.spreads: Tensor | None  # of each value of a row, whose columns differ in that
+        self.register_buffer("spreads", torch.ones(domain.event_shape) if isinstance(domain, Table) else None)
+
+    def levels(self, sigma: Float[Tensor, " batch"]) -> tuple[Tensor, Tensor]:
+        """Noise levels and standard deviations of the data, as `coefficients` takes them: of a row, one per value."""
+        return (sigma, self.sigma_data) if self.spreads is None else (sigma[:, None], self.spreads)
 
     def forward(
         self,
@@ -86,15 +94,18 @@ class Denoiser(nn.Module):
         given: Float[Tensor, "batch *event"] | None = None,
     ) -> Float[Tensor, "batch *event"]:
         """The expected clean example; of the values `given` (NaN: not given), which only a masked one takes, these."""
-        wide = [-1, *[1] * (x.ndim - 1)]
-        c_skip, c_out, c_in = (c.reshape(wide) for c in coefficients(self.objective, sigma, self.sigma_data))
+        wide = [len(x), *[1] * (x.ndim - 1)]
+        c_skip, c_out, c_in = (
+            c if c.ndim > 1 else c.reshape(wide) for c in coefficients(self.objective, *self.levels(sigma))
+        )
         c_noise = sigma.log() / 4
         c = F.silu(self.level(c_noise) + self.label(label, len(x)))
         if not self.masked:
             return c_skip * x + c_out * self.network(c_in * x, c).to(x.dtype)
         clean = torch.full_like(x, torch.nan) if given is None else given
         known = ~clean.isnan()
-        scaled = (c_skip / self.sigma_data if self.objective == "edm" else c_in) * x
+        deviation = self.sigma_data if self.spreads is None else self.spreads
+        scaled = (c_skip / deviation if self.objective == "edm" else c_in) * x
         seen = torch.cat([torch.where(known, clean, scaled), known.to(x.dtype)], dim=1)
         return torch.where(known, clean, c_skip * x + c_out * self.network(seen, c).to(x.dtype))
 
@@ -113,9 +124,9 @@ class DenoisingObjective(Objective):
 
     name = "diffusion"
 
-    def __init__(self, denoiser: Denoiser, domain: Domain, config: Config) -> None:
+    def __init__(self, denoiser: Denoiser, domain: Domain, config: Config, settler: Settler | None = None) -> None:
         super().__init__()
-        self.denoiser, self.domain, self.config = denoiser, domain, config
+        self.denoiser, self.domain, self.config, self.settler = denoiser, domain, config, settler
         self.schedule = schedule_of(config)
 
     def _noise_levels(self, n: int, generator: Streams) -> Float[Tensor, " n"]:
@@ -140,6 +151,13 @@ class DenoisingObjective(Objective):
             difference, counted = self.denoiser(noisy, sigma, label) - y, observed
         if self.denoiser.masked or batch.visible.is_floating_point():
             difference = difference * self.domain.expand(counted)
-        error = difference.flatten(1).square().mean(1)
-        _, c_out, _ = coefficients(self.config.objective, sigma, self.denoiser.sigma_data)
-        return Losses(error / c_out.square(), {"squared_error": error})
+        error = difference.flatten(1).square()
+        _, c_out, _ = coefficients(self.config.objective, *self.denoiser.levels(sigma))
+        weighted = error / c_out.square().reshape(len(error), -1)
+        if isinstance(self.domain, Table):
+            weighted = weighted * self.domain.alike(error.device).to(error.dtype)
+        total, error = weighted.mean(1), error.mean(1)
+        if self.settler is None:
+            return Losses(total, {"squared_error": error})
+        nats = self.settler.nats(batch.visible, y, label, generator)
+        return Losses(total + nats, {"squared_error": error, "settling_nats": nats})

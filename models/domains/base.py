@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..rng import Streams
-from ..shapes import Bool, Float, Num
+from ..shapes import Bool, Float, Int, Num
 
 
 class Likelihood(ABC):
@@ -31,6 +31,28 @@ class Likelihood(ABC):
         self, raw: Float[Tensor, "batch *outputs"], x: Num[Tensor, "batch *data"]
     ) -> Float[Tensor, "batch *values"]:
         """Log-probability of each value in nats, 0 where it is missing: missing cells are integrated out."""
+
+    def training_log_prob(
+        self, raw: Float[Tensor, "batch *outputs"], x: Num[Tensor, "batch *data"], generator: Streams
+    ) -> Float[Tensor, "batch *values"]:
+        """What training maximizes: `log_prob`, or where values are given one another, in random orders of them."""
+        return self.log_prob(raw, x)
+
+    def labelled(
+        self,
+        raw: Float[Tensor, "batch *outputs"],
+        label: Int[Tensor, " batch"] | None,
+        hiding: Streams | None = None,
+    ) -> Float[Tensor, "batch *outputs"]:
+        """Network outputs that know the label (-1 or `None`: unknown), where the likelihood can use it; of training
+        examples half, so that it learns to do without: `hiding` chooses which."""
+        return raw
+
+    def completed(
+        self, raw: Float[Tensor, "batch *outputs"], x: Num[Tensor, "batch *data"], generator: Streams
+    ) -> Float[Tensor, "batch *event"]:
+        """One draw in model space, given the known values of `x` where the likelihood can use them."""
+        return self.sample(raw, generator)
 
     @abstractmethod
     def mean(self, raw: Float[Tensor, "batch *outputs"]) -> Float[Tensor, "batch *event"]:

@@ -15,7 +15,7 @@ from ..networks.mlp import MaskedPerceptron, Perceptron
 from ..rng import Streams
 from ..shapes import Bool, Float, Num
 from .base import Domain, Likelihood
-from .table_quantiles import EDGE, MARGIN, Cells, Knots, knots_of, stacked
+from .table_quantiles import Cells, Knots, knots_of, stacked
 
 
 class Table(Domain):
@@ -36,7 +36,8 @@ class Table(Domain):
 
     Arguments:
         columns: As a prepared dataset's manifest lists them: `name`, `type` (`continuous`, `integer`,
-            `categorical`), `categories` and `frequencies`, or `count`, `min`, `max`, `mean`, `std`, `quantiles`.
+            `categorical`), `categories` and `frequencies`, or `count`, `min`, `max`, `mean`, `std`, `quantiles`,
+            and `tails` where fitted.
     """
 
     kind = "table"
@@ -108,7 +109,8 @@ class Table(Domain):
             log_slope,
             torch.where(seen, excess, 0.0),
         ]
-        return Cells(*(t.T for t in whole), observed, k.scale.expand_as(rows))
+        per_column = (t.expand_as(rows) for t in (k.scale, k.below, k.above))
+        return Cells(*(t.T for t in whole), observed, *per_column)
 
     def _check_categories(self, rows: Float[Tensor, "batch columns"]) -> None:
         for index in self.categorical:
@@ -143,31 +145,19 @@ class Table(Domain):
         part = ((columns - u0) / (u1 - u0)).clamp(0, 1)
         return (x0 + (x1 - x0) * part).T
 
-    def probit(self, u: Float[Tensor, "batch columns"]) -> Float[Tensor, "batch columns"]:
-        """Parts of a distribution to the standard normal scale."""
-        return torch.special.ndtri(MARGIN + (1 - 2 * MARGIN) * u)
-
     def from_probit(self, y: Float[Tensor, "batch columns"]) -> Float[Tensor, "batch columns"]:
-        """Standard normal scale to values: integers whole, categories indices, all in the training data's range."""
+        """Standard normal scale to values: integers whole, categories indices, all in the columns' ranges."""
         y = torch.nan_to_num(y.double(), nan=0.0)
-        u = ((torch.special.ndtr(y) - MARGIN) / (1 - 2 * MARGIN)).clamp(0, 1)
         k = self.knots(y.device)
+        u = ((torch.special.ndtr(y) - k.below) / (1 - k.below - k.above)).clamp(0, 1)
         x = self._value(u)
         return torch.where(k.half > 0, x.round(), x).clamp(k.low, k.high)
 
-    @staticmethod
-    def tail(excess: Float[Tensor, "batch columns"]) -> Float[Tensor, "batch columns"]:
-        """Place, on the normal scale, of values beyond the training data's range."""
-        return excess.sign() * (EDGE + excess.abs().log1p())
-
     # Spaces
-
-    def _middle(self, cells: Cells) -> Float[Tensor, "batch columns"]:
-        return torch.where(cells.excess == 0, self.probit((cells.lower + cells.upper) / 2), self.tail(cells.excess))
 
     def to_model(self, x: Num[Tensor, "batch columns"]) -> Float[Tensor, "batch dims"]:
         cells = self.cells(x)
-        middle = torch.where(cells.observed, self._middle(cells), 0.0).to(torch.get_default_dtype())
+        middle = torch.where(cells.observed, cells.middle, 0.0).to(torch.get_default_dtype())
         parts = []
         for index, size in enumerate(self.sizes):
             if index in self.categorical:
@@ -190,14 +180,18 @@ class Table(Domain):
         sizes = torch.tensor(self.sizes, device=observed.device)
         return observed.repeat_interleave(sizes, dim=1)
 
+    def alike(self, device: torch.device) -> Float[Tensor, " dims"]:
+        """Weights of the values of model space that make columns weigh alike, whatever their categories; mean 1."""
+        sizes = torch.tensor(self.sizes, device=device, dtype=torch.float64)
+        return (sizes.sum() / (len(sizes) * sizes)).repeat_interleave(torch.tensor(self.sizes, device=device))
+
     def dequantize(
         self, x: Num[Tensor, "batch columns"], generator: Streams
     ) -> tuple[Float[Tensor, "batch columns"], Float[Tensor, " batch"]]:
         cells = self.cells(x)
         noise = generator.uniform(*cells.lower.shape).double()
         width = cells.upper - cells.lower
-        y = self.probit(cells.lower + noise * width)
-        y = torch.where(cells.excess == 0, y, self.tail(cells.excess))
+        y = torch.where(cells.excess == 0, cells.probit(cells.lower + noise * width), cells.middle)
         return y.to(torch.get_default_dtype()), self.log_det(cells, y).sum(1).to(torch.get_default_dtype())
 
     @staticmethod
@@ -212,19 +206,19 @@ class Table(Domain):
         """
         width = (cells.upper - cells.lower).clamp(min=1e-300).log()
         inside = torch.where(cells.wide, width, cells.log_slope)
-        inside = inside + math.log1p(-2 * MARGIN) + 0.5 * (y.square() + math.log(2 * math.pi))
+        inside = inside + (-cells.below - cells.above).log1p() + 0.5 * (y.square() + math.log(2 * math.pi))
         outside = -cells.scale.log() - cells.excess.abs().log1p()
         return torch.where(cells.excess == 0, inside, outside)
 
     def unit_log_jacobian(self, x: Num[Tensor, "batch columns"]) -> Float[Tensor, "batch columns"]:
         """What turns a number's log-density on the normal scale into its log-probability; 0 for categories, gaps."""
         cells = self.cells(x)
-        log_det = torch.where(cells.observed, self.log_det(cells, self._middle(cells)), 0.0)
+        log_det = torch.where(cells.observed, self.log_det(cells, cells.middle), 0.0)
         log_det[:, self.categorical] = 0.0
         return log_det.to(torch.get_default_dtype())
 
     def cell_center(self, x: Num[Tensor, "batch columns"]) -> Float[Tensor, "batch columns"]:
-        return self._middle(self.cells(x)).to(torch.get_default_dtype())
+        return self.cells(x).middle.to(torch.get_default_dtype())
 
     def quantize(self, y: Float[Tensor, "batch columns"]) -> Float[Tensor, "batch columns"]:
         return self.from_probit(y)
@@ -359,9 +353,8 @@ class MixedLikelihood(Likelihood):
     def _of_numbers(self, raw: Float[Tensor, "batch outputs"], cells: Cells) -> Float[Tensor, "batch numbers"]:
         log_weight, mean, log_scale = self._numbers(raw)
         chosen = Cells(*(t[:, self.table.numeric] for t in cells))
-        table = self.table
-        middle = table._middle(chosen)
-        lower, upper = table.probit(chosen.lower), table.probit(chosen.upper)
+        middle = chosen.middle
+        lower, upper = chosen.probit(chosen.lower), chosen.probit(chosen.upper)
         density = self.table.log_det(chosen, middle)  # of points: normal scale to data units
         wide = chosen.wide
         middle, lower, upper = (t.to(mean.dtype)[..., None] for t in (middle, lower, upper))

@@ -12,10 +12,16 @@ from torch import Tensor
 from ..shapes import Bool, Float
 
 MARGIN = 5e-4
-"""The unit interval of a column's distribution is shrunk by so much at both ends before the probit."""
+"""The unit interval of a column's distribution is shrunk at both ends before the probit, at most by so much: by half
+an observation's part, so that an extreme is never drawn more often than it occurs, or by what a fitted tail leaves."""
 
-EDGE = -float(torch.special.ndtri(torch.tensor(MARGIN, dtype=torch.float64)))
-"""Where the training data's smallest and largest value come to lie: -3.29 and 3.29."""
+NOTHING = 1e-12
+"""The same for categories, beyond which nothing lies: it keeps the probit of their ends finite."""
+
+
+def edge(margin: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """How far out, on the normal scale, an end of the range comes to lie: 3.29 for a margin of 5e-4."""
+    return -torch.special.ndtri(margin)
 
 
 class Knots(NamedTuple):
@@ -29,6 +35,8 @@ class Knots(NamedTuple):
         low: Smallest value, `[columns]`.
         high: Largest value, `[columns]`.
         scale: What excess over them is measured in, `[columns]`.
+        below: Part of the distribution kept for values below the smallest, `[columns]`.
+        above: The same above the largest.
     """
 
     x: Tensor
@@ -38,6 +46,8 @@ class Knots(NamedTuple):
     low: Tensor
     high: Tensor
     scale: Tensor
+    below: Tensor
+    above: Tensor
 
 
 class Cells(NamedTuple):
@@ -50,6 +60,8 @@ class Cells(NamedTuple):
         excess: Distance beyond the training data's range in units of the column's scale, signed; 0 within.
         observed: Whether the cell is known; a missing one spans the whole distribution.
         scale: Units of the excess.
+        below: Part of the distribution kept for values below the column's smallest.
+        above: The same above its largest.
     """
 
     lower: Tensor
@@ -58,6 +70,18 @@ class Cells(NamedTuple):
     excess: Tensor
     observed: Tensor
     scale: Tensor
+    below: Tensor
+    above: Tensor
+
+    def probit(self, u: Float[Tensor, "batch columns"]) -> Float[Tensor, "batch columns"]:
+        """Parts of the training data to the standard normal scale."""
+        return torch.special.ndtri(self.below + (1 - self.below - self.above) * u)
+
+    @property
+    def middle(self) -> Float[Tensor, "batch columns"]:
+        """The cells' middles on the normal scale; beyond the range, the place that the excess has there."""
+        beyond = torch.where(self.excess > 0, edge(self.above), edge(self.below)) + self.excess.abs().log1p()
+        return torch.where(self.excess == 0, self.probit((self.lower + self.upper) / 2), self.excess.sign() * beyond)
 
     @property
     def wide(self) -> Tensor:
@@ -65,13 +89,14 @@ class Cells(NamedTuple):
         return (self.upper > self.lower) & (self.excess == 0)
 
 
-def knots_of(column: Mapping[str, Any], size: int) -> tuple[Tensor, Tensor, float, float, float, float]:
-    """A column's distribution: places, parts of the data below, half a cell's width, smallest, largest, scale."""
+def knots_of(column: Mapping[str, Any], size: int) -> tuple[Tensor, Tensor, float, float, float, float, float, float]:
+    """A column's distribution: places, parts of the data below, half a cell's width, smallest, largest, scale, and what
+    is kept for values below and above."""
     if column["type"] == "categorical":
         counts = torch.tensor(column.get("frequencies") or [0.0] * size, dtype=torch.float64) + 1
         u = torch.cat([torch.zeros(1, dtype=torch.float64), (counts / counts.sum()).cumsum(0)])
         u[-1] = 1.0
-        return torch.arange(size + 1, dtype=torch.float64) - 0.5, u, 0.5, 0.0, size - 1.0, 1.0
+        return torch.arange(size + 1, dtype=torch.float64) - 0.5, u, 0.5, 0.0, size - 1.0, 1.0, NOTHING, NOTHING
     grid = torch.tensor(column.get("quantiles") or [column["min"], column["max"]], dtype=torch.float64)
     if not torch.isfinite(grid).all():
         raise ValueError(f"column {column['name']!r}: its quantiles must be finite; prepare the dataset again")
@@ -83,21 +108,40 @@ def knots_of(column: Mapping[str, Any], size: int) -> tuple[Tensor, Tensor, floa
     spread = float(column.get("std") or 0.0)
     scale = spread if spread > 0 and math.isfinite(spread) else max(high - low, 1.0)
     count = float(column.get("count") or math.inf)
+    margin = min(MARGIN, 0.5 / count) if math.isfinite(count) else MARGIN
     if column["type"] == "continuous":
         bulk = grid[len(grid) * 9 // 10] - grid[len(grid) // 10]  # a few outliers must not make all else one value
         near = torch.maximum(grid[1:].abs(), grid[:-1].abs())
         step = grid.diff().gt(1e-12 * torch.maximum(near, bulk).clamp(min=1e-300)).cumsum(0)
         group = torch.cat([step.new_zeros(1), step])  # values that differ by rounding only are one
         first = torch.cat([step.new_ones(1, dtype=torch.bool), group.diff() > 0])
-        x = grid[first][group]
-        keep = kept(x, count)
-        return x[keep], u[keep], 0.0, float(grid[0]), float(grid[first][-1]), scale
+        grid = grid[first][group]
     keep = kept(grid, count)
-    grid, u = grid[keep], u[keep]
+    grid, u, below, above = with_tails(grid[keep], u[keep], column.get("tails") or {}, margin)
+    low, high = float(grid[0]), float(grid[-1])
+    if column["type"] == "continuous":
+        return grid, u, 0.0, low, high, scale, below, above
     low, high = math.floor(low), math.ceil(high)
     values = torch.cat([grid.floor(), grid.ceil()]).unique()
     x = torch.cat([values - 0.5, values + 0.5]).unique()
-    return x, between(x, grid, u), 0.5, float(low), float(high), scale
+    return x, between(x, grid, u), 0.5, float(low), float(high), scale, below, above
+
+
+def with_tails(
+    grid: Float[Tensor, " k"], u: Float[Tensor, " k"], tails: Mapping[str, Mapping[str, list[float]]], margin: float
+) -> tuple[Tensor, Tensor, float, float]:
+    """A distribution whose ends are replaced by fitted tails where it has any, and what is kept beyond its ends."""
+    below = above = margin
+    if "lower" in tails:
+        x, part = (torch.tensor(tails["lower"][key], dtype=torch.float64) for key in ("x", "u"))
+        inside = u > part[-1]
+        grid, u, below = torch.cat([x, grid[inside]]), torch.cat([part, u[inside]]), float(part[0])
+    if "upper" in tails:
+        x, part = (torch.tensor(tails["upper"][key], dtype=torch.float64) for key in ("x", "u"))
+        inside = u < part[0]
+        grid, u, above = torch.cat([grid[inside], x]), torch.cat([u[inside], part]), 1 - float(part[-1])
+    u = (u - u[0]) / (u[-1] - u[0])
+    return grid.cummax(0).values, u, below, above
 
 
 def kept(x: Float[Tensor, " q"], count: float) -> Bool[Tensor, " q"]:
@@ -126,7 +170,7 @@ def between(x: Float[Tensor, " k"], grid: Float[Tensor, " q"], u: Float[Tensor, 
     return torch.where(x < grid[0], 0.0, torch.where(x > grid[-1], 1.0, below))
 
 
-def stacked(columns: Sequence[tuple[Tensor, Tensor, float, float, float, float]]) -> Knots:
+def stacked(columns: Sequence[tuple[Tensor, Tensor, float, float, float, float, float, float]]) -> Knots:
     """Distributions of several columns, padded to the same number of knots."""
     most = max(len(x) for x, *_ in columns)
     x = torch.full((len(columns), most), math.inf, dtype=torch.float64)

@@ -1,8 +1,8 @@
 """Normalizing flow: an invertible network, so that the density is exact.
 
 `couplings.py` holds the elementwise functions and the couplings, `multiscale.py` the image flows
-(Glow, RealNVP), `principal.py` those along principal components, `vector.py` those of tables,
-`imputation.py` the conditional draws.
+(Glow, RealNVP), `principal.py` those along principal components, `vector.py` couplings of columns,
+`autoregressive.py` rows of tables, column after column, `imputation.py` the couplings' conditional draws.
 """
 
 from __future__ import annotations
@@ -76,7 +76,8 @@ class LikelihoodObjective(Objective):
 
 
 class Flow(GenerativeModel, Sampling, Density, Coding, Reconstruction, AnomalyScoring, Imputation, Translation):
-    """Glow or RealNVP on images, spline couplings on tables, conditional on the label through the couplings.
+    """Glow or RealNVP on images, spline couplings on tables (the default there is `AutoregressiveFlow`), conditional
+    on the label through the couplings.
 
     References:
         | Glow: generative flow with invertible 1x1 convolutions (Kingma and Dhariwal, 2018)
@@ -100,6 +101,13 @@ class Flow(GenerativeModel, Sampling, Density, Coding, Reconstruction, AnomalySc
         self.edges: Tensor  # of intervals of equal probability, per column of a table
         columns = shape[0] if len(shape) == 1 else 0
         self.register_buffer("edges", torch.linspace(-4, 4, INTERVALS + 1).repeat(columns, 1))
+
+    @classmethod
+    def variant(cls, config: Config, domain: Domain) -> type[GenerativeModel]:  # type: ignore[override]
+        from .autoregressive import AutoregressiveFlow  # which is a flow: it needs this module
+
+        rows = config.architecture == "auto" and len(domain.flow_shape) == 1
+        return AutoregressiveFlow if rows or config.architecture == "autoregressive" else cls
 
     def objectives(self) -> tuple[Objective, ...]:
         return (LikelihoodObjective(self),)
@@ -262,7 +270,7 @@ class Flow(GenerativeModel, Sampling, Density, Coding, Reconstruction, AnomalySc
 
     def _together(self, x: Tensor, observed: Tensor, generator: Streams) -> Float[Tensor, "batch *event"]:
         y, _ = self.domain.dequantize(x, generator)
-        hidden = ~self.domain.expand(observed)
+        hidden = ~(observed if len(self.edges) else self.domain.expand(observed))  # flow space: a value per column
         start, least = y, torch.full((len(y),), torch.inf, device=y.device, dtype=y.dtype)
         for _ in range(8):  # start from the draw that comes closest to what is observed
             drawn = self._from_latent(generator.normal(len(y), self.values).to(y.dtype), None)

@@ -13,17 +13,19 @@ class Config:
     """Settings of the normalizing flow.
 
     Arguments:
-        architecture: Of image flows: `glow` (actnorm, invertible 1x1, channel couplings) or `realnvp`
-            (checkerboard and channel couplings only), or `principal` (splines on the leading principal
-            components, a conditional Gaussian on the rest: good samples soon, looser densities).
+        architecture: `auto`: `autoregressive` on tables (every column given those before it, in any order), else
+            `couplings`, which are `glow` on images and the only other choice on tables. Of image flows: `glow`
+            (actnorm, invertible 1x1, channel couplings) or `realnvp` (checkerboard and channel couplings only), or
+            `principal` (splines on the leading principal components, a conditional Gaussian on the rest: good
+            samples soon, looser densities).
         coupling: `affine`, `spline` (rational-quadratic), or `auto`: affine between
             pixels, splines between columns or principal components.
         linear: What mixes the columns of a table between couplings: `lu` (a learned linear map) or `permutation`.
         components: Leading components of `principal`.
         steps: Couplings (with what stands before each) per level of an image flow, or in all of a table's.
         levels: Levels of the multi-scale architecture; 0 for as many as the size allows, up to 3.
-        width: Channels (of a table: units) of the couplings' networks.
-        blocks: Residual blocks in the couplings' networks of a table.
+        width: Channels (of a table: units) of the couplings' networks; length of a cell's vector (`autoregressive`).
+        blocks: Residual blocks in the couplings' networks of a table; blocks of attention (`autoregressive`).
         embed: Length of the label's vector.
         bins: Bins of a spline.
         tail: A spline bends [-tail, tail] and is the identity outside.
@@ -33,10 +35,13 @@ class Config:
         temperature: Standard deviation of the latent draws when sampling; 1 samples the model.
         detail: Factor on the temperature of all latents but the last level's (or the leading components'):
             below 1 less of the noise that details are modelled with.
-        sweeps: Passes over an example's missing cells when imputing.
+        sweeps: Passes over an example's missing cells when imputing (couplings).
+        order: Of the columns in training: `random`, so that any can be given, `table`, its own only (in which rows are
+            drawn and densities taken), or `mixed`, each in half the rows.
+        parts: Parts of equal probability into which a column of numbers is divided (`autoregressive`).
     """
 
-    architecture: Literal["glow", "realnvp", "principal"] = "glow"
+    architecture: Literal["auto", "autoregressive", "couplings", "glow", "realnvp", "principal"] = "auto"
     coupling: Literal["auto", "affine", "spline"] = "auto"
     linear: Literal["lu", "permutation"] = "lu"
     components: int = 128
@@ -52,10 +57,12 @@ class Config:
     temperature: float = 1.0
     detail: float = 1.0
     sweeps: int = 6
+    order: Literal["mixed", "random", "table"] = "mixed"
+    parts: int = 128
 
     def __post_init__(self) -> None:
         check_choices(self)
-        for name in ("components", "steps", "width", "blocks", "embed", "sweeps"):
+        for name in ("components", "steps", "width", "blocks", "embed", "sweeps", "parts"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if not 2 <= self.bins <= 256:

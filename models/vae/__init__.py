@@ -27,10 +27,12 @@ from ..capabilities import (
 from ..chunking import map_chunks
 from ..contract import Batch, GenerativeModel, Losses, Objective
 from ..domains.base import Domain
+from ..domains.table import Table
 from ..imputation import mask_cells, repeated, sample_nearest, tempered, with_gaps
 from ..mixture import GaussianMixture
 from ..networks.embeddings import LabelEmbedding, full_precision
 from ..rng import Streams
+from ..rows import RowLikelihood
 from ..shapes import Bool, Float, Int, Num
 from .config import Config
 from .gaussians import gaussian_divergence, gaussian_log_prob
@@ -95,8 +97,8 @@ class EvidenceObjective(Objective):
             _, raw, _, fine = self.decoder.infer(z, self.domain.to_model(x), generator)
             below = [fine]
         else:
-            raw = self.decoder(z)
-        nll = -self.likelihood.log_prob(raw, x).flatten(1).sum(1)
+            raw = self.likelihood.labelled(self.decoder(z), batch.label, generator)
+        nll = -self.likelihood.training_log_prob(raw, x, generator).flatten(1).sum(1)
         divergence = gaussian_divergence(mean, log_variance, *self.prior(batch.label, len(batch)))
         divergence = torch.cat([divergence, *below], dim=1)
         penalty = divergence.clamp(min=self.config.free_bits).sum(1)
@@ -156,7 +158,11 @@ class VAE(
         super().__init__(domain, classes)
         self.config = config
         self.hide = 0.5 * domain.takes_mask if config.hide == -1 else config.hide
-        self.likelihood = domain.likelihood(config.components)
+        self.likelihood = (
+            RowLikelihood(domain, classes, width=config.width)
+            if isinstance(domain, Table) and config.cells == "given others"
+            else domain.likelihood(config.components)
+        )
         self.encoder = domain.encoder(2 * config.latent, width=config.width, blocks=config.blocks, patch=config.patch)
         self.decoder = self._decoder(config, domain)
         self.prior = LearnedPrior(classes, config.latent)
@@ -214,7 +220,7 @@ class VAE(
 
     def _from_prior(self, n: int, label: Int[Tensor, " n"] | None, generator: Streams) -> Float[Tensor, "n code"]:
         """Codes from the prior, those of a ladder with the deviations of their maps."""
-        z = self.mixture.sample(n, self.draw_labels(n, label, generator), generator)
+        z = self.mixture.sample(n, label, generator)
         if not isinstance(self.decoder, Ladder):
             return z
         return torch.cat([z, generator.normal(n, self.decoder.deviations)], dim=1)
@@ -252,7 +258,9 @@ class VAE(
     def sample(
         self, n: int, label: Int[Tensor, " n"] | None, generator: Streams, *, steps: int = 0
     ) -> Num[Tensor, "n *event"]:
-        return self._to_data(self.decoder(self._from_prior(n, label, generator)), generator)
+        label = self.draw_labels(n, label, generator)
+        raw = self.decoder(self._from_prior(n, label, generator))
+        return self._to_data(self.likelihood.labelled(raw, label), generator)
 
     @torch.no_grad()
     def encode(self, x: Num[Tensor, "batch *event"]) -> Float[Tensor, "batch latent"]:
@@ -322,7 +330,7 @@ class VAE(
         if self.domain.takes_mask:
             return self.domain.merge(x, observed, self._resampled(given, given, generator, draws, proposals=128))
         known = self.domain.expand(self.domain.observed(given))
-        codes = self._from_prior(POOL, None, generator)
+        codes = self._from_prior(POOL, self.draw_labels(POOL, None, generator), generator)
         pool = map_chunks(lambda z: self.likelihood.mean(self.decoder(z)), codes, self.domain.dimensions)
         fills = []
         for chosen in sample_nearest(self.domain.to_model(given), known, pool, generator, draws=draws):
@@ -344,7 +352,10 @@ class VAE(
         numbered = torch.arange(len(given), device=given.device)
 
         def fill(row: Tensor, noise: Streams) -> Tensor:
-            return self._to_data(self.decoder(code[noise.choice(weight[row]), row]), noise)
+            raw = self.decoder(code[noise.choice(weight[row]), row])
+            if self.likelihood.drawn:
+                return self.domain.to_data(self.likelihood.completed(raw, given[row], noise))
+            return self._to_data(raw, noise)
 
         return repeated(fill, numbered, generator, draws)
 

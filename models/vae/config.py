@@ -30,6 +30,7 @@ class Config:
         fine: Channels of the lower level's map.
         hide: Part of the training examples of which a random share of the cells is taken for missing,
             so that the encoder learns to do without; -1 for half the rows of tables and no images.
+        cells: Of a table given the code: `given others` (each drawn given those before it) or `independent`.
     """
 
     latent: int = 16
@@ -45,6 +46,7 @@ class Config:
     levels: Literal[1, 2] = 1
     fine: int = 4
     hide: float = -1.0
+    cells: Literal["given others", "independent"] = "given others"
 
     def __post_init__(self) -> None:
         if self.patch < 0:

@@ -13,7 +13,6 @@ from scipy.stats.contingency import association
 
 from data.dataset import Examples
 from models.domains.table import Table
-from models.domains.table_quantiles import MARGIN
 from pipelines.evaluation.domains import feature_encoder
 from pipelines.evaluation.domains.table import mixed
 from pipelines.evaluation.metrics.base import counts
@@ -270,10 +269,9 @@ def test_independent_columns_sum_to_one():
     columns = [c | {"frequencies": f} for c, f in zip(COLUMNS[2:], ([5, 0, 2], [1, 9]), strict=True)]
     table = Table(columns=columns)
     every = torch.tensor(list(itertools.product(range(3), range(2)))).double()
-    whole = 1 - 2 * MARGIN  # of a column: the rest is kept for values never seen
-    assert np.exp(independent_columns(every, table)).sum() == pytest.approx(whole**2, abs=1e-5)
+    assert np.exp(independent_columns(every, table)).sum() == pytest.approx(1, abs=1e-5)
     gap = torch.tensor([[0.0, torch.nan]]).double()
-    assert np.exp(independent_columns(gap, table)) == pytest.approx(whole**2 * 6 / 10, abs=1e-5)
+    assert np.exp(independent_columns(gap, table)) == pytest.approx(6 / 10, abs=1e-5)
 
 
 def test_mixed_rows_keep_every_column_and_break_what_ties_them():

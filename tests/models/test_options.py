@@ -49,6 +49,7 @@ NUMBERS: dict[str, dict[str, Any]] = {
         "critic_steps": 2,
         "shift": 0.2,
         "inversion_steps": 1,
+        "settle": 0.0,
     },
     "flow": {
         "components": 4,
@@ -64,6 +65,7 @@ NUMBERS: dict[str, dict[str, Any]] = {
         "label_dropout": 0.5,
         "temperature": 0.7,
         "sweeps": 1,
+        "parts": 4,
     },
     "diffusion": {
         "width": 4,
@@ -73,6 +75,7 @@ NUMBERS: dict[str, dict[str, Any]] = {
         "p_mean": -1.0,
         "p_std": 1.0,
         "hide": 0.3,
+        "settle": 0.0,
         "sigma_min": 0.01,
         "sigma_max": 20.0,
         "rho": 5.0,
@@ -159,6 +162,10 @@ def test_every_option_trains(family, config, domain):
     spec = {"family": family, "config": SMALL[family] | config, "domain": DOMAINS[domain], "classes": 3}
     if domain == "table" and config.get("levels") == 2:
         with pytest.raises(ValueError, match="levels: 2 is for images"):
+            build(spec)
+        return
+    if domain != "table" and config.get("architecture") == "autoregressive":
+        with pytest.raises(ValueError, match="architecture: autoregressive is for tables"):
             build(spec)
         return
     torch.manual_seed(0)

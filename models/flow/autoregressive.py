@@ -1,0 +1,168 @@
+"""The flow of rows: every cell by its exact conditional given those before it, in any order."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from ..anomaly import MahalanobisScore
+from ..autoregressive import RowNetwork
+from ..capabilities import check_strength
+from ..chunking import map_chunks
+from ..contract import Batch, GenerativeModel, Losses, Objective
+from ..domains.base import Domain
+from ..domains.table import Table
+from ..imputation import repeated, with_gaps
+from ..networks.embeddings import LabelEmbedding
+from ..rng import Streams
+from ..shapes import Bool, Float, Int, Num
+from . import Flow
+from .config import Config
+
+__all__ = ["AutoregressiveFlow"]
+
+
+class RowObjective(Objective):
+    """Negative log-likelihood of the known cells, in nats, each row's columns in an order of its own."""
+
+    name = "flow"
+
+    def __init__(self, model: AutoregressiveFlow) -> None:
+        super().__init__()
+        self.network, self.label = model.network, model.label
+        self.config = model.config
+
+    def forward(self, batch: Batch, generator: Streams) -> Losses:
+        label = batch.label
+        if label is not None:
+            label = torch.where(generator.uniform(len(batch)) < self.config.label_dropout, -1, label)
+        share = {"table": 0.0, "mixed": 0.5, "random": 1.0}[self.config.order]
+        each = self.network.log_prob(batch.visible, self.label(label, len(batch)), generator, share)
+        nll = -each.sum(1)
+        return Losses(nll, {"bits_per_dim": nll / (each.shape[1] * math.log(2))})
+
+
+class AutoregressiveFlow(Flow):
+    r"""An invertible map between rows and standard normal codes, triangular in any order of the columns.
+
+    .. math:: \Phi(z_j) = F_j(x_j \mid x_{<j}, y)
+
+    A number's code and value determine each other; a category's is the middle of its interval. Probabilities of
+    categories, integers and frequent numbers are exact, as are densities of the others: nothing is dequantized.
+
+    References:
+        | Masked autoregressive flow for density estimation (Papamakarios et al., 2017), section 3.1
+        | https://arxiv.org/abs/1705.07057
+    """
+
+    network: RowNetwork
+
+    def __init__(self, config: Config, domain: Domain, classes: int) -> None:
+        GenerativeModel.__init__(self, domain, classes)
+        if not isinstance(domain, Table):
+            raise ValueError(f"architecture: autoregressive is for tables, got a {domain.kind}; set architecture: glow")
+        self.config = config
+        self.values = len(domain.columns)
+        scale = {"width": config.width, "blocks": config.blocks, "most": config.parts}
+        self.network = RowNetwork(domain, context=config.embed, **scale)
+        self.label = LabelEmbedding(classes, config.embed)
+        self.typicality = MahalanobisScore(2, upper_only=True)
+
+    def objectives(self) -> tuple[Objective, ...]:
+        return (RowObjective(self),)
+
+    def initialize(self, batch: Batch, generator: Streams) -> None:
+        GenerativeModel.initialize(self, batch, generator)
+
+    @torch.no_grad()
+    def finalize(self, batch: Batch, generator: Streams) -> None:
+        self.typicality.fit(map_chunks(lambda x: self._statistics(x, generator), batch.x, self.values))
+
+    def _conditional(self, x: Tensor, label: Int[Tensor, " batch"] | None) -> Float[Tensor, " batch"]:
+        return self.network.log_prob(x, self.label(label, len(x))).sum(1)
+
+    @torch.no_grad()
+    def log_prob(self, x: Num[Tensor, "batch columns"], generator: Streams) -> Float[Tensor, " batch"]:
+        r"""Exact log-probability of the known cells (of continuous ones the density, in the data's units),
+        marginal over labels.
+
+        .. math:: \log p(x) = \log \sum_c p(c) \, p(x \mid c)
+        """
+        if not self.classes:
+            return self._conditional(x, None)
+        return self._joint_log_prob(x).logsumexp(1)
+
+    def _joint_log_prob(self, y: Num[Tensor, "batch columns"]) -> Float[Tensor, "batch classes"]:
+        of_class = [
+            self._conditional(y, torch.full((len(y),), c, device=y.device)) + frequency.log()
+            for c, frequency in enumerate(self.label_frequencies)
+        ]
+        return torch.stack(of_class, dim=1)
+
+    def _statistics(self, x: Num[Tensor, "batch columns"], generator: Streams) -> Float[Tensor, "batch 2"]:
+        """How improbable a row's cells are in all (numbers on the normal scale), and the most improbable of them."""
+        each = self.network.log_prob(x, self.label(None, len(x))) - self.domain.unit_log_jacobian(x)
+        return torch.stack([-each.sum(1), -each.amin(1)], dim=1)
+
+    @torch.no_grad()
+    def translate(
+        self,
+        x: Num[Tensor, "batch columns"],
+        label: Int[Tensor, " batch"] | None,
+        strength: float,
+        generator: Streams,
+        *,
+        steps: int = 0,
+    ) -> Num[Tensor, "batch columns"]:
+        check_strength(strength)
+        label = self.checked_labels(len(x), label)
+        source = self._joint_log_prob(x).argmax(1) if self.classes else None
+        if source is not None and label is not None:
+            label = torch.where(label < 0, source, label)
+        z = self.network.walk(x, torch.zeros_like(x), self.label(source, len(x)), in_place=True)[1]
+        z = math.sqrt(1 - strength**2) * z + strength * generator.normal(*z.shape).to(z.dtype)
+        return self._from_latent(z, source if label is None else label)
+
+    def _walked(
+        self, x: Tensor, z: Tensor, label: Tensor | None, generator: Streams | None = None
+    ) -> tuple[Float[Tensor, "batch columns"], Float[Tensor, "batch columns"]]:
+        return self.network.walk(x, z, self.label(label, len(x)), generator)
+
+    def _from_latent(
+        self, z: Float[Tensor, "batch columns"], label: Int[Tensor, " batch"] | None
+    ) -> Float[Tensor, "batch columns"]:
+        return self._walked(torch.full_like(z, torch.nan, dtype=torch.float64), z, label)[0]
+
+    @torch.no_grad()
+    def sample(
+        self, n: int, label: Int[Tensor, " n"] | None, generator: Streams, *, steps: int = 0
+    ) -> Num[Tensor, "n columns"]:
+        label = self.draw_labels(n, label, generator)
+        return self._from_latent(self.config.temperature * generator.normal(n, self.values), label)
+
+    @torch.no_grad()
+    def encode(self, x: Num[Tensor, "batch columns"]) -> Float[Tensor, "batch columns"]:
+        """Codes, float64; those of missing cells are 0, and what these decode to is what the later cells are given."""
+        return self.network.walk(x, torch.zeros_like(x), self.label(None, len(x)), in_place=True)[1]
+
+    @torch.no_grad()
+    def decode(self, z: Float[Tensor, "batch columns"]) -> Num[Tensor, "batch columns"]:
+        return self._from_latent(z, None)
+
+    @torch.no_grad()
+    def impute(
+        self,
+        x: Num[Tensor, "batch columns"],
+        observed: Bool[Tensor, "batch columns"],
+        generator: Streams,
+        *,
+        draws: int = 1,
+    ) -> Num[Tensor, "draws batch columns"]:
+        """Draws from p(hidden | observed): the hidden cells one after the other, given the observed ones first."""
+
+        def fill(x: Tensor, noise: Streams) -> Tensor:
+            return self._walked(x, noise.normal(*x.shape), None)[0]
+
+        return self.domain.merge(x, observed, repeated(fill, with_gaps(x, observed), generator, draws))

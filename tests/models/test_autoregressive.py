@@ -1,0 +1,232 @@
+"""The autoregressive flow of rows, and what is built on it, against enumerations and closed forms."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from test_tables import double, seeded, table, train  # noqa: F401 (double is a fixture)
+
+from data.tails import MOST, tails_of
+from models import Streams, build
+from models.domains.table import Table
+
+
+def randomized(domain: dict, classes: int = 0, **config) -> torch.nn.Module:
+    """A flow of rows whose conditionals are arbitrary, and depend on everything that they may depend on."""
+    torch.manual_seed(0)
+    config = {"width": 16, "embed": 8} | config
+    model = build({"family": "flow", "config": config, "domain": domain, "classes": classes}).eval()
+    for parameter in model.parameters():
+        parameter.data += 0.3 * torch.randn(parameter.shape)
+    return model
+
+
+def small() -> tuple[torch.Tensor, dict]:
+    """A category, a number of three values, one with a bulk at 0, and another category, all related."""
+    g = seeded(1)
+    a = torch.randint(3, (500,), generator=g)
+    number = torch.where(torch.rand(500, generator=g) < 0.3, 0.0, torch.randn(500, generator=g) + a)
+    x = torch.stack([a, (a + torch.randint(2, (500,), generator=g)) % 3, number, a % 2], dim=1).double()
+    return x, table(x, "3ic2")
+
+
+@pytest.mark.usefixtures("double")
+def test_the_mixed_density_sums_and_integrates_to_one():
+    _, domain = small()
+    model = randomized(domain, classes=2)
+    knots = model.domain.knots(torch.device("cpu"))
+    ends = knots.x[2][knots.x[2].isfinite()].unique()  # between two of these the density is constant
+    beyond = torch.linspace(0, 7, 150).expm1()
+    places = torch.cat([(ends[1:] + ends[:-1]) / 2, ends[:1] - beyond[1:], ends[-1:] + beyond[1:], torch.zeros(1)])
+    total = 0.0
+    for a, b, d in itertools.product(range(3), range(-1, 4), range(2)):
+        rows = torch.stack([torch.full_like(places, v) for v in (a, b)] + [places, torch.full_like(places, d)], dim=1)
+        inside, below, above, bulk = (
+            model.log_prob(rows, Streams.seeded(0)).exp().split([len(ends) - 1, len(beyond) - 1, len(beyond) - 1, 1])
+        )
+        total += float((inside * ends.diff()).sum() + bulk.sum())
+        total += float(torch.trapezoid(below, beyond[1:]) + torch.trapezoid(above, beyond[1:]))
+    assert total == pytest.approx(1, abs=5e-3)  # whole numbers lie further out, too
+
+
+@pytest.mark.usefixtures("double")
+def test_missing_cells_are_summed_out_exactly():
+    """Missing cells come last: what is known has the probability that the sum over them gives, whichever they are."""
+    x, domain = small()
+    model = randomized(domain)
+    row = x[:1].repeat(3, 1)
+    row[:, 3] = torch.tensor([0.0, 1.0, math.nan])
+    zero, one, either = model.log_prob(row, Streams.seeded(0)).exp().tolist()
+    assert zero + one == pytest.approx(either, rel=1e-8)
+    row[:, 0], row[:, 3] = torch.tensor([0.0, 1.0, 2.0]), math.nan
+    nothing = torch.full((1, 4), math.nan).double()
+    assert float(model.log_prob(nothing, Streams.seeded(0))) == 0
+    row[:, 1:] = math.nan
+    assert float(model.log_prob(row, Streams.seeded(0)).exp().sum()) == pytest.approx(1, rel=1e-8)
+
+
+@pytest.mark.usefixtures("double")
+def test_codes_are_those_of_the_change_of_variables():
+    """Standard normal log-density of the code plus the log-derivatives of a triangular map, by differences."""
+    x = torch.randn(2000, 3, generator=seeded(2)).double()
+    model = randomized(table(x, "ccc"))
+    rows = 0.9 * x[:50]
+    z, log_p = model.encode(rows), model.log_prob(rows, Streams.seeded(0))
+    step, log_det = 1e-7, 0.0
+    for column in range(3):
+        ahead, behind = rows.clone(), rows.clone()
+        ahead[:, column] += step
+        behind[:, column] -= step
+        slope = (model.encode(ahead)[:, column] - model.encode(behind)[:, column]) / (2 * step)
+        log_det = log_det + slope.log()
+    expected = (-0.5 * (z.square() + math.log(2 * math.pi))).sum(1) + log_det
+    smooth = (expected - log_p).abs() < 1e-4  # all but points within 1e-7 of a knot
+    assert smooth.double().mean() > 0.95
+    assert torch.allclose(model.decode(z), rows, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.usefixtures("double")
+def test_many_categories_asked_for_in_two_steps_sum_to_one(monkeypatch):
+    """Untrained, each has the frequency it has in the data (with one more of each); trained, any; always 1 in all."""
+    monkeypatch.setattr("models.autoregressive.MANY", 4)
+    x = torch.randint(7, (200, 1), generator=seeded(11)).double()
+    every = torch.arange(7.0)[:, None]
+    model = build({"family": "flow", "config": {"width": 16}, "domain": table(x, "7"), "classes": 0})
+    counts = torch.bincount(x[:, 0].long(), minlength=7) + 1
+    assert torch.allclose(model.log_prob(every, Streams.seeded(0)).exp(), counts / counts.sum(), atol=1e-6)
+    model = randomized(table(x, "7"))
+    probability = model.log_prob(every, Streams.seeded(0)).exp()
+    assert float(probability.sum()) == pytest.approx(1, rel=1e-8)
+    drawn = torch.bincount(model.sample(20_000, None, Streams.seeded(0))[:, 0].long(), minlength=7) / 20_000
+    assert torch.allclose(drawn, probability, atol=0.015)
+
+
+def test_codes_of_mixed_rows_come_back_and_are_standard_normal():
+    _, domain = small()
+    model = randomized(domain)
+    drawn = model.sample(400, None, Streams.seeded(0))
+    assert torch.allclose(model.decode(model.encode(drawn)), drawn, rtol=1e-6, atol=1e-6)
+    gappy = torch.where(torch.rand(drawn.shape, generator=seeded(3)) < 0.4, torch.nan, drawn)
+    back, known = model.decode(model.encode(gappy)), ~gappy.isnan()
+    assert torch.allclose(back[known], gappy[known], rtol=1e-6, atol=1e-6)
+
+
+def test_any_conditional_is_that_of_the_data():
+    """Three related categories: each one's draws given every value of every subset of the others."""
+    joint = torch.rand(2, 3, 2, generator=seeded(4)).pow(2) + 0.1
+    cells = torch.multinomial(joint.flatten(), 6000, True, generator=seeded(5))
+    x = torch.stack([cells // 6, cells // 2 % 3, cells % 2], dim=1).double()
+    data = torch.bincount(cells, minlength=12).reshape(2, 3, 2) / len(cells)
+    config = {"width": 16, "embed": 8, "order": "random"}
+    model = train("flow", x, table(x, "232"), steps=300, config=config)
+    distances, weights = [], []
+    for given in itertools.chain.from_iterable(itertools.combinations(range(3), size) for size in range(3)):
+        hidden = [c for c in range(3) if c not in given]
+        for values in itertools.product(*[range(data.shape[c]) for c in given]):
+            at = dict(zip(given, values, strict=True))
+            conditional = data[tuple(at.get(c, slice(None)) for c in range(3))]
+            row = torch.tensor([[float(at.get(c, 0)) for c in range(3)]]).double()
+            seen = torch.tensor([[c in given for c in range(3)]])
+            draws = model.impute(row, seen, Streams.seeded(0), draws=2000)[:, 0, hidden].long()
+            counts = torch.zeros_like(conditional)
+            counts.index_put_(tuple(draws.T), torch.ones(len(draws)), accumulate=True)
+            weights.append(float(conditional.sum()))
+            distances.append(0.5 * float((counts / len(draws) - conditional / conditional.sum()).abs().sum()))
+    assert max(distances) < 0.12
+    assert np.average(distances, weights=weights) < 0.04
+
+
+@pytest.mark.parametrize("family", ["flow", "vae"])
+def test_what_is_determined_is_drawn_so(family):
+    """c = a + b, and a category that says whether c is even: at most half a percent of the rows drawn break either."""
+    a, b = torch.randint(5, (4000,), generator=seeded(6)), torch.randint(5, (4000,), generator=seeded(7))
+    x = torch.stack([a, b, a + b, (a + b) % 2], dim=1).double()
+    model = train(family, x, table(x, "iii2"), steps=500, config={"width": 32}, lr=5e-3)
+    rows = model.sample(4000, None, Streams.seeded(0))
+    wrong = (rows[:, 2] != rows[:, 0] + rows[:, 1]) | (rows[:, 3] != rows[:, 2] % 2)
+    assert float(wrong.double().mean()) <= 0.005
+
+
+def test_couplings_of_many_columns_with_a_category_impute():
+    x = torch.cat(
+        [torch.randn(60, 32, generator=seeded(8)), torch.randint(3, (60, 1), generator=seeded(9))], 1
+    ).double()
+    model = train("flow", x, table(x, "c" * 32 + "3"), steps=2, config={"architecture": "couplings"})
+    observed = torch.rand(x[:4].shape, generator=seeded(10)) < 0.5
+    filled = model.impute(x[:4], observed, Streams.seeded(0), draws=2)
+    assert torch.equal(filled[:, observed], x[:4][observed].expand(2, -1))
+    assert set(filled[:, :, 32].flatten().tolist()) <= {0.0, 1.0, 2.0}
+
+
+# Tails
+
+
+def heavy(values: np.ndarray) -> Table:
+    """The domain of one number, with its tails, as a prepared dataset describes it."""
+    x = np.sort(values)
+    facts = {"count": len(x), "min": x[0], "max": x[-1], "mean": x.mean(), "std": x.std()}
+    tails = tails_of(x[: MOST + 1], x[-MOST - 1 :], len(x))
+    grid = np.quantile(x, np.linspace(0, 1, 1001)).tolist()
+    return Table(columns=[{"name": "x", "type": "continuous", **facts, "quantiles": grid, "tails": tails}])
+
+
+LAWS = {
+    "lognormal, sigma 1": lambda rng, n: rng.lognormal(0, 1, n),
+    "lognormal, sigma 2": lambda rng, n: rng.lognormal(0, 2, n),
+    "Pareto, alpha 2.5": lambda rng, n: rng.pareto(2.5, n) + 1,
+    "Student t, 3": lambda rng, n: rng.standard_t(3, n),
+}
+
+
+def figures(x: np.ndarray) -> np.ndarray:
+    return np.array([x.mean(), x.std(), np.quantile(x, 0.999)])
+
+
+@pytest.mark.parametrize("n", [10_000, 100_000])
+@pytest.mark.parametrize("law", list(LAWS))
+def test_tails_are_as_far_off_as_a_fresh_sample(law, n):
+    """Mean, deviation and 99.9 % quantile of draws, against those of the data, over several data sets."""
+    rng = np.random.default_rng(0)
+    drawn, fresh = [], []
+    for _ in range(12):
+        x = LAWS[law](rng, n)
+        y = heavy(x).from_probit(torch.from_numpy(rng.standard_normal((n, 1))))[:, 0].numpy()
+        assert np.mean(y == x.max()) == 0
+        scale = np.array([x.std(), x.std(), np.quantile(x, 0.999)])
+        drawn.append(np.abs(figures(y) - figures(x)) / scale)
+        fresh.append(np.abs(figures(LAWS[law](rng, n)) - figures(x)) / scale)
+    assert (np.median(drawn, 0) <= 1.5 * np.median(fresh, 0) + 0.01).all()
+
+
+def test_a_tail_is_fitted_only_where_the_data_go_on():
+    rng = np.random.default_rng(1)
+    n = 20_000
+    fitted = {
+        "uniform": rng.random(n),
+        "cut off": np.minimum(rng.lognormal(0, 1, n), 5.0),
+        "positive": rng.lognormal(0, 1, n),
+        "few values": rng.integers(0, 50, n).astype(float),
+        "normal": rng.standard_normal(n),
+    }
+    found = {name: set(heavy(x).columns[0]["tails"]) for name, x in fitted.items()}
+    assert found == {
+        "uniform": set(), "cut off": set(), "positive": {"upper"}, "few values": set(), "normal": {"lower", "upper"},
+    }  # fmt: skip
+
+
+@pytest.mark.usefixtures("double")
+def test_a_tailed_density_is_that_of_the_map_and_integrates_to_one():
+    domain = heavy(np.random.default_rng(2).standard_t(3, 10_000))
+    far = torch.tensor([-30.0, -8.0, 1.0, 15.0, 40.0])[:, None]
+    (y, log_det), step = domain.dequantize(far, Streams.seeded(0)), 1e-6
+    ahead, behind = (domain.dequantize(far + d, Streams.seeded(0))[0] for d in (step, -step))
+    assert torch.allclose(log_det, ((ahead - behind) / (2 * step)).log()[:, 0], atol=1e-4)
+    assert torch.allclose(domain.quantize(y), far, rtol=1e-8)
+    grid = torch.linspace(-300, 300, 600_001)[:, None]
+    y, log_det = domain.dequantize(grid, Streams.seeded(0))
+    density = (-0.5 * (y[:, 0].square() + math.log(2 * math.pi)) + log_det).exp()
+    assert float(density.sum() * 1e-3) == pytest.approx(1, abs=1e-3)
