@@ -21,8 +21,8 @@ class CausalBlock(nn.Module):
         self.before_attention, self.before_units = nn.LayerNorm(width), nn.LayerNorm(width)
         self.queries_keys_values = nn.Linear(width, 3 * width)
         self.mix = nn.Linear(width, width)
-        self.unit_log_jacobian = nn.Sequential(nn.Linear(width, 4 * width), nn.SiLU(), nn.Linear(4 * width, width))
-        for layer in (self.mix, self.unit_log_jacobian[2]):
+        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.SiLU(), nn.Linear(4 * width, width))
+        for layer in (self.mix, self.mlp[2]):
             nn.init.zeros_(layer.weight)  # type: ignore[arg-type]
             nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
 
@@ -38,7 +38,7 @@ class CausalBlock(nn.Module):
             k, v = torch.cat([past[0], k], dim=2), torch.cat([past[1], v], dim=2)
         attended = F.scaled_dot_product_attention(q, k, v, is_causal=past is None)
         h = h + self.mix(attended.transpose(1, 2).flatten(2))
-        return h + self.unit_log_jacobian(self.before_units(h)), (k, v)
+        return h + self.mlp(self.before_units(h)), (k, v)
 
 
 class CausalTransformer(nn.Module):
