@@ -23,12 +23,10 @@ from .chunking import map_chunks
 from .config import check_choices
 from .contract import Batch, GenerativeModel, Losses, Objective
 from .domains.base import Domain
-from .domains.table import Table
 from .imputation import impute_in_random_order, mask_cells, repeated, sample_nearest, with_gaps
 from .mixture import GaussianMixture
 from .networks.embeddings import full_precision
 from .rng import Streams
-from .rows import RowLikelihood
 from .shapes import Bool, Float, Int, Num
 
 POOL = 1024
@@ -124,16 +122,12 @@ class Autoencoder(
         super().__init__(domain, classes)
         self.config = config
         self.hide = float(domain.takes_mask) if config.hide == -1 else config.hide
-        self.likelihood = (
-            RowLikelihood(domain, classes, width=config.width)
-            if isinstance(domain, Table) and config.cells == "given others"
-            else domain.reconstruction()
-        )
+        self.likelihood = domain.reconstruction(cells=config.cells, classes=classes, width=config.width)
         scale = {"width": config.width, "blocks": config.blocks, "patch": config.patch}
         self.encoder = domain.encoder(config.latent, **scale)
         self.decoder = domain.decoder(config.latent, parameters=self.likelihood.parameters, **scale)
         self.mixture = GaussianMixture(config.latent, classes, config.components)
-        self.typicality = MahalanobisScore(2 + domain.textures, upper_only=domain.takes_mask)
+        self.typicality = MahalanobisScore(2 + domain.textures, upper_only=domain.anomaly_tails == "upper")
 
     def objectives(self) -> tuple[Objective, ...]:
         return (ReconstructionObjective(self),)
@@ -205,26 +199,16 @@ class Autoencoder(
     def anomaly_score(self, x: Num[Tensor, "batch *event"], generator: Streams) -> Float[Tensor, " batch"]:
         return self.typicality(self._statistics(x))
 
-    @torch.no_grad()
-    def impute(
-        self,
-        x: Num[Tensor, "batch *event"],
-        observed: Bool[Tensor, "batch *event"],
-        generator: Streams,
-        *,
-        draws: int = 1,
+    def fill(
+        self, x: Num[Tensor, "batch *event"], observed: Bool[Tensor, "batch *event"], generator: Streams, draws: int
     ) -> Num[Tensor, "draws batch *event"]:
-        """Several completions; observed cells come back untouched.
-
-        Tables: cell after cell in a random order, each drawn given the observed and the filled ones.
+        """Tables: cell after cell in a random order, each drawn given the observed and the filled ones.
         Images: start from samples that agree with the observed pixels, then let the autoencoder
         replace the missing ones until they fit.
         """
         if self.domain.takes_mask:
-            fills = repeated(self._fill_cells, with_gaps(x, observed), generator, draws)
-        else:
-            fills = self._fill_images(x, observed, generator, draws)
-        return self.domain.merge(x, observed, fills)
+            return repeated(self._fill_cells, with_gaps(x, observed), generator, draws)
+        return self._fill_from_samples(x, observed, generator, draws)
 
     def _fill_cells(self, x: Float[Tensor, "batch columns"], generator: Streams) -> Float[Tensor, "batch columns"]:
         def draw(current: Tensor) -> Tensor:
@@ -235,8 +219,8 @@ class Autoencoder(
         rounds = 1 if self.config.cells == "given others" else min(8, x.shape[1])
         return impute_in_random_order(self.domain.observed(x), x, generator, draw, rounds=rounds)
 
-    def _fill_images(self, x: Tensor, observed: Tensor, generator: Streams, draws: int) -> Tensor:
-        known = self.domain.expand(observed & self.domain.observed(x))
+    def _fill_from_samples(self, x: Tensor, observed: Tensor, generator: Streams, draws: int) -> Tensor:
+        known = self.domain.expand(observed)
         y = self.domain.to_model(x)
         codes = self.mixture.sample(POOL, self.draw_labels(POOL, None, generator), generator)
         pool = map_chunks(self.decoder, codes, self.domain.dimensions)

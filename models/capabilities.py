@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
+import torch
 from torch import Tensor, nn
 
+from .domains.base import Domain
 from .rng import Streams
 from .shapes import Bool, Float, Int, Num
 
@@ -72,9 +74,10 @@ class AnomalyScoring(ABC):
 
 
 class Imputation(ABC):
-    """Fills in missing cells."""
+    """Fills in missing cells: families give `fill`."""
 
-    @abstractmethod
+    domain: Domain
+
     def impute(
         self,
         x: Num[Tensor, "batch *event"],
@@ -83,7 +86,30 @@ class Imputation(ABC):
         *,
         draws: int = 1,
     ) -> Num[Tensor, "draws batch *event"]:
-        """Several completions; observed cells come back untouched."""
+        """Several completions; observed cells come back untouched.
+
+        Arguments:
+            x: Examples; cells that are not observed may hold anything.
+            observed: Which cells are known; NaN never is.
+            generator: Source of randomness.
+            draws: How many completions of each.
+        """
+        observed = observed & self.domain.observed(x)
+        if not draws:
+            return x.expand(0, *x.shape)
+        with torch.no_grad():
+            fills = self.fill(x, observed, generator, draws)
+        return self.domain.merge(x, observed, fills)
+
+    @abstractmethod
+    def fill(
+        self,
+        x: Num[Tensor, "batch *event"],
+        observed: Bool[Tensor, "batch *event"],
+        generator: Streams,
+        draws: int,
+    ) -> Num[Tensor, "draws batch *event"]:
+        """Complete examples for `impute`, which puts the observed cells back: `observed` is never true of a NaN."""
 
 
 class Denoising(ABC):

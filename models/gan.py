@@ -18,11 +18,9 @@ from .chunking import chunk_size, map_chunks
 from .config import check_choices
 from .contract import Batch, GenerativeModel, Losses, Objective
 from .domains.base import Domain
-from .domains.table import Table
 from .imputation import sample_nearest, with_gaps
 from .networks.embeddings import LabelEmbedding, full_precision
 from .rng import Streams
-from .rows import Settler
 from .shapes import Bool, Float, Int, Num
 
 POOL = 4096
@@ -153,25 +151,6 @@ class Critic(nn.Module):
         return self.head(phi)[:, 0] + (self.label(label, len(y)) * phi).sum(1)
 
 
-def random_shift(y: Float[Tensor, "batch *event"], part: float, generator: Streams) -> Float[Tensor, "batch *event"]:
-    """Each image moved by its own random whole number of pixels, the rest filled with the lowest value.
-
-    References:
-        | Differentiable augmentation for data-efficient GAN training (Zhao et al., 2020)
-        | https://arxiv.org/abs/2006.10738
-    """
-    if y.ndim != 4 or part == 0:
-        return y
-    batch, _, height, width = y.shape
-    reach = max(1, round(part * min(height, width)))
-    padded = F.pad(y, (reach,) * 4, value=-1.0)
-    offset = generator.integers(2 * reach + 1, batch, 2)
-    rows = offset[:, :1] + torch.arange(height, device=y.device)
-    columns = offset[:, 1:] + torch.arange(width, device=y.device)
-    index = torch.arange(batch, device=y.device)[:, None, None]
-    return padded.permute(0, 2, 3, 1)[index, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
-
-
 @contextmanager
 def frozen(module: nn.Module) -> Iterator[None]:
     """Within the block no parameter of `module` asks for a gradient."""
@@ -215,8 +194,8 @@ class CriticObjective(Objective):
         with torch.no_grad():
             fake = opponent(generator.normal(len(batch), opponent.noise), label)
         real = self.domain.to_model(x)
-        real = random_shift(real, self.config.shift, generator)
-        fake = random_shift(fake, self.config.shift, generator)
+        real = self.domain.random_shift(real, self.config.shift, generator)
+        fake = self.domain.random_shift(fake, self.config.shift, generator)
         if self.config.loss == "hinge":
             on_real, on_fake = self.critic(real, label, observed), self.critic(fake, label, observed)
             return Losses(F.relu(1 - on_real) + F.relu(1 + on_fake), {"on_real": on_real, "on_fake": on_fake})
@@ -285,11 +264,11 @@ class GeneratorObjective(Objective):
         x, label = batch.visible, batch.label
         observed = self.domain.observed(x)
         fake = self.generator(generator.normal(len(batch), self.generator.noise), label)
-        fake = random_shift(fake, self.config.shift, generator)
+        fake = self.domain.random_shift(fake, self.config.shift, generator)
         with frozen(critic):
             on_fake = critic(fake, label, observed)
             if self.config.loss == "relativistic":
-                real = random_shift(self.domain.to_model(x), self.config.shift, generator)
+                real = self.domain.random_shift(self.domain.to_model(x), self.config.shift, generator)
                 loss = F.softplus(critic(real, label, observed) - on_fake)
             else:
                 loss = -on_fake
@@ -314,11 +293,8 @@ class GAN(GenerativeModel, Sampling, Reconstruction, AnomalyScoring, Imputation)
         self.config = config
         self.generator = Generator(config, domain, classes)
         self.critic = Critic(config, domain, classes)
-        self.settler = None
-        if isinstance(domain, Table) and config.settle:
-            hidden = domain._hidden(config.width)
-            self.settler = Settler(domain, classes, sigma=config.settle, width=config.width, hidden=hidden)
-        self.typicality = MahalanobisScore(config.features + domain.textures, both_sides=not domain.takes_mask)
+        self.settler = domain.settler(classes, sigma=config.settle, width=config.width)
+        self.typicality = MahalanobisScore(config.features + domain.textures, both_sides=domain.anomaly_tails == "both")
 
     def objectives(self) -> tuple[Objective, ...]:
         return (CriticObjective(self), GeneratorObjective(self))
@@ -359,24 +335,15 @@ class GAN(GenerativeModel, Sampling, Reconstruction, AnomalyScoring, Imputation)
         best = errors.argmin(0)
         return fills[best, torch.arange(len(x), device=x.device)]
 
-    def impute(
-        self,
-        x: Num[Tensor, "batch *event"],
-        observed: Bool[Tensor, "batch *event"],
-        generator: Streams,
-        *,
-        draws: int = 1,
+    def fill(
+        self, x: Num[Tensor, "batch *event"], observed: Bool[Tensor, "batch *event"], generator: Streams, draws: int
     ) -> Num[Tensor, "draws batch *event"]:
         """Several completions: generated examples that agree with the observed cells, each from its own start."""
-        if not draws:
-            return x.expand(0, *x.shape)
-        seen = observed & self.domain.observed(x)
-        fills, _ = self._inverted(x, seen, generator, starts=draws)
-        if self.settler is not None:
-            known = with_gaps(x, seen)
-            with torch.no_grad():
-                fills = torch.stack([self._settled(self.domain.to_model(y), known, None, generator) for y in fills])
-        return self.domain.merge(x, observed, fills)
+        fills, _ = self._inverted(x, observed, generator, starts=draws)
+        if self.settler is None:
+            return fills
+        known = with_gaps(x, observed)
+        return torch.stack([self._settled(self.domain.to_model(y), known, None, generator) for y in fills])
 
     def _inverted(
         self, x: Num[Tensor, "batch *event"], observed: Bool[Tensor, "batch *event"], generator: Streams, *, starts: int

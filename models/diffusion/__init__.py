@@ -27,16 +27,12 @@ from ..capabilities import (
 from ..chunking import map_chunks
 from ..contract import Batch, GenerativeModel, Objective
 from ..domains.base import Domain
-from ..domains.grid import Image
-from ..domains.table import Table
 from ..imputation import repeated, with_gaps
 from ..rng import Streams
-from ..rows import Settler
 from ..shapes import Bool, Float, Int, Num
 from .config import Config
 from .denoiser import Denoiser, DenoisingObjective, schedule_of
-from .dequantization import dequantized_point, spread
-from .likelihood import diffusion_nats, ode_log_prob, pixel_nats, row_nats
+from .likelihood import diffusion_nats, ode_log_prob
 from .samplers import SAMPLERS, Heun, ancestral_step
 from .schedules import levels
 
@@ -67,22 +63,15 @@ class Diffusion(
         super().__init__(domain, classes)
         self.config = config
         self.denoiser = Denoiser(config, domain, classes)
-        table = domain if isinstance(domain, Table) and config.settle else None
-        self.settler = table and Settler(
-            table, classes, sigma=config.settle, width=config.width, hidden=table._hidden(config.width)
-        )
+        self.settler = domain.settler(classes, sigma=config.settle, width=config.width)
         # noise levels, in units of sigma_data, of the anomaly statistics: of rows also how far out each number lies
         self.probes = (0.6, 1.2, 2.5, 5.0) if domain.takes_mask else (0.1, 0.3, 0.6, 1.2)
-        self.typicality = MahalanobisScore(len(self.probes), upper_only=domain.takes_mask)
+        self.typicality = MahalanobisScore(len(self.probes), upper_only=domain.anomaly_tails == "upper")
 
     @property
     def finest(self) -> float:
-        """Noise level at which the bound ends. Pixel levels are told apart well below an eighth of their
-        spacing; a table's categories are points, far apart, and no network resolves them below 0.2; its
-        numbers are smooth below 0.02."""
-        if isinstance(self.domain, Table):
-            return max(self.config.sigma_min, 0.2 if self.domain.categorical else 0.02)
-        return max(self.config.sigma_min, self.domain.spacing / 8)  # type: ignore[attr-defined]
+        """Noise level at which the bound ends: nothing more is told apart below the domain's resolution."""
+        return max(self.config.sigma_min, self.domain.resolution)
 
     def objectives(self) -> tuple[Objective, ...]:
         return (DenoisingObjective(self.denoiser, self.domain, self.config, self.settler),)
@@ -91,7 +80,7 @@ class Diffusion(
     def initialize(self, batch: Batch, generator: Streams) -> None:
         """Measure sigma_data: the standard deviation of the known values around their overall mean."""
         super().initialize(batch, generator)
-        known = spread(self.domain, batch.x, generator)[self.domain.expand(self.domain.observed(batch.x))]
+        known = self.domain.spread(batch.x, generator)[self.domain.expand(self.domain.observed(batch.x))]
         deviation = known.std() if len(known) > 1 else known.new_ones(())
         self.denoiser.sigma_data.copy_(deviation.clamp(min=1e-3))
         if self.denoiser.spreads is not None:
@@ -99,7 +88,7 @@ class Diffusion(
 
     def _spreads(self, batch: Batch, generator: Streams) -> Float[Tensor, " dims"]:
         """Standard deviation of each value of model space over the known cells."""
-        y, known = spread(self.domain, batch.x, generator), self.domain.expand(self.domain.observed(batch.x))
+        y, known = self.domain.spread(batch.x, generator), self.domain.expand(self.domain.observed(batch.x))
         count = known.sum(0).clamp(min=1)
         mean = (y * known).sum(0) / count
         return ((y - mean).square() * known).sum(0).div(count).sqrt().clamp(min=0.02)
@@ -190,27 +179,15 @@ class Diffusion(
             return self.domain.merge(x, self.domain.observed(x), self.domain.to_data(y))
         return self._descend(y + down[0] * generator.normal(*y.shape), down, label, generator)
 
-    @torch.no_grad()
-    def impute(
-        self,
-        x: Num[Tensor, "batch *event"],
-        observed: Bool[Tensor, "batch *event"],
-        generator: Streams,
-        *,
-        draws: int = 1,
+    def fill(
+        self, x: Num[Tensor, "batch *event"], observed: Bool[Tensor, "batch *event"], generator: Streams, draws: int
     ) -> Num[Tensor, "draws batch *event"]:
-        """Several completions; observed cells come back untouched.
-
-        A denoiser that has learned to (`hide`) is given the observed values, and the sampler draws the rest.
-        """
-        observed = observed & self.domain.observed(x)
+        """A denoiser that has learned to (`hide`) is given the observed values, and the sampler draws the rest."""
         if self.denoiser.masked:
-            fills = repeated(self._fill, with_gaps(x, observed), generator, draws)
-            return self.domain.merge(x, observed, fills)
+            return repeated(self._fill, with_gaps(x, observed), generator, draws)
         repeat = [draws, *[1] * (x.ndim - 1)]
         many, seen = x.repeat(repeat), observed.repeat(repeat)
-        filled = self._repaint(many, seen, generator)
-        return self.domain.merge(many, seen, filled).unflatten(0, (draws, len(x)))
+        return self._repaint(many, seen, generator).unflatten(0, (draws, len(x)))
 
     def _fill(self, x: Float[Tensor, "batch *data"], generator: Streams) -> Num[Tensor, "batch *data"]:
         given = torch.where(self.domain.expand(self.domain.observed(x)), self.domain.to_model(x), torch.nan)
@@ -240,7 +217,7 @@ class Diffusion(
             for turn in range(self.config.resample if then > 0 else 1):
                 if turn:  # back up
                     y = y + (now.square() - then.square()).sqrt() * noise()
-                clean = spread(self.domain, x, generator)
+                clean = self.domain.spread(x, generator)
                 y = torch.where(known, clean + now * noise(), y)
                 y = ancestral_step(y, self.denoised(y, now, None), now, then, generator)
         return self.domain.to_data(y)
@@ -280,9 +257,9 @@ class Diffusion(
         """
         return ode_log_prob(
             lambda y, sigma: self.denoised(y, sigma, None),
-            dequantized_point(self.domain, x, generator),
+            self.domain.dequantized_point(x, generator),
             generator,
-            sigma_min=self.finest if isinstance(self.domain, Table) else self.config.sigma_min,
+            sigma_min=self.domain.density_noise(self.config.sigma_min),
             sigma_max=self.config.sigma_max,
             sigma_data=float(self.denoiser.sigma_data),
             steps=steps,
@@ -303,22 +280,17 @@ class Diffusion(
         """
         if samples < 1:
             raise ValueError(f"samples must be at least 1, got {samples}")
-        domain = self.domain
-        where = None if isinstance(domain, Image) else dequantized_point(domain, x, generator)
-        y = domain.to_model(x) if where is None else where.y
+        point = self.domain.bound_point(x, generator)
         nats = diffusion_nats(
             lambda noisy, sigma: self.denoised(noisy, sigma, None),
-            y,
+            point.y,
             generator,
             sigma_min=self.finest,
             sigma_max=self.config.sigma_max,
             sigma_data=float(self.denoiser.sigma_data),
             samples=samples,
         )
-        if where is None:
-            nats = nats + pixel_nats(domain, y, self.finest, generator)  # type: ignore[arg-type]
-        else:
-            nats = nats + row_nats(where, self.finest, generator)
+        nats = nats + self.domain.rounding_nats(point, self.finest, generator)
         return -nats.to(torch.get_default_dtype())
 
     # Other uses of the denoiser
@@ -344,5 +316,4 @@ class Diffusion(
     def denoise(self, x: Num[Tensor, "batch *event"], sigma: float) -> Num[Tensor, "batch *event"]:
         if not sigma > 0:
             raise ValueError(f"sigma must be positive (standard deviation of the noise in data units), got {sigma}")
-        units = 127.5 if isinstance(self.domain, Image) else 1.0  # a table's noise is that of model space
-        return self.domain.to_data(self.denoised(self.domain.to_model(x), sigma / units, None))
+        return self.domain.to_data(self.denoised(self.domain.to_model(x), sigma / self.domain.noise_unit, None))

@@ -8,14 +8,12 @@ from torch.nn import functional as F
 
 from ..contract import Batch, Losses, Objective
 from ..domains.base import Domain
-from ..domains.table import Table
+from ..domains.table_rows import Settler
 from ..imputation import reveal_cells
 from ..networks.embeddings import FourierEmbedding, LabelEmbedding
 from ..rng import Streams
-from ..rows import Settler
 from ..shapes import Float, Int
 from .config import Config
-from .dequantization import spread
 from .schedules import Cosine, Linear, Power, Schedule, Straight
 
 
@@ -80,7 +78,7 @@ class Denoiser(nn.Module):
         self.sigma_data: Tensor
         self.register_buffer("sigma_data", torch.tensor(0.5))
         self.spreads: Tensor | None  # of each value of a row, whose columns differ in that
-        self.register_buffer("spreads", torch.ones(domain.event_shape) if isinstance(domain, Table) else None)
+        self.register_buffer("spreads", torch.ones(domain.event_shape) if domain.scales_per_value else None)
 
     def levels(self, sigma: Float[Tensor, " batch"]) -> tuple[Tensor, Tensor]:
         """Noise levels and standard deviations of the data, as `coefficients` takes them: of a row, one per value."""
@@ -136,7 +134,7 @@ class DenoisingObjective(Objective):
         return self.schedule.between(c.sigma_min, c.sigma_max, generator.uniform(n))
 
     def forward(self, batch: Batch, generator: Streams) -> Losses:
-        y = spread(self.domain, batch.x, generator)
+        y = self.domain.spread(batch.x, generator)
         label = batch.label
         if label is not None:
             label = torch.where(generator.uniform(len(y)) < self.config.label_dropout, -1, label)
@@ -153,9 +151,7 @@ class DenoisingObjective(Objective):
             difference = difference * self.domain.expand(counted)
         error = difference.flatten(1).square()
         _, c_out, _ = coefficients(self.config.objective, *self.denoiser.levels(sigma))
-        weighted = error / c_out.square().reshape(len(error), -1)
-        if isinstance(self.domain, Table):
-            weighted = weighted * self.domain.alike(error.device).to(error.dtype)
+        weighted = self.domain.weigh_values(error / c_out.square().reshape(len(error), -1))
         total, error = weighted.mean(1), error.mean(1)
         if self.settler is None:
             return Losses(total, {"squared_error": error})

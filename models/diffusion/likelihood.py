@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from ..domains.base import DequantizedPoint
-from ..domains.grid import Image
 from ..rng import Streams
 from ..shapes import Float
 from .samplers import Denoise, runge_kutta
@@ -89,21 +88,3 @@ def diffusion_nats(
     spread, values = sigma_max**2 / variance, y[0].numel() if len(y) else 0
     far = 0.5 * (y.flatten(1).square().sum(1) / variance + values * (spread - 1 - math.log(spread)))
     return far + loss
-
-
-def pixel_nats(image: Image, y: Tensor, sigma: float, generator: Streams) -> Float[Tensor, " batch"]:
-    """Expected -log-probability of each pixel's level given it with noise of standard deviation `sigma`."""
-    noisy = y + sigma * generator.normal(*y.shape)
-    near = torch.arange(-2, 3, device=y.device) * image.spacing
-    candidates = y[..., None] + near
-    log_p = -0.5 * ((noisy[..., None] - candidates) / sigma).square()
-    log_p = log_p.masked_fill(candidates.abs() > 1 + 1e-6, -math.inf)
-    return (log_p.logsumexp(-1) - log_p[..., 2]).flatten(1).sum(1)
-
-
-def row_nats(where: DequantizedPoint, sigma: float, generator: Streams) -> Float[Tensor, " batch"]:
-    """The same of a row: expected -log-density of its numbers and -log-probability of its categories."""
-    numbers = where.y.shape[1] - where.corners
-    noisy = where.y + sigma * generator.normal(*where.y.shape)
-    density = 0.5 * numbers * math.log(2 * math.pi * math.e * sigma**2) - where.log_det
-    return density + where.confusion(noisy, sigma)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from ..networks.registry import network
 from ..rng import Streams
 from ..shapes import Bool, Float, Int, Num
 
@@ -63,6 +64,35 @@ class Likelihood(ABC):
         """One draw, in model space."""
 
 
+class DequantizedPoint(NamedTuple):
+    """A place in model space, and how to go from a density there to the example's log-probability.
+
+    Arguments:
+        y: The place, float64, `[batch, *event]`; of missing cells a draw from the marginal.
+        log_det: To be added to the log-density of the pixels or numbers, `[batch]`.
+        categories: Which dimensions are the corners of each categorical column, points without a density.
+        row: Whether it is a table's.
+    """
+
+    y: Tensor
+    log_det: Float[Tensor, " batch"]
+    categories: tuple[slice, ...] = ()
+    row: bool = False
+
+    @property
+    def corners(self) -> int:
+        """Number of dimensions that stand for categories."""
+        return sum(part.stop - part.start for part in self.categories)
+
+    def confusion(self, noisy: Float[Tensor, "batch *event"], sigma: float) -> Float[Tensor, " batch"]:
+        """-log-probability of the categories given the place with noise of standard deviation `sigma`."""
+        total = torch.zeros_like(self.log_det)
+        for part in self.categories:
+            log_p = (noisy[:, part] / sigma**2).log_softmax(1)
+            total = total - log_p.gather(1, self.y[:, part].argmax(1, keepdim=True))[:, 0]
+        return total
+
+
 class Domain(ABC):
     """A kind of data: what an example is, its scaling, its likelihood and the networks that suit it.
 
@@ -75,17 +105,34 @@ class Domain(ABC):
         kind: Name in a dataset's card.
         event_shape: Shape of one example in model space.
         flow_shape: Shape of one example in flow space.
+        layout: How values lie in model and flow space, by which the networks of `models.networks.registry` are
+            chosen: `vector`, `grid` or `sequence`.
         gumbel: Standard normal numbers that `generator_output` needs per example, beside a generator's outputs.
         textures: Numbers that `texture` gives per example.
         takes_mask: Whether encoders and critics see which cells are known; else these must be filled in.
+        anomaly_tails: `upper` if only large statistics are strange (each is a surprise), `both` if small ones are too.
+        noise_unit: What noise of one unit in data space is divided by in model space.
+        scales_per_value: Whether a noise process takes each value's own standard deviation for the data's.
+        any_order: Whether `row_network` gives the distribution of any value given any others.
+
+    Example:
+        >>> digits = domain({"kind": "image", "channels": 1, "height": 8, "width": 8, "levels": 17})
+        >>> y = digits.to_model(x)  # [batch, 1, 8, 8] in [-1, 1]
+        >>> network = digits.encoder(16, width=32)  # [batch, 1, 8, 8] to [batch, 16]
+        >>> digits.likelihood(3).log_prob(raw, x)  # nats of each pixel
     """
 
     kind: ClassVar[str]
+    layout: ClassVar[Literal["vector", "grid", "sequence"]]
     event_shape: tuple[int, ...]
     flow_shape: tuple[int, ...]
     gumbel: int = 0
     textures: int = 0
     takes_mask: bool = False
+    anomaly_tails: Literal["upper", "both"] = "both"
+    noise_unit: float = 1.0
+    scales_per_value: bool = False
+    any_order: bool = False
 
     @property
     def dimensions(self) -> int:
@@ -162,14 +209,65 @@ class Domain(ABC):
     def quantize(self, y: Float[Tensor, "batch *flow"]) -> Num[Tensor, "batch *data"]:
         """Flow space to data space: the inverse of `dequantize` and of `cell_center`."""
 
+    # What a noise process runs over
+
+    @property
+    def resolution(self) -> float:
+        """Standard deviation of noise in model space below which nothing more of an example is told apart."""
+        return 0.02
+
+    def density_noise(self, sigma_min: float) -> float:
+        """Noise at which the density of a noisy example stands for the example's: the sampler's finest."""
+        return sigma_min
+
+    def spread(self, x: Num[Tensor, "batch *data"], generator: Streams) -> Float[Tensor, "batch *event"]:
+        """Model space, as training sees it: values that stand for a cell may lie anywhere within it."""
+        return self.to_model(x)
+
+    @abstractmethod
+    def dequantized_point(self, x: Num[Tensor, "batch *data"], generator: Streams) -> DequantizedPoint:
+        """An example dequantized in model space; the density of what was drawn for missing cells is divided out."""
+
+    def bound_point(self, x: Num[Tensor, "batch *data"], generator: Streams) -> DequantizedPoint:
+        """Where a variational bound starts from."""
+        return self.dequantized_point(x, generator)
+
+    @abstractmethod
+    def rounding_nats(self, point: DequantizedPoint, sigma: float, generator: Streams) -> Float[Tensor, " batch"]:
+        """Expected -log-probability of an example given its `bound_point` with noise of standard deviation `sigma`."""
+
+    def weigh_values(self, error: Float[Tensor, "batch dims"]) -> Float[Tensor, "batch dims"]:
+        """Errors of the values of model space, flattened, weighed so that what belongs together counts as one."""
+        return error
+
+    def settler(self, classes: int, *, sigma: float, width: int) -> nn.Module | None:
+        """A network that draws an example's values one after the other given their noisy versions (see `Settler`);
+        `None` where values need none, or for a `sigma` of 0."""
+        return None
+
+    def random_shift(
+        self, y: Float[Tensor, "batch *event"], part: float, generator: Streams
+    ) -> Float[Tensor, "batch *event"]:
+        """Each example moved by its own random whole number of places, up to `part` of the shortest side."""
+        return y
+
     # Likelihoods
 
     @abstractmethod
-    def likelihood(self, components: int) -> Likelihood:
-        """A proper likelihood of an example given network outputs: `components` in each mixture."""
+    def likelihood(
+        self, components: int, *, cells: str = "independent", classes: int = 0, width: int = 0
+    ) -> Likelihood:
+        """A proper likelihood of an example given network outputs.
+
+        Arguments:
+            components: In each mixture.
+            cells: `independent` given the outputs; or `given others`, one after the other, where the domain can.
+            classes: Labels that a likelihood with networks of its own may be told.
+            width: Size of such networks.
+        """
 
     @abstractmethod
-    def reconstruction(self) -> Likelihood:
+    def reconstruction(self, *, cells: str = "independent", classes: int = 0, width: int = 0) -> Likelihood:
         """What an autoencoder fits: of images the squared error (a Gaussian), of tables a likelihood."""
 
     @abstractmethod
@@ -184,14 +282,13 @@ class Domain(ABC):
         """An encoder or critic applied to examples of which some cells are known; tables' see which those are."""
         return network(y)
 
-    # Default networks. `width` and `blocks` scale them, `patch` and `attention` concern
-    # images: pixels folded into channels (0 to choose by size), attention at the coarsest level.
+    # Default networks, by layout. `width` and `blocks` scale them, `patch` and `attention` concern
+    # grids: places folded into channels (0 to choose by size), attention at the coarsest level.
 
-    @abstractmethod
     def encoder(self, outputs: int, *, width: int, blocks: int = 1, patch: int = 0) -> nn.Module:
         """Example to vector, called through `apply_masked`."""
+        return network("encoder", self.layout)(self, outputs, width=width, blocks=blocks, patch=patch)
 
-    @abstractmethod
     def critic(
         self,
         outputs: int,
@@ -203,8 +300,9 @@ class Domain(ABC):
         attention: bool = False,
     ) -> nn.Module:
         """Like `encoder`, without normalization over positions or units, for a GAN's critic."""
+        scale = {"width": width, "blocks": blocks, "patch": patch}
+        return network("critic", self.layout)(self, outputs, **scale, spectral=spectral, attention=attention)
 
-    @abstractmethod
     def decoder(
         self,
         inputs: int,
@@ -217,37 +315,19 @@ class Domain(ABC):
         attention: bool = False,
     ) -> nn.Module:
         """`(z, c | None)` to model space; to a likelihood's outputs if given its `parameters`."""
+        scale = {"width": width, "blocks": blocks, "patch": patch, "embed": embed}
+        return network("decoder", self.layout)(self, inputs, parameters=parameters, **scale, attention=attention)
 
-    @abstractmethod
     def denoiser(self, *, width: int, embed: int, blocks: int = 1, patch: int = 0, masked: bool = False) -> nn.Module:
         """`(y, c)` to model space, conditional on a vector `c`; `masked`: `y` and, behind it along its first
         dimension, as many zeros and ones."""
+        scale = {"width": width, "embed": embed, "blocks": blocks, "patch": patch}
+        return network("denoiser", self.layout)(self, **scale, masked=masked)
 
+    def row_network(self, *, context: int, width: int, blocks: int = 2, parts: int = 128) -> nn.Module:
+        """The distribution of any value given any others and a vector, where `any_order` says so.
 
-class DequantizedPoint(NamedTuple):
-    """A place in model space, and how to go from a density there to the example's log-probability.
-
-    Arguments:
-        y: The place, float64, `[batch, *event]`; of missing cells a draw from the marginal.
-        log_det: To be added to the log-density of the pixels or numbers, `[batch]`.
-        categories: Which dimensions are the corners of each categorical column, points without a density.
-        row: Whether it is a table's.
-    """
-
-    y: Tensor
-    log_det: Float[Tensor, " batch"]
-    categories: tuple[slice, ...] = ()
-    row: bool = False
-
-    @property
-    def corners(self) -> int:
-        """Number of dimensions that stand for categories."""
-        return sum(part.stop - part.start for part in self.categories)
-
-    def confusion(self, noisy: Float[Tensor, "batch *event"], sigma: float) -> Float[Tensor, " batch"]:
-        """-log-probability of the categories given the place with noise of standard deviation `sigma`."""
-        total = torch.zeros_like(self.log_det)
-        for part in self.categories:
-            log_p = (noisy[:, part] / sigma**2).log_softmax(1)
-            total = total - log_p.gather(1, self.y[:, part].argmax(1, keepdim=True))[:, 0]
-        return total
+        Raises:
+            ValueError: If there is none for this kind of data.
+        """
+        raise ValueError(f"architecture: autoregressive is for tables, got a {self.kind}; set architecture: auto")

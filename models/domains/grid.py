@@ -1,22 +1,206 @@
-"""Images: 8-bit pixels, channels last, as floats in [-1, 1], channels first."""
+"""Regular grids of integer levels, channels last, as floats in [-1, 1], channels first: sound, images, volumes."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from ..networks.convolutional import Decoder, Encoder, UNet, default_patch
+from ..networks.convolutional import AVERAGES, default_patch
 from ..networks.embeddings import full_precision
 from ..rng import Streams
 from ..shapes import Bool, Float, Num, UInt8
-from .base import Domain, Likelihood
+from .base import DequantizedPoint, Domain, Likelihood
 
 
-class Image(Domain):
+class Grid(Domain):
+    """Values of equally spaced integer levels on a regular grid of one, two or three axes, with channels.
+
+    Data space is uint8, channels last; model space is [-1, 1], channels first. A subclass names its axes.
+
+    Arguments:
+        channels: Values at each place.
+        size: Places along each axis.
+        levels: Number of equally spaced values from 0 to 255 that occur; 256 for all of them.
+    """
+
+    axes: ClassVar[tuple[str, ...]]
+    layout = "grid"
+    textures = 4
+    noise_unit = 127.5
+    alpha = 0.05
+    """Flow space: the unit interval is shrunk to [alpha/2, 1 - alpha/2] before the logit."""
+
+    def __init__(self, *, channels: int, size: Sequence[int], levels: int = 256) -> None:
+        if channels < 1 or min(size) < 1:
+            raise ValueError(f"{self._an} has at least one channel and place, got {channels} and {list(size)}")
+        if not 2 <= levels <= 256:
+            raise ValueError(f"levels must be between 2 and 256, got {levels}")
+        self.channels, self.size, self.levels = channels, tuple(size), levels
+        self.event_shape = self.flow_shape = (channels, *self.size)
+
+    @property
+    def rank(self) -> int:
+        """Number of axes."""
+        return len(self.size)
+
+    @property
+    def _an(self) -> str:
+        return f"{'an' if self.kind[0] in 'aeiou' else 'a'} {self.kind}"
+
+    def spec(self) -> dict[str, Any]:
+        size = dict(zip(self.axes, self.size, strict=True))
+        return {"kind": self.kind, "channels": self.channels, **size, "levels": self.levels}
+
+    @property
+    def spacing(self) -> float:
+        """Distance of neighbouring levels in model space."""
+        return 2 / (self.levels - 1)
+
+    def _channels_first(self, x: Num[Tensor, "batch *size channels"]) -> Float[Tensor, "batch channels *size"]:
+        expected = (*self.size, self.channels)
+        if tuple(x.shape[1:]) != expected:
+            raise ValueError(
+                f"expected {self.kind}s of shape [n, {', '.join(map(str, expected))}], got {list(x.shape)}"
+            )
+        return x.movedim(-1, 1).to(torch.get_default_dtype() if not x.is_floating_point() else x.dtype)
+
+    def index(self, x: Num[Tensor, "batch *size channels"]) -> Float[Tensor, "batch channels *size"]:
+        """The level of each pixel, 0 to `levels` - 1, as a float."""
+        return (torch.nan_to_num(self._channels_first(x)) * ((self.levels - 1) / 255)).round()
+
+    def to_model(self, x: Num[Tensor, "batch *size channels"]) -> Float[Tensor, "batch channels *size"]:
+        if x.is_floating_point():  # between levels: a noisy image; or with missing pixels
+            return torch.nan_to_num(self._channels_first(x) / 127.5 - 1)
+        return self.index(x) * self.spacing - 1
+
+    def to_data(self, y: Float[Tensor, "batch channels *size"]) -> UInt8[Tensor, "batch *size channels"]:
+        level = ((full_precision(y) + 1) / self.spacing).round().clamp(0, self.levels - 1)
+        return (level * (255 / (self.levels - 1))).round().to(torch.uint8).movedim(1, -1).contiguous()
+
+    def uniform_dequantize(
+        self, x: Num[Tensor, "batch *size channels"], generator: Streams
+    ) -> Float[Tensor, "batch channels *size"]:
+        r"""Uniform dequantization to the unit interval, :math:`(k + u) / L`.
+
+        References:
+            | A note on the evaluation of generative models (Theis et al., 2016), section 3.1
+            | https://arxiv.org/abs/1511.01844
+        """
+        index = self.index(x)
+        return (index + generator.uniform(*index.shape).to(index.dtype)) / self.levels
+
+    def uniform_quantize(self, u: Float[Tensor, "batch channels *size"]) -> UInt8[Tensor, "batch *size channels"]:
+        """The inverse of `uniform_dequantize`: unit interval to data space."""
+        return self.to_data((u * self.levels).floor().clamp(0, self.levels - 1) * self.spacing - 1)
+
+    def expand(self, observed: Bool[Tensor, "batch *size channels"]) -> Bool[Tensor, "batch channels *size"]:
+        return observed.movedim(-1, 1)
+
+    def texture(self, x: Num[Tensor, "batch *size channels"]) -> Float[Tensor, "batch 4"]:
+        """Squared steps between neighbouring pixels, in grey levels, at two scales: the logarithm's mean, and the
+        mean's logarithm (the two are far apart where all that happens happens in a few places)."""
+        y = (self.to_model(x) + 1) * 127.5
+        found = []
+        for scale in (1, 2):
+            y = AVERAGES[len(self.size)](y, scale, ceil_mode=True)
+            steps = [y.diff(dim=2 + axis).square().mean(1).flatten(1) for axis in range(len(self.size))]
+            squares = torch.cat([*steps, y.new_zeros(len(y), 1)], dim=1)  # a single pixel has no neighbour
+            found += [squares.log1p().mean(1), squares.mean(1).log1p()]
+        return torch.stack(found, dim=1)
+
+    # What a noise process runs over
+
+    @property
+    def resolution(self) -> float:
+        """Levels are told apart well below an eighth of their spacing."""
+        return self.spacing / 8
+
+    def dequantized_point(self, x: Num[Tensor, "batch *size channels"], generator: Streams) -> DequantizedPoint:
+        y = (self.uniform_dequantize(x, generator) * 2 - 1).double() * (self.spacing * self.levels / 2)
+        cell = torch.full((len(x),), self.dimensions * math.log(self.spacing), dtype=torch.float64, device=x.device)
+        return DequantizedPoint(y, cell)
+
+    def bound_point(self, x: Num[Tensor, "batch *size channels"], generator: Streams) -> DequantizedPoint:
+        """The levels themselves."""
+        y = self.to_model(x)
+        return DequantizedPoint(y, torch.zeros(len(x), dtype=torch.float64, device=x.device))
+
+    def rounding_nats(self, point: DequantizedPoint, sigma: float, generator: Streams) -> Float[Tensor, " batch"]:
+        """Of each place's level."""
+        y = point.y
+        noisy = y + sigma * generator.normal(*y.shape)
+        near = torch.arange(-2, 3, device=y.device) * self.spacing
+        candidates = y[..., None] + near
+        log_p = -0.5 * ((noisy[..., None] - candidates) / sigma).square()
+        log_p = log_p.masked_fill(candidates.abs() > 1 + 1e-6, -math.inf)
+        return (log_p.logsumexp(-1) - log_p[..., 2]).flatten(1).sum(1)
+
+    # Flow space: the real line, by the logit of the unit interval
+
+    def _logit(self, u: Float[Tensor, "batch channels *size"]) -> tuple[Tensor, Tensor]:
+        """Unit interval to the real line, and the log-determinant `[batch]`."""
+        squeezed = self.alpha / 2 + (1 - self.alpha) * u
+        logit = squeezed.log() - (1 - squeezed).log()
+        log_det = math.log(1 - self.alpha) - squeezed.log() - (1 - squeezed).log()
+        return logit, log_det.flatten(1).sum(1)
+
+    def dequantize(
+        self, x: Num[Tensor, "batch *size channels"], generator: Streams
+    ) -> tuple[Float[Tensor, "batch channels *size"], Float[Tensor, " batch"]]:
+        u = self.uniform_dequantize(x, generator)
+        if x.is_floating_point():
+            u = torch.where(self.expand(self.observed(x)), u, generator.uniform(*u.shape).to(u.dtype))
+        logit, log_det = self._logit(u)
+        cells = self.expand(self.observed(x)).flatten(1).sum(1).to(log_det.dtype)
+        return logit, log_det - cells * math.log(self.levels)
+
+    def cell_center(self, x: Num[Tensor, "batch *size channels"]) -> Float[Tensor, "batch channels *size"]:
+        return self._logit((self.index(x) + 0.5) / self.levels)[0]
+
+    def quantize(self, y: Float[Tensor, "batch channels *size"]) -> UInt8[Tensor, "batch *size channels"]:
+        return self.uniform_quantize((y.sigmoid() - self.alpha / 2) / (1 - self.alpha))
+
+    # Networks
+
+    def patch(self, patch: int) -> int:
+        """The patch asked for, or what of it divides all sides; 0 chooses by size."""
+        return math.gcd(patch, *self.size) if patch else default_patch(self.size)
+
+    def random_shift(
+        self, y: Float[Tensor, "batch channels *size"], part: float, generator: Streams
+    ) -> Float[Tensor, "batch channels *size"]:
+        """The rest is filled with the lowest value.
+
+        References:
+            | Differentiable augmentation for data-efficient GAN training (Zhao et al., 2020)
+            | https://arxiv.org/abs/2006.10738
+        """
+        return random_shift(y, part, generator)
+
+    # Likelihood
+
+    def likelihood(
+        self, components: int, *, cells: str = "independent", classes: int = 0, width: int = 0
+    ) -> DiscretizedLogistic:
+        """The likelihood of an example given network outputs; its values are independent given these."""
+        return DiscretizedLogistic(self, components)
+
+    def reconstruction(self, *, cells: str = "independent", classes: int = 0, width: int = 0) -> SquaredError:
+        """Minus the squared error."""
+        return SquaredError(self)
+
+    def generator_output(
+        self, raw: Float[Tensor, "batch channels *size"], noise: Float[Tensor, "batch gumbel"]
+    ) -> Float[Tensor, "batch channels *size"]:
+        return torch.tanh(raw)
+
+
+class Image(Grid):
     """Images of 8-bit pixels, grey or colour, of which `levels` values occur.
 
     Arguments:
@@ -27,177 +211,64 @@ class Image(Domain):
     """
 
     kind = "image"
-    textures = 4
-    alpha = 0.05
-    """Flow space: the unit interval is shrunk to [alpha/2, 1 - alpha/2] before the logit."""
+    axes = ("height", "width")
 
     def __init__(self, *, channels: int, height: int, width: int, levels: int = 256) -> None:
         if channels not in (1, 3):
             raise ValueError(f"an image has 1 or 3 channels, got {channels}")
-        if not 2 <= levels <= 256:
-            raise ValueError(f"levels must be between 2 and 256, got {levels}")
-        self.channels, self.height, self.width, self.levels = channels, height, width, levels
-        self.event_shape = self.flow_shape = (channels, height, width)
+        super().__init__(channels=channels, size=(height, width), levels=levels)
 
-    def spec(self) -> dict[str, Any]:
-        shape = {"channels": self.channels, "height": self.height, "width": self.width}
-        return {"kind": self.kind, **shape, "levels": self.levels}
 
-    @property
-    def spacing(self) -> float:
-        """Distance of neighbouring levels in model space."""
-        return 2 / (self.levels - 1)
+class Sound(Grid):
+    """Sound of 8-bit samples.
 
-    def _channels_first(
-        self, x: Num[Tensor, "batch height width channels"]
-    ) -> Float[Tensor, "batch channels height width"]:
-        expected = (self.height, self.width, self.channels)
-        if tuple(x.shape[1:]) != expected:
-            raise ValueError(f"expected images of shape [n, {', '.join(map(str, expected))}], got {list(x.shape)}")
-        return x.permute(0, 3, 1, 2).to(torch.get_default_dtype() if not x.is_floating_point() else x.dtype)
+    Arguments:
+        channels: 1 (mono) or more.
+        length: Samples.
+        levels: Number of equally spaced values from 0 to 255.
+    """
 
-    def index(self, x: Num[Tensor, "batch height width channels"]) -> Float[Tensor, "batch channels height width"]:
-        """The level of each pixel, 0 to `levels` - 1, as a float."""
-        return (torch.nan_to_num(self._channels_first(x)) * ((self.levels - 1) / 255)).round()
+    kind = "sound"
+    axes = ("length",)
 
-    def to_model(self, x: Num[Tensor, "batch height width channels"]) -> Float[Tensor, "batch channels height width"]:
-        if x.is_floating_point():  # between levels: a noisy image; or with missing pixels
-            return torch.nan_to_num(self._channels_first(x) / 127.5 - 1)
-        return self.index(x) * self.spacing - 1
+    def __init__(self, *, channels: int, length: int, levels: int = 256) -> None:
+        super().__init__(channels=channels, size=(length,), levels=levels)
 
-    def to_data(self, y: Float[Tensor, "batch channels height width"]) -> UInt8[Tensor, "batch height width channels"]:
-        level = ((full_precision(y) + 1) / self.spacing).round().clamp(0, self.levels - 1)
-        return (level * (255 / (self.levels - 1))).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
 
-    def uniform_dequantize(
-        self, x: Num[Tensor, "batch height width channels"], generator: Streams
-    ) -> Float[Tensor, "batch channels height width"]:
-        r"""Uniform dequantization to the unit interval, :math:`(k + u) / L`.
+class Volume(Grid):
+    """Volumes of 8-bit voxels, or video of which the first axis is time.
 
-        References:
-            | A note on the evaluation of generative models (Theis et al., 2016), section 3.1
-            | https://arxiv.org/abs/1511.01844
-        """
-        index = self.index(x)
-        return (index + generator.uniform(*index.shape).to(index.dtype)) / self.levels
+    Arguments:
+        channels: Values of each voxel.
+        depth: Voxels, or frames.
+        height: Voxels.
+        width: Voxels.
+        levels: Number of equally spaced values from 0 to 255; 2 for full or empty.
+    """
 
-    def uniform_quantize(
-        self, u: Float[Tensor, "batch channels height width"]
-    ) -> UInt8[Tensor, "batch height width channels"]:
-        """The inverse of `uniform_dequantize`: unit interval to data space."""
-        return self.to_data((u * self.levels).floor().clamp(0, self.levels - 1) * self.spacing - 1)
+    kind = "volume"
+    axes = ("depth", "height", "width")
 
-    def expand(
-        self, observed: Bool[Tensor, "batch height width channels"]
-    ) -> Bool[Tensor, "batch channels height width"]:
-        return observed.permute(0, 3, 1, 2)
+    def __init__(self, *, channels: int, depth: int, height: int, width: int, levels: int = 256) -> None:
+        super().__init__(channels=channels, size=(depth, height, width), levels=levels)
 
-    def texture(self, x: Num[Tensor, "batch height width channels"]) -> Float[Tensor, "batch 4"]:
-        """Squared steps between neighbouring pixels, in grey levels, at two scales: the logarithm's mean, and the
-        mean's logarithm (the two are far apart where all that happens happens in a few places)."""
-        y = (self.to_model(x) + 1) * 127.5
-        found = []
-        for scale in (1, 2):
-            y = F.avg_pool2d(y, scale, ceil_mode=True)
-            steps = [y.diff(dim=dim).square().mean(1).flatten(1) for dim in (2, 3)]
-            squares = torch.cat([*steps, y.new_zeros(len(y), 1)], dim=1)  # a single pixel has no neighbour
-            found += [squares.log1p().mean(1), squares.mean(1).log1p()]
-        return torch.stack(found, dim=1)
 
-    # Flow space: the real line, by the logit of the unit interval
-
-    def _logit(self, u: Float[Tensor, "batch channels height width"]) -> tuple[Tensor, Tensor]:
-        """Unit interval to the real line, and the log-determinant `[batch]`."""
-        squeezed = self.alpha / 2 + (1 - self.alpha) * u
-        logit = squeezed.log() - (1 - squeezed).log()
-        log_det = math.log(1 - self.alpha) - squeezed.log() - (1 - squeezed).log()
-        return logit, log_det.flatten(1).sum(1)
-
-    def dequantize(
-        self, x: Num[Tensor, "batch height width channels"], generator: Streams
-    ) -> tuple[Float[Tensor, "batch channels height width"], Float[Tensor, " batch"]]:
-        u = self.uniform_dequantize(x, generator)
-        if x.is_floating_point():
-            u = torch.where(self.expand(self.observed(x)), u, generator.uniform(*u.shape).to(u.dtype))
-        logit, log_det = self._logit(u)
-        cells = self.expand(self.observed(x)).flatten(1).sum(1).to(log_det.dtype)
-        return logit, log_det - cells * math.log(self.levels)
-
-    def cell_center(
-        self, x: Num[Tensor, "batch height width channels"]
-    ) -> Float[Tensor, "batch channels height width"]:
-        return self._logit((self.index(x) + 0.5) / self.levels)[0]
-
-    def quantize(self, y: Float[Tensor, "batch channels height width"]) -> UInt8[Tensor, "batch height width channels"]:
-        return self.uniform_quantize((y.sigmoid() - self.alpha / 2) / (1 - self.alpha))
-
-    # Default networks
-
-    def _patch(self, patch: int) -> int:
-        """The patch asked for, or what of it divides height and width; 0 chooses by size."""
-        return math.gcd(patch, self.height, self.width) if patch else default_patch(self.height, self.width)
-
-    def encoder(self, outputs: int, *, width: int, blocks: int = 1, patch: int = 0) -> nn.Module:
-        """Example to vector; `patch` 0 chooses by size."""
-        return Encoder(self.event_shape, outputs, width=width, blocks=blocks, patch=self._patch(patch))  # type: ignore[arg-type]
-
-    def critic(
-        self,
-        outputs: int,
-        *,
-        width: int,
-        blocks: int = 1,
-        patch: int = 0,
-        spectral: bool = True,
-        attention: bool = False,
-    ) -> nn.Module:
-        """Example to features, without normalization over positions, for a GAN's critic."""
-        return Encoder(
-            self.event_shape,  # type: ignore[arg-type]
-            outputs,
-            width=width,
-            blocks=blocks,
-            patch=self._patch(patch),
-            norm=False,
-            spectral=spectral,
-            attention=attention,
-        )
-
-    def decoder(
-        self,
-        inputs: int,
-        *,
-        width: int,
-        parameters: int = 1,
-        blocks: int = 1,
-        patch: int = 0,
-        embed: int = 0,
-        attention: bool = False,
-    ) -> nn.Module:
-        """Vector to `parameters` numbers per value of an example."""
-        shape = (self.channels * parameters, self.height, self.width)
-        scale = {"width": width, "blocks": blocks, "patch": self._patch(patch), "embed": embed}
-        return Decoder(inputs, shape, **scale, attention=attention)
-
-    def denoiser(self, *, width: int, embed: int, blocks: int = 1, patch: int = 0, masked: bool = False) -> nn.Module:
-        """Example to example of the same shape, conditional on a vector."""
-        scale = {"width": width, "embed": embed, "blocks": blocks, "patch": self._patch(patch)}
-        return UNet(self.event_shape, inputs=(1 + masked) * self.channels, **scale)  # type: ignore[arg-type]
-
-    # Likelihood
-
-    def likelihood(self, components: int) -> DiscretizedLogistic:
-        """The likelihood of an example given network outputs."""
-        return DiscretizedLogistic(self, components)
-
-    def reconstruction(self) -> SquaredError:
-        """Minus the squared error."""
-        return SquaredError(self)
-
-    def generator_output(
-        self, raw: Float[Tensor, "batch channels height width"], noise: Float[Tensor, "batch gumbel"]
-    ) -> Float[Tensor, "batch channels height width"]:
-        return torch.tanh(raw)
+def random_shift(
+    y: Float[Tensor, "batch channels *size"], part: float, generator: Streams
+) -> Float[Tensor, "batch channels *size"]:
+    """Each example moved by its own random whole number of places along every axis, at most `part` of the shortest,
+    the rest filled with the lowest value."""
+    if part == 0:
+        return y
+    size = y.shape[2:]
+    reach = max(1, round(part * min(size)))
+    padded = F.pad(y, (reach,) * (2 * len(size)), value=-1.0).movedim(1, -1)
+    offset = generator.integers(2 * reach + 1, len(y), len(size))
+    index = [torch.arange(len(y), device=y.device).reshape(-1, *[1] * len(size))]
+    for axis, side in enumerate(size):
+        places = offset[:, axis : axis + 1] + torch.arange(side, device=y.device)
+        index.append(places.reshape(-1, *[side if other == axis else 1 for other in range(len(size))]))
+    return padded[tuple(index)].movedim(-1, 1)
 
 
 class SquaredError(Likelihood):
@@ -211,23 +282,23 @@ class SquaredError(Likelihood):
     drawn = False
     loss_name = "squared_error"
 
-    def __init__(self, image: Image) -> None:
+    def __init__(self, image: Grid) -> None:
         self.image = image
 
     def log_prob(
-        self, raw: Float[Tensor, "batch channels height width"], x: Num[Tensor, "batch height width channels"]
-    ) -> Float[Tensor, "batch channels height width"]:
+        self, raw: Float[Tensor, "batch channels *size"], x: Num[Tensor, "batch *size channels"]
+    ) -> Float[Tensor, "batch channels *size"]:
         """Minus the squared error of each value, 0 where it is missing."""
         error = F.mse_loss(full_precision(raw), self.image.to_model(x), reduction="none")
         return -torch.where(self.image.expand(self.image.observed(x)), error, 0) if x.is_floating_point() else -error
 
-    def mean(self, raw: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch channels height width"]:
+    def mean(self, raw: Float[Tensor, "batch channels *size"]) -> Float[Tensor, "batch channels *size"]:
         """The outputs themselves."""
         return full_precision(raw)
 
     def sample(
-        self, raw: Float[Tensor, "batch channels height width"], generator: Streams
-    ) -> Float[Tensor, "batch channels height width"]:
+        self, raw: Float[Tensor, "batch channels *size"], generator: Streams
+    ) -> Float[Tensor, "batch channels *size"]:
         """The outputs themselves: the assumed variance is no estimate of the noise."""
         return full_precision(raw)
 
@@ -251,20 +322,20 @@ class DiscretizedLogistic(Likelihood):
     drawn = False
     loss_name = "reconstruction_nats"
 
-    def __init__(self, image: Image, components: int) -> None:
+    def __init__(self, image: Grid, components: int) -> None:
         self.image = image
         self.components = components
         self.parameters = 3 * components
         """Network outputs needed per value."""
 
-    def _split(self, raw: Float[Tensor, "batch _ height width"]) -> tuple[Tensor, Tensor, Tensor]:
-        raw = full_precision(raw).unflatten(1, (self.image.channels, 3, self.components))  # [b, c, 3, k, h, w]
+    def _split(self, raw: Float[Tensor, "batch _ *size"]) -> tuple[Tensor, Tensor, Tensor]:
+        raw = full_precision(raw).unflatten(1, (self.image.channels, 3, self.components))  # [b, c, 3, k, *size]
         logits, mean, log_scale = raw.unbind(2)
         return logits.log_softmax(2), mean, (log_scale - 2).clamp(min=-7, max=3)
 
     def log_prob(
-        self, raw: Float[Tensor, "batch _ height width"], x: Num[Tensor, "batch height width channels"]
-    ) -> Float[Tensor, "batch channels height width"]:
+        self, raw: Float[Tensor, "batch _ *size"], x: Num[Tensor, "batch *size channels"]
+    ) -> Float[Tensor, "batch channels *size"]:
         """Log-probability of each value in nats."""
         log_weight, mean, log_scale = self._split(raw)
         level = self.image.to_model(x)[:, :, None]
@@ -278,14 +349,12 @@ class DiscretizedLogistic(Likelihood):
         value = (log_weight + log_p).logsumexp(2)
         return torch.where(self.image.expand(self.image.observed(x)), value, 0) if x.is_floating_point() else value
 
-    def mean(self, raw: Float[Tensor, "batch _ height width"]) -> Float[Tensor, "batch channels height width"]:
+    def mean(self, raw: Float[Tensor, "batch _ *size"]) -> Float[Tensor, "batch channels *size"]:
         """Approximate mean in model space: the weighted component means, clamped."""
         log_weight, mean, _ = self._split(raw)
         return (log_weight.exp() * mean.clamp(-1, 1)).sum(2)
 
-    def sample(
-        self, raw: Float[Tensor, "batch _ height width"], generator: Streams
-    ) -> Float[Tensor, "batch channels height width"]:
+    def sample(self, raw: Float[Tensor, "batch _ *size"], generator: Streams) -> Float[Tensor, "batch channels *size"]:
         """One draw in model space."""
         log_weight, mean, log_scale = self._split(raw)
         gumbel = -(-generator.uniform(*log_weight.shape).clamp(1e-7, 1 - 1e-7).log()).log()

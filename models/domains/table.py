@@ -11,11 +11,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..networks.embeddings import full_precision
-from ..networks.mlp import MaskedPerceptron, Perceptron
+from ..networks.mlp import hidden_units
 from ..rng import Streams
 from ..shapes import Bool, Float, Num
-from .base import Domain, Likelihood
+from .base import DequantizedPoint, Domain, Likelihood
+from .row_network import RowNetwork
 from .table_quantiles import Cells, Knots, knots_of, stacked
+from .table_rows import RowLikelihood, Settler
 
 
 class Table(Domain):
@@ -41,7 +43,11 @@ class Table(Domain):
     """
 
     kind = "table"
+    layout = "vector"
     takes_mask = True
+    anomaly_tails = "upper"
+    scales_per_value = True
+    any_order = True
 
     def __init__(self, *, columns: Sequence[Mapping[str, Any]]) -> None:
         if not columns:
@@ -180,10 +186,57 @@ class Table(Domain):
         sizes = torch.tensor(self.sizes, device=observed.device)
         return observed.repeat_interleave(sizes, dim=1)
 
-    def alike(self, device: torch.device) -> Float[Tensor, " dims"]:
-        """Weights of the values of model space that make columns weigh alike, whatever their categories; mean 1."""
-        sizes = torch.tensor(self.sizes, device=device, dtype=torch.float64)
-        return (sizes.sum() / (len(sizes) * sizes)).repeat_interleave(torch.tensor(self.sizes, device=device))
+    # What a noise process runs over
+
+    @property
+    def resolution(self) -> float:
+        """Categories are points, far apart, and no network resolves them below 0.2; numbers are smooth below 0.02."""
+        return 0.2 if self.categorical else 0.02
+
+    def density_noise(self, sigma_min: float) -> float:
+        return max(sigma_min, self.resolution)
+
+    def weigh_values(self, error: Float[Tensor, "batch dims"]) -> Float[Tensor, "batch dims"]:
+        """Columns weigh alike, whatever their categories; the weights' mean is 1."""
+        sizes = torch.tensor(self.sizes, device=error.device, dtype=torch.float64)
+        weight = (sizes.sum() / (len(sizes) * sizes)).repeat_interleave(sizes.long())
+        return error * weight.to(error.dtype)
+
+    def spread(self, x: Num[Tensor, "batch columns"], generator: Streams) -> Float[Tensor, "batch dims"]:
+        """Model space, numbers at a random place within their cells: so that every number is standard normal over the
+        training data, whatever its ties. Missing cells are 0."""
+        y = self.to_model(x)
+        if self.numeric:
+            flow, _ = self.dequantize(x, generator)
+            y[:, self._numbers] = torch.where(self.observed(x), flow, 0.0)[:, self.numeric].to(y.dtype)
+        return y
+
+    @property
+    def _numbers(self) -> list[int]:
+        """Which dimensions of model space are the numbers."""
+        return [self.starts[index] for index in self.numeric]
+
+    def dequantized_point(self, x: Num[Tensor, "batch columns"], generator: Streams) -> DequantizedPoint:
+        flow = self.dequantize(x, generator)[0].double()
+        missing = ~self.observed(x)
+        whole = torch.where(missing, self.quantize(flow), x.double())
+        y = self.to_model(whole).double()
+        y[:, self._numbers] = flow[:, self.numeric]
+        numbers = self.log_det(self.cells(x), flow)[:, self.numeric].sum(1)
+        cells = self.cells(whole)
+        share = (cells.upper - cells.lower).clamp(min=1e-300).log()  # of a category in its marginal
+        drawn = (share * missing)[:, self.categorical].sum(1)
+        categories = tuple(slice(self.starts[i], self.starts[i] + self.sizes[i]) for i in self.categorical)
+        return DequantizedPoint(y, numbers - drawn, categories, row=True)
+
+    def rounding_nats(self, point: DequantizedPoint, sigma: float, generator: Streams) -> Float[Tensor, " batch"]:
+        """Expected -log-density of the numbers and -log-probability of the categories."""
+        numbers = point.y.shape[1] - point.corners
+        noisy = point.y + sigma * generator.normal(*point.y.shape)
+        density = 0.5 * numbers * math.log(2 * math.pi * math.e * sigma**2) - point.log_det
+        return density + point.confusion(noisy, sigma)
+
+    # Flow space
 
     def dequantize(
         self, x: Num[Tensor, "batch columns"], generator: Streams
@@ -225,13 +278,18 @@ class Table(Domain):
 
     # Likelihoods
 
-    def likelihood(self, components: int) -> MixedLikelihood:
-        """Gaussian mixtures (on the normal scale) for numbers, categorical distributions for categories."""
+    def likelihood(
+        self, components: int, *, cells: str = "independent", classes: int = 0, width: int = 0
+    ) -> Likelihood:
+        """Each cell given those before it; or, independent given the outputs, Gaussian mixtures (on the normal scale)
+        for numbers and categorical distributions for categories."""
+        if cells == "given others":
+            return RowLikelihood(self, classes, width=width)
         return MixedLikelihood(self, components)
 
-    def reconstruction(self) -> MixedLikelihood:
-        """Three Gaussians per number."""
-        return MixedLikelihood(self, 3)
+    def reconstruction(self, *, cells: str = "independent", classes: int = 0, width: int = 0) -> Likelihood:
+        """Of independent cells three Gaussians per number."""
+        return self.likelihood(3, cells=cells, classes=classes, width=width)
 
     def generator_output(
         self, raw: Float[Tensor, "batch dims"], noise: Float[Tensor, "batch gumbel"], temperature: float = 0.3
@@ -253,52 +311,19 @@ class Table(Domain):
     ) -> Float[Tensor, "batch outputs"]:
         return network(y * self.expand(observed), observed)
 
-    # Default networks
+    # Networks
 
-    def _hidden(self, width: int) -> int:
-        return max(4 * width, min(2 * self.dimensions, 8 * width))
+    @property
+    def cells_seen(self) -> int:
+        """Cells whose being known encoders and critics are told."""
+        return len(self.columns)
 
-    def encoder(self, outputs: int, *, width: int, blocks: int = 1, patch: int = 0) -> nn.Module:
-        hidden, columns = self._hidden(width), len(self.columns)
-        return MaskedPerceptron(self.dimensions, outputs, hidden=hidden, blocks=blocks + 1, columns=columns)
+    def row_network(self, *, context: int, width: int, blocks: int = 2, parts: int = 128) -> RowNetwork:
+        return RowNetwork(self, context=context, width=width, blocks=blocks, most=parts)
 
-    def critic(
-        self,
-        outputs: int,
-        *,
-        width: int,
-        blocks: int = 1,
-        patch: int = 0,
-        spectral: bool = True,
-        attention: bool = False,
-    ) -> nn.Module:
-        return MaskedPerceptron(
-            self.dimensions,
-            outputs,
-            hidden=self._hidden(width),
-            blocks=blocks + 1,
-            columns=len(self.columns),
-            norm=False,
-            spectral=spectral,
-        )
-
-    def decoder(
-        self,
-        inputs: int,
-        *,
-        width: int,
-        parameters: int = 1,
-        blocks: int = 1,
-        patch: int = 0,
-        embed: int = 0,
-        attention: bool = False,
-    ) -> nn.Module:
-        outputs = self.dimensions if parameters == 1 else parameters
-        return Perceptron(inputs, outputs, hidden=self._hidden(width), blocks=blocks + 1, embed=embed)
-
-    def denoiser(self, *, width: int, embed: int, blocks: int = 1, patch: int = 0, masked: bool = False) -> nn.Module:
-        inputs, hidden = (1 + masked) * self.dimensions, self._hidden(width)
-        return Perceptron(inputs, self.dimensions, hidden=hidden, blocks=blocks + 2, embed=embed, zero=True)
+    def settler(self, classes: int, *, sigma: float, width: int) -> Settler | None:
+        hidden = hidden_units(self.dimensions, width)
+        return Settler(self, classes, sigma=sigma, width=width, hidden=hidden) if sigma else None
 
 
 class MixedLikelihood(Likelihood):

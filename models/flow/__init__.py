@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,13 +28,14 @@ from ..chunking import chunk_size, map_chunks
 from ..contract import Batch, GenerativeModel, Losses, Objective
 from ..domains.base import Domain
 from ..networks.embeddings import LabelEmbedding
+from ..networks.registry import network, register
 from ..rng import Streams
 from ..shapes import Bool, Float, Int, Num
+from . import vector  # noqa: F401 - the bijection of vectors registers itself
 from .config import Config
 from .imputation import gibbs, langevin
 from .multiscale import MultiScale
 from .principal import PrincipalFlow
-from .vector import VectorFlow
 
 __all__ = ["Config", "Flow", "LikelihoodObjective"]
 
@@ -45,13 +47,12 @@ WIDE = 32
 """Columns from which on a table's hidden cells are drawn together, as an image's pixels are, not one by one."""
 
 
-def network_of(shape: tuple[int, ...], config: Config) -> VectorFlow | MultiScale | PrincipalFlow:
-    """The invertible network of a flow space's shape."""
-    if len(shape) == 1:
-        return VectorFlow(shape[0], config)
-    if config.architecture == "principal":
-        return PrincipalFlow(shape, config)  # type: ignore[arg-type]
-    network = MultiScale(shape, config)  # type: ignore[arg-type]
+@register("bijection", "grid")
+def grid_bijection(domain: Any, config: Config) -> MultiScale | PrincipalFlow:
+    """Multi-scale couplings of an image; along principal components if asked for, and of grids of other ranks."""
+    if config.architecture == "principal" or domain.rank != 2:
+        return PrincipalFlow(domain.flow_shape, config)
+    network = MultiScale(domain.flow_shape, config)  # type: ignore[arg-type]
     return network.to(memory_format=torch.channels_last)  # an eighth to a third faster: no group norms here
 
 
@@ -91,23 +92,23 @@ class Flow(GenerativeModel, Sampling, Density, Coding, Reconstruction, AnomalySc
     def __init__(self, config: Config, domain: Domain, classes: int) -> None:
         super().__init__(domain, classes)
         self.config = config
-        shape = domain.flow_shape
-        self.values = math.prod(shape)
+        self.values = math.prod(domain.flow_shape)
         """Number of continuous values the density is of."""
-        self.network = network_of(shape, config)
+        self.network = network("bijection", domain.layout)(domain, config)
         self.label = LabelEmbedding(classes, config.embed)
-        statistics = 2 if len(shape) == 1 else 2 + len(self.network.shapes)
-        self.typicality = MahalanobisScore(statistics, upper_only=len(shape) == 1)
+        self.columnwise: bool = self.network.columnwise
+        statistics = 2 if self.columnwise else 2 + len(self.network.shapes)
+        self.typicality = MahalanobisScore(statistics, upper_only=domain.anomaly_tails == "upper")
         self.edges: Tensor  # of intervals of equal probability, per column of a table
-        columns = shape[0] if len(shape) == 1 else 0
+        columns = self.values if self.columnwise else 0
         self.register_buffer("edges", torch.linspace(-4, 4, INTERVALS + 1).repeat(columns, 1))
 
     @classmethod
     def variant(cls, config: Config, domain: Domain) -> type[GenerativeModel]:  # type: ignore[override]
         from .autoregressive import AutoregressiveFlow  # which is a flow: it needs this module
 
-        rows = config.architecture == "auto" and len(domain.flow_shape) == 1
-        return AutoregressiveFlow if rows or config.architecture == "autoregressive" else cls
+        by_default = config.architecture == "auto" and domain.any_order
+        return AutoregressiveFlow if by_default or config.architecture == "autoregressive" else cls
 
     def objectives(self) -> tuple[Objective, ...]:
         return (LikelihoodObjective(self),)
@@ -235,23 +236,15 @@ class Flow(GenerativeModel, Sampling, Density, Coding, Reconstruction, AnomalySc
     def reconstruct(self, x: Num[Tensor, "batch *event"], generator: Streams) -> Num[Tensor, "batch *event"]:
         return self.decode(self.encode(x))
 
-    @torch.no_grad()
-    def impute(
-        self,
-        x: Num[Tensor, "batch *event"],
-        observed: Bool[Tensor, "batch *event"],
-        generator: Streams,
-        *,
-        draws: int = 1,
+    def fill(
+        self, x: Num[Tensor, "batch *event"], observed: Bool[Tensor, "batch *event"], generator: Streams, draws: int
     ) -> Num[Tensor, "draws batch *event"]:
         """Draws from p(hidden | observed): Gibbs over a table's columns (one chain, `sweeps` sweeps before its
         first draw and one from draw to draw), Langevin chains over an image's pixels or very many columns."""
-        observed = observed & self.domain.observed(x)
         if 0 < len(self.edges) < WIDE:
             return self._by_columns(x, observed, generator, draws)
         many, seen = x.repeat(draws, *[1] * (x.ndim - 1)), observed.repeat(draws, *[1] * (x.ndim - 1))
-        filled = self.domain.quantize(self._together(many, seen, generator))
-        return self.domain.merge(many, seen, filled).unflatten(0, (draws, len(x)))
+        return self.domain.quantize(self._together(many, seen, generator)).unflatten(0, (draws, len(x)))
 
     def _by_columns(self, x: Tensor, observed: Tensor, generator: Streams, draws: int) -> Tensor:
         known = x.masked_fill(~observed, math.nan)
@@ -266,7 +259,7 @@ class Flow(GenerativeModel, Sampling, Density, Coding, Reconstruction, AnomalySc
         states = gibbs(log_prob, y, ~observed, self.edges.to(y.dtype), dequantized, generator)
         for _ in range(self.config.sweeps - 1):
             next(states)
-        return torch.stack([self.domain.merge(x, observed, self.domain.quantize(next(states))) for _ in range(draws)])
+        return torch.stack([self.domain.quantize(next(states)) for _ in range(draws)])
 
     def _together(self, x: Tensor, observed: Tensor, generator: Streams) -> Float[Tensor, "batch *event"]:
         y, _ = self.domain.dequantize(x, generator)

@@ -8,12 +8,11 @@ import torch
 from torch import Tensor
 
 from ..anomaly import MahalanobisScore
-from ..autoregressive import RowNetwork
 from ..capabilities import check_strength
 from ..chunking import map_chunks
 from ..contract import Batch, GenerativeModel, Losses, Objective
 from ..domains.base import Domain
-from ..domains.table import Table
+from ..domains.row_network import RowNetwork
 from ..imputation import repeated, with_gaps
 from ..networks.embeddings import LabelEmbedding
 from ..rng import Streams
@@ -61,12 +60,10 @@ class AutoregressiveFlow(Flow):
 
     def __init__(self, config: Config, domain: Domain, classes: int) -> None:
         GenerativeModel.__init__(self, domain, classes)
-        if not isinstance(domain, Table):
-            raise ValueError(f"architecture: autoregressive is for tables, got a {domain.kind}; set architecture: glow")
         self.config = config
-        self.values = len(domain.columns)
-        scale = {"width": config.width, "blocks": config.blocks, "most": config.parts}
-        self.network = RowNetwork(domain, context=config.embed, **scale)
+        self.values = math.prod(domain.flow_shape)
+        scale = {"width": config.width, "blocks": config.blocks, "parts": config.parts}
+        self.network = domain.row_network(context=config.embed, **scale)  # type: ignore[assignment]
         self.label = LabelEmbedding(classes, config.embed)
         self.typicality = MahalanobisScore(2, upper_only=True)
 
@@ -151,18 +148,12 @@ class AutoregressiveFlow(Flow):
     def decode(self, z: Float[Tensor, "batch columns"]) -> Num[Tensor, "batch columns"]:
         return self._from_latent(z, None)
 
-    @torch.no_grad()
-    def impute(
-        self,
-        x: Num[Tensor, "batch columns"],
-        observed: Bool[Tensor, "batch columns"],
-        generator: Streams,
-        *,
-        draws: int = 1,
+    def fill(
+        self, x: Num[Tensor, "batch columns"], observed: Bool[Tensor, "batch columns"], generator: Streams, draws: int
     ) -> Num[Tensor, "draws batch columns"]:
         """Draws from p(hidden | observed): the hidden cells one after the other, given the observed ones first."""
 
-        def fill(x: Tensor, noise: Streams) -> Tensor:
+        def draw(x: Tensor, noise: Streams) -> Tensor:
             return self._walked(x, noise.normal(*x.shape), None)[0]
 
-        return self.domain.merge(x, observed, repeated(fill, with_gaps(x, observed), generator, draws))
+        return repeated(draw, with_gaps(x, observed), generator, draws)

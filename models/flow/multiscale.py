@@ -210,6 +210,8 @@ class Level(nn.Module):
 class MultiScale(nn.Module):
     """The whole invertible map between logits of an image and standard normal latents."""
 
+    columnwise = False
+
     def __init__(self, shape: tuple[int, int, int], config: Config) -> None:
         super().__init__()
         channels, height, width = shape

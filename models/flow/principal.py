@@ -21,7 +21,7 @@ class PrincipalFlow(torch.nn.Module):
     network, where couplings between neighbouring pixels need many steps to carry it.
 
     Arguments:
-        shape: Channels, height, width.
+        shape: Of an example.
         config: Settings.
 
     References:
@@ -30,7 +30,9 @@ class PrincipalFlow(torch.nn.Module):
         | https://arxiv.org/abs/1906.04032
     """
 
-    def __init__(self, shape: tuple[int, int, int], config: Config) -> None:
+    columnwise = False
+
+    def __init__(self, shape: tuple[int, ...], config: Config) -> None:
         super().__init__()
         self.shape, dims = shape, math.prod(shape)
         self.leading = min(config.components, dims)
@@ -60,7 +62,7 @@ class PrincipalFlow(torch.nn.Module):
 
     def forward(
         self,
-        x: Float[Tensor, "batch channels height width"],
+        x: Float[Tensor, "batch *event"],
         c: Float[Tensor, "batch embed"],
         *,
         initialize: bool = False,

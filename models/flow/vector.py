@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..networks.registry import register
 from ..shapes import Float
 from .config import Config
 from .couplings import Coupling
@@ -84,7 +87,12 @@ class VectorFlow(nn.Module):
     Arguments:
         dims: Length of the vector.
         config: Settings.
+
+    Attributes:
+        columnwise: Whether values are columns, a hidden one to be drawn given the others.
     """
+
+    columnwise = True
 
     def __init__(self, dims: int, config: Config) -> None:
         super().__init__()
@@ -120,3 +128,9 @@ class VectorFlow(nn.Module):
         for step in reversed(self.steps):
             x = step.inverse(x, c)  # type: ignore[operator]
         return x
+
+
+@register("bijection", "vector")
+def vector_bijection(domain: Any, config: Config) -> VectorFlow:
+    """Couplings between learned linear maps."""
+    return VectorFlow(domain.flow_shape[0], config)

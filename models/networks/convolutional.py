@@ -1,4 +1,4 @@
-"""Networks that several families share: residual image encoders, decoders and U-Nets, embeddings.
+"""Networks of grids of one, two or three axes (sound, images, video and volumes): residual encoders, decoders, U-Nets.
 
 All of them take and return model-space tensors, channels first, and an optional conditioning vector
 that modulates every block by a scale and a shift.
@@ -7,6 +7,8 @@ that modulates every block by a scale and a shift.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,11 +16,17 @@ from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 
 from ..shapes import Float
+from .registry import register
+
+CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+AVERAGES = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
 
 
-def convolution(inputs: int, outputs: int, *, kernel: int = 3, spectral: bool = False, zero: bool = False) -> nn.Module:
-    """A same-size convolution, optionally spectrally normalized or initialized to zero."""
-    conv = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2)
+def convolution(
+    inputs: int, outputs: int, *, rank: int = 2, kernel: int = 3, spectral: bool = False, zero: bool = False
+) -> nn.Module:
+    """A same-size convolution over `rank` axes, optionally spectrally normalized or initialized to zero."""
+    conv = CONVOLUTIONS[rank](inputs, outputs, kernel, padding=kernel // 2)
     if zero:
         nn.init.zeros_(conv.weight)
         nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
@@ -31,42 +39,75 @@ class Residual(nn.Module):
     Arguments:
         inputs: Channels in.
         outputs: Channels out.
+        rank: Axes of the grid.
         embed: Length of the conditioning vector; 0 for none.
         norm: Whether to apply group normalization (a critic under a gradient penalty must not).
         spectral: Whether every convolution is spectrally normalized.
     """
 
-    def __init__(self, inputs: int, outputs: int, *, embed: int = 0, norm: bool = True, spectral: bool = False) -> None:
+    def __init__(
+        self, inputs: int, outputs: int, *, rank: int = 2, embed: int = 0, norm: bool = True, spectral: bool = False
+    ) -> None:
         super().__init__()
         self.norm1 = nn.GroupNorm(math.gcd(8, inputs), inputs) if norm else nn.Identity()
-        self.conv1 = convolution(inputs, outputs, spectral=spectral)
+        self.conv1 = convolution(inputs, outputs, rank=rank, spectral=spectral)
         self.norm2 = nn.GroupNorm(math.gcd(8, outputs), outputs) if norm else nn.Identity()
-        self.conv2 = convolution(outputs, outputs, spectral=spectral, zero=not spectral)
-        self.skip = convolution(inputs, outputs, kernel=1, spectral=spectral) if inputs != outputs else nn.Identity()
+        self.conv2 = convolution(outputs, outputs, rank=rank, spectral=spectral, zero=not spectral)
+        self.skip = nn.Identity()
+        if inputs != outputs:
+            self.skip = convolution(inputs, outputs, rank=rank, kernel=1, spectral=spectral)
         self.modulation = nn.Linear(embed, 2 * outputs) if embed else None
 
-    def forward(self, x: Float[Tensor, "batch _ height width"], c: Float[Tensor, "batch _"] | None = None) -> Tensor:
+    def forward(self, x: Float[Tensor, "batch _ *size"], c: Float[Tensor, "batch _"] | None = None) -> Tensor:
         h = self.conv1(F.silu(self.norm1(x)))
         h = self.norm2(h)
         if self.modulation is not None:
-            scale, shift = self.modulation(c)[:, :, None, None].chunk(2, dim=1)
+            scale, shift = self.modulation(c).reshape(len(c), -1, *[1] * (h.ndim - 2)).chunk(2, dim=1)
             h = h * (1 + scale) + shift
         return self.skip(x) + self.conv2(F.silu(h))
 
 
-def pyramid(height: int, width: int, patch: int) -> list[tuple[int, int]]:
-    """Sizes from the finest level down: halved while even and above 4 pixels."""
-    if height % patch or width % patch:
-        raise ValueError(f"an image of {height}x{width} pixels cannot be cut into patches of {patch}; set patch: 1")
-    sizes = [(height // patch, width // patch)]
-    while min(sizes[-1]) > 4 and sizes[-1][0] % 2 == 0 and sizes[-1][1] % 2 == 0:
-        sizes.append((sizes[-1][0] // 2, sizes[-1][1] // 2))
+def pyramid(size: Sequence[int], patch: int) -> list[tuple[int, ...]]:
+    """Sizes from the finest level down: halved while even and above 4 places."""
+    if any(side % patch for side in size):
+        asked = "x".join(map(str, size))
+        raise ValueError(f"an image of {asked} pixels cannot be cut into patches of {patch}; set patch: 1")
+    sizes = [tuple(side // patch for side in size)]
+    while min(sizes[-1]) > 4 and all(side % 2 == 0 for side in sizes[-1]):
+        sizes.append(tuple(side // 2 for side in sizes[-1]))
     return sizes
 
 
-def default_patch(height: int, width: int) -> int:
-    """Pixels folded into channels before the first convolution: 2 from 16 pixels on, else 1."""
-    return 2 if min(height, width) >= 16 and height % 2 == 0 and width % 2 == 0 else 1
+def default_patch(size: Sequence[int]) -> int:
+    """Places folded into channels before the first convolution, along each axis: 2 from 16 on, else 1."""
+    return 2 if min(size) >= 16 and all(side % 2 == 0 for side in size) else 1
+
+
+def fold(x: Float[Tensor, "batch channels *size"], patch: int) -> Tensor:
+    """Blocks of `patch` places along each axis into channels."""
+    if x.ndim == 4:
+        return F.pixel_unshuffle(x, patch)
+    rank = x.ndim - 2
+    batch, channels, *size = x.shape
+    blocks = x.reshape(batch, channels, *(n for side in size for n in (side // patch, patch)))
+    order = [0, 1, *(3 + 2 * axis for axis in range(rank)), *(2 + 2 * axis for axis in range(rank))]
+    return blocks.permute(order).reshape(batch, channels * patch**rank, *(side // patch for side in size))
+
+
+def unfold(x: Float[Tensor, "batch channels *size"], patch: int) -> Tensor:
+    """The inverse of `fold`."""
+    if x.ndim == 4:
+        return F.pixel_shuffle(x, patch)
+    rank = x.ndim - 2
+    batch, channels, *size = x.shape
+    blocks = x.reshape(batch, channels // patch**rank, *[patch] * rank, *size)
+    order = [0, 1, *(place for axis in range(rank) for place in (2 + rank + axis, 2 + axis))]
+    return blocks.permute(order).reshape(batch, channels // patch**rank, *(side * patch for side in size))
+
+
+def halved(h: Float[Tensor, "batch channels *size"]) -> Tensor:
+    """Averages over blocks of two places along each axis."""
+    return AVERAGES[h.ndim - 2](h, 2)
 
 
 def channels_at(width: int, level: int) -> int:
@@ -75,10 +116,10 @@ def channels_at(width: int, level: int) -> int:
 
 
 class Encoder(nn.Module):
-    """Image to vector: residual blocks and average pooling down to about 4x4, then a linear map.
+    """Grid to vector: residual blocks and average pooling down to about 4 places a side, then a linear map.
 
     Arguments:
-        shape: Channels, height, width.
+        shape: Channels, then the size along each axis.
         outputs: Length of the vector.
         width: Channels at the finest level.
         blocks: Residual blocks per level.
@@ -90,7 +131,7 @@ class Encoder(nn.Module):
 
     def __init__(
         self,
-        shape: tuple[int, int, int],
+        shape: tuple[int, ...],
         outputs: int,
         *,
         width: int,
@@ -101,38 +142,39 @@ class Encoder(nn.Module):
         attention: bool = False,
     ) -> None:
         super().__init__()
-        channels, height, image_width = shape
+        channels, *size = shape
+        rank = len(size)
         self.patch = patch
-        sizes = pyramid(height, image_width, patch)
-        self.stem = convolution(channels * patch**2, width, spectral=spectral)
+        sizes = pyramid(size, patch)
+        self.stem = convolution(channels * patch**rank, width, rank=rank, spectral=spectral)
         self.levels = nn.ModuleList()
         inputs = width
         for level in range(len(sizes)):
             stack = nn.ModuleList()
             for _ in range(blocks):
-                stack.append(Residual(inputs, channels_at(width, level), norm=norm, spectral=spectral))
+                stack.append(Residual(inputs, channels_at(width, level), rank=rank, norm=norm, spectral=spectral))
                 inputs = channels_at(width, level)
             self.levels.append(stack)
-        self.attention = Attention(inputs, norm=norm, spectral=spectral) if attention else nn.Identity()
+        self.attention = Attention(inputs, rank=rank, norm=norm, spectral=spectral) if attention else nn.Identity()
         self.norm = nn.GroupNorm(math.gcd(8, inputs), inputs) if norm else nn.Identity()
-        head = nn.Linear(inputs * sizes[-1][0] * sizes[-1][1], outputs)
+        head = nn.Linear(inputs * math.prod(sizes[-1]), outputs)
         self.head = spectral_norm(head) if spectral else head
 
-    def forward(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch outputs"]:
-        h = self.stem(F.pixel_unshuffle(x, self.patch))
+    def forward(self, x: Float[Tensor, "batch channels *size"]) -> Float[Tensor, "batch outputs"]:
+        h = self.stem(fold(x, self.patch))
         for level, stack in enumerate(self.levels):
-            h = F.avg_pool2d(h, 2) if level else h
+            h = halved(h) if level else h
             for block in stack:  # type: ignore[union-attr]
                 h = block(h)
         return self.head(F.silu(self.norm(self.attention(h))).flatten(1))
 
 
 class Decoder(nn.Module):
-    """Vector to image: a linear map to about 4x4, then residual blocks and nearest upsampling.
+    """Vector to grid: a linear map to about 4 places a side, then residual blocks and nearest upsampling.
 
     Arguments:
         inputs: Length of the vector.
-        shape: Channels (of parameters per pixel), height, width.
+        shape: Channels (of parameters per place), then the size along each axis.
         width: Channels at the finest level.
         blocks: Residual blocks per level.
         patch: Pixels folded into channels at the end.
@@ -144,7 +186,7 @@ class Decoder(nn.Module):
     def __init__(
         self,
         inputs: int,
-        shape: tuple[int, int, int],
+        shape: tuple[int, ...],
         *,
         width: int,
         blocks: int = 1,
@@ -154,39 +196,40 @@ class Decoder(nn.Module):
         attention: bool = False,
     ) -> None:
         super().__init__()
-        outputs, height, image_width = shape
+        outputs, *size = shape
+        rank = len(size)
         self.patch = patch
-        sizes = pyramid(height, image_width, patch)
+        sizes = pyramid(size, patch)
         channels = channels_at(width, len(sizes) - 1)
         self.coarsest = (channels, *sizes[-1])
         self.stem = nn.Linear(inputs, math.prod(self.coarsest))
-        self.attention = Attention(channels, norm=norm) if attention else nn.Identity()
+        self.attention = Attention(channels, rank=rank, norm=norm) if attention else nn.Identity()
         self.levels = nn.ModuleList()
         for level in reversed(range(len(sizes))):
             stack = nn.ModuleList()
             for _ in range(blocks):
-                stack.append(Residual(channels, channels_at(width, level), embed=embed, norm=norm))
+                stack.append(Residual(channels, channels_at(width, level), rank=rank, embed=embed, norm=norm))
                 channels = channels_at(width, level)
             self.levels.append(stack)
         self.norm = nn.GroupNorm(math.gcd(8, channels), channels) if norm else nn.Identity()
-        self.head = convolution(channels, outputs * patch**2)
+        self.head = convolution(channels, outputs * patch**rank, rank=rank)
 
     def forward(
         self, z: Float[Tensor, "batch inputs"], c: Float[Tensor, "batch _"] | None = None
-    ) -> Float[Tensor, "batch outputs height width"]:
+    ) -> Float[Tensor, "batch outputs *size"]:
         h = self.attention(self.stem(z).unflatten(1, self.coarsest))
         for level, stack in enumerate(self.levels):
             h = F.interpolate(h, scale_factor=2, mode="nearest") if level else h
             for block in stack:  # type: ignore[union-attr]
                 h = block(h, c)
-        return F.pixel_shuffle(self.head(F.silu(self.norm(h))), self.patch)
+        return unfold(self.head(F.silu(self.norm(h))), self.patch)
 
 
 class UNet(nn.Module):
-    """Image to image of the same size, with skip connections and a conditioning vector.
+    """Grid to grid of the same size, with skip connections and a conditioning vector.
 
     Arguments:
-        shape: Channels, height, width.
+        shape: Channels, then the size along each axis.
         width: Channels at the finest level.
         blocks: Residual blocks per level and direction.
         embed: Length of the conditioning vector.
@@ -197,7 +240,7 @@ class UNet(nn.Module):
 
     def __init__(
         self,
-        shape: tuple[int, int, int],
+        shape: tuple[int, ...],
         *,
         width: int,
         embed: int,
@@ -207,38 +250,39 @@ class UNet(nn.Module):
         inputs: int = 0,
     ) -> None:
         super().__init__()
-        channels, height, image_width = shape
+        channels, *size = shape
+        rank = len(size)
         self.patch = patch
-        levels = range(len(pyramid(height, image_width, patch)))
-        self.stem = convolution((inputs or channels) * patch**2, width)
+        levels = range(len(pyramid(size, patch)))
+        self.stem = convolution((inputs or channels) * patch**rank, width, rank=rank)
         inputs, skips = width, []
         self.down = nn.ModuleList()
         for level in levels:
             stack = nn.ModuleList()
             for _ in range(blocks):
-                stack.append(Residual(inputs, channels_at(width, level), embed=embed))
+                stack.append(Residual(inputs, channels_at(width, level), rank=rank, embed=embed))
                 inputs = channels_at(width, level)
                 skips.append(inputs)
             self.down.append(stack)
-        self.middle = Residual(inputs, inputs, embed=embed)
-        self.attention = Attention(inputs) if attention else nn.Identity()
+        self.middle = Residual(inputs, inputs, rank=rank, embed=embed)
+        self.attention = Attention(inputs, rank=rank) if attention else nn.Identity()
         self.up = nn.ModuleList()
         for level in reversed(levels):
             stack = nn.ModuleList()
             for _ in range(blocks):
-                stack.append(Residual(inputs + skips.pop(), channels_at(width, level), embed=embed))
+                stack.append(Residual(inputs + skips.pop(), channels_at(width, level), rank=rank, embed=embed))
                 inputs = channels_at(width, level)
             self.up.append(stack)
         self.norm = nn.GroupNorm(math.gcd(8, inputs), inputs)
-        self.head = convolution(inputs, channels * patch**2, zero=True)
+        self.head = convolution(inputs, channels * patch**rank, rank=rank, zero=True)
 
     def forward(
-        self, x: Float[Tensor, "batch inputs height width"], c: Float[Tensor, "batch embed"]
-    ) -> Float[Tensor, "batch channels height width"]:
-        h = self.stem(F.pixel_unshuffle(x, self.patch))
+        self, x: Float[Tensor, "batch inputs *size"], c: Float[Tensor, "batch embed"]
+    ) -> Float[Tensor, "batch channels *size"]:
+        h = self.stem(fold(x, self.patch))
         skips = []
         for level, stack in enumerate(self.down):
-            h = F.avg_pool2d(h, 2) if level else h
+            h = halved(h) if level else h
             for block in stack:  # type: ignore[union-attr]
                 h = block(h, c)
                 skips.append(h)
@@ -247,7 +291,7 @@ class UNet(nn.Module):
             h = F.interpolate(h, scale_factor=2, mode="nearest") if level else h
             for block in stack:  # type: ignore[union-attr]
                 h = block(torch.cat([h, skips.pop()], dim=1), c)
-        return F.pixel_shuffle(self.head(F.silu(self.norm(h))), self.patch)
+        return unfold(self.head(F.silu(self.norm(h))), self.patch)
 
 
 class Attention(nn.Module):
@@ -255,22 +299,55 @@ class Attention(nn.Module):
 
     Arguments:
         channels: Of the feature map.
+        rank: Axes of the grid.
         norm: Group normalization first; critics have none, and are differentiated twice, which the fused
             attention of torch is not made for.
         spectral: Spectral normalization of both maps (which then do not start at zero).
     """
 
-    def __init__(self, channels: int, *, norm: bool = True, spectral: bool = False) -> None:
+    def __init__(self, channels: int, *, rank: int = 2, norm: bool = True, spectral: bool = False) -> None:
         super().__init__()
         self.twice = not norm
         self.norm = nn.GroupNorm(math.gcd(8, channels), channels) if norm else nn.Identity()
-        self.qkv = convolution(channels, 3 * channels, kernel=1, spectral=spectral)
-        self.out = convolution(channels, channels, kernel=1, zero=not spectral, spectral=spectral)
+        self.qkv = convolution(channels, 3 * channels, rank=rank, kernel=1, spectral=spectral)
+        self.out = convolution(channels, channels, rank=rank, kernel=1, zero=not spectral, spectral=spectral)
 
-    def forward(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch channels height width"]:
+    def forward(self, x: Float[Tensor, "batch channels *size"]) -> Float[Tensor, "batch channels *size"]:
         q, k, v = self.qkv(self.norm(x)).flatten(2).transpose(1, 2).chunk(3, dim=2)
         if self.twice:
             attended = (q @ k.transpose(1, 2) / math.sqrt(q.shape[2])).softmax(2) @ v
         else:
             attended = F.scaled_dot_product_attention(q, k, v)
         return x + self.out(attended.transpose(1, 2).unflatten(2, x.shape[2:]))
+
+
+@register("encoder", "grid")
+def grid_encoder(grid: Any, outputs: int, *, width: int, blocks: int = 1, patch: int = 0) -> Encoder:
+    """Example to vector."""
+    return Encoder(grid.event_shape, outputs, width=width, blocks=blocks, patch=grid.patch(patch))
+
+
+@register("critic", "grid")
+def grid_critic(
+    grid: Any, outputs: int, *, width: int, blocks: int, patch: int, spectral: bool, attention: bool
+) -> Encoder:
+    """Example to features, without normalization over positions."""
+    scale = {"width": width, "blocks": blocks, "patch": grid.patch(patch)}
+    return Encoder(grid.event_shape, outputs, **scale, norm=False, spectral=spectral, attention=attention)
+
+
+@register("decoder", "grid")
+def grid_decoder(
+    grid: Any, inputs: int, *, parameters: int, width: int, blocks: int, patch: int, embed: int, attention: bool
+) -> Decoder:
+    """Vector to `parameters` numbers per value of an example."""
+    channels, *size = grid.event_shape
+    scale = {"width": width, "blocks": blocks, "patch": grid.patch(patch), "embed": embed}
+    return Decoder(inputs, (channels * parameters, *size), **scale, attention=attention)
+
+
+@register("denoiser", "grid")
+def grid_denoiser(grid: Any, *, width: int, embed: int, blocks: int, patch: int, masked: bool) -> UNet:
+    """Example to example of the same shape, conditional on a vector."""
+    scale = {"width": width, "embed": embed, "blocks": blocks, "patch": grid.patch(patch)}
+    return UNet(grid.event_shape, inputs=(1 + masked) * grid.event_shape[0], **scale)

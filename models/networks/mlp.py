@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 
 from ..shapes import Bool, Float
+from .registry import register
 
 
 def linear(inputs: int, outputs: int, *, spectral: bool = False, zero: bool = False) -> nn.Module:
@@ -98,3 +101,47 @@ class MaskedPerceptron(Perceptron):
     ) -> Float[Tensor, "batch outputs"]:
         seen = x.new_ones(len(x), self.columns) if observed is None else observed.to(x.dtype)
         return super().forward(torch.cat([x, seen], dim=1))
+
+
+def hidden_units(dimensions: int, width: int) -> int:
+    """Units of the networks of a vector: twice its length, within four and eight times the width."""
+    return max(4 * width, min(2 * dimensions, 8 * width))
+
+
+@register("encoder", "vector")
+def vector_encoder(domain: Any, outputs: int, *, width: int, blocks: int = 1, patch: int = 0) -> MaskedPerceptron:
+    """Example to vector, told which cells are known."""
+    hidden = hidden_units(domain.dimensions, width)
+    return MaskedPerceptron(domain.dimensions, outputs, hidden=hidden, blocks=blocks + 1, columns=domain.cells_seen)
+
+
+@register("critic", "vector")
+def vector_critic(
+    domain: Any, outputs: int, *, width: int, blocks: int, patch: int, spectral: bool, attention: bool
+) -> MaskedPerceptron:
+    """Example to features, told which cells are known, without normalization."""
+    return MaskedPerceptron(
+        domain.dimensions,
+        outputs,
+        hidden=hidden_units(domain.dimensions, width),
+        blocks=blocks + 1,
+        columns=domain.cells_seen,
+        norm=False,
+        spectral=spectral,
+    )
+
+
+@register("decoder", "vector")
+def vector_decoder(
+    domain: Any, inputs: int, *, parameters: int, width: int, blocks: int, patch: int, embed: int, attention: bool
+) -> Perceptron:
+    """Vector to an example, or to `parameters` numbers in all."""
+    outputs = domain.dimensions if parameters == 1 else parameters
+    return Perceptron(inputs, outputs, hidden=hidden_units(domain.dimensions, width), blocks=blocks + 1, embed=embed)
+
+
+@register("denoiser", "vector")
+def vector_denoiser(domain: Any, *, width: int, embed: int, blocks: int, patch: int, masked: bool) -> Perceptron:
+    """Example to example, conditional on a vector."""
+    inputs, hidden = (1 + masked) * domain.dimensions, hidden_units(domain.dimensions, width)
+    return Perceptron(inputs, domain.dimensions, hidden=hidden, blocks=blocks + 2, embed=embed, zero=True)

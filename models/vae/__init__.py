@@ -27,12 +27,11 @@ from ..capabilities import (
 from ..chunking import map_chunks
 from ..contract import Batch, GenerativeModel, Losses, Objective
 from ..domains.base import Domain
-from ..domains.table import Table
 from ..imputation import mask_cells, repeated, sample_nearest, tempered, with_gaps
 from ..mixture import GaussianMixture
 from ..networks.embeddings import LabelEmbedding, full_precision
+from ..networks.registry import network
 from ..rng import Streams
-from ..rows import RowLikelihood
 from ..shapes import Bool, Float, Int, Num
 from .config import Config
 from .gaussians import gaussian_divergence, gaussian_log_prob
@@ -158,24 +157,20 @@ class VAE(
         super().__init__(domain, classes)
         self.config = config
         self.hide = 0.5 * domain.takes_mask if config.hide == -1 else config.hide
-        self.likelihood = (
-            RowLikelihood(domain, classes, width=config.width)
-            if isinstance(domain, Table) and config.cells == "given others"
-            else domain.likelihood(config.components)
-        )
+        self.likelihood = domain.likelihood(config.components, cells=config.cells, classes=classes, width=config.width)
         self.encoder = domain.encoder(2 * config.latent, width=config.width, blocks=config.blocks, patch=config.patch)
         self.decoder = self._decoder(config, domain)
         self.prior = LearnedPrior(classes, config.latent)
         self.mixture = GaussianMixture(config.latent, classes, max(config.prior_components, 1))
-        self.typicality = MahalanobisScore(2 + domain.textures, upper_only=domain.takes_mask)
+        self.typicality = MahalanobisScore(2 + domain.textures, upper_only=domain.anomaly_tails == "upper")
 
     def _decoder(self, config: Config, domain: Domain) -> nn.Module:
         parameters, scale = self.likelihood.parameters, {"width": config.width, "blocks": config.blocks}
         if config.levels == 1:
             return domain.decoder(config.latent, parameters=parameters, patch=config.patch, **scale)
-        if len(domain.event_shape) != 3:
-            raise ValueError(f"levels: 2 is for images, got a {domain.kind}; set levels: 1")
-        return Ladder(domain.event_shape, config.latent, parameters=parameters, fine=config.fine, **scale)
+        return network("ladder", domain.layout, "levels: 2")(
+            domain, config.latent, parameters=parameters, fine=config.fine, **scale
+        )
 
     def objectives(self) -> tuple[Objective, ...]:
         return (EvidenceObjective(self),)
@@ -303,14 +298,8 @@ class VAE(
     def anomaly_score(self, x: Num[Tensor, "batch *event"], generator: Streams) -> Float[Tensor, " batch"]:
         return self.typicality(self._statistics(x, generator))
 
-    @torch.no_grad()
-    def impute(
-        self,
-        x: Num[Tensor, "batch *event"],
-        observed: Bool[Tensor, "batch *event"],
-        generator: Streams,
-        *,
-        draws: int = 1,
+    def fill(
+        self, x: Num[Tensor, "batch *event"], observed: Bool[Tensor, "batch *event"], generator: Streams, draws: int
     ) -> Num[Tensor, "draws batch *event"]:
         r"""Draws of the missing cells given the observed ones.
 
@@ -328,7 +317,7 @@ class VAE(
         """
         given = with_gaps(x, observed)
         if self.domain.takes_mask:
-            return self.domain.merge(x, observed, self._resampled(given, given, generator, draws, proposals=128))
+            return self._resampled(given, given, generator, draws, proposals=128)
         known = self.domain.expand(self.domain.observed(given))
         codes = self._from_prior(POOL, self.draw_labels(POOL, None, generator), generator)
         pool = map_chunks(lambda z: self.likelihood.mean(self.decoder(z)), codes, self.domain.dimensions)

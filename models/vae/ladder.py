@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from ..networks.convolutional import Decoder, Residual, channels_at, convolution
 from ..networks.embeddings import full_precision
+from ..networks.registry import register
 from ..rng import Streams
 from ..shapes import Float
 from .gaussians import gaussian_divergence, gaussian_log_prob
@@ -122,3 +123,11 @@ class Ladder(nn.Module):
             densities[0] - densities[1],
             gaussian_divergence(*below, *above).flatten(2).sum(2),
         )
+
+
+@register("ladder", "grid")
+def grid_ladder(domain: Any, latent: int, *, parameters: int, fine: int, width: int, blocks: int) -> Ladder:
+    """Raises `ValueError` if the grid has not two axes."""
+    if domain.rank != 2:
+        raise ValueError(f"levels: 2 is for grids of two axes, got {domain.rank}; set levels: 1")
+    return Ladder(domain.event_shape, latent, parameters=parameters, fine=fine, width=width, blocks=blocks)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,11 +12,11 @@ from scipy import stats
 from torch import nn
 
 from models import Batch, Streams, build
-from models.flow import network_of
 from models.flow.config import Config
 from models.flow.couplings import Affine, Spline
 from models.flow.imputation import gibbs, langevin
 from models.flow.principal import PrincipalFlow
+from models.networks.registry import network as network_for
 
 
 @pytest.fixture
@@ -42,7 +43,11 @@ VARIANTS = [
 
 def flow(shape: tuple[int, ...], variant: dict, **options) -> nn.Module:
     config = Config(steps=2, width=8, embed=4, components=5, **variant, **options)
-    network = randomized(network_of(shape, config))
+    network = randomized(
+        network_for("bijection", "vector" if len(shape) == 1 else "grid")(
+            SimpleNamespace(flow_shape=shape, rank=len(shape) - 1), config
+        )
+    )
     if isinstance(network, PrincipalFlow):
         dims = math.prod(shape)
         network.measure(torch.randn(64, dims) @ torch.randn(dims, dims))

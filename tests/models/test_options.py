@@ -161,7 +161,7 @@ def test_every_setting_changes_something(family, name):
 def test_every_option_trains(family, config, domain):
     spec = {"family": family, "config": SMALL[family] | config, "domain": DOMAINS[domain], "classes": 3}
     if domain == "table" and config.get("levels") == 2:
-        with pytest.raises(ValueError, match="levels: 2 is for images"):
+        with pytest.raises(ValueError, match="levels: 2 asks for a ladder"):
             build(spec)
         return
     if domain != "table" and config.get("architecture") == "autoregressive":

@@ -16,8 +16,8 @@ from torch import nn
 
 from models import Batch, Streams, build
 from models.anomaly import MahalanobisScore
-from models.domains.grid import Image
-from models.gan import gradient_penalty, random_shift
+from models.domains.grid import Image, random_shift
+from models.gan import gradient_penalty
 from models.imputation import impute_in_random_order, mask_cells, reveal_cells, sample_nearest
 from models.mixture import GaussianMixture
 from models.vae import VAE

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .shapes import Float
+from ..shapes import Float
 
 Past = list[tuple[Tensor, Tensor]]
 """Keys and values of the places seen so far, one pair per block, empty before the first."""

@@ -7,13 +7,12 @@ import math
 import torch
 from torch import Tensor, nn
 
-from .autoregressive import RowNetwork
-from .domains.base import Likelihood
-from .domains.table import Table
-from .networks.embeddings import LabelEmbedding, full_precision
-from .networks.mlp import Perceptron
-from .rng import Streams
-from .shapes import Float, Num
+from ..networks.embeddings import LabelEmbedding, full_precision
+from ..networks.mlp import Perceptron
+from ..rng import Streams
+from ..shapes import Float, Num
+from .base import Domain, Likelihood
+from .row_network import RowNetwork
 
 
 class RowLikelihood(nn.Module, Likelihood):
@@ -25,7 +24,7 @@ class RowLikelihood(nn.Module, Likelihood):
     cell has little but the vector to go by: so the vector keeps its information, and any cells may be given.
 
     Arguments:
-        table: The domain.
+        table: The domain, a `Table`.
         classes: Labels; 0 for none.
         width: Length of a cell's vector.
         blocks: Blocks of attention.
@@ -38,7 +37,7 @@ class RowLikelihood(nn.Module, Likelihood):
     drawn = True
     loss_name = "reconstruction_nats"
 
-    def __init__(self, table: Table, classes: int, *, width: int, blocks: int = 1) -> None:
+    def __init__(self, table: Domain, classes: int, *, width: int, blocks: int = 1) -> None:
         super().__init__()
         self.table, self.parameters = table, width
         self.rows = RowNetwork(table, context=width, width=width, blocks=blocks)
@@ -87,14 +86,14 @@ class Settler(nn.Module):
     which is learned from the data alone.
 
     Arguments:
-        table: The domain.
+        table: The domain, a `Table`.
         classes: Labels; 0 for none.
         sigma: Standard deviation of the noise.
         width: Length of a cell's vector.
         hidden: Units of the network that reads the noisy row.
     """
 
-    def __init__(self, table: Table, classes: int, *, sigma: float, width: int, hidden: int) -> None:
+    def __init__(self, table: Domain, classes: int, *, sigma: float, width: int, hidden: int) -> None:
         super().__init__()
         self.table, self.sigma = table, sigma
         self.reader = Perceptron(table.dimensions, width, hidden=hidden, blocks=1)

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .domains.table import Table
-from .networks.embeddings import full_precision
-from .rng import Streams
-from .shapes import Bool, Float, Int, Num
-from .transformer import CausalTransformer, Past
+from ..networks.embeddings import full_precision
+from ..networks.transformer import CausalTransformer, Past
+from ..rng import Streams
+from ..shapes import Bool, Float, Int, Num
+from .base import Domain
 
 MANY = 256
 """Parts of a column beyond which they are asked for in two steps: the group first, then which of the group."""
@@ -41,7 +41,7 @@ class Intervals(NamedTuple):
         return Intervals(self.edges.to(device), self.counts)
 
 
-def intervals_of(table: Table, most: int) -> Intervals:
+def intervals_of(table: Domain, most: int) -> Intervals:
     """Every category, and every number that is frequent or one of few, a part of its own; the rest in at most about
     `most` parts of equal probability. No cell lies in two of them."""
     knots = table.knots(torch.device("cpu"))
@@ -91,7 +91,7 @@ class RowNetwork(nn.Module):
     probability or a density, a quantile function, and draws of it are cells of the table.
 
     Arguments:
-        table: The domain.
+        table: The domain, a `Table`.
         context: Length of the vector that everything is conditional on.
         width: Length of a cell's vector.
         blocks: Blocks of attention.
@@ -104,7 +104,7 @@ class RowNetwork(nn.Module):
         | https://arxiv.org/abs/1906.08237
     """
 
-    def __init__(self, table: Table, *, context: int, width: int, blocks: int = 2, most: int = 128) -> None:
+    def __init__(self, table: Domain, *, context: int, width: int, blocks: int = 2, most: int = 128) -> None:
         super().__init__()
         self.table = table
         columns = len(table.columns)
