@@ -26,7 +26,7 @@ SMALLEST = 1e-9
 OCTAVE = 4
 """Knots for each halving of what lies beyond."""
 
-LIGHT = -0.1
+LIGHT = -0.25
 """Shape below which a distribution ends where its data end."""
 
 HEAVY = 0.25

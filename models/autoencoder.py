@@ -125,7 +125,7 @@ class Autoencoder(
         self.likelihood = domain.reconstruction(cells=config.cells, classes=classes, width=config.width)
         scale = {"width": config.width, "blocks": config.blocks, "patch": config.patch}
         self.encoder = domain.encoder(config.latent, **scale)
-        self.decoder = domain.decoder(config.latent, parameters=self.likelihood.parameters, **scale)
+        self.decoder = domain.decoder(config.latent, parameters=self.likelihood.outputs, **scale)
         self.mixture = GaussianMixture(config.latent, classes, config.components)
         self.typicality = MahalanobisScore(2 + domain.textures, upper_only=domain.anomaly_tails == "upper")
 

@@ -65,7 +65,7 @@ class Config:
     features: int = 64
     shift: float = 0.0
     attention: bool = False
-    settle: float = 0.7
+    settle: float = 1.0
     inversion_steps: int = 20
 
     def __post_init__(self) -> None:

@@ -52,7 +52,7 @@ class Config:
     steps: int = 18
     resample: int = 4
     hide: float = -1.0
-    settle: float = 0.5
+    settle: float = 1.0
     label_dropout: float = 0.1
     guidance: float = 1.0
 

@@ -18,12 +18,12 @@ class Likelihood(ABC):
     """The distribution of an example's values given a network's outputs.
 
     Attributes:
-        parameters: What `Domain.decoder` must be asked for: outputs per value (images), in all (tables).
+        outputs: What `Domain.decoder` must be asked for: outputs per value (images), in all (tables).
         loss_name: What its negative is called in curves.
         drawn: Whether a sampled example is a draw from it (tables) or may be its mean (images).
     """
 
-    parameters: int
+    outputs: int
     drawn: ClassVar[bool]
     loss_name: ClassVar[str]
 

@@ -278,7 +278,7 @@ class SquaredError(Likelihood):
         image: The domain.
     """
 
-    parameters = 1
+    outputs = 1
     drawn = False
     loss_name = "squared_error"
 
@@ -325,7 +325,7 @@ class DiscretizedLogistic(Likelihood):
     def __init__(self, image: Grid, components: int) -> None:
         self.image = image
         self.components = components
-        self.parameters = 3 * components
+        self.outputs = 3 * components
         """Network outputs needed per value."""
 
     def _split(self, raw: Float[Tensor, "batch _ *size"]) -> tuple[Tensor, Tensor, Tensor]:

@@ -344,7 +344,7 @@ class MixedLikelihood(Likelihood):
     def __init__(self, table: Table, components: int) -> None:
         self.table, self.components = table, components
         self.numbers = len(table.numeric) * 3 * components
-        self.parameters = self.numbers + table.gumbel
+        self.outputs = self.numbers + table.gumbel
         """Network outputs needed, in all."""
         self.category_sizes = [table.sizes[i] for i in table.categorical]
 

@@ -39,7 +39,7 @@ class RowLikelihood(nn.Module, Likelihood):
 
     def __init__(self, table: Domain, classes: int, *, width: int, blocks: int = 1) -> None:
         super().__init__()
-        self.table, self.parameters = table, width
+        self.table, self.outputs = table, width
         self.rows = RowNetwork(table, context=width, width=width, blocks=blocks)
         self.classes = nn.Embedding(classes, width) if classes else None
 

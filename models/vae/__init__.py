@@ -165,7 +165,7 @@ class VAE(
         self.typicality = MahalanobisScore(2 + domain.textures, upper_only=domain.anomaly_tails == "upper")
 
     def _decoder(self, config: Config, domain: Domain) -> nn.Module:
-        parameters, scale = self.likelihood.parameters, {"width": config.width, "blocks": config.blocks}
+        parameters, scale = self.likelihood.outputs, {"width": config.width, "blocks": config.blocks}
         if config.levels == 1:
             return domain.decoder(config.latent, parameters=parameters, patch=config.patch, **scale)
         return network("ladder", domain.layout, "levels: 2")(

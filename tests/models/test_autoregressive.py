@@ -92,7 +92,7 @@ def test_codes_are_those_of_the_change_of_variables():
 @pytest.mark.usefixtures("double")
 def test_many_categories_asked_for_in_two_steps_sum_to_one(monkeypatch):
     """Untrained, each has the frequency it has in the data (with one more of each); trained, any; always 1 in all."""
-    monkeypatch.setattr("models.autoregressive.MANY", 4)
+    monkeypatch.setattr("models.domains.row_network.MANY", 4)
     x = torch.randint(7, (200, 1), generator=seeded(11)).double()
     every = torch.arange(7.0)[:, None]
     model = build({"family": "flow", "config": {"width": 16}, "domain": table(x, "7"), "classes": 0})
@@ -140,7 +140,7 @@ def test_any_conditional_is_that_of_the_data():
     assert np.average(distances, weights=weights) < 0.04
 
 
-@pytest.mark.parametrize("family", ["flow", "vae"])
+@pytest.mark.parametrize("family", ["flow", pytest.param("vae", marks=pytest.mark.slow)])
 def test_what_is_determined_is_drawn_so(family):
     """c = a + b, and a category that says whether c is even: at most half a percent of the rows drawn break either."""
     a, b = torch.randint(5, (4000,), generator=seeded(6)), torch.randint(5, (4000,), generator=seeded(7))

@@ -241,8 +241,11 @@ def normal_column(count: int = 1) -> dict:
     return {"kind": "table", "columns": [{"name": f"x{i}", **facts} for i in range(count)]}
 
 
+COUPLINGS = {"architecture": "couplings", "steps": 1, "width": 4}
+
+
 def shifting():
-    model = build({"family": "flow", "config": {"steps": 1, "width": 4}, "domain": normal_column(), "classes": 2})
+    model = build({"family": "flow", "config": COUPLINGS, "domain": normal_column(), "classes": 2})
     model.network, model.label = Shift(1), MeanOf()
     model.initialize(Batch(torch.zeros(1000, 1, dtype=torch.float64), LABELS), Streams.seeded(0))
     return model
@@ -260,7 +263,7 @@ def test_classes_that_the_couplings_ignore_change_no_density(domain):
     """An untrained flow's couplings ignore the label: with classes and without the density is the same."""
     torch.manual_seed(0)
     plain, labelled = (
-        build({"family": "flow", "config": {"steps": 2, "width": 8}, "domain": domain, "classes": classes})
+        build({"family": "flow", "config": COUPLINGS | {"steps": 2}, "domain": domain, "classes": classes})
         for classes in (0, 3)
     )
     x = torch.randn(32, 3).double() if domain is not IMAGE else (torch.randint(16, (32, 4, 4, 1)) * 17).to(torch.uint8)
@@ -280,7 +283,7 @@ def test_a_flow_translates_from_the_likeliest_class_by_bayes_rule():
 
 
 def test_a_translated_code_stays_standard_normal():
-    model = build({"family": "flow", "config": {"steps": 1, "width": 4}, "domain": normal_column(2), "classes": 0})
+    model = build({"family": "flow", "config": COUPLINGS, "domain": normal_column(2), "classes": 0})
     x = torch.randn(3000, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64).clamp(-3, 3)
     moved = model.translate(x, None, 0.6, Streams.seeded(0))
     assert abs(float(moved.std()) - 1) < 0.03
@@ -332,7 +335,7 @@ PAIR = {"kind": "image", "channels": 1, "height": 1, "width": 2, "levels": 256}
 @pytest.mark.parametrize("domain", [normal_column(2), PAIR], ids=["table", "image"])
 def test_a_flow_imputes_from_the_exact_conditional(domain):
     """Given the first value y the second is N(0.9 y, 0.19), on the table's normal scale or on the pixels' logits."""
-    model = build({"family": "flow", "config": {"steps": 1, "width": 4, "sweeps": 3}, "domain": domain, "classes": 0})
+    model = build({"family": "flow", "config": COUPLINGS | {"sweeps": 3}, "domain": domain, "classes": 0})
     model.network = Correlated(2) if domain is not PAIR else Correlated(1, 1, 2)
     y = torch.tensor([[1.2, 0.0], [-0.8, 0.0]]).repeat(150, 1)
     x = model.domain.quantize(y.double() if domain is not PAIR else y.reshape(-1, 1, 1, 2))
@@ -349,7 +352,7 @@ def test_a_flow_imputes_from_the_exact_conditional(domain):
 
 def test_a_flows_density_of_known_cells_leaves_the_others_out():
     """Independent columns: hiding one leaves the other's density, and hiding both leaves 0."""
-    model = build({"family": "flow", "config": {"steps": 1, "width": 4}, "domain": normal_column(2), "classes": 0})
+    model = build({"family": "flow", "config": COUPLINGS, "domain": normal_column(2), "classes": 0})
     x = torch.tensor([[0.7, -1.1], [0.7, math.nan], [math.nan, math.nan]], dtype=torch.float64)
     exact = [stats.norm.logpdf([0.7, -1.1]).sum(), stats.norm.logpdf(0.7), 0.0]
     assert np.allclose(model.log_prob(x, Streams.seeded(0)), exact, atol=0.03)

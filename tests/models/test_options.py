@@ -92,6 +92,7 @@ WITH = {
     "fine": {"levels": 2},
     "penalty": {"loss": "wasserstein"},
     "detail": {"architecture": "principal", "components": 4},
+    **dict.fromkeys(("bins", "tail", "sweeps"), {"architecture": "couplings"}),
 }
 """What a setting needs to have an effect."""
 

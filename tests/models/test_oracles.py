@@ -36,7 +36,7 @@ def double():
 def test_discretized_logistic_sums_to_one(double):
     image = Image(channels=1, height=1, width=1, levels=17)
     likelihood = image.likelihood(3)
-    raw = 2 * torch.randn(1, likelihood.parameters, 1, 1)
+    raw = 2 * torch.randn(1, likelihood.outputs, 1, 1)
     levels = (torch.arange(17) * 255 / 16).round().to(torch.uint8).reshape(17, 1, 1, 1)
     total = likelihood.log_prob(raw.expand(17, -1, -1, -1), levels).exp().sum()
     assert abs(float(total) - 1) < 1e-5

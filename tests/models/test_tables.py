@@ -178,7 +178,7 @@ def ordinary() -> tuple[Table, torch.Tensor]:
 def test_likelihood_of_cells_sums_to_one_and_is_how_often_they_are_drawn():
     domain, raw = ordinary()
     likelihood = domain.likelihood(2)
-    assert likelihood.parameters == raw.shape[1]
+    assert likelihood.outputs == raw.shape[1]
     drawn = domain.to_data(likelihood.sample(raw.expand(30_000, -1), Streams.seeded(0)))
     for index, size in enumerate((5, 3)):
         rows = torch.zeros(size, 2, dtype=torch.float64)
@@ -216,12 +216,12 @@ def test_networks_of_rows_see_which_cells_are_known_and_nothing_of_the_others(ki
     observed = torch.rand(x.shape, generator=seeded()) < 0.5
     other = torch.where(domain.expand(observed), domain.to_model(x), 7.0)
     with torch.no_grad():
-        seen = domain.look(network, domain.to_model(x), observed)
-        assert torch.equal(seen, domain.look(network, other, observed))
+        seen = domain.apply_masked(network, domain.to_model(x), observed)
+        assert torch.equal(seen, domain.apply_masked(network, other, observed))
         fewer = observed.clone()
         fewer[:, :3] = False
         zeroed = torch.where(domain.expand(fewer), domain.to_model(x), 0.0)
-        masks = [domain.look(network, zeroed, mask) for mask in (observed, fewer)]
+        masks = [domain.apply_masked(network, zeroed, mask) for mask in (observed, fewer)]
         changed = (observed != fewer).any(1)
         assert ((masks[0] != masks[1]).any(1) == changed).all()
 
