@@ -92,7 +92,9 @@ WITH = {
     "fine": {"levels": 2},
     "penalty": {"loss": "wasserstein"},
     "detail": {"architecture": "principal", "components": 4},
-    **dict.fromkeys(("bins", "tail", "sweeps"), {"architecture": "couplings"}),
+    "bins": {"architecture": "couplings"},
+    "tail": {"architecture": "couplings"},
+    "sweeps": {"architecture": "couplings"},
 }
 """What a setting needs to have an effect."""
 
