@@ -1,4 +1,4 @@
-"""Whether shapes in annotations are checked: always, but in long trainings, of which other tests check the first steps."""
+"""Whether shapes in annotations are checked: always, but in long trainings, whose first steps other tests check."""
 
 from __future__ import annotations
 
