@@ -205,7 +205,7 @@ class Reader:
         self.problems.append(Problem(what=f"{shown} {what}", command=command))
 
     def taken(self) -> list[Problem]:
-        """The remarks since the last call."""
+        """The problems since the last call."""
         found, self.problems = self.problems, []
         return found
 
@@ -237,11 +237,11 @@ def read(dataset: str, families: Sequence[str], root: Path) -> Run:
         "registry": (runs / "registry.json", f"fivefold register --dataset {dataset}"),
     }
     found: dict[str, dict[str, Any]] = {}
-    remarks: dict[str, Problem] = {}
+    problems: dict[str, Problem] = {}
     for name, (path, command) in sections.items():
         found[name] = reader.json(path, command)
-        for remark in reader.taken():
-            remarks[name] = remark
+        for problem in reader.taken():
+            problems[name] = problem
     read_families = [_family(reader, runs, dataset, name) for name in families]
     newest = datetime.fromtimestamp(int(reader.newest), UTC) if reader.newest else None
     return Run(
@@ -250,7 +250,7 @@ def read(dataset: str, families: Sequence[str], root: Path) -> Run:
         yardstick=found["yardstick"],
         registry=found["registry"],
         families=read_families,
-        remarks=remarks,
+        problems=problems,
         newest=newest,
     )
 
@@ -278,7 +278,7 @@ def _family(reader: Reader, runs: Path, dataset: str, name: str) -> Family:
         pictures={p: picture for p, picture in pictures.items() if picture},
         exhibits=exhibits,
         progress=progress,
-        remarks=reader.taken(),
+        problems=reader.taken(),
     )
 
 

@@ -1,4 +1,6 @@
-"""Every argument of every task of every family, on images and on rows: changing it changes what it must, and only that.
+"""Every argument of every task of every family: changing it changes what it must, and only that.
+
+On rows all of them, on images those whose meaning is another there.
 
 The data are known: class 0 (three quarters) is dark, or negative in its first column; class 1 is bright, or positive.
 """
@@ -13,6 +15,7 @@ from typing import Any
 
 import pytest
 import torch
+from shape_checks import shape_checks
 from test_tables import seeded, table
 
 from models import CAPABILITIES, FAMILIES, Batch, GenerativeModel, Streams, build
@@ -26,9 +29,11 @@ SETTINGS = {
     "diffusion": {"width": 8, "embed": 16, "steps": 8, "sigma_max": 20.0},
 }
 STEPS = {
-    "image": {"autoencoder": 100, "vae": 100, "gan": 120, "flow": 80, "diffusion": 150},
-    "table": {"autoencoder": 120, "vae": 150, "gan": 300, "flow": 150, "diffusion": 350},
+    "image": {"autoencoder": 50, "vae": 100, "gan": 60, "flow": 80, "diffusion": 150},
+    "table": {"autoencoder": 60, "vae": 150, "gan": 150, "flow": 75, "diffusion": 350},
 }
+SEEN_IN_IMAGES = {("sample", "label"), ("impute", "observed"), ("translate", "label"), ("denoise", "sigma")}
+"""Arguments that images take in another way than rows: a look, a half that is hidden, noise in grey values."""
 ITERATIVE = {"diffusion"}
 NOISY = {  # whose answers the generator changes, and by design
     "sample": set(FAMILIES),
@@ -109,6 +114,7 @@ class Case:
 
 
 @cache
+@shape_checks(on=False)
 def case(family: str, kind: str) -> Case:
     """A family after a short training."""
     x, label = data(kind, 2000, 0)
@@ -382,7 +388,7 @@ def near(a: torch.Tensor, b: torch.Tensor) -> bool:
 
 
 def walk() -> list[Any]:
-    """Every argument of every task that each family has, as their signatures say."""
+    """Every argument of every task that each family has, as their signatures say (on images some of them)."""
     found = []
     for kind in KINDS:
         for family, cls in FAMILIES.items():
@@ -392,7 +398,11 @@ def walk() -> list[Any]:
                 for task in sorted(capability.__abstractmethods__):
                     for owner in (capability, cls):
                         names = list(inspect.signature(getattr(owner, task)).parameters)[1:]
-                        found += [(family, kind, task, name) for name in names]
+                        found += [
+                            (family, kind, task, name)
+                            for name in names
+                            if kind == "table" or (task, name) in SEEN_IN_IMAGES
+                        ]
     return list(dict.fromkeys(found))
 
 
@@ -402,6 +412,7 @@ def test_every_argument_of_every_task_is_walked():
 
 
 @pytest.mark.parametrize(("family", "kind", "task", "name"), walk())
+@shape_checks(on=False)
 def test_an_argument_changes_what_it_must_and_only_that(family, kind, task, name):
     WALK[task, name](case(family, kind), task)
 
@@ -409,19 +420,19 @@ def test_an_argument_changes_what_it_must_and_only_that(family, kind, task, name
 # Invariances
 
 
-@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("family", FAMILIES)
-def test_answers_without_noise_depend_on_neither_order_nor_company(family, kind):
-    """Whole, in parts of 7 and of 1, and in another order: the same answers."""
-    found = case(family, kind)
-    order = torch.randperm(21, generator=seeded(3))
+@shape_checks(on=False)
+def test_answers_without_noise_depend_on_neither_order_nor_company(family):
+    """Whole, in parts of 4 and of 1, and in another order: the same answers."""
+    found = case(family, "table")
+    order = torch.randperm(9, generator=seeded(3))
     for task in ("encode", "reconstruct", "denoise", "anomaly_score", "decode"):
         if not hasattr(found.model, task) or family in NOISY.get(task, ()):
             continue
         name = "z" if task == "decode" else "x"
-        given = found.model.encode(found.x[:21]) if name == "z" else found.x[:21]
+        given = found.model.encode(found.x[:9]) if name == "z" else found.x[:9]
         whole = found.ask(task, **{name: given})
-        for size in (7, 1):
+        for size in (4, 1):
             parts = torch.cat([found.ask(task, **{name: part}) for part in given.split(size)])
             assert near(parts, whole), (task, size)
         assert near(found.ask(task, **{name: given[order]}), whole[order]), task

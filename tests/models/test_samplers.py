@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from scipy import optimize, stats
+from shape_checks import shape_checks
 from torch import nn
 
 from models import Batch, Streams, build
@@ -142,6 +143,7 @@ def test_ddim_is_eulers_method_on_the_straight_path():
 
 
 @objectives
+@shape_checks(on=False)
 def test_a_trained_denoiser_is_near_the_analytic_one(objective):
     """After 350 short steps on two Gaussians the error is below a tenth of the examples' variance, or 5 % worse
     than the least possible."""
@@ -428,7 +430,7 @@ def test_translation_adds_as_much_noise_as_its_strength_says(strength):
 
 
 def test_samples_of_a_gaussian_have_its_spread():
-    drawn = gaussian_model(steps=20).sample(200, None, Streams.seeded(0)).double()
+    drawn = gaussian_model(steps=60).sample(200, None, Streams.seeded(0)).double()
     assert abs(float(drawn.mean()) - 127.5) < 3
     assert abs(float(drawn.std()) - 0.3 * 127.5) < 2
 

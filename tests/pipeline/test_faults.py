@@ -124,8 +124,8 @@ ledger = TrialLog(folder, Told(), Told(), 10)
 before = ledger.finished()
 with cluster.connected():
     cluster.run_trials(
-        trial, {"x": Range(low=0.0, high=1.0)}, first=[] if before else [{"x": 0.5}],
-        known=[(t["settings"], t["score"]) for t in before if t["score"] is not None], trials=4 - len(before),
+        trial, {"x": Range(low=0.0, high=1.0)}, initial=[] if before else [{"x": 0.5}],
+        completed=[(t["settings"], t["score"]) for t in before if t["score"] is not None], trials=4 - len(before),
         concurrent=1, threads=1, examples=10, seed=0, storage=folder / "ray", recorder=ledger,
     )
 """
