@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import os
 from pathlib import Path
 from typing import Any
 
 from data.dataset import Dataset
-from data.files import canonical, write_atomically
+from data.files import write_atomically
 from pipelines import config
 from pipelines.config import Params
+from pipelines.evaluation.reference.reference import checked_facts
 from pipelines.execution.jobs import checkpoints_at, family_settings, fitting_batch, make_job
 from pipelines.execution.local import run_local, terminating
 from pipelines.paths import prepared_folder, runs_folder
 from pipelines.serving import artifact
 from pipelines.storage import model_folder, stores
-from pipelines.training.checkpoint import STEP
-from pipelines.training.identity import identity
+from pipelines.training.checkpoint import STEP, differing
+from pipelines.training.identity import identity, identity_digest
 from pipelines.training.job import STOP, TrainingJob, clear, locked, read_metrics
 from pipelines.training.progress import following
+
+
+MOST_NAMED = 6
+"""Changes named when a training starts afresh."""
 
 
 def train(family: str, *, dataset: str | None = None, verbose: bool = False) -> None:
@@ -48,8 +52,8 @@ def train(family: str, *, dataset: str | None = None, verbose: bool = False) -> 
     chosen = config.with_settings(chosen, tuned(folder, family))
     chosen = fitting_batch(chosen, data, family)
     job = make_job(settings, family, chosen, data, Path())
-    same = identity(job, data.digest)
-    key = hashlib.sha256(canonical(same)).hexdigest()
+    same = identity(job, data.digest, checked_facts(Path(job.yardstick))["digest"])
+    key = identity_digest(same)
     name = f"{family}-{key[:12]}"
     state = (folder / "state" / name).resolve()
     job = dataclasses.replace(
@@ -114,8 +118,14 @@ def _say_what_begins(root: Path, job: TrainingJob, family: str) -> None:
     if stores.open_store(job.checkpoints).names(STEP):
         where = job.checkpoints if "://" in job.checkpoints else os.path.relpath(job.checkpoints)
         print(f"{family}: going on from the newest checkpoint in {where}")
-    elif any(str(path) != job.state for path in root.resolve().glob(f"{family}-*")):
-        print(f"{family}: settings, data or code have changed since the last training; starting afresh")
+        return
+    earlier = [path for path in root.resolve().glob(f"{family}-*/job.json") if str(path.parent) != job.state]
+    if earlier and not (Path(job.state) / "job.json").exists():
+        newest = max(earlier, key=lambda path: path.stat().st_mtime)
+        before = json.loads(newest.read_text(encoding="utf-8"))["identity"]
+        changed = [name.removeprefix("code.") for name in differing(before, job.identity)]
+        more = f" and {len(changed) - MOST_NAMED} more" if len(changed) > MOST_NAMED else ""
+        print(f"{family}: starting afresh, for since the last training {', '.join(changed[:MOST_NAMED])}{more} changed")
 
 
 def _publish(job: TrainingJob, settings: Params, folder: Path, run_id: str, data: Dataset, key: str) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from data.files import write_atomically
+from pipelines.training.config import HOW
 from pipelines.training.errors import Diverged, Interrupted
 
 
@@ -75,14 +76,14 @@ class TrainingJob:
     spec: dict[str, Any]
     training: dict[str, Any]
     seed: int
-    prepared: str
-    yardstick: str
-    state: str
-    checkpoints: str = ""
-    shard: bool = False
-    policy: dict[str, Any] = field(default_factory=dict)
-    identity: dict[str, Any] = field(default_factory=dict)
-    run_id: str = ""
+    prepared: str = field(metadata=HOW)
+    yardstick: str = field(metadata=HOW)
+    state: str = field(metadata=HOW)
+    checkpoints: str = field(default="", metadata=HOW)
+    shard: bool = field(default=False, metadata=HOW)
+    policy: dict[str, Any] = field(default_factory=dict, metadata=HOW)
+    identity: dict[str, Any] = field(default_factory=dict, metadata=HOW)
+    run_id: str = field(default="", metadata=HOW)
 
 
 def read_metrics(state: Path) -> list[dict[str, Any]]:

@@ -156,10 +156,10 @@ def train(
             state.update_average(settings.ema_decay(seen))
 
             last = state.step == settings.total_steps
-            reporting = state.step % steps_per_report == 0 or last
+            evaluating = last or state.step % settings.steps_per_evaluation == 0
+            reporting = evaluating or state.step % steps_per_report == 0
             if reporting:
                 metrics = accumulator.read(seen, settings)
-                evaluating = last or state.step % settings.every(settings.evaluations) == 0
                 snapshot = state.finalized(reference, seed) if evaluating else None
                 if context.rank == 0:
                     done = min(seen, settings.total_examples)

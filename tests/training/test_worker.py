@@ -32,7 +32,7 @@ from pipelines.training.identity import identity
 from pipelines.training.job import TrainingJob, clear, failure
 from pipelines.training.worker import Recorder
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 ROWS = 1258
 """Of the training split of the digits: two epochs of 34 × 37."""
 
