@@ -23,7 +23,6 @@ from pipelines.training.identity import identity, identity_digest
 from pipelines.training.job import STOP, TrainingJob, clear, locked, read_metrics
 from pipelines.training.progress import following
 
-
 MOST_NAMED = 6
 """Changes named when a training starts afresh."""
 

@@ -6,6 +6,7 @@ import ast
 import dataclasses
 import shutil
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
@@ -13,7 +14,6 @@ from types import CodeType, FrameType, SimpleNamespace
 from typing import Any
 
 import pytest
-import torch
 from ruamel.yaml import YAML
 
 from data.dataset import Dataset
@@ -155,7 +155,8 @@ def test_no_other_family_and_no_other_kind_of_data_counts(family: str, code: Pat
 def test_imports_are_followed_as_python_follows_them(tmp_path: Path) -> None:
     texts = {
         "a/__init__.py": "from .table import KINDS\n",
-        "a/start.py": "import a.plain\nfrom a import named\nfrom .deep import below as other\ndef f():\n    from a.late import x\n",
+        "a/start.py": "import a.plain\nfrom a import named\nfrom .deep import below as other\n"
+        "def f():\n    from a.late import x\n",
         "a/plain.py": "import os\n",
         "a/named.py": "",
         "a/late.py": "from ..b import nothing\n",
@@ -181,7 +182,7 @@ def test_imports_are_followed_as_python_follows_them(tmp_path: Path) -> None:
 def test_only_settings_that_change_what_is_learned_count() -> None:
     original, how = key(ROOT), set()
     for name, value in JOB.training.items():
-        other = {"constant": "cosine", "cosine": "constant", "auto": "fp32"}.get(value) or value / 2
+        other = {"constant": "cosine", "cosine": "constant", "auto": "fp32"}.get(value) or value + 1
         if key(ROOT, training=JOB.training | {name: other}) == original:
             how.add(name)
     assert how == {"reports", "checkpoints", "accumulate"}
@@ -233,12 +234,13 @@ def test_every_file_that_runs_in_a_training_counts(project: Path, tmp_path: Path
         if event == "call":
             called.add(frame.f_code)
 
-    before = sys.getprofile()
     sys.setprofile(profile)
+    threading.setprofile(profile)
     try:
         run_worker(dataclasses.asdict(job), WorkerContext())
     finally:
-        sys.setprofile(before)
+        sys.setprofile(None)
+        threading.setprofile(None)
     assert failure(tmp_path) is None
     ours = {Path(code.co_filename) for code in called if code.co_name != "<module>"}
     ran = {path.relative_to(ROOT).as_posix() for path in ours if path.is_relative_to(ROOT)}
