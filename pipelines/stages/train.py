@@ -14,14 +14,14 @@ from pipelines import config
 from pipelines.config import Params
 from pipelines.evaluation.reference.reference import checked_facts
 from pipelines.execution.jobs import checkpoints_at, family_settings, fitting_batch, make_job
-from pipelines.execution.local import run_local, terminating
+from pipelines.execution.local import run_local, stop_on_sigterm
 from pipelines.paths import prepared_folder, runs_folder
 from pipelines.serving import artifact
 from pipelines.storage import model_folder, stores
 from pipelines.training.checkpoint import STEP, differing
 from pipelines.training.identity import identity, identity_digest
-from pipelines.training.job import STOP, TrainingJob, clear, locked, read_metrics
-from pipelines.training.progress import following
+from pipelines.training.job import STOP, TrainingJob, clear_signals, locked, read_metrics
+from pipelines.training.progress import track_progress
 
 MOST_NAMED = 6
 """Changes named when a training starts afresh."""
@@ -92,10 +92,10 @@ def _run(job: TrainingJob, settings: Params, run: Any, data_digest: str, *, verb
 
     state = Path(job.state)
     server = remote.job_server(settings.cluster)
-    clear(state)
-    with following(state, job.training["total_examples"], job.spec["family"], run):
+    clear_signals(state)
+    with track_progress(state, job.training["total_examples"], job.spec["family"], run):
         if server:
-            with terminating(state / STOP):
+            with stop_on_sigterm(state / STOP):
                 remote.train(job, settings, server, data_digest)
         else:
             run_local(job, settings.train, settings.cluster.address, verbose=verbose)

@@ -14,12 +14,12 @@ from pipelines import config
 from pipelines.config import Family, Params, Tune
 from pipelines.evaluation.reference.reference import checked_facts
 from pipelines.execution.jobs import family_settings, fitting_batch, make_job
-from pipelines.execution.local import terminating
+from pipelines.execution.local import stop_on_sigterm
 from pipelines.execution.search import SearchJob, TrialLog, search_local
 from pipelines.paths import prepared_folder, runs_folder
 from pipelines.training.config import changes_model
 from pipelines.training.identity import identity, identity_digest
-from pipelines.training.job import STOP, TrainingJob, clear, locked
+from pipelines.training.job import STOP, TrainingJob, clear_signals, locked
 from pipelines.training.progress import ProgressBar
 
 
@@ -112,8 +112,8 @@ def _search(
         try:
             if len(trial_log.finished()) < settings.tune.trials:
                 if server := remote.job_server(settings.cluster):
-                    clear(folder)
-                    with terminating(folder / STOP):
+                    clear_signals(folder)
+                    with stop_on_sigterm(folder / STOP):
                         remote.search(remaining, settings, server, data.digest, trial_log)
                 else:
                     search_local(remaining(), trial_log, settings.cluster.address, verbose=verbose)

@@ -238,7 +238,7 @@ def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 class AsyncCheckpointWriter:
-    """Writes checkpoints behind the training's back, one at a time.
+    """Writes checkpoints in a background thread, one at a time.
 
     The training waits only while its state is copied. What goes wrong in writing is raised by the
     next call, and at the latest at the end of the block.

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
-HOW = {"changes_model": False}
+NOT_LEARNED = {"changes_model": False}
 """Metadata of a field that says how a training is run, watched or kept, and not what is learned."""
 
 
@@ -54,11 +54,11 @@ class TrainingConfig:
     ema_half_life: int = 10_000
     ema_ramp: float = 0.1
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    reports: int = field(default=100, metadata=HOW)
-    checkpoints: int = field(default=20, metadata=HOW)
+    reports: int = field(default=100, metadata=NOT_LEARNED)
+    checkpoints: int = field(default=20, metadata=NOT_LEARNED)
     evaluations: int = 8
     virtual_ranks: int = 8
-    accumulate: int = field(default=1, metadata=HOW)
+    accumulate: int = field(default=1, metadata=NOT_LEARNED)
 
     def __post_init__(self) -> None:
         counts = (

@@ -27,7 +27,7 @@ from pipelines.training import job as training_job
 from pipelines.training import worker
 from pipelines.training.config import DivergencePolicy, TrainingConfig
 from pipelines.training.context import WorkerContext
-from pipelines.training.job import TrainingJob, clear, failure
+from pipelines.training.job import TrainingJob, clear_signals, failure
 from pipelines.training.worker import Recorder
 
 ROOT = Path(__file__).parents[2]
@@ -156,7 +156,7 @@ def test_what_a_worker_records_and_leaves(
     with pytest.raises(ValueError, match="a kill"):
         run(chosen, monkeypatch, scores=(value if value else _raise() for value in (5.0, 1.0, 3.0, 0)))
     assert [point["examples"] for point in training_job.read_metrics(tmp_path / "a")] == [136, 272, 408]
-    clear(tmp_path / "a")
+    clear_signals(tmp_path / "a")
     run(chosen, monkeypatch, scores=[2.0, 4.0])
     points = training_job.read_metrics(tmp_path / "a")
     assert [point["examples"] for point in points] == [136, 272, 408, 544]
