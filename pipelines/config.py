@@ -18,7 +18,7 @@ from ruamel.yaml.error import YAMLError
 from models import FAMILIES
 from pipelines.evaluation import config as evaluation_config
 from pipelines.evaluation.config import Evaluate
-from pipelines.training.config import TrainingConfig
+from pipelines.training.config import NOT_LEARNED, TrainingConfig
 
 PATH = Path("params.yaml")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -130,10 +130,10 @@ class Tune:
             is not reproducible.
     """
 
-    enabled: bool = True
+    enabled: bool = field(default=True, metadata=NOT_LEARNED)
     trials: int = 4
     part: float = 0.2
-    margin: float = 0.1
+    margin: float = field(default=0.1, metadata=NOT_LEARNED)
     concurrent: int = 1
 
     def __post_init__(self) -> None:

@@ -27,7 +27,7 @@ def family_settings(settings: Params, family: str) -> Family:
 
 
 def make_job(settings: Params, family: str, chosen: Family, dataset: Dataset, state: Path) -> TrainingJob:
-    """The plain data that a training of these settings is."""
+    """The job that trains a family with these settings."""
     config = dataclasses.asdict(chosen.model)
     spec = {"family": family, "config": config, "domain": dataset.domain, "classes": len(dataset.class_names)}
     folder = runs_folder(settings.dataset)

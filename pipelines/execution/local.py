@@ -37,7 +37,7 @@ def run_local(
 
     state = state or Path(job.state)
     for restarts_left in range(settings.max_failures, -1, -1):
-        with cluster.connected(address, verbose=verbose), terminating(state / STOP):  # Ray has a handler of its own
+        with cluster.connected(address, verbose=verbose), stop_on_sigterm(state / STOP):  # Ray has a handler of its own
             each = job.training["virtual_ranks"] // job.training["accumulate"]
             try:
                 cluster.run_workers(
@@ -73,7 +73,7 @@ def threads(domain: dict[str, Any]) -> int:
 
 
 @contextmanager
-def terminating(stop: Path) -> Iterator[None]:
+def stop_on_sigterm(stop: Path) -> Iterator[None]:
     """While the block runs, SIGTERM asks the workers to stop after their update instead of ending this process."""
     if threading.current_thread() is not threading.main_thread():
         yield

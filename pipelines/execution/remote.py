@@ -47,7 +47,7 @@ CODE = (".py", ".html", ".css")
 
 
 class ClusterJob:
-    """A cluster's job server, and the state there of something done here.
+    """A stage's work as a job on a cluster, its state mirrored into a local folder.
 
     Arguments:
         address: Of the job server.
@@ -218,7 +218,7 @@ def search(
 
 
 class TrialEvents:
-    """Writes down what happens to trials, for the trial log on the other side."""
+    """Records what happens to trials on the cluster, for the trial log of the submitting stage."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -268,7 +268,7 @@ def _copy_package(source: Path, target: Path) -> None:
 
 
 def main() -> int:
-    """The job: do what the request asks for; what ends it is left in the state folder for the submitter."""
+    """Runs on the cluster: does what the request asks for and leaves any error in the state folder."""
     request = json.loads(Path(REQUEST).read_text(encoding="utf-8"))
     with synced_state(request["state"]) as state, locked(state):
         ended = None

@@ -147,7 +147,7 @@ def trial_job(job: TrainingJob, family: Family, settings: Mapping[str, float], e
 
 
 def run_trial(job: TrainingJob, report: Callable[[int, float], None]) -> None:
-    """What a trial does: the loop itself, without checkpoints, telling every score."""
+    """Train one trial without checkpoints, and report every score."""
     import torch
 
     device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import os
 from pathlib import Path
 from typing import Any
 
 from data.dataset import Dataset
-from data.files import canonical, write_atomically
+from data.files import write_atomically
 from pipelines import config
 from pipelines.config import Params
+from pipelines.evaluation.reference.reference import checked_facts
 from pipelines.execution.jobs import checkpoints_at, family_settings, fitting_batch, make_job
-from pipelines.execution.local import run_local, terminating
+from pipelines.execution.local import run_local, stop_on_sigterm
 from pipelines.paths import prepared_folder, runs_folder
 from pipelines.serving import artifact
 from pipelines.storage import model_folder, stores
-from pipelines.training.checkpoint import STEP
-from pipelines.training.identity import identity
-from pipelines.training.job import STOP, TrainingJob, clear, locked, read_metrics
-from pipelines.training.progress import following
+from pipelines.training.checkpoint import STEP, differing
+from pipelines.training.identity import identity, identity_digest
+from pipelines.training.job import STOP, TrainingJob, clear_signals, locked, read_metrics
+from pipelines.training.progress import track_progress
+
+MOST_NAMED = 6
+"""Changes named when a training starts afresh."""
 
 
 def train(family: str, *, dataset: str | None = None, verbose: bool = False) -> None:
@@ -48,8 +51,8 @@ def train(family: str, *, dataset: str | None = None, verbose: bool = False) -> 
     chosen = config.with_settings(chosen, tuned(folder, family))
     chosen = fitting_batch(chosen, data, family)
     job = make_job(settings, family, chosen, data, Path())
-    same = identity(job, data.digest)
-    key = hashlib.sha256(canonical(same)).hexdigest()
+    same = identity(job, data.digest, checked_facts(Path(job.yardstick))["digest"])
+    key = identity_digest(same)
     name = f"{family}-{key[:12]}"
     state = (folder / "state" / name).resolve()
     job = dataclasses.replace(
@@ -89,10 +92,10 @@ def _run(job: TrainingJob, settings: Params, run: Any, data_digest: str, *, verb
 
     state = Path(job.state)
     server = remote.job_server(settings.cluster)
-    clear(state)
-    with following(state, job.training["total_examples"], job.spec["family"], run):
+    clear_signals(state)
+    with track_progress(state, job.training["total_examples"], job.spec["family"], run):
         if server:
-            with terminating(state / STOP):
+            with stop_on_sigterm(state / STOP):
                 remote.train(job, settings, server, data_digest)
         else:
             run_local(job, settings.train, settings.cluster.address, verbose=verbose)
@@ -114,8 +117,14 @@ def _say_what_begins(root: Path, job: TrainingJob, family: str) -> None:
     if stores.open_store(job.checkpoints).names(STEP):
         where = job.checkpoints if "://" in job.checkpoints else os.path.relpath(job.checkpoints)
         print(f"{family}: going on from the newest checkpoint in {where}")
-    elif any(str(path) != job.state for path in root.resolve().glob(f"{family}-*")):
-        print(f"{family}: settings, data or code have changed since the last training; starting afresh")
+        return
+    earlier = [path for path in root.resolve().glob(f"{family}-*/job.json") if str(path.parent) != job.state]
+    if earlier and not (Path(job.state) / "job.json").exists():
+        newest = max(earlier, key=lambda path: path.stat().st_mtime)
+        before = json.loads(newest.read_text(encoding="utf-8"))["identity"]
+        changed = [name.removeprefix("code.") for name in differing(before, job.identity)]
+        more = f" and {len(changed) - MOST_NAMED} more" if len(changed) > MOST_NAMED else ""
+        print(f"{family}: starting afresh, for since the last training {', '.join(changed[:MOST_NAMED])}{more} changed")
 
 
 def _publish(job: TrainingJob, settings: Params, folder: Path, run_id: str, data: Dataset, key: str) -> None:

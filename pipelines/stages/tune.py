@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from data.dataset import Dataset
-from data.files import canonical, write_atomically
+from data.files import write_atomically
 from pipelines import config
-from pipelines.config import Family, Params
+from pipelines.config import Family, Params, Tune
+from pipelines.evaluation.reference.reference import checked_facts
 from pipelines.execution.jobs import family_settings, fitting_batch, make_job
-from pipelines.execution.local import terminating
+from pipelines.execution.local import stop_on_sigterm
 from pipelines.execution.search import SearchJob, TrialLog, search_local
 from pipelines.paths import prepared_folder, runs_folder
-from pipelines.training.identity import identity
-from pipelines.training.job import STOP, TrainingJob, clear, locked
+from pipelines.training.config import changes_model
+from pipelines.training.identity import identity, identity_digest
+from pipelines.training.job import STOP, TrainingJob, clear_signals, locked
 from pipelines.training.progress import ProgressBar
 
 
@@ -81,7 +82,7 @@ def _search(
     chosen = fitting_batch(chosen, data, family)
     job = make_job(settings, family, chosen, data, Path())
     examples = max(chosen.training.batch_size, round(settings.tune.part * chosen.training.total_examples))
-    key = sweep_key(job, settings, chosen, data.digest)
+    key = sweep_key(job, settings, chosen, data.digest, checked_facts(Path(job.yardstick))["digest"])
     folder = (runs_folder(settings.dataset) / "state" / f"tune-{family}-{key[:12]}").resolve()
     job = dataclasses.replace(job, state=str(folder / "scratch"))
     with locked(folder), ProgressBar(f"tune {family}", settings.tune.trials * examples) as bar:
@@ -111,8 +112,8 @@ def _search(
         try:
             if len(trial_log.finished()) < settings.tune.trials:
                 if server := remote.job_server(settings.cluster):
-                    clear(folder)
-                    with terminating(folder / STOP):
+                    clear_signals(folder)
+                    with stop_on_sigterm(folder / STOP):
                         remote.search(remaining, settings, server, data.digest, trial_log)
                 else:
                     search_local(remaining(), trial_log, settings.cluster.address, verbose=verbose)
@@ -139,8 +140,16 @@ def current(family: Family, name: str) -> float:
     return float(getattr(getattr(family, section), key))
 
 
-def sweep_key(job: TrainingJob, settings: Params, chosen: Family, data_digest: str) -> str:
-    """Identity of a sweep: what it tries, on what, with which code."""
+def sweep_key(job: TrainingJob, settings: Params, chosen: Family, data: str, reference: str) -> str:
+    """Identity of a sweep: what it tries, on what, with which code.
+
+    Arguments:
+        job: The training whose settings are searched.
+        settings: How they are searched.
+        chosen: The settings as written, and the ranges.
+        data: Digest of the prepared data.
+        reference: Digest of the evaluation reference.
+    """
     search = {name: dataclasses.asdict(span) for name, span in chosen.search.items()}
-    what = identity(job, data_digest) | {"tune": dataclasses.asdict(settings.tune), "search": search}
-    return hashlib.sha256(canonical(what)).hexdigest()
+    how = changes_model(Tune, dataclasses.asdict(settings.tune))
+    return identity_digest(identity(job, data, reference) | {"tune": how, "search": search})

@@ -213,15 +213,21 @@ def require_same(found: Mapping[str, Any], expected: Mapping[str, Any], where: s
     Raises:
         ValueError: With every field in which the two differ.
     """
-    left, right = _flat(found), _flat(expected)
-    missing = object()
-    differing = [key for key in sorted({*left, *right}) if left.get(key, missing) != right.get(key, missing)]
-    if differing:
-        lines = (f"{key}: {left.get(key, 'absent')} there, {right.get(key, 'absent')} here" for key in differing)
+    different = differing(found, expected)
+    if different:
+        left, right = _flat(found), _flat(expected)
+        lines = (f"{key}: {left.get(key, 'absent')} there, {right.get(key, 'absent')} here" for key in different)
         raise ValueError(
             f"the checkpoint in {where} is of another training ({'; '.join(lines)}); "
             "move that folder away, or restore the settings it was made with"
         )
+
+
+def differing(found: Mapping[str, Any], expected: Mapping[str, Any]) -> list[str]:
+    """Dotted names of the fields in which two identities differ."""
+    left, right = _flat(found), _flat(expected)
+    missing = object()
+    return [key for key in sorted({*left, *right}) if left.get(key, missing) != right.get(key, missing)]
 
 
 def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -232,7 +238,7 @@ def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 class AsyncCheckpointWriter:
-    """Writes checkpoints behind the training's back, one at a time.
+    """Writes checkpoints in a background thread, one at a time.
 
     The training waits only while its state is copied. What goes wrong in writing is raised by the
     next call, and at the latest at the end of the block.

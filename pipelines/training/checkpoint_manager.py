@@ -1,4 +1,4 @@
-"""Going on from a checkpoint, and back to one after a divergence: written by rank 0, read by all, the same on all."""
+"""Saving, resuming and rolling back: rank 0 writes checkpoints, and all ranks read the same one."""
 
 from __future__ import annotations
 

@@ -3,8 +3,18 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal
+
+NOT_LEARNED = {"changes_model": False}
+"""Metadata of a field that says how a training is run, watched or kept, and not what is learned."""
+
+
+def changes_model(kind: type, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that change what is learned: all but those whose field in the dataclass says otherwise."""
+    how = {each.name for each in fields(kind) if not each.metadata.get("changes_model", True)}
+    return {name: value for name, value in settings.items() if name not in how}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -24,7 +34,7 @@ class TrainingConfig:
         ema_half_life: Half-life, in examples, of the averaged weights that are kept as the model.
         ema_ramp: The half-life is at most this part of the examples seen so far.
         precision: `fp32`, `bf16` (autocast), or `auto`: bf16 on GPUs that have it.
-        reports: Points of each curve over the training.
+        reports: Points of each curve over the training; each evaluation adds one where they do not coincide.
         checkpoints: Checkpoints written over the training.
         evaluations: Times the averaged model is finalized, sampled and scored.
         virtual_ranks: Streams of randomness per global batch; workers times `accumulate` divide it.
@@ -44,11 +54,11 @@ class TrainingConfig:
     ema_half_life: int = 10_000
     ema_ramp: float = 0.1
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    reports: int = 100
-    checkpoints: int = 20
+    reports: int = field(default=100, metadata=NOT_LEARNED)
+    checkpoints: int = field(default=20, metadata=NOT_LEARNED)
     evaluations: int = 8
     virtual_ranks: int = 8
-    accumulate: int = 1
+    accumulate: int = field(default=1, metadata=NOT_LEARNED)
 
     def __post_init__(self) -> None:
         counts = (
@@ -87,8 +97,18 @@ class TrainingConfig:
 
     def every(self, times: int) -> int:
         """Steps between two of `times` events; a multiple of the steps between reports."""
-        report = max(1, self.total_steps // self.reports)
-        return report * max(1, round(self.total_steps / times / report))
+        return self._spaced(times, max(1, self.total_steps // self.reports))
+
+    @property
+    def steps_per_evaluation(self) -> int:
+        """Steps between two evaluations, a multiple of a hundredth of the training whatever is reported.
+
+        The best of the evaluated models is kept, so the curves' resolution must not move these steps.
+        """
+        return self._spaced(self.evaluations, max(1, self.total_steps // 100))
+
+    def _spaced(self, times: int, unit: int) -> int:
+        return unit * max(1, round(self.total_steps / times / unit))
 
     def lr_at(self, seen: int) -> float:
         """Learning rate after `seen` examples."""

@@ -44,7 +44,7 @@ class BatchSource(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class WorkerContext:
-    """Where a worker stands.
+    """One worker of a training: its rank, device and number of peers.
 
     Arguments:
         rank: Number of this worker.

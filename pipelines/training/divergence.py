@@ -26,7 +26,7 @@ LOSS_EMA_DECAY = 0.98
 
 
 class DivergenceGuard:
-    """Judges each update before it is made; all ranks agree.
+    """Decides before each update, alike on all ranks, whether it may be made.
 
     Arguments:
         context: Of this worker.

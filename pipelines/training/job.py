@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from data.files import write_atomically
+from pipelines.training.config import NOT_LEARNED
 from pipelines.training.errors import Diverged, Interrupted
 
 
@@ -41,8 +42,8 @@ def locked(folder: Path) -> Iterator[None]:
         yield
 
 
-def clear(state: Path) -> None:
-    """Remove what an earlier process was told or left there."""
+def clear_signals(state: Path) -> None:
+    """Remove the stop request and the failure record of an earlier process."""
     for leftover in (FAILURE, STOP):
         (state / leftover).unlink(missing_ok=True)
 
@@ -75,14 +76,14 @@ class TrainingJob:
     spec: dict[str, Any]
     training: dict[str, Any]
     seed: int
-    prepared: str
-    yardstick: str
-    state: str
-    checkpoints: str = ""
-    shard: bool = False
-    policy: dict[str, Any] = field(default_factory=dict)
-    identity: dict[str, Any] = field(default_factory=dict)
-    run_id: str = ""
+    prepared: str = field(metadata=NOT_LEARNED)
+    yardstick: str = field(metadata=NOT_LEARNED)
+    state: str = field(metadata=NOT_LEARNED)
+    checkpoints: str = field(default="", metadata=NOT_LEARNED)
+    shard: bool = field(default=False, metadata=NOT_LEARNED)
+    policy: dict[str, Any] = field(default_factory=dict, metadata=NOT_LEARNED)
+    identity: dict[str, Any] = field(default_factory=dict, metadata=NOT_LEARNED)
+    run_id: str = field(default="", metadata=NOT_LEARNED)
 
 
 def read_metrics(state: Path) -> list[dict[str, Any]]:

@@ -94,6 +94,7 @@ def train(
         OSError: If a checkpoint could not be written.
         RuntimeError: If the device has too little memory, with what to set.
     """
+    # --- Set up: model, state, schedule ---
     context, policy = context or WorkerContext(), policy or DivergencePolicy()
     ranks = context.virtual_ranks(settings.virtual_ranks, settings.accumulate)
     model.to(context.device)
@@ -111,6 +112,7 @@ def train(
         explaining_out_of_memory(settings),
         CheckpointManager(folder, context, state, metadata) as checkpoints,
     ):
+        # --- Resume ---
         checkpoints.restore_latest()
         if policy.rollback and state.step == 0:
             checkpoints.save(0)  # so that there is always somewhere to go back to
@@ -118,11 +120,14 @@ def train(
         if context.rank == 0:
             on_start(accumulator.seen)
         while state.step < settings.total_steps:
+            # --- Next batch ---
             checkpoints.check()
             step, seen = state.step, state.step * settings.batch_size
             number = step + state.skipped
             batch = source.batch(number, context.rank, context.world_size).to(context.device)
             batch = Batch(batch.x, batch.label, batch.observed, seen)
+
+            # --- One update of each objective ---
             rejection_reason = None
             for objective, wrapped, optimizer in zip(state.objectives, state.wrapped, state.optimizers, strict=True):
                 if step % objective.every:
@@ -138,7 +143,9 @@ def train(
                         share.backward()
                     loss = loss + share.detach()
                     accumulator.add(objective, losses)
-                norm = clipped(optimizer.param_groups[0]["params"], settings.grad_clip)
+
+                # --- Check, then step ---
+                norm = clip_gradient(optimizer.param_groups[0]["params"], settings.grad_clip)
                 rejection_reason = guard.rejection_reason(state, objective, loss, norm)
                 if rejection_reason:
                     break
@@ -146,25 +153,32 @@ def train(
                     group["lr"] = settings.lr_at(seen)
                 optimizer.step()
                 accumulator.add_norm(objective, norm)
+
+            # --- Diverged: roll back or stop ---
             if rejection_reason:
                 checkpoints.roll_back(rejection_reason, source, settings, policy)
                 accumulator.restart(state.step * settings.batch_size)
                 if context.rank == 0:
                     on_start(accumulator.seen)
                 continue
+
+            # --- Average the weights ---
             state.step, seen = step + 1, seen + settings.batch_size
             state.update_average(settings.ema_decay(seen))
 
+            # --- Evaluate and report ---
             last = state.step == settings.total_steps
-            reporting = state.step % steps_per_report == 0 or last
+            evaluating = last or state.step % settings.steps_per_evaluation == 0
+            reporting = evaluating or state.step % steps_per_report == 0
             if reporting:
                 metrics = accumulator.read(seen, settings)
-                evaluating = last or state.step % settings.every(settings.evaluations) == 0
                 snapshot = state.finalized(reference, seed) if evaluating else None
                 if context.rank == 0:
                     done = min(seen, settings.total_examples)
                     state.keep_best(snapshot, report(TrainingReport(done, settings.total_examples, metrics, snapshot)))
                 accumulator.restart(seen)
+
+            # --- Save, and stop if asked ---
             stop = guard.stop_requested and not last
             pressing = guard.preempted_at == step or (guard.preempted_at is not None and reporting)
             if stop or last or pressing or state.step % settings.every(settings.checkpoints) == 0:
@@ -172,6 +186,8 @@ def train(
             if stop:
                 checkpoints.wait()
                 raise Interrupted(f"stopped after {seen} of {settings.total_examples} examples")
+
+        # --- Finish: the best model ---
         checkpoints.wait()
         if context.world_size > 1:
             dist.barrier()
@@ -180,8 +196,8 @@ def train(
         return checkpoints.best(snapshot) if snapshot else state.model
 
 
-def clipped(parameters: list[Tensor], limit: float) -> Tensor:
-    """Norm of the gradient, which is then shortened to `limit`; 0 for no limit."""
+def clip_gradient(parameters: list[Tensor], limit: float) -> Tensor:
+    """Shorten the gradient to a norm of at most `limit`, 0 for no limit; returns the norm it had."""
     if limit:
         return full_tensor(nn.utils.clip_grad_norm_(parameters, limit))
     return full_tensor(nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]))
@@ -190,7 +206,7 @@ def clipped(parameters: list[Tensor], limit: float) -> Tensor:
 def micro_batches(
     batch: Batch, ranks: range, parts: int, wrapped: nn.Module
 ) -> Iterator[tuple[Batch, range, AbstractContextManager[None]]]:
-    """A worker's batch in equal parts, each with the virtual ranks that play it; gradients are shared at the last."""
+    """A worker's batch in equal parts, each with the virtual ranks whose noise it sees; the last reduces gradients."""
     size, each = len(batch) // parts, len(ranks) // parts
     for index in range(parts):
         here, last = slice(index * size, (index + 1) * size), index == parts - 1

@@ -55,8 +55,8 @@ class ProgressBar:
 
 
 @contextmanager
-def following(state: Path, total: int, name: str, run: Any) -> Iterator[None]:
-    """While the block runs: a progress bar, and MLflow kept up to date, from what rank 0 records."""
+def track_progress(state: Path, total: int, name: str, run: Any) -> Iterator[None]:
+    """While the block runs, show a progress bar and keep MLflow up to date from what rank 0 records."""
     stop = threading.Event()
 
     def follow() -> None:
@@ -70,7 +70,7 @@ def following(state: Path, total: int, name: str, run: Any) -> Iterator[None]:
                 if ended:
                     return
 
-    thread = threading.Thread(target=follow, name="following", daemon=True)
+    thread = threading.Thread(target=follow, name="progress", daemon=True)
     thread.start()
     try:
         yield

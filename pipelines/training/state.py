@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from pipelines.training.context import WorkerContext
 
 
-def laid_out(named: Mapping[str, Tensor], like: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors laid out in memory as others of the same names: fused AdamW does not look at strides."""
+def match_strides(named: Mapping[str, Tensor], like: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors with the strides of others of the same names, which fused AdamW takes for granted."""
     return {name: torch.empty_like(like[name]).copy_(t) if name in like else t for name, t in named.items()}
 
 
@@ -107,7 +107,7 @@ class TrainingState:
             for name, tensor in named(f"optimizer.{objective.name}.").items():
                 index, key = name.split(".", 1)
                 like = {key: parameters[int(index)]} if tensor.ndim else {}
-                state.setdefault(int(index), {}).update(laid_out(shard_like({key: tensor}, like), like))
+                state.setdefault(int(index), {}).update(match_strides(shard_like({key: tensor}, like), like))
             optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
         self.step = step
         self.best = math.inf if facts["best"] is None else facts["best"]

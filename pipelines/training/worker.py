@@ -48,7 +48,7 @@ class TrainingData:
 
 
 class Recorder:
-    """What rank 0 keeps of a training: curves, pictures from fixed latents, scores.
+    """Records a training on rank 0: metrics, sample pictures from fixed latents, selection scores.
 
     Arguments:
         job: The training.

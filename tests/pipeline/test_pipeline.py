@@ -32,10 +32,10 @@ class Project:
     def __init__(self, folder: Path, families: list[str]) -> None:
         self.folder = folder
         folder.mkdir()
-        for name in ("models", "data/catalog", "pipelines", "recipes", "dvc.yaml"):
+        for name in ("models", "data", "pipelines", "recipes", "dvc.yaml"):
             source, target = ROOT / name, folder / name
             target.parent.mkdir(parents=True, exist_ok=True)
-            ignored = shutil.ignore_patterns("__pycache__")
+            ignored = shutil.ignore_patterns("__pycache__", "prepared", "raw")
             shutil.copytree(source, target, ignore=ignored) if source.is_dir() else shutil.copy(source, target)
         (folder / ".gitignore").write_text((ROOT / ".gitignore").read_text())
         self.write(families)

@@ -108,6 +108,28 @@ def test_resumed_equals_uninterrupted_bit_for_bit(family, reports, tmp_path):
     assert len(again) < 6 or reports == 1  # it went on, it did not start again
 
 
+@pytest.mark.parametrize("how", [{"reports": 1}, {"reports": 5}, {"reports": 24, "checkpoints": 24}])
+def test_how_often_it_reports_and_saves_leaves_the_best_model_as_it_is(how, tmp_path):
+    settings = replace(SETTINGS, total_examples=24 * BATCH, reports=100, evaluations=5)
+    evaluated = {}
+
+    def kept(settings: TrainingConfig) -> str:
+        seen = evaluated[settings] = []
+
+        def score(report: TrainingReport) -> float | None:
+            if report.model is None:
+                return None
+            seen.append(report.examples // BATCH)
+            return abs(len(seen) - 2.0)  # the second is the best
+
+        return digest(
+            loop.train(fresh("vae"), Data(), settings, seed=3, report=score, folder=tmp_path / str(len(evaluated)))
+        )
+
+    assert kept(settings) == kept(replace(settings, **how))
+    assert [*evaluated.values()] == [[5, 10, 15, 20, 24]] * 2
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_finished_training_is_not_trained_again(family, tmp_path):
     first = loop.train(fresh(family), Data(), SETTINGS, seed=3, report=lambda _: None, folder=tmp_path)

@@ -15,7 +15,6 @@ import torch
 
 import models
 from data.dataset import Dataset
-from data.files import canonical
 from models import Batch, GenerativeModel, Losses, Objective, Streams
 from pipelines import config as params
 from pipelines.execution.jobs import checkpoints_at, family_settings, fitting_batch, make_job
@@ -28,8 +27,7 @@ from pipelines.training import job as training_job
 from pipelines.training import worker
 from pipelines.training.config import DivergencePolicy, TrainingConfig
 from pipelines.training.context import WorkerContext
-from pipelines.training.identity import identity
-from pipelines.training.job import TrainingJob, clear, failure
+from pipelines.training.job import TrainingJob, clear_signals, failure
 from pipelines.training.worker import Recorder
 
 ROOT = Path(__file__).parents[2]
@@ -158,7 +156,7 @@ def test_what_a_worker_records_and_leaves(
     with pytest.raises(ValueError, match="a kill"):
         run(chosen, monkeypatch, scores=(value if value else _raise() for value in (5.0, 1.0, 3.0, 0)))
     assert [point["examples"] for point in training_job.read_metrics(tmp_path / "a")] == [136, 272, 408]
-    clear(tmp_path / "a")
+    clear_signals(tmp_path / "a")
     run(chosen, monkeypatch, scores=[2.0, 4.0])
     points = training_job.read_metrics(tmp_path / "a")
     assert [point["examples"] for point in points] == [136, 272, 408, 544]
@@ -260,31 +258,21 @@ def test_the_batch_fits_the_split(project: Path, capsys: pytest.CaptureFixture[s
         fitted(2600, 1300)
 
 
-def test_what_makes_a_training_another_one(project: Path, tmp_path: Path) -> None:
-    base = dataclasses.replace(job(project, tmp_path), spec={"family": "vae", "config": {}})
-
-    def key(data: str = "d", **changes: Any) -> bytes:
-        return canonical(identity(dataclasses.replace(base, **changes), data))
-
-    same = {key(), key(state="elsewhere"), key(prepared="elsewhere"), key(run_id="other"), key(shard=True)}
-    assert len(same) == 1
-    others = [key("e"), key(seed=1), key(training={"lr": 1}), key(spec=base.spec | {"classes": 1})]
-    assert len({*same, *others}) == 5
-
-
 def test_what_makes_a_sweep_another_one(project: Path, tmp_path: Path) -> None:
     settings = dataclasses.replace(params.load(ROOT / "params.yaml"), seed=0)
     base = dataclasses.replace(job(project, tmp_path), spec={"family": "vae", "config": {}})
     family = settings.family["vae"]
 
-    def key(chosen: params.Family = family, data: str = "d", seed: int = 0, **changes: Any) -> str:
+    def key(
+        chosen: params.Family = family, data: str = "d", reference: str = "r", seed: int = 0, **changes: Any
+    ) -> str:
         altered = dataclasses.replace(settings, tune=dataclasses.replace(settings.tune, **changes))
-        return tune.sweep_key(dataclasses.replace(base, seed=seed), altered, chosen, data)
+        return tune.sweep_key(dataclasses.replace(base, seed=seed), altered, chosen, data, reference)
 
     wider = dataclasses.replace(family, search={**family.search, "training.lr": params.Range(low=1e-6, high=1.0)})
-    keys = [key(), key(wider), key(data="e"), key(seed=1), key(part=0.77), key(trials=99)]
+    keys = [key(), key(wider), key(data="e"), key(reference="e"), key(seed=1), key(part=0.77), key(trials=99)]
     assert len(set(keys)) == len(keys)
-    assert key() == keys[0]
+    assert key() == key(margin=0.5) == key(enabled=False) == keys[0]
 
 
 def test_a_job_is_what_the_settings_say(project: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
