@@ -130,6 +130,9 @@ def _manifest(
         "citation": card.citation,
         "statistics": statistics,
     }
+    if reader.table:
+        manifest["table"] = reader.table
+        manifest["missing"] = card.missing
     manifest["digest"] = content_digest(manifest)
     return manifest
 

@@ -27,6 +27,7 @@ class Findings:
     converted_first: dict[str, list[str]] = field(default_factory=dict)
     ignored: Counter[str] = field(default_factory=Counter)
     missing: dict[str, Counter[str]] = field(default_factory=dict)
+    unlabelled: int = 0
     warnings: list[str] = field(default_factory=list)
 
     @property
@@ -92,6 +93,7 @@ class Findings:
             "converted": dict(sorted(self.converted.items())),
             "converted_first": dict(sorted(self.converted_first.items())),
             "ignored_files": dict(sorted(self.ignored.items())),
+            "without_label": self.unlabelled,
             "missing_cells": {name: dict(sorted(counts.items())) for name, counts in self.missing.items()},
             "warnings": self.warnings,
         }

@@ -6,26 +6,29 @@ import json
 import os
 import re
 from collections import Counter
-from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from data.archives import is_archive, members
 from data.arrays import IDX_NAME, Part, idx_parts, npy_parts
-from data.cards import CATALOG, Anomaly, Card, Column, ImageShape, Source, SplitPlan, parse_card
-from data.columns import NUMBER
+from data.cards import CATALOG, LEARNED, NOT_LEARNED, Anomaly, Card, Column, ImageShape, Source, SplitPlan, parse_card
+from data.databases import tables
+from data.decoding import SUFFIXES as IMAGE_SUFFIXES
 from data.decoding import Fault, opened
+from data.dialects import sniff
+from data.encodings import detect
 from data.fetching import fetch, tree, tree_sha256
 from data.folders import is_image, survey
-from data.rawtables import CSV_SUFFIXES, PARQUET_SUFFIXES, header_cells, open_raw, table_files
-from data.reading import naturally
-from data.streams import inflated, is_utf8
+from data.rawtables import SUFFIXES, check_kind, open_raw, table_files
+from data.reading import Mapper, here, naturally
+from data.rehearsal import rehearse
+from data.streams import is_utf8, zipped_table
 from data.tables import scan_table
+from data.workbooks import sheets
 from data.writing import write_text
 
 LOOKED_AT = 20_000
-DELIMITERS = ",;\t|"
 
 
 @dataclass(kw_only=True, slots=True)
@@ -45,7 +48,10 @@ class Inspection:
     column_doubts: dict[str, str] = field(default_factory=dict)
 
 
-def inspect(source: str, name: str, root: Path, *, label: str = "", anomaly: str = "") -> Inspection:
+def inspect(
+    source: str, name: str, root: Path, *, label: str = "", anomaly: str = "", size: str = "", query: str = "",
+    sheet: str = "", mapper: Mapper = here,
+) -> Inspection:  # fmt: skip
     """Look at a source and describe it.
 
     Arguments:
@@ -54,6 +60,10 @@ def inspect(source: str, name: str, root: Path, *, label: str = "", anomaly: str
         root: The project's root.
         label: The column that names the class of a row.
         anomaly: `COLUMN=VALUE`, rows with this value are anomalies (`class=NAME` for images).
+        size: `WIDTHxHEIGHT` (or one number), what images are brought to.
+        query: What is asked of a database.
+        sheet: Of a workbook.
+        mapper: Where decoding happens.
     Raises:
         FileNotFoundError: If there is nothing at the path.
         ValueError: If the source cannot be read, or is of an unknown kind.
@@ -63,16 +73,19 @@ def inspect(source: str, name: str, root: Path, *, label: str = "", anomaly: str
     if anomaly and not (column and equals):
         raise ValueError(f"anomaly must be COLUMN=VALUE (for images class=NAME), got {anomaly!r}")
     form = source_format(path)
-    kind = "table" if form in ("csv", "parquet") else "image"
+    kind = "table" if form in SUFFIXES else "image"
     base = Card(
-        name=name, kind=kind, source=replace(place, sha256=tree_sha256(path), format=form),
+        name=name, kind=kind, source=replace(place, sha256=tree_sha256(path), format=form, query=query, sheet=sheet),
         label=label, anomaly=Anomaly(column=column, value=value) if anomaly else None,
     )  # fmt: skip
     if kind == "table":
-        return _table(base, path)
-    if label:
+        inspection = _table(base, path)
+    elif label:
         raise ValueError(f"label names a column of a table; {path} holds images, whose class is their folder's name")
-    return _folders(base, path) if form == "images" else _arrays(base, path)
+    else:
+        inspection = _folders(base, path, size) if form == "images" else _arrays(base, path)
+    inspection.card = rehearse(inspection.card, path, mapper, inspection.doubts.append)
+    return inspection
 
 
 def _obtain(source: str, name: str, root: Path) -> tuple[Path, Source]:
@@ -106,20 +119,26 @@ def source_format(path: Path) -> str:
     """
     name = path.name.lower()
     if path.is_file():
+        if name.endswith(".zip") and zipped_table(path) and not any(True for _ in members(path, is_image)):
+            inside = zipped_table(path).lower()
+            return "jsonl" if inside.endswith((".jsonl", ".ndjson", ".json")) else "csv"
         if is_archive(path):
             return "images"
-        for form, suffixes in (
-            ("csv", CSV_SUFFIXES),
-            ("parquet", PARQUET_SUFFIXES),
-            ("npy", (".npy",)),
-            ("npz", (".npz",)),
-        ):
+        for form, suffixes in SUFFIXES.items():
             if name.endswith(suffixes):
+                return form
+        for form in ("npy", "npz"):
+            if name.endswith(f".{form}"):
                 return form
         if IDX_NAME.match(path.name):
             return "idx"
+        found = _format_by_content(path)
+        if found:
+            return found
         raise ValueError(
-            f"{path}: unknown kind of file. Read are: a folder, zip or tar of images; IDX; NPY, NPZ; CSV, TSV; Parquet."
+            f"{path}: unknown kind of file. Read are: a folder, zip or tar of images; IDX; NPY, NPZ; CSV, TSV and other "
+            "delimited text (also .gz, .bz2, .xz, .zst, .zip); JSON lines; Parquet; Feather and Arrow; Excel and "
+            "OpenDocument workbooks; SQLite and DuckDB databases with a query."
         )
     kinds: Counter[str] = Counter()
     for inside, file in tree(path):
@@ -128,19 +147,38 @@ def source_format(path: Path) -> str:
             kinds["images"] += 1
         elif IDX_NAME.match(file.name):
             kinds["idx"] += 1
-        elif lowered.endswith(PARQUET_SUFFIXES):
-            kinds["parquet"] += 1
-        elif lowered.endswith((".csv", ".tsv", ".csv.gz", ".tsv.gz")):
-            kinds["csv"] += 1
+        else:
+            kinds.update(
+                form for form, suffixes in SUFFIXES.items()
+                if lowered.endswith(suffixes) and form not in ("excel", "sql") and not lowered.startswith("_")
+                and not lowered.endswith((".txt", ".json"))
+            )  # fmt: skip
+    if kinds["images"]:  # tables beside images are their labels
+        return "images"
     if not kinds:
         raise ValueError(
-            f"{path} holds no images (png, jpg, webp, bmp, gif), IDX, Parquet or CSV files (links to folders are not "
-            "followed). Give another source."
+            f"{path} holds no images ({', '.join(sorted(s[1:] for s in IMAGE_SUFFIXES))}), IDX files or tables (CSV, JSON "
+            "lines, Parquet, Arrow); links to folders are not followed. Give another source."
         )
     return kinds.most_common(1)[0][0]
 
 
-def _folders(card: Card, path: Path) -> Inspection:
+def _format_by_content(path: Path) -> str:
+    """The format of a file whose name says nothing, by its first bytes; empty when unknown."""
+    with path.open("rb") as file:
+        head = file.read(4096)
+    for start, form in ((b"PAR1", "parquet"), (b"ARROW1", "arrow"), (b"SQLite format 3", "sql")):
+        if head.startswith(start):
+            return form
+    if head[8:12] == b"DUCK":
+        return "sql"
+    if head.lstrip()[:1] == b"{":
+        return "jsonl"
+    text = head.decode("utf-8", "replace")
+    return "csv" if "\n" in text and sum(not c.isprintable() and c not in "\r\n\t" for c in text) <= 1 else ""
+
+
+def _folders(card: Card, path: Path, size: str) -> Inspection:
     layout = survey(path)
     sizes: Counter[tuple[int, int]] = Counter()
     modes: Counter[str] = Counter()
@@ -238,40 +276,76 @@ def _arrays(card: Card, path: Path) -> Inspection:
 
 
 def _table(card: Card, path: Path) -> Inspection:
-    if card.source.format == "csv":
-        first = table_files(path, CSV_SUFFIXES)[0]
-        card = replace(card, source=replace(card.source, delimiter=_delimiter(first)))
+    inspection = Inspection(card=card)
+    card = replace(card, source=_source(card, path, inspection))
     raw = open_raw(card, path)
+    inspection.doubts += raw.notes
     for role, name in (("label", card.label), ("anomaly", card.anomaly.column if card.anomaly else "")):
         if name and name not in raw.names:
             raise ValueError(f"{path}: {role} names no column: {name!r}; the columns are {', '.join(raw.names)}")
     scans = scan_table(raw, card)
-    inspection = Inspection(card=card)
     columns: list[Column] = []
     for name, scan in scans.items():
         role = name in (card.label, card.anomaly.column if card.anomaly else "")
-        column, doubts = scan.column(as_category=role)
-        if role and column.type == "skip":
-            raise ValueError(f"{path}: column {name!r} cannot be the label or the anomaly: {'; '.join(doubts)}")
-        if doubts and not role:
-            inspection.column_doubts[name] = "; ".join(doubts)
-            inspection.doubts.append(f"column {name!r}: {'; '.join(doubts)}")
+        column, notes = scan.column(as_category=role)
+        column = replace(column, name=name)
+        if role and column.type != "categorical":
+            why = "; ".join([*notes, column.why])
+            raise ValueError(f"{path}: column {name!r} cannot be the label or the anomaly: {why}")
+        if column.type in NOT_LEARNED:
+            place = "left out" if column.type == "skip" else "not learned, its place is kept"
+            inspection.doubts.append(f"column {name!r}: {column.type}, {place}: {column.why}")
+        missing = sum(scan.missing.values())
+        if missing and column.type in LEARNED:
+            shown = ", ".join(f"{count} × {mark!r}" for mark, count in scan.missing.most_common(4))
+            inspection.found.append(f"column {name!r}: {missing / scan.cells:.1%} of its cells are missing ({shown})")
+        if notes:
+            inspection.column_doubts[name] = "; ".join(notes)
+            inspection.doubts.append(f"column {name!r}: {'; '.join(notes)}")
         columns.append(column)
+    if not any(column.type in LEARNED for column in columns if column.name != card.label):
+        raise ValueError(f"{path}: no column can be learned from: " + "; ".join(
+            f"{column.name!r} is {column.type} ({column.why})" for column in columns[:8]
+        ) + ". Give another table.")  # fmt: skip
     if card.anomaly and scans[card.anomaly.column].values is not None:
         _check_value(card.anomaly, scans[card.anomaly.column].categories, path)
     inspection.card = replace(card, columns=tuple(columns))
-    if all(re.fullmatch(NUMBER, name.strip()) for name in raw.names):
-        inspection.doubts.append(
-            f"the first row, taken for the header, holds only numbers ({', '.join(raw.names[:4])})"
-        )
     first_scan = next(iter(scans.values()))
     types = Counter(column.type for column in columns)
-    inspection.found.append(
+    inspection.found.insert(0,
         f"{first_scan.cells} rows, {len(columns)} columns: " + ", ".join(f"{n} {kind}" for kind, n in types.items())
-    )
+    )  # fmt: skip
     if not card.label and not card.anomaly:
         inspection.doubts.append("no label: give --label COLUMN if a column names the class of a row")
     return inspection
+
+
+def _source(card: Card, path: Path, inspection: Inspection) -> Source:
+    """How the files of a table are to be read, found from their content."""
+    source = card.source
+    if source.format == "sql":
+        if not source.query:
+            known = ", ".join(tables(path)) or "none"
+            raise ValueError(f"{path} is a database: give --query 'SELECT …' (its tables: {known}).")
+        return source
+    if source.format == "excel":
+        found = sheets(path)
+        if not source.sheet and len(found) > 1:
+            inspection.doubts.append(f"read is sheet {found[0]!r}; there are others: {', '.join(found[1:6])}")
+        return replace(source, sheet=source.sheet or next(iter(found), ""))
+    if source.format not in ("csv", "jsonl"):
+        return source
+    files = table_files(path, SUFFIXES[source.format])
+    encodings = [detect(file) for file in files]
+    encoding, why = next((found for found in encodings if found[1]), encodings[0])
+    if why:
+        inspection.doubts.append(f"read as {encoding}: {why}; set source.encoding in the card if it is another")
+    if source.format == "jsonl":
+        return replace(source, encoding=encoding)
+    check_kind(files[0])
+    dialect = sniff(files[0], encoding)
+    inspection.doubts += dialect.notes
+    return replace(source, encoding=encoding, delimiter=dialect.delimiter, header=dialect.header, skip=dialect.skip)
 
 
 def _check_value(anomaly: Anomaly, values: tuple[str, ...], path: Path) -> None:
@@ -284,14 +358,6 @@ def _check_value(anomaly: Anomaly, values: tuple[str, ...], path: Path) -> None:
     if number(anomaly.value) not in {number(value) for value in values}:
         shown = ", ".join(map(repr, values[:20]))
         raise ValueError(f"{path}: no row has {anomaly.column} = {anomaly.value!r}; the values are {shown}")
-
-
-def _delimiter(path: Path) -> str:
-    """The delimiter that splits the header into the most cells."""
-    best = "\t" if ".tsv" in path.name.lower() else ","
-    with closing(inflated(path)) as stream:
-        head = stream.read(1 << 20)
-    return max(DELIMITERS, key=lambda delimiter: (len(header_cells(head, delimiter)), delimiter == best))
 
 
 def card_text(inspection: Inspection) -> str:
@@ -315,6 +381,11 @@ def card_text(inspection: Inspection) -> str:
     ]
     if source.format == "csv":
         lines.append(f"  delimiter: {_quoted(source.delimiter)}")
+        lines.append(f"  header: {source.header}  # first: the first row names the columns; none: they are numbered")
+        lines += [f"  skip: {source.skip}  # lines before the table"] if source.skip else []
+    if source.format in ("csv", "jsonl"):
+        lines.append(f"  encoding: {source.encoding}")
+    lines += [f"  {key}: {_quoted(value)}" for key in ("sheet", "query") if (value := getattr(source, key))]
     lines += _image_lines(card) if card.kind == "image" else _table_lines(card, inspection)
     if card.anomaly:
         lines.append("anomaly:  # kept out of training, used to measure detection")
@@ -354,13 +425,21 @@ def _table_lines(card: Card, inspection: Inspection) -> list[str]:
     lines = [
         f"label: {_quoted(card.label)}" if card.label else '# label: ""  # the column that names the class of a row'
     ]
-    lines.append("missing: [" + ", ".join(map(_quoted, card.missing)) + "]  # cells that mean: not known")
-    lines.append("columns:  # type: continuous, integer, categorical, or skip to leave it out")
+    lines.append(f"missing: {card.missing}  # model: draws have gaps where the data has them; fill: none")
+    lines.append("marks: [" + ", ".join(map(_quoted, card.marks)) + "]  # cells that mean: not known")
+    lines.append(
+        "columns:  # learned: continuous, integer, categorical, datetime, duration; its place kept: identifier,"
+    )
+    lines.append("  # index, text, constant; left out: skip. `format` is how the cells are written")
     for column in card.columns:
         doubt = inspection.column_doubts.get(column.name)
-        categories = f", categories: [{', '.join(map(_quoted, column.categories))}]" if column.categories else ""
         comment = f"  # unsure: {_one_line(doubt)}" if doubt else ""
-        lines.append(f"  - {{name: {_quoted(column.name)}, type: {column.type}{categories}}}{comment}")
+        keys = [f"name: {_quoted(column.name)}", f"type: {column.type}"]
+        keys += [f"{key}: {_quoted(value)}" for key in ("format", "why") if (value := getattr(column, key))]
+        for key in ("categories", "parts", "missing"):
+            if getattr(column, key):
+                keys.append(f"{key}: [{', '.join(map(_quoted, getattr(column, key)))}]")
+        lines.append(f"  - {{{', '.join(keys)}}}{comment}")
     return lines
 
 

@@ -58,9 +58,10 @@ class Ledger:
         for file in (self._labels, *self._hashes):
             file.close()
 
-    def published(self) -> NDArray[np.int8]:
-        """The published split of every example (or -1, or `ANOMALY`), `[size]`; may be asked for once."""
-        parts, self._published = self._published, []
+    def published(self, *, keep: bool = False) -> NDArray[np.int8]:
+        """The published split of every example (or -1, or `ANOMALY`), `[size]`; may be asked for once unless kept."""
+        parts = self._published
+        self._published = parts if keep else []
         return np.concatenate(parts) if parts else np.empty(0, np.int8)
 
     def labels(self) -> Iterator[tuple[int, NDArray[np.int32]]]:
@@ -99,13 +100,18 @@ class Division:
     facts: dict[str, Any]
 
 
-def divide(card: Card, ledger: Ledger, source: str) -> Division:
+def divide(card: Card, ledger: Ledger, source: str, *, keep: bool = False) -> Division:
     """Assign every example to a split.
 
+    Arguments:
+        card: Says how.
+        ledger: What is known of the examples.
+        source: What messages call the source.
+        keep: Whether the ledger will be asked again.
     Raises:
         ValueError: If published splits are unusable, or duplicates cross splits and must not.
     """
-    split = ledger.published()
+    split = ledger.published(keep=keep)
     present = {name for code, name in enumerate(SPLITS) if (split == code).any()}
     if not card.splits.published or not present - {"train"}:
         split[(split != ANOMALY)] = UNPUBLISHED

@@ -105,6 +105,7 @@ def table_domain(columns: list[dict[str, Any]], statistics: dict[str, Any]) -> d
     for column in columns:
         found = statistics["columns"][column["name"]]
         entry = {**column, "missing": found["missing"]}
+        entry["missing_share"] = found["missing"] / max(1, found["missing"] + found["count"])
         if column["type"] == "categorical":
             entry["frequencies"] = found["frequencies"]
         else:

@@ -7,16 +7,20 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from data.cards import SPLITS, Card, Column
-from data.columns import Cells, ColumnScan, as_text, codes, described, is_text, not_utf8, numbers
+from data.cards import LEARNED, SPLITS, Card, Column
+from data.columns import Cells, as_text, codes, is_text, not_utf8, numbers, read_cells, type_name
+from data.detect import ColumnScan
 from data.findings import Findings
+from data.formats import Part, is_plain
 from data.hashing import row_hashes
+from data.identifiers import IdentifiersSeen
 from data.rawtables import RawBatch, RawTable, open_raw
 from data.reading import SPLIT_NAMES, Chunk, Mapper, Reader, class_list, split_by_rows
 
@@ -28,12 +32,16 @@ def scan_table(raw: RawTable, card: Card) -> dict[str, ColumnScan]:
         ValueError: If the table cannot be read.
     """
     quiet = Findings(on_bad="drop", max_bad=1.0)
-    scans = {name: ColumnScan(name=name, kind=raw.types[name], limit=max(card.max_categories, 1)) for name in raw.names}
+    limit = max(card.max_categories, 1)
+    scans = {
+        name: ColumnScan(name=raw.titles.get(name, name), kind=raw.types[name], limit=limit, marks=card.marks)
+        for name in raw.names
+    }
     rows = 0
     for batch in raw.batches(quiet):
         rows += len(batch.rows)
         for name, scan in scans.items():
-            scan.add(batch.columns[name], batch.rows, card.missing)
+            scan.add(batch.columns[name], batch.rows)
     if not rows and quiet.dropped:
         first = quiet.bad_first[0]
         raise ValueError(
@@ -51,29 +59,59 @@ class Plan:
 
     Arguments:
         columns: Those that become part of an example.
+        all: Those of the source by name.
         label: The column of classes, empty without one.
         classes: Names of the classes.
     """
 
     columns: tuple[Column, ...]
+    all: dict[str, Column]
     label: str
     classes: list[str]
+
+
+@dataclass(kw_only=True, slots=True)
+class Sources:
+    """The manifest's `table`, completed while the rows are read.
+
+    Arguments:
+        entries: The columns of the source; see `data.formats.SourceTable`.
+        identifiers: What was seen of the columns of identifiers.
+    """
+
+    entries: list[dict[str, Any]]
+    identifiers: dict[str, IdentifiersSeen]
+
+    def finish(self, findings: Findings) -> None:
+        """Add what only the whole table tells: fresh identifiers, the mark of missing cells."""
+        for entry in self.entries:
+            marks = findings.missing.get(entry["name"])
+            if marks and entry["role"] != "skip":
+                mark = marks.most_common(1)[0][0]
+                entry["mark"] = "" if mark in ("null", "nan", "inf") else mark
+            if entry["name"] in self.identifiers:
+                entry["identifier"] = self.identifiers[entry["name"]].fresh()
 
 
 def open_table(card: Card, path: Path, findings: Findings, mapper: Mapper) -> Reader:
     """Look at a table and return its reader."""
     raw = open_raw(card, path)
     _check_names(card, raw)
+    for note in raw.notes:
+        findings.warn(note)
     scans = scan_table(raw, card) if _needs_scan(card) else {}
     plan = _plan(card, raw, scans, findings)
-    kinds = {column.name: raw.types[column.name] for column in plan.columns}
+    domain, sources = described(card, plan, raw, scans)
 
     def chunks() -> Iterator[Chunk]:
         anomalies = 0
         for batch in raw.batches(findings):
             chunk = _chunk(card, plan, batch, findings)
+            for name, seen in sources.identifiers.items():
+                seen.add(as_text(batch.columns[name]))
             anomalies += int(chunk.anomaly.sum())
             yield chunk
+        sources.finish(findings)
         if card.anomaly and not anomalies:
             raise ValueError(
                 f"{raw.name}: no row has {card.anomaly.column} = {card.anomaly.value!r}, which marks anomalies in the "
@@ -81,12 +119,76 @@ def open_table(card: Card, path: Path, findings: Findings, mapper: Mapper) -> Re
             )
 
     return Reader(
-        event_shape=(len(plan.columns),),
-        dtype="float64",
-        class_names=plan.classes,
-        columns=[described(column, scans.get(column.name), kinds[column.name]) for column in plan.columns],
+        event_shape=(len(domain),), dtype="float64", class_names=plan.classes, columns=domain, table=sources.entries,
         chunks=chunks,
-    )
+    )  # fmt: skip
+
+
+def described(
+    card: Card, plan: Plan, raw: RawTable, scans: dict[str, ColumnScan]
+) -> tuple[list[dict[str, Any]], Sources]:
+    """The columns that a model learns, as the manifest's domain lists them, and those of the source."""
+    domain: list[dict[str, Any]] = []
+    sources = Sources(entries=[], identifiers={})
+    learned = {column.name: column for column in plan.columns}
+    taken = set(raw.names)
+    for name in raw.names:
+        column = plan.all[name]
+        scan = scans.get(name)
+        entry: dict[str, Any] = {"name": name, "title": raw.titles.get(name, name), "role": _role(card, column)}
+        entry["dtype"] = scan.dtype if scan is not None else type_name(raw.types[name])
+        if scan is None and pa.types.is_binary(raw.types[name]):
+            plain = is_plain(column.format)
+            entry["dtype"] = (
+                {"integer": "int64", "continuous": "float64"}.get(column.type, "string") if plain else "string"
+            )
+        if name in learned:
+            made = list(_learned(column, entry["dtype"], taken))
+            entry["columns"] = [len(domain) + index for index in range(len(made))]
+            domain += made
+            entry["pattern"] = column.format
+            if column.parts:
+                entry["parts"] = list(column.parts)
+        elif entry["role"] == "constant":
+            entry["value"] = column.categories[0] if column.categories else ""
+            entry["pattern"] = column.format
+        elif entry["role"] == "identifier":
+            sources.identifiers[name] = IdentifiersSeen(restart=column.type == "index")
+        if column.why:
+            entry["why"] = column.why
+        sources.entries.append(entry)
+    return domain, sources
+
+
+def _role(card: Card, column: Column) -> str:
+    if column.name == card.label:
+        return "label"
+    if column.name in (card.anomaly.column if card.anomaly else "", card.splits.column):
+        return "skip"
+    roles = {"continuous": "number", "integer": "number", "categorical": "category", "index": "identifier"}
+    return roles.get(column.type, column.type)
+
+
+def _learned(column: Column, dtype: str, taken: set[str]) -> Iterator[dict[str, Any]]:
+    """What a model learns of a column: itself, or the parts of a date."""
+    if not column.parts:
+        kind = dtype if column.type == "categorical" or is_plain(column.format) else ""
+        kind = kind or {"integer": "int64", "continuous": "float64"}[column.type]
+        categories = list(column.categories) if column.type == "categorical" else []
+        yield {"name": column.name, "type": column.type, "dtype": kind, "categories": categories}
+        return
+    for part in map(Part.parse, column.parts):
+        if not part.learned:
+            continue
+        name = f"{column.name}.{part.name}"
+        while name in taken:
+            name += "_"
+        taken.add(name)
+        yield {
+            "name": name, "type": "categorical" if part.values else "integer",
+            "dtype": "string" if part.values else "int64", "categories": list(part.categories),
+            "source": column.name, "part": part.name,
+        }  # fmt: skip
 
 
 def _check_names(card: Card, raw: RawTable) -> None:
@@ -125,18 +227,25 @@ def _plan(card: Card, raw: RawTable, scans: dict[str, ColumnScan], findings: Fin
     given = {column.name: column for column in card.columns}
     aside = {card.label, card.anomaly.column if card.anomaly else "", card.splits.column}
     columns = []
+    every: dict[str, Column] = {}
     for name in raw.names:
         if name in aside:
+            every[name] = given.get(name) or Column(name=name, type="categorical")
             continue
         column = given.get(name)
         if column is None or (column.type == "categorical" and not column.categories):
             column, doubts = scans[name].column(as_category=column is not None)
             for doubt in doubts:
                 findings.warn(f"column {name!r}: {doubt}")
-            if name in given and column.type == "skip":
-                raise ValueError(f"{raw.name}: column {name!r} cannot be categorical: {'; '.join(doubts)}. Skip it.")
-        if column.type != "skip":
+            column = replace(column, name=name)
+            if name in given and column.type != "categorical":
+                why = "; ".join([*doubts, column.why])
+                raise ValueError(f"{raw.name}: column {name!r} cannot be categorical: {why}. Skip it.")
+        every[name] = column
+        if column.type in LEARNED:
             columns.append(column)
+        elif column.why:
+            findings.warn(f"column {name!r} is not learned ({column.type}): {column.why}")
     if not columns:
         raise ValueError(f"{raw.name} has no column left to learn from. Mend columns in the card.")
     for column in columns:
@@ -145,7 +254,7 @@ def _plan(card: Card, raw: RawTable, scans: dict[str, ColumnScan], findings: Fin
                 f"column {column.name!r} has {len(column.categories)} categories, more than max_categories: "
                 f"{card.max_categories}. Set its type to skip, or raise max_categories in the card."
             )
-    return Plan(columns=tuple(columns), label=card.label, classes=_classes(card, given, scans, raw))
+    return Plan(columns=tuple(columns), all=every, label=card.label, classes=_classes(card, given, scans, raw))
 
 
 def _classes(card: Card, given: dict[str, Column], scans: dict[str, ColumnScan], raw: RawTable) -> list[str]:
@@ -154,9 +263,10 @@ def _classes(card: Card, given: dict[str, Column], scans: dict[str, ColumnScan],
     found = card.classes or (given[card.label].categories if card.label in given else ())
     if not found:
         column, doubts = scans[card.label].column(as_category=True)
-        if column.type == "skip":
+        if column.type != "categorical":
+            why = "; ".join([*doubts, column.why])
             raise ValueError(
-                f"{raw.name}: column {card.label!r} cannot be the label: {'; '.join(doubts)}. "
+                f"{raw.name}: column {card.label!r} cannot be the label: {why}. "
                 "A label names the class of a row; choose another column, or none."
             )
         found = column.categories
@@ -166,18 +276,16 @@ def _classes(card: Card, given: dict[str, Column], scans: dict[str, ColumnScan],
 
 def _chunk(card: Card, plan: Plan, batch: RawBatch, findings: Findings) -> Chunk:
     n = len(batch.rows)
-    x = np.empty((n, len(plan.columns)))
+    parts = [np.empty((n, 0))]
     bad = np.zeros(n, np.bool_)
-    for index, column in enumerate(plan.columns):
+    for column in plan.columns:
         array = batch.columns[column.name]
-        if column.type == "categorical":
-            cells = codes(array, list(column.categories), card.missing)
-        else:
-            cells = numbers(array, integer=column.type == "integer", tokens=card.missing)
+        cells = read_cells(array, column, card.marks)
         if cells.missing:
             findings.missing.setdefault(column.name, Counter()).update(cells.missing)
         _note(batch, column.name, array, cells, bad, findings)
-        x[:, index] = cells.values
+        parts.append(cells.values.reshape(n, -1))
+    x = np.concatenate(parts, axis=1)
     anomaly = _anomalies(card, batch, findings)
     label = _labels(card, plan, batch, anomaly, bad, findings)
     split = _published(card, batch, bad, findings)
@@ -223,7 +331,7 @@ def _anomalies(card: Card, batch: RawBatch, findings: Findings) -> NDArray[np.bo
         return same
     if not (is_text(array.type) or pa.types.is_integer(array.type) or pa.types.is_floating(array.type)):
         return same
-    return same | (numbers(array, integer=False, tokens=card.missing).values == value)
+    return same | (numbers(array, integer=False, tokens=card.marks).values == value)
 
 
 def _labels(
@@ -232,17 +340,18 @@ def _labels(
     if not plan.label:
         return np.full(len(batch.rows), -1, np.int64)
     array = batch.columns[plan.label]
-    cells = codes(array, plan.classes, card.missing)
-    unknown = np.isnan(cells.values) & ~anomaly
-    for index in np.flatnonzero(unknown & ~bad):
+    cells = codes(array, plan.classes, (*card.marks, *plan.all[plan.label].missing))
+    wrong = cells.bad & ~anomaly
+    for index in np.flatnonzero(wrong & ~bad):
         where = f"{batch.file}: row {batch.rows[index]}, column {plan.label!r}"
-        if cells.bad[index]:
-            value = array[index].as_py()
-            shown = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
-            findings.reject(where, "unknown label", f"expected {cells.expected}, got {shown!r}")
-        else:
-            findings.reject(where, "no label", f"expected {cells.expected}, got an empty cell")
-    bad |= unknown
+        value = array[index].as_py()
+        shown = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+        findings.reject(where, "unknown label", f"expected {cells.expected}, got {shown!r}")
+    bad |= wrong
+    without = int((np.isnan(cells.values) & ~anomaly & ~bad).sum())
+    if without:
+        findings.missing.setdefault(plan.label, Counter()).update(cells.missing)
+        findings.unlabelled += without
     return np.where(np.isnan(cells.values), -1, cells.values).astype(np.int64)
 
 
