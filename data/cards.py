@@ -46,6 +46,7 @@ class Source:
         skip: Lines before the header (a title, comments).
         sheet: Of a workbook; the first when empty.
         query: What is asked of a database.
+        image, label: Of Parquet files with images: the columns that hold the image and its class.
     """
 
     builtin: str = ""
@@ -59,6 +60,8 @@ class Source:
     skip: int = 0
     sheet: str = ""
     query: str = ""
+    image: str = ""
+    label: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

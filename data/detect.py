@@ -130,7 +130,7 @@ class ColumnScan:
         self._numbers(good)
         if pa.types.is_integer(kind) and self.exact and array.null_count < len(array):
             bounds = pc.min_max(array).as_py()
-            self.exact = -(2**53) <= bounds["min"] and bounds["max"] <= 2**53
+            self.exact = bounds["min"] >= -(2**53) and bounds["max"] <= 2**53
         while self.decimals < 9 and len(good) and not _rounded(good, self.decimals):
             self.decimals += 1
         self.order.add(good if self.whole else good[:0], whole=self.whole)
@@ -770,6 +770,6 @@ def _patterns(text: str) -> list[str]:
     found = []
     for pattern in DATES:
         when = DateTimeFormat(pattern).instant(day)
-        if when is not None and 1 <= when[0] + 719163 and (pattern != "%Y%m%d" or -25567 <= when[0] < 47847):
+        if when is not None and when[0] + 719163 >= 1 and (pattern != "%Y%m%d" or -25567 <= when[0] < 47847):
             found.append(pattern + between + clock)
     return found

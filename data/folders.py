@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -16,6 +16,7 @@ from data.cards import SPLITS, Card
 from data.decoding import SUFFIXES, Decoded, Encoded, Target, decode_batch
 from data.fetching import tree
 from data.findings import Findings
+from data.metadata import metadata_labels
 from data.reading import (
     SPLIT_NAMES,
     UNPUBLISHED,
@@ -53,6 +54,7 @@ class Layout:
         ignored: Other files, by suffix.
         unlabelled: Images that lie beside class folders instead of in one.
         published: Splits found.
+        labels: Classes by the names of the images, where a `metadata.csv` or `metadata.jsonl` states them.
     """
 
     prefix: int
@@ -63,6 +65,7 @@ class Layout:
     ignored: Counter[str]
     unlabelled: int
     published: tuple[str, ...]
+    labels: Mapping[str, str] = field(default_factory=dict)
 
     def meaning(self, folder: str) -> tuple[int, str | None]:
         """Published split (its index in `SPLITS`, or -1) and class (`None` without one) of a folder's files."""
@@ -97,7 +100,7 @@ def survey(path: Path) -> Layout:
         raise ValueError(f"{path} holds no images that may be used; the first: {faults[0]}. Give another source.")
     if not folders:
         kinds = ", ".join(f"{count} × {suffix}" for suffix, count in ignored.most_common(5)) or "nothing"
-        raise ValueError(f"{path} holds no images (png, jpg, webp, bmp, gif), but {kinds}. Give another source.")
+        raise ValueError(f"{path} holds no images (png, jpg, webp, avif, tif, ppm, bmp, gif), but {kinds}. Give another source.")
     prefix = _shared(list(folders))
     below = Counter({parts[prefix:]: 0 for parts in folders})
     for parts, count in folders.items():
@@ -106,6 +109,13 @@ def survey(path: Path) -> Layout:
     strange = sorted("/".join(parts) for parts in below if not is_utf8("/".join(parts)))
     if strange:
         raise ValueError(f"{path}: the name of folder {strange[0]!r} is not valid UTF-8, and names a class. Rename it.")
+    stated = metadata_labels(path) if ignored[".csv"] + ignored[".jsonl"] else {}
+    if stated:
+        return Layout(
+            prefix=prefix, split=split, labelled=True, classes=tuple(sorted(set(stated.values()))),
+            images=sum(folders.values()), ignored=ignored, unlabelled=0, labels=stated,
+            published=tuple(sorted({SPLIT_NAMES[parts[split].lower()] for parts in below})) if split >= 0 else (),
+        )  # fmt: skip
     rests = {parts: (parts[:split] + parts[split + 1 :]) if split >= 0 else parts for parts in below}
     labelled = any(rests.values())
     return Layout(
@@ -217,6 +227,7 @@ def _batches(
         if home not in meanings:
             meanings[home] = layout.meaning(home)
         split, folder = meanings[home]
+        folder = layout.labels.get(member.name) if layout.labels else folder
         blob = _usable(member, where, folder, layout, known, findings)
         if blob is None:
             continue
@@ -239,7 +250,8 @@ def _usable(
         findings.reject(where, "unsafe or unreadable file", member.fault)
         return None
     if layout.labelled and folder is None:
-        findings.reject(where, "no label", "expected a class folder around it, as other images have")
+        stated = "a row in metadata.csv or .jsonl" if layout.labels else "a class folder around it"
+        findings.reject(where, "no label", f"expected {stated}, as other images have")
         return None
     if folder is not None and folder not in known:
         findings.reject(where, "unknown label", f"expected one of the card's classes, got {folder!r}")

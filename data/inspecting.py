@@ -15,11 +15,12 @@ from data.arrays import IDX_NAME, Part, idx_parts, npy_parts
 from data.cards import CATALOG, LEARNED, NOT_LEARNED, Anomaly, Card, Column, ImageShape, Source, SplitPlan, parse_card
 from data.databases import tables
 from data.decoding import SUFFIXES as IMAGE_SUFFIXES
-from data.decoding import Fault, opened
+from data.decoding import Fault, opened, upright_size
 from data.dialects import sniff
 from data.encodings import detect
 from data.fetching import fetch, tree, tree_sha256
 from data.folders import is_image, survey
+from data.image_parquet import ImageColumns, image_columns, raw_images
 from data.rawtables import SUFFIXES, check_kind, open_raw, table_files
 from data.reading import Mapper, here, naturally
 from data.rehearsal import rehearse
@@ -29,6 +30,8 @@ from data.workbooks import sheets
 from data.writing import write_text
 
 LOOKED_AT = 20_000
+LARGEST = 64
+"""Pixels of the longer side that images are scaled down to unless a size is asked for."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -50,7 +53,7 @@ class Inspection:
 
 def inspect(
     source: str, name: str, root: Path, *, label: str = "", anomaly: str = "", size: str = "", query: str = "",
-    sheet: str = "", mapper: Mapper = here,
+    fit: str = "", sheet: str = "", mapper: Mapper = here,
 ) -> Inspection:  # fmt: skip
     """Look at a source and describe it.
 
@@ -61,6 +64,7 @@ def inspect(
         label: The column that names the class of a row.
         anomaly: `COLUMN=VALUE`, rows with this value are anomalies (`class=NAME` for images).
         size: `WIDTHxHEIGHT` (or one number), what images are brought to.
+        fit: How images of other sizes are brought to it: `crop`, `pad` or `stretch`.
         query: What is asked of a database.
         sheet: Of a workbook.
         mapper: Where decoding happens.
@@ -73,17 +77,22 @@ def inspect(
     if anomaly and not (column and equals):
         raise ValueError(f"anomaly must be COLUMN=VALUE (for images class=NAME), got {anomaly!r}")
     form = source_format(path)
-    kind = "table" if form in SUFFIXES else "image"
+    if fit not in ("", "crop", "pad", "stretch"):
+        raise ValueError(f"fit must be crop, pad or stretch, got {fit!r}")
+    pictures = image_columns(path) if form == "parquet" else None
+    kind = "table" if form in SUFFIXES and pictures is None else "image"
     base = Card(
         name=name, kind=kind, source=replace(place, sha256=tree_sha256(path), format=form, query=query, sheet=sheet),
         label=label, anomaly=Anomaly(column=column, value=value) if anomaly else None,
     )  # fmt: skip
     if kind == "table":
         inspection = _table(base, path)
+    elif pictures is not None:
+        inspection = _parquet_images(base, path, pictures, size, fit)
     elif label:
         raise ValueError(f"label names a column of a table; {path} holds images, whose class is their folder's name")
     else:
-        inspection = _folders(base, path, size) if form == "images" else _arrays(base, path)
+        inspection = _folders(base, path, size, fit) if form == "images" else _arrays(base, path)
     inspection.card = rehearse(inspection.card, path, mapper, inspection.doubts.append)
     return inspection
 
@@ -178,12 +187,12 @@ def _format_by_content(path: Path) -> str:
     return "csv" if "\n" in text and sum(not c.isprintable() and c not in "\r\n\t" for c in text) <= 1 else ""
 
 
-def _folders(card: Card, path: Path, size: str) -> Inspection:
+def _folders(card: Card, path: Path, size: str, fit: str) -> Inspection:
     layout = survey(path)
     sizes: Counter[tuple[int, int]] = Counter()
     modes: Counter[str] = Counter()
     faults: list[str] = []
-    bad = 0
+    bad = turned = 0
     for index, member in enumerate(members(path, is_image)):
         if index == LOOKED_AT:
             break
@@ -196,14 +205,17 @@ def _folders(card: Card, path: Path, size: str) -> Inspection:
             if len(faults) < 3:
                 faults.append(f"{member.name}: {': '.join(map(str, fault.args))}")
             continue
-        sizes[image.size] += 1
+        sizes[upright_size(image)] += 1
+        turned += upright_size(image) != image.size
         modes[image.mode] += 1
     if not sizes:
         raise ValueError(f"{path}: none of its {layout.images} images can be read; the first: {faults[0]}")
     inspection = Inspection(card=card)
     if layout.images > LOOKED_AT:
         inspection.found.append(f"looked at the first {LOOKED_AT} of {layout.images} images")
-    shape = _image_shape(sizes, modes, inspection)
+    if turned:
+        inspection.found.append(f"{turned} images are turned upright by their EXIF orientation before they are measured")
+    shape = image_shape(sizes, modes, inspection, size, fit)
     anomalous = card.anomaly.value if card.anomaly else None
     classes = tuple(name for name in naturally(layout.classes) if name != anomalous)
     if anomalous is not None and anomalous not in layout.classes:
@@ -223,21 +235,47 @@ def _folders(card: Card, path: Path, size: str) -> Inspection:
     return inspection
 
 
-def _image_shape(sizes: Counter[tuple[int, int]], modes: Counter[str], inspection: Inspection) -> ImageShape:
-    """One shape for all images; the most common, or a modest one when they differ."""
+def image_shape(
+    sizes: Counter[tuple[int, int]], modes: Counter[str], inspection: Inspection, size: str, fit: str
+) -> ImageShape:
+    """One shape for all images: the one asked for, else the most common, else a modest one; never a very large one.
+
+    Arguments:
+        sizes: How many images have each width and height.
+        modes: How many images have each of Pillow's modes.
+        inspection: Where it is said.
+        size: `WIDTHxHEIGHT` or one number; empty to choose.
+        fit: How images of other sizes are brought to it; empty to choose.
+    """
     (width, height), same = sizes.most_common(1)[0]
     total = sum(sizes.values())
     grey = sum(modes[mode] for mode in ("L", "1", "I;16", "I;16B", "LA"))
     channels = 1 if grey == total else 3
-    resize = "none"
+    how = fit or "crop"
     if same < total:
         inspection.doubts.append(f"{len(sizes)} different sizes; {same} of {total} images are {width}×{height}")
-    if same < 0.5 * total:
-        shorter = sorted(min(size) for size in sizes.elements())[total // 2]
-        width = height = max(8, min(64, shorter // 8 * 8))
-        resize = "crop"
+    if size:
+        width, height = parse_size(size)
+    else:
+        if same < 0.5 * total:
+            shorter = sorted(min(size) for size in sizes.elements())[total // 2]
+            width = height = max(8, min(LARGEST, shorter // 8 * 8))
+        elif max(width, height) > LARGEST:
+            scale = LARGEST / max(width, height)
+            width, height = (max(8, round(side * scale / 8) * 8) for side in (width, height))
+            inspection.doubts.append(
+                f"images are scaled down to {width}×{height}, at most {LARGEST} pixels a side, which trains in minutes to "
+                "hours on one machine; `--size` or `image` in the card sets another size"
+            )
+    resize = how if set(sizes) != {(width, height)} else "none"
+    if resize != "none":
+        words = {
+            "crop": "scaled, and cropped in the middle,", "pad": "scaled, and padded at the edges,",
+            "stretch": "stretched",
+        }  # fmt: skip
         inspection.doubts.append(
-            f"all are cropped to a square and scaled to {width}×{height}; choose otherwise in `image`"
+            f"images of another size are {words[how]} to {width}×{height} (`resize: {how}`); `image` in the card sets "
+            "another size or way (crop, pad, stretch)"
         )
     if 0 < grey < total:
         inspection.doubts.append(f"{grey} of {total} images are grey, the others colour: all become colour")
@@ -247,6 +285,54 @@ def _image_shape(sizes: Counter[tuple[int, int]], modes: Counter[str], inspectio
         )
     inspection.found.append(f"size {width}×{height}, {'grey' if channels == 1 else 'colour'}")
     return ImageShape(height=height, width=width, channels=channels, resize=resize)
+
+
+def parse_size(size: str) -> tuple[int, int]:
+    """Width and height.
+
+    Raises:
+        ValueError: If the text is neither `WIDTHxHEIGHT` nor a number.
+    """
+    found = re.fullmatch(r"([1-9]\d{0,4})(?:[x×]([1-9]\d{0,4}))?", size)
+    if found is None:
+        raise ValueError(f"size must be WIDTHxHEIGHT in pixels (64x48) or one number, got {size!r}")
+    return int(found[1]), int(found[2] or found[1])
+
+
+def _parquet_images(card: Card, path: Path, columns: ImageColumns, size: str, fit: str) -> Inspection:
+    inspection = Inspection(card=card)
+    sizes: Counter[tuple[int, int]] = Counter()
+    modes: Counter[str] = Counter()
+    classes: Counter[str] = Counter()
+    if card.label and card.label not in columns.others:
+        raise ValueError(f"{path}: label names no column: {card.label!r}; beside the image are {columns.others}")
+    columns = replace(columns, label=card.label or columns.label)
+    seen = 0
+    for blob, label in raw_images(path, columns):
+        seen += 1
+        if label is not None:
+            classes[label] += 1
+        if seen > LOOKED_AT:
+            continue
+        try:
+            image = opened(blob or b"", ImageShape.__dataclass_fields__["max_pixels"].default)
+        except Fault:
+            continue
+        sizes[upright_size(image)] += 1
+        modes[image.mode] += 1
+    if not sizes:
+        raise ValueError(f"{path}: none of its {seen} images can be read. Give another source.")
+    shape = image_shape(sizes, modes, inspection, size, fit)
+    anomalous = card.anomaly.value if card.anomaly else None
+    names = tuple(name for name in naturally(classes) if name != anomalous)
+    source = replace(card.source, image=columns.image, label=columns.label)
+    inspection.card = replace(card, label="", image=shape, classes=names, source=source)
+    labels = f"labels in column {columns.label!r}" if columns.label else "no labels"
+    inspection.found.append(f"{seen} images in column {columns.image!r}, {labels}, {_listed(names, 'classes')}")
+    aside = [name for name in columns.others if name != columns.label]
+    if aside:
+        inspection.doubts.append(f"columns beside the image and its label are left out: {', '.join(aside)}")
+    return inspection
 
 
 def _split_plan(published: tuple[str, ...]) -> SplitPlan:
@@ -385,7 +471,7 @@ def card_text(inspection: Inspection) -> str:
         lines += [f"  skip: {source.skip}  # lines before the table"] if source.skip else []
     if source.format in ("csv", "jsonl"):
         lines.append(f"  encoding: {source.encoding}")
-    lines += [f"  {key}: {_quoted(value)}" for key in ("sheet", "query") if (value := getattr(source, key))]
+    lines += [f"  {key}: {_quoted(value)}" for key in ("sheet", "query", "image", "label") if (value := getattr(source, key))]
     lines += _image_lines(card) if card.kind == "image" else _table_lines(card, inspection)
     if card.anomaly:
         lines.append("anomaly:  # kept out of training, used to measure detection")

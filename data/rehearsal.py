@@ -9,8 +9,6 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
 from data.cards import SPLITS, Card
 from data.findings import Findings
 from data.reading import Mapper

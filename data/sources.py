@@ -12,6 +12,7 @@ from data.cards import Card
 from data.fetching import fetch, tree, tree_sha256
 from data.findings import Findings
 from data.folders import open_images
+from data.image_parquet import open_image_parquet
 from data.rawtables import SUFFIXES
 from data.reading import Mapper, Opener, Reader
 from data.tables import open_table
@@ -22,6 +23,7 @@ OPENERS: dict[tuple[str, str], Opener] = {
     ("image", "idx"): open_idx,
     ("image", "npy"): open_npy,
     ("image", "npz"): open_npy,
+    ("image", "parquet"): open_image_parquet,
     **{("table", form): open_table for form in SUFFIXES},
 }
 

@@ -93,6 +93,7 @@ def _add_data(verbs: argparse._SubParsersAction, common: argparse.ArgumentParser
     add.add_argument("--label", metavar="COLUMN", help="column of a table that holds the class")
     add.add_argument("--anomaly", metavar="COLUMN=VALUE", help="rows kept out of training to measure detection")
     add.add_argument("--size", metavar="WxH", help="width and height that images are brought to")
+    add.add_argument("--fit", choices=("crop", "pad", "stretch"), help="how images of other sizes are brought to one")
     add.add_argument("--query", metavar="SQL", help="what is asked of a database (SQLite, DuckDB)")
     add.add_argument("--sheet", metavar="NAME", help="sheet of a workbook (default: the first that holds something)")
     export = actions.add_parser("export", help="write prepared data as files, one per split", parents=[common])
@@ -201,7 +202,7 @@ def _data(arguments: argparse.Namespace) -> None:
         case "export":
             export(arguments.name, arguments.to, arguments.format)
         case _:
-            keys = ("label", "anomaly", "size", "query", "sheet")
+            keys = ("label", "anomaly", "size", "fit", "query", "sheet")
             add(arguments.source, arguments.name, **{key: getattr(arguments, key) or "" for key in keys})
 
 

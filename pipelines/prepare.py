@@ -61,6 +61,7 @@ def add(
     anomaly: str = "",
     *,
     size: str = "",
+    fit: str = "",
     query: str = "",
     sheet: str = "",
     root: Path | None = None,
@@ -77,6 +78,7 @@ def add(
         label: The column that names the class of a row (tables).
         anomaly: `COLUMN=VALUE`: rows with this value are anomalies (`class=NAME` for images).
         size: `WIDTHxHEIGHT` (or one number) that images are brought to.
+        fit: How images of other sizes are brought to it: `crop`, `pad` or `stretch`.
         query: What is asked of a database.
         sheet: Of a workbook.
         root: The project's root, the working directory when not given.
@@ -91,7 +93,7 @@ def add(
     root = root or Path.cwd()
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
         raise ValueError(f"name must consist of letters, digits, '-', '_' and '.', got {name!r}")
-    options = {"size": size or "", "query": query or "", "sheet": sheet or ""}
+    options = {"size": size or "", "fit": fit or "", "query": query or "", "sheet": sheet or ""}
     inspection = inspect(source, name, root, label=label or "", anomaly=anomaly or "", mapper=mapper, **options)
     path = write_card(inspection, root)
     recipe = root / "recipes" / f"{name}.yaml"
