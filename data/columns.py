@@ -124,10 +124,10 @@ def numbers(array: pa.Array, *, integer: bool, tokens: tuple[str, ...]) -> Cells
         nulls = array.null_count
         missing.update({name: count for name, count in (("null", nulls), ("nan", int(absent.sum()) - nulls)) if count})
         bad = np.zeros(len(values), np.bool_)
-        if "inf" in tokens:
-            infinite = np.isinf(values)
-            missing.update({"inf": int(infinite.sum())} if infinite.any() else {})
-            values, absent = np.where(infinite, np.nan, values), absent | infinite
+    if "inf" in tokens:
+        infinite = np.isinf(values)
+        missing.update({"inf": int(infinite.sum())} if infinite.any() else {})
+        values, absent = np.where(infinite, np.nan, values), absent | infinite
     infinite = np.isinf(values) | (np.isnan(values) & ~absent & ~bad)
     reason, expected = "not a number", "a number"
     if infinite.any() and not bad.any():
@@ -219,8 +219,7 @@ def read_cells(array: pa.Array, column: Column, tokens: tuple[str, ...]) -> Cell
         return _instants(array, column, tokens)
     if column.format and not is_plain(column.format):
         return _formatted(array, column, tokens)
-    cells = numbers(array, integer=column.type == "integer", tokens=tokens)
-    return cells
+    return numbers(array, integer=column.type == "integer", tokens=tokens)
 
 
 def _formatted(array: pa.Array, column: Column, tokens: tuple[str, ...]) -> Cells:

@@ -170,7 +170,9 @@ class ColumnScan:
         numeric = pc.match_substring_regex(texts, NUMBER)
         plain = pc.replace_substring_regex(texts.filter(numeric), r"^\+", "").cast(pa.float64())
         good = plain.to_numpy(zero_copy_only=False)
-        good, weights = good[np.isfinite(good)], weights[numeric.to_numpy(zero_copy_only=False)][np.isfinite(good)]
+        weights = weights[numeric.to_numpy(zero_copy_only=False)]
+        self.infinite += int(weights[np.isinf(good)].sum())
+        good, weights = good[np.isfinite(good)], weights[np.isfinite(good)]
         before = self.known
         self._numbers(good)
         self.numeric += int(weights.sum()) - len(good)
@@ -378,7 +380,6 @@ class ColumnScan:
 
     def _dated(self) -> tuple[Column, list[str]] | None:
         """The column as dates, times or durations."""
-        best: tuple[Column, list[str]] | None = None
         fitting = []
         for candidate in self.dates or ():
             marks = self._odd(candidate.wrong)
@@ -398,13 +399,10 @@ class ColumnScan:
         else:
             assert isinstance(form, DateTimeFormat)
             parts = fitting_parts(candidate.seen, dated=form.dated, timed=form.timed, zoned=form.zoned)
-        best = (
-            Column(
-                name=self.name, type=candidate.role, format=candidate.final, parts=tuple(map(str, parts)), missing=marks
-            ),
-            notes,
+        column = Column(
+            name=self.name, type=candidate.role, format=candidate.final, parts=tuple(map(str, parts)), missing=marks
         )
-        return best
+        return column, notes
 
     def _temporal(self) -> tuple[Column, list[str]]:
         if not self.known:

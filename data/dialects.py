@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import re
 import unicodedata
 from collections import Counter
@@ -109,7 +110,7 @@ def _delimiter(lines: Sequence[str], usual: str) -> str:
 
 def _skipped(lines: Sequence[str], delimiter: str) -> int:
     """Lines before the header: blank ones, comments, and titles with fewer cells than the table has columns."""
-    widths = Counter(len([cell for cell in row]) for row in cells("\n".join(lines), delimiter) if len(row) > 1)
+    widths = Counter(len(row) for row in cells("\n".join(lines), delimiter) if len(row) > 1)
     if not widths:
         first = next((i for i, line in enumerate(lines) if line.strip() and not line.startswith("#")), 0)
         return first if len(lines) > first + 1 else 0
@@ -172,7 +173,7 @@ def _counts(names: Sequence[str]) -> bool:
         numbers = [int(name) for name in names if name]
     except ValueError:
         return False
-    return len(numbers) > 1 and all(b - a == 1 for a, b in zip(numbers, numbers[1:], strict=False))
+    return len(numbers) > 1 and all(b - a == 1 for a, b in itertools.pairwise(numbers))
 
 
 def column_names(header: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -16,6 +16,7 @@ from data.cards import CATALOG, LEARNED, NOT_LEARNED, Anomaly, Card, Column, Ima
 from data.databases import tables
 from data.decoding import SUFFIXES as IMAGE_SUFFIXES
 from data.decoding import Fault, opened, upright_size
+from data.detect import ColumnScan
 from data.dialects import sniff
 from data.encodings import detect
 from data.fetching import fetch, tree, tree_sha256
@@ -389,7 +390,10 @@ def _table(card: Card, path: Path) -> Inspection:
             inspection.column_doubts[name] = "; ".join(notes)
             inspection.doubts.append(f"column {name!r}: {'; '.join(notes)}")
         columns.append(column)
-    if not any(column.type in LEARNED for column in columns if column.name != card.label):
+    aside = (card.label, card.anomaly.column if card.anomaly else "")
+    if not any(column.type in LEARNED for column in columns if column.name not in aside):
+        columns = [_anyway(column, scans[column.name], inspection) for column in columns]
+    if not any(column.type in LEARNED for column in columns if column.name not in aside):
         raise ValueError(f"{path}: no column can be learned from: " + "; ".join(
             f"{column.name!r} is {column.type} ({column.why})" for column in columns[:8]
         ) + ". Give another table.")  # fmt: skip
@@ -404,6 +408,14 @@ def _table(card: Card, path: Path) -> Inspection:
     if not card.label and not card.anomaly:
         inspection.doubts.append("no label: give --label COLUMN if a column names the class of a row")
     return inspection
+
+
+def _anyway(column: Column, scan: ColumnScan, inspection: Inspection) -> Column:
+    """A column that is learned because there is no other: numbers that vary by row or not at all."""
+    if column.type not in ("identifier", "index", "constant") or not scan.numeric or scan.numeric < scan.known:
+        return column
+    inspection.doubts.append(f"column {column.name!r} is learned all the same: there is no other")
+    return Column(name=column.name, type="integer" if scan.whole else "continuous")
 
 
 def _source(card: Card, path: Path, inspection: Inspection) -> Source:

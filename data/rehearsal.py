@@ -16,6 +16,7 @@ from data.sources import open_source
 from data.splitting import Ledger, divide
 
 FEW = 60
+UNSAFE = "unsafe or unreadable file"
 
 
 def rehearse(card: Card, path: Path, mapper: Mapper, say: Callable[[str], None]) -> Card:
@@ -48,23 +49,26 @@ def rehearse(card: Card, path: Path, mapper: Mapper, say: Callable[[str], None])
 
 def _with_bad(card: Card, findings: Findings, source: str, say: Callable[[str], None]) -> Card:
     """`on_bad: drop` and a bearable `max_bad` where there are bad examples."""
-    if not findings.read and findings.dropped:
-        first = findings.bad_first[0]
-        raise ValueError(
-            f"{first['where']}: {first['reason']}: {first['detail'].rstrip('.')}, and so in every other example "
-            f"({findings.dropped}). Is row 1 the header, and is the delimiter right? Mend the source."
-        )
-    if not findings.read:
+    if not findings.read and not findings.dropped:
         findings.close(source)
     if not findings.dropped:
         return card
+    first = findings.bad_first[0]
+    shown = f"{first['where']}: {first['reason']}: {first['detail'].rstrip('.')}"
+    unsafe = next((item for item in findings.bad_first if item["reason"] == UNSAFE), None)
+    if unsafe is not None:
+        raise ValueError(f"{unsafe['where']}: {UNSAFE}: {unsafe['detail'].rstrip('.')}. Take it out of the source.")
+    if findings.dropped > findings.read:
+        raise ValueError(
+            f"{shown}, and so in {findings.dropped} of {findings.read + findings.dropped} examples. "
+            "If it is a table: is row 1 the header, and is the delimiter right? Mend the source."
+        )
     total = findings.read + findings.dropped
     causes = ", ".join(f"{count} × {reason}" for reason, count in findings.bad.most_common())
-    first = findings.bad_first[0]
     share = max(card.max_bad, math.ceil(1000 * findings.dropped / total) / 1000)
     say(
-        f"{findings.dropped} of {total} examples are bad ({causes}) and are left out; the first is {first['where']}: "
-        f"{first['detail']}; the card says `on_bad: drop`, `max_bad: {share:g}`"
+        f"{findings.dropped} of {total} examples are bad ({causes}) and are left out; the first is {shown}; "
+        f"the card says `on_bad: drop`, `max_bad: {share:g}`"
     )
     return replace(card, on_bad="drop", max_bad=share)
 
