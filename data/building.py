@@ -56,11 +56,6 @@ def build(card: Card, root: Path, out: Path, mapper: Mapper) -> dict[str, Any]:
         findings.close(located.name)
         located.check_unchanged()
         division = divide(card, ledger, located.name)
-        if not (division.split == NAMES.index("train")).any():
-            raise ValueError(
-                f"{located.name}: none of its {findings.read} examples belongs to the training split. "
-                "Mend anomaly or splits in the card, or give more data."
-            )
         for name in sorted({"train", "val", "test"} - {NAMES[code] for code in np.unique(division.split) if code >= 0}):
             if getattr(card.splits, name):
                 findings.warn(f"split {name} is empty: {findings.read} examples are too few for the shares in the card")

@@ -277,11 +277,14 @@ class ColumnScan:
         """The column's description as a card has it, and what a person should know about it."""
         if is_temporal(self.kind):
             return self._temporal()
-        if not is_readable(self.kind):
-            why = f"type {self.kind} is not learned from"
+        if self.broken > ODD_SHARE * self.cells:
+            why = f"{self.broken} of {self.cells} cells are no text: binary data"
             return Column(name=self.name, type="skip", why=why), []
         if not self.known and not self.infinite:
             return Column(name=self.name, type="constant", why="it has no values"), []
+        if not is_readable(self.kind):
+            why = f"type {self.kind} is not learned from"
+            return Column(name=self.name, type="skip", why=why), []
         kind = self.kind.value_type if pa.types.is_dictionary(self.kind) else self.kind
         if as_category or pa.types.is_boolean(kind):
             return self._category([], role=as_category)
@@ -442,6 +445,8 @@ class ColumnScan:
             return named or self.texts.like_codes
         if YEAR_NAME.search(self.name) and 1000 <= self.low <= self.high <= 2200:
             return False
+        if pa.types.is_floating(self.kind):
+            return named
         dense = self.high - self.low < 2 * self.known and self.distinct >= 0.99 * self.known and self.known >= 20
         return named or self.order.steady or dense
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import itertools
+import math
 import re
 import unicodedata
 from collections import Counter
@@ -86,13 +87,12 @@ def _split_blanks(line: str) -> list[str]:
 
 
 def _delimiter(lines: Sequence[str], usual: str) -> str:
-    """The delimiter by which most lines have the same number of cells, the more the better."""
+    """The delimiter by which most lines, the first among them, have the same number of cells, the more the better."""
     kept = [line for line in lines if line.strip() and not line.startswith("#")]
     if not kept:
         return usual
     text = "\n".join(kept)
-    best: tuple[float, int, bool] = (0.0, 1, False)
-    found = usual
+    best, found = 0.0, usual
     for delimiter in (*DELIMITERS, BLANKS):
         rows = [row for row in cells(text, delimiter) if row]
         widths = Counter(len(row) for row in rows if len(row) > 1)
@@ -100,9 +100,12 @@ def _delimiter(lines: Sequence[str], usual: str) -> str:
             continue
         width, count = widths.most_common(1)[0]
         share = count / len(rows)
-        if delimiter == BLANKS and (share < 0.98 or best[0] >= 0.8):
+        if delimiter == BLANKS and (share < 0.98 or best > 0.8):
             continue
-        score = (round(share, 1), width, delimiter == usual)
+        others = set(";\t|") - {delimiter}
+        clean = sum(not others & set("".join(row)) for row in rows) / len(rows)
+        heading = 1.0 if len(rows[0]) == width else 0.6
+        score = share * clean * heading * (1 + math.log(width)) + 1e-6 * (delimiter == usual)
         if score > best:
             best, found = score, delimiter
     return found
@@ -278,7 +281,7 @@ def _first_row(lines: Sequence[str], delimiter: str) -> tuple[list[str], int]:
 
 def _check_text(path: Path, titles: Sequence[str], row: int) -> None:
     for position, title in enumerate(titles, 1):
-        if "\0" in title or "�" in title or len(title) > 10_000:
+        if "\0" in title or "�" in title or len(title) > 10_000 or title.count("\n") > 4:
             shown = f"{title[:60]}…" if len(title) > 60 else title
             raise ValueError(
                 f"{path}: the name of column {position} (row {row}) is no text of the file's encoding: {shown!r}. "

@@ -11,7 +11,6 @@ import csv
 import io
 import json
 import re
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -127,11 +126,12 @@ def table_cells(dataset: Dataset, split: str) -> Iterator[tuple[int, dict[str, l
     table, examples = source_table(dataset), dataset.split(split)
     whole = {entry["name"] for entry in table.written if entry["role"] == "identifier"}
     fresh = {}
-    if whole:  # identifiers are drawn for the whole split, so that none comes twice
-        empty = np.full((len(examples), len(table.columns)), np.nan)
-        only = [entry for entry in table.source if entry["name"] in whole]
-        seed = zlib.crc32(split.encode())
-        fresh = SourceTable(source=only, columns=table.columns).cells(empty, seed=seed)
+    if whole:  # identifiers are drawn for all splits together, so that none comes twice
+        counts = [len(dataset.split(name)) for name in dataset.splits]
+        before = sum(counts[: dataset.splits.index(split)])
+        only = SourceTable(source=[e for e in table.source if e["name"] in whole], columns=table.columns)
+        drawn = only.cells(np.full((sum(counts), len(table.columns)), np.nan))
+        fresh = {name: texts[before : before + len(examples)] for name, texts in drawn.items()}
     for start in range(0, len(examples), ROWS):
         part = examples.slice(start, start + ROWS)
         cells = table.cells(part.x.numpy(), part.label.numpy())

@@ -616,7 +616,7 @@ class IdentifierFormat:
         if self.step:
             return [f"{self.prefix}{self.start + self.step * i:0{self.width}}" for i in range(n)]
         if not self.unused:
-            return [f"{self.prefix}{self.start + i}" for i in range(n)]
+            return [f"{self.prefix}{self.start + i:0{self.width}}" for i in range(n)]
         rest = self.alphabet[len(self.unused[0]) :]
         room = len(self.unused) * math.prod(len(letters) for letters in rest)
         if n > room // 2:  # lengthen what is full

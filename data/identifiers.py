@@ -75,6 +75,7 @@ class IdentifiersSeen:
         for text in texts:
             head = text.rstrip(string.digits)
             digits = text[len(head) :]
+            self.prefix = head if self.first is None and not self.prefix else self.prefix
             number = int(digits[-18:]) if digits else 0
             self.highest = max(self.highest, number)
             if not self.steady:
@@ -99,8 +100,8 @@ class IdentifiersSeen:
             return {"start": start, "step": self.step, "prefix": self.prefix, "width": width}
         alphabet = self._alphabet()
         unused = self._unused(alphabet)
-        if not unused:  # longer than any
-            return {"prefix": "id-", "start": 10 ** min(18, max(1, self.length))}
+        if not unused:  # beyond the highest number at the end of any
+            return {"prefix": self.prefix, "start": self.highest + 1, "width": self.width}
         return {"alphabet": alphabet, "unused": unused}
 
     def _alphabet(self) -> list[str]:

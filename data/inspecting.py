@@ -412,7 +412,7 @@ def _table(card: Card, path: Path) -> Inspection:
 
 def _anyway(column: Column, scan: ColumnScan, inspection: Inspection) -> Column:
     """A column that is learned because there is no other: numbers that vary by row or not at all."""
-    if column.type not in ("identifier", "index", "constant") or not scan.numeric or scan.numeric < scan.known:
+    if column.type not in ("identifier", "index", "constant") or not scan.exact or not 0 < scan.known == scan.numeric:
         return column
     inspection.doubts.append(f"column {column.name!r} is learned all the same: there is no other")
     return Column(name=column.name, type="integer" if scan.whole else "continuous")

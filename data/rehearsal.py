@@ -15,7 +15,7 @@ from data.reading import Mapper
 from data.sources import open_source
 from data.splitting import Ledger, divide
 
-FEW = 60
+FEW = 20
 UNSAFE = "unsafe or unreadable file"
 
 
@@ -78,7 +78,7 @@ def _with_splits(card: Card, ledger: Ledger, say: Callable[[str], None]) -> Card
     published = ledger.published(keep=True)
     present = {name for code, name in enumerate(SPLITS) if (published == code).any()}
     if ledger.size < FEW and not present - {"train"} and card.splits.rows == {} and not card.splits.column:
-        held_out = max(2, round(0.2 * ledger.size))
+        held_out = 2
         share = round(math.ceil(1000 * held_out / max(1, ledger.size)) / 1000, 3)
         plan = replace(card.splits, train=round(1 - 2 * share, 3), val=share, test=share)
         if plan.train * ledger.size >= 2 and share != card.splits.val:

@@ -109,7 +109,7 @@ def divide(card: Card, ledger: Ledger, source: str, *, keep: bool = False) -> Di
         source: What messages call the source.
         keep: Whether the ledger will be asked again.
     Raises:
-        ValueError: If published splits are unusable, or duplicates cross splits and must not.
+        ValueError: If published splits are unusable, duplicates cross splits and must not, or nothing is to be trained on.
     """
     split = ledger.published(keep=keep)
     present = {name for code, name in enumerate(SPLITS) if (split == code).any()}
@@ -122,6 +122,11 @@ def divide(card: Card, ledger: Ledger, source: str, *, keep: bool = False) -> Di
     free = _free(split, present, published)
     _assign(card, ledger, split, free, published)
     facts = _separate(card, ledger, split, free, source)
+    if not (split == SPLITS.index("train")).any():
+        raise ValueError(
+            f"{source}: none of its {ledger.size} examples belongs to the training split. "
+            "Mend anomaly or splits in the card, or give more data."
+        )
     return Division(split=split, published=published, facts=facts)
 
 
