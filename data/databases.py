@@ -79,8 +79,7 @@ def _connected(path: Path) -> Iterator[Any]:
 @contextmanager
 def _asked(path: Path, query: str) -> Iterator[pa.RecordBatchReader]:
     with _connected(path) as database:
-        found = database.execute(query)
-        yield found.to_arrow_reader(ROWS) if hasattr(found, "to_arrow_reader") else found.fetch_record_batch(ROWS)
+        yield database.sql(query).to_arrow_reader(ROWS)
 
 
 def is_sqlite(path: Path) -> bool:

@@ -100,11 +100,12 @@ def _delimiter(lines: Sequence[str], usual: str) -> str:
             continue
         width, count = widths.most_common(1)[0]
         share = count / len(rows)
-        if delimiter == BLANKS and (share < 0.98 or best > 0.8):
-            continue
-        others = set(";\t|") - {delimiter}
-        clean = sum(not others & set("".join(row)) for row in rows) / len(rows)
         heading = 1.0 if len(rows[0]) == width else 0.6
+        if delimiter == BLANKS and (share < 0.98 or heading < 1):
+            continue
+        foreign = ";\t|".replace(delimiter, "")
+        other = re.compile(r"[;\t|]|(?<!\d),|,(?!\d)" if delimiter == BLANKS else f"[{foreign}]")
+        clean = sum(not any(map(other.search, row)) for row in rows) / len(rows)
         score = share * clean * heading * (1 + math.log(width)) + 1e-6 * (delimiter == usual)
         if score > best:
             best, found = score, delimiter

@@ -729,7 +729,11 @@ class SourceTable:
             names = self.columns[entry["columns"][0]]["categories"]
             return [None if value != value else names[int(value)] for value in values[:, 0].tolist()]
         if role == "number" and is_plain(entry["pattern"]):
-            return plain_numbers(values[:, 0], entry)
+            whole = self.columns[entry["columns"][0]]["type"] == "integer" and "float" not in entry["dtype"]
+            numbers = plain_numbers(values[:, 0], entry["pattern"], whole=whole)
+            if "string" not in entry["dtype"]:
+                return numbers
+            return [None if text == "" else text for text in as_text(numbers, {**entry, "mark": ""})]
         form = format_of(role, entry["pattern"], tuple(entry.get("parts", ())))
         if not entry["pattern"]:  # native dates: nanoseconds since 1970, or of the day, or of the duration
             return _native(values, form)
@@ -748,10 +752,8 @@ def is_plain(pattern: str) -> bool:
     return re.fullmatch(r"(0(\.0*#*)?)?", pattern) is not None
 
 
-def plain_numbers(values: NDArray[np.float64], entry: Mapping[str, Any]) -> list[float | int | None]:
-    """Numbers with the decimals their column has; whole ones of a whole column as `int`."""
-    whole = str(entry["dtype"]).startswith(("int", "uint"))
-    pattern = entry["pattern"]
+def plain_numbers(values: NDArray[np.float64], pattern: str, *, whole: bool) -> list[float | int | None]:
+    """Numbers with the decimals their column has; as `int` if they are whole."""
     if pattern and not whole:
         values = np.round(values, NumberFormat(pattern).decimals)
     return [None if v != v else int(v) if whole else v + 0.0 for v in values.tolist()]

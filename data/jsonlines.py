@@ -152,7 +152,7 @@ def type_of(kinds: Counter[str]) -> pa.DataType:
         return pa.int64()
     if found <= {"integer", "number"}:
         return pa.float64()
-    return pa.list_(pa.null()) if found == {"nested"} else pa.binary()
+    return pa.list_(pa.null()) if found == {"nested"} else pa.string()
 
 
 def batch_of(
@@ -166,16 +166,16 @@ def batch_of(
         cells = [row.get(original) for _, row in kept]
         if pa.types.is_list(kind):
             columns[name] = pa.array([None if cell is None else [] for cell in cells], kind)
-        elif pa.types.is_binary(kind):
-            columns[name] = pa.array([_text(cell) for cell in cells], pa.binary())
+        elif pa.types.is_string(kind):
+            columns[name] = pa.array([_text(cell) for cell in cells], pa.string())
         else:
             columns[name] = pa.array(cells, kind)
     raw = RawBatch(file=file, rows=rows, positions=rows - 1 + offset, split=split, columns=columns)
     return with_columns(raw, names, kinds)
 
 
-def _text(cell: Any) -> bytes | None:
+def _text(cell: Any) -> str | None:
     if cell is None:
         return None
     text = cell if isinstance(cell, str) else json.dumps(cell, ensure_ascii=False)
-    return text.encode("utf-8", "replace")
+    return text.encode("utf-8", "replace").decode()  # lone surrogates are no text

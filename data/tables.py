@@ -172,8 +172,8 @@ def _role(card: Card, column: Column) -> str:
 def _learned(column: Column, dtype: str, taken: set[str]) -> Iterator[dict[str, Any]]:
     """What a model learns of a column: itself, or the parts of a date."""
     if not column.parts:
-        kind = dtype if column.type == "categorical" or is_plain(column.format) else ""
-        kind = kind or {"integer": "int64", "continuous": "float64"}[column.type]
+        as_stored = column.type == "categorical" or (is_plain(column.format) and "string" not in dtype)
+        kind = dtype if as_stored else {"integer": "int64", "continuous": "float64"}[column.type]
         categories = list(column.categories) if column.type == "categorical" else []
         yield {"name": column.name, "type": column.type, "dtype": kind, "categories": categories}
         return

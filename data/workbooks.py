@@ -114,5 +114,4 @@ def _column(cells: list[Any]) -> tuple[pa.Array, bool]:
             for cell in cells
         ]
         return pa.array(midnight, pa.timestamp("us")), False
-    texts = [None if cell is None else (_text(cell) or "").encode() for cell in cells]
-    return pa.array(texts, pa.binary()), bool(kinds - {str})
+    return pa.array([_text(cell) for cell in cells], pa.string()), bool(kinds - {str})
