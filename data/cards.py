@@ -24,8 +24,8 @@ NOT_LEARNED = ("identifier", "index", "text", "constant", "skip")
 COLUMN_TYPES = (*LEARNED, *NOT_LEARNED)
 SPLITS = ("train", "val", "test")
 MISSING = (
-    "", "NA", "N/A", "n/a", "<NA>", "nan", "NaN", "NAN", "-nan", "-NaN", "null", "NULL", "None", "#N/A", "#N/A N/A", "#NA",
-    "1.#IND", "-1.#IND", "1.#QNAN", "-1.#QNAN", "?",
+    "", "NA", "N/A", "n/a", "<NA>", "nan", "NaN", "NAN", "-nan", "-NaN", "null", "NULL", "None", "#N/A", "#N/A N/A",
+    "#NA", "1.#IND", "-1.#IND", "1.#QNAN", "-1.#QNAN", "?",
 )  # fmt: skip
 """What pandas takes for missing, and the question mark of older collections."""
 
@@ -73,7 +73,8 @@ class ImageShape:
         width: Pixels.
         channels: 1 (grey) or 3 (red, green, blue).
         levels: Distinct values a pixel takes, spread evenly over 0 … 255.
-        resize: `none` treats another size as a fault, `stretch` ignores the aspect, `crop` cuts the middle out, `pad` adds an edge.
+        resize: `none` treats another size as a fault, `stretch` ignores the aspect, `crop` cuts the middle out,
+            `pad` adds an edge.
         alpha: What shows through transparent pixels, `white` or `black`.
         max_pixels: An image with more is refused unread.
     """

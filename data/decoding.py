@@ -275,7 +275,12 @@ def decode(blob: bytes, target: Target, note: Callable[[str], Any]) -> NDArray[n
     except Exception as error:  # as above
         raise Fault("broken image", f"its pixels cannot be read: {error}") from None
     plain = "L" if target.channels == 1 else "RGB"
-    special = image.format in ("TIFF", "AVIF") or "exif" in image.info or "transparency" in image.info or getattr(image, "n_frames", 1) > 1
+    special = (
+        image.format in ("TIFF", "AVIF")
+        or "exif" in image.info
+        or "transparency" in image.info
+        or getattr(image, "n_frames", 1) > 1
+    )
     if image.format == "JPEG" and not special and blob.find(b"\xff\xd9") != len(blob) - 2:
         note("JPEG that goes on after an end mark (damaged, or more than a picture)")
     if image.mode != plain or special or image.format == "GIF" or (image.format == "PNG" and blob[24] == 16):

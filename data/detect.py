@@ -31,9 +31,9 @@ from data.reading import naturally
 
 NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
 EVIDENT = {
-    "-", "--", "---", "–", "—", "?", "??", ".", "..", "...", "*", "unknown", "unk", "missing", "none", "nil", "na", "n.a.",
-    "n/a", "n/d", "nd", "n.d.", "not available", "not applicable", "not known", "no data", "not reported", "tbd", "(null)",
-    "\\n", "#value!", "#div/0!", "#ref!", "#name?", "#num!", "#null!", "inf", "+inf", "-inf", "infinity", "-infinity",
+    "-", "--", "---", "–", "—", "?", "??", ".", "..", "...", "*", "unknown", "unk", "missing", "none", "nil", "na",
+    "n.a.",    "n/a", "n/d", "nd", "n.d.", "not available", "not applicable", "not known", "no data", "not reported",
+    "tbd", "(null)",    "\\n", "#value!", "#div/0!", "#ref!", "#name?", "#num!", "#null!", "inf", "+inf", "-inf", "infinity", "-infinity",
     "+infinity", "nan", "null", "<null>", "undefined", "unspecified", "blank", "(blank)", "empty", "x",
 }  # fmt: skip
 """Texts that mean "not known" where all other cells are numbers or dates, in small letters."""
@@ -567,7 +567,8 @@ class NumberPattern:
     """Finding a number's pattern from the shapes of a column's texts."""
 
     BODY = re.compile(
-        r"(?P<open>\(?)(?P<sign>[+\-−]?)\s?(?P<before>[^\d+\-−()]*?)\s?(?P<sign2>[+\-−]?)(?P<body>\d[\d.,' \u00a0\u202f’]*\d|\d|\.\d+)"
+        r"(?P<open>\(?)(?P<sign>[+\-−]?)\s?(?P<before>[^\d+\-−()]*?)\s?(?P<sign2>[+\-−]?)"
+        r"(?P<body>\d[\d.,' \u00a0\u202f’]*\d|\d|\.\d+)"
         r"(?P<after>[^\d()]*?)(?P<close>\)?)"
     )
     SEPARATORS = (
@@ -658,8 +659,8 @@ class NumberPattern:
 DATES = (
     "%Y-%m-%d", "%Y/%m/%d", "%Y.%m.%d", "%m/%d/%Y", "%d/%m/%Y", "%d.%m.%Y", "%m.%d.%Y", "%d-%m-%Y", "%m-%d-%Y",
     "%m/%d/%y", "%d/%m/%y", "%d.%m.%y", "%d-%m-%y", "%m-%d-%y", "%y-%m-%d", "%y/%m/%d",
-    "%d %b %Y", "%d %B %Y", "%d. %B %Y", "%b %d, %Y", "%B %d, %Y", "%b %d %Y", "%B %d %Y", "%d-%b-%Y", "%d-%b-%y", "%d %b %y",
-    "%d/%b/%Y", "%Y-%b-%d", "%a %d %b %Y", "%a, %d %b %Y", "%A, %B %d, %Y", "%A, %d %B %Y", "%a %b %d %Y", "%Y%m%d",
+    "%d %b %Y", "%d %B %Y", "%d. %B %Y", "%b %d, %Y", "%B %d, %Y", "%b %d %Y", "%B %d %Y", "%d-%b-%Y",
+    "%d-%b-%y", "%d %b %y",    "%d/%b/%Y", "%Y-%b-%d", "%a %d %b %Y", "%a, %d %b %Y", "%A, %B %d, %Y", "%A, %d %B %Y", "%a %b %d %Y", "%Y%m%d",
     "%Y-%m", "%m/%Y", "%Y/%m", "%b %Y", "%B %Y", "%b-%Y", "%b-%y", "%Y-Q%q", "%YQ%q", "Q%q %Y", "%Y Q%q",
 )  # fmt: skip
 TIME = re.compile(

@@ -74,7 +74,7 @@ def _runs(sample: bytes) -> list[bytes]:
 
 
 def _plausible(sample: bytes, encoding: str) -> float:
-    """The share of its letters beyond ASCII that are frequent ones of the encoding's script; 0 if it does not decode."""
+    """The share of its letters beyond ASCII that are frequent in the encoding's script; 0 if it does not decode."""
     try:
         text = sample.decode(encoding)
     except UnicodeDecodeError:
@@ -133,6 +133,7 @@ class Decoded:
             return self._decoder.decode(piece, final=not piece).encode("utf-8", "surrogatepass")
         except UnicodeDecodeError as error:
             raise ValueError(
-                f"{self._path} is not text in {self._encoding}: {error.reason} ({error.object[error.start : error.end]!r}). "
+                f"{self._path} is not text in {self._encoding}: {error.reason} "
+                f"({error.object[error.start : error.end]!r}). "
                 "Mend source.encoding in the card."
             ) from None

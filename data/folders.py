@@ -100,7 +100,9 @@ def survey(path: Path) -> Layout:
         raise ValueError(f"{path} holds no images that may be used; the first: {faults[0]}. Give another source.")
     if not folders:
         kinds = ", ".join(f"{count} × {suffix}" for suffix, count in ignored.most_common(5)) or "nothing"
-        raise ValueError(f"{path} holds no images (png, jpg, webp, avif, tif, ppm, bmp, gif), but {kinds}. Give another source.")
+        raise ValueError(
+            f"{path} holds no images (png, jpg, webp, avif, tif, ppm, bmp, gif), but {kinds}. Give another source."
+        )
     prefix = _shared(list(folders))
     below = Counter({parts[prefix:]: 0 for parts in folders})
     for parts, count in folders.items():

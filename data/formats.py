@@ -465,8 +465,8 @@ class DateTimeFormat:
         values: dict[str, str] = {
             "Y": f"{when.year:04}", "y": f"{when.year % 100:02}", "m": f"{when.month:02}", "d": f"{when.day:02}",
             "b": MONTHS[when.month - 1][:3], "B": MONTHS[when.month - 1], "H": f"{hour:02}",
-            "I": f"{(hour - 1) % 12 + 1:02}", "M": f"{minute:02}", "S": f"{second:02}", "p": "PM" if hour > 11 else "AM",
-            "a": WEEKDAYS[when.weekday()], "A": LONG_DAYS[when.weekday()], "q": str((when.month + 2) // 3),
+            "I": f"{(hour - 1) % 12 + 1:02}", "M": f"{minute:02}", "S": f"{second:02}",
+            "p": "PM" if hour > 11 else "AM",            "a": WEEKDAYS[when.weekday()], "A": LONG_DAYS[when.weekday()], "q": str((when.month + 2) // 3),
             "z": f"{'-' if offset < 0 else '+'}{abs(offset) // 60:02}{colon}{abs(offset) % 60:02}", "%": "%",
         }  # fmt: skip
 

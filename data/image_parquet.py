@@ -84,9 +84,7 @@ def raw_images(path: Path, columns: ImageColumns) -> Iterator[tuple[bytes | None
         yield from zip(blobs, labels, strict=True)
 
 
-def _batches(
-    path: Path, columns: ImageColumns
-) -> Iterator[tuple[Path, int, list[bytes | None], list[str | None]]]:
+def _batches(path: Path, columns: ImageColumns) -> Iterator[tuple[Path, int, list[bytes | None], list[str | None]]]:
     """File, published split, images and classes, some hundred rows at a time."""
     files = table_files(path, PARQUET_SUFFIXES)
     for file, split in zip(files, splits_of(path, files), strict=True):

@@ -146,8 +146,8 @@ def source_format(path: Path) -> str:
         if found:
             return found
         raise ValueError(
-            f"{path}: unknown kind of file. Read are: a folder, zip or tar of images; IDX; NPY, NPZ; CSV, TSV and other "
-            "delimited text (also .gz, .bz2, .xz, .zst, .zip); JSON lines; Parquet; Feather and Arrow; Excel and "
+            f"{path}: unknown kind of file. Read are: a folder, zip or tar of images; IDX; NPY, NPZ; CSV, TSV and "
+            "other delimited text (also .gz, .bz2, .xz, .zst, .zip); JSON lines; Parquet; Feather and Arrow; Excel and "
             "OpenDocument workbooks; SQLite and DuckDB databases with a query."
         )
     kinds: Counter[str] = Counter()
@@ -167,8 +167,8 @@ def source_format(path: Path) -> str:
         return "images"
     if not kinds:
         raise ValueError(
-            f"{path} holds no images ({', '.join(sorted(s[1:] for s in IMAGE_SUFFIXES))}), IDX files or tables (CSV, JSON "
-            "lines, Parquet, Arrow); links to folders are not followed. Give another source."
+            f"{path} holds no images ({', '.join(sorted(s[1:] for s in IMAGE_SUFFIXES))}), IDX files or tables (CSV, "
+            "JSON lines, Parquet, Arrow); links to folders are not followed. Give another source."
         )
     return kinds.most_common(1)[0][0]
 
@@ -215,7 +215,9 @@ def _folders(card: Card, path: Path, size: str, fit: str) -> Inspection:
     if layout.images > LOOKED_AT:
         inspection.found.append(f"looked at the first {LOOKED_AT} of {layout.images} images")
     if turned:
-        inspection.found.append(f"{turned} images are turned upright by their EXIF orientation before they are measured")
+        inspection.found.append(
+            f"{turned} images are turned upright by their EXIF orientation before they are measured"
+        )
     shape = image_shape(sizes, modes, inspection, size, fit)
     anomalous = card.anomaly.value if card.anomaly else None
     classes = tuple(name for name in naturally(layout.classes) if name != anomalous)
@@ -483,7 +485,9 @@ def card_text(inspection: Inspection) -> str:
         lines += [f"  skip: {source.skip}  # lines before the table"] if source.skip else []
     if source.format in ("csv", "jsonl"):
         lines.append(f"  encoding: {source.encoding}")
-    lines += [f"  {key}: {_quoted(value)}" for key in ("sheet", "query", "image", "label") if (value := getattr(source, key))]
+    lines += [
+        f"  {key}: {_quoted(value)}" for key in ("sheet", "query", "image", "label") if (value := getattr(source, key))
+    ]
     lines += _image_lines(card) if card.kind == "image" else _table_lines(card, inspection)
     if card.anomaly:
         lines.append("anomaly:  # kept out of training, used to measure detection")

@@ -45,7 +45,9 @@ def open_json_lines(path: Path, files: list[Path], encoding: str) -> RawTable:
     splits = splits_of(path, files)
     listed = [list(found) for found in seen]
     originals = (
-        united(listed, files, splits) if splits.count(-1) < len(splits) else list(dict.fromkeys(name for names in listed for name in names))
+        united(listed, files, splits)
+        if splits.count(-1) < len(splits)
+        else list(dict.fromkeys(name for names in listed for name in names))
     )
     names, renamed = column_names(originals)
     kinds = {

@@ -243,7 +243,8 @@ def united(listed: list[list[str]], files: list[Path], splits: list[int]) -> lis
 def absent_notes(listed: list[list[str]], files: list[Path], names: list[str]) -> list[str]:
     """What to say of columns that are not in every file."""
     return [
-        f"{file.name} has no column {', '.join(repr(name) for name in names if name not in found)}: its cells are missing"
+        f"{file.name} has no column {', '.join(repr(name) for name in names if name not in found)}: "
+        "its cells are missing"
         for file, found in zip(files, listed, strict=True)
         if len(set(found)) < len(names)
     ]
@@ -426,7 +427,8 @@ def _common(known: pa.DataType | None, found: pa.DataType, name: str, file: Path
     if all(numeric):
         return pa.float64() if not (pa.types.is_integer(known) and pa.types.is_integer(found)) else pa.int64()
     raise ValueError(
-        f"{file}: column {name!r} has type {found}, in {first.name} it has {known}. Write all files with the same types."
+        f"{file}: column {name!r} has type {found}, in {first.name} it has {known}. "
+        "Write all files with the same types."
     )
 
 

@@ -109,7 +109,7 @@ def divide(card: Card, ledger: Ledger, source: str, *, keep: bool = False) -> Di
         source: What messages call the source.
         keep: Whether the ledger will be asked again.
     Raises:
-        ValueError: If published splits are unusable, duplicates cross splits and must not, or nothing is to be trained on.
+        ValueError: If published splits are unusable, duplicates cross splits and must not, or none is for training.
     """
     split = ledger.published(keep=keep)
     present = {name for code, name in enumerate(SPLITS) if (split == code).any()}

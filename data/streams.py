@@ -203,8 +203,8 @@ def zipped_table(path: Path) -> str:
         return ""
     if len(names) > 1:
         raise ValueError(
-            f"{path} holds {len(names)} tables ({', '.join(names[:3])}). Unpack it, and give the folder if they are one "
-            "table, or a file."
+            f"{path} holds {len(names)} tables ({', '.join(names[:3])}). Unpack it, and give the folder if they "
+            "are one table, or a file."
         )
     return names[0] if names else ""
 

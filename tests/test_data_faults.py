@@ -183,7 +183,11 @@ def test_44_bad_utf8_and_bom(tmp_path: Path) -> None:
     body = GOOD.encode().replace(b"\n17,2.429,y", b"\n17,2.429,\xe9")
     refused(tmp_path, csv_at(tmp_path, body), "row 19", "UTF-8", card=("CSV AS UTF-8",))
     card = tmp_path / "data/catalog/d.yaml"
-    for text, encoding in ((body, "cp1252"), (GOOD.encode("utf-16"), "utf-16"), (GOOD.encode("utf-16-be"), "utf-16-be")):
+    for text, encoding in (
+        (body, "cp1252"),
+        (GOOD.encode("utf-16"), "utf-16"),
+        (GOOD.encode("utf-16-be"), "utf-16-be"),
+    ):
         card.unlink()
         data = accepted(tmp_path, csv_at(tmp_path, text))
         assert f"encoding: {encoding}" in card.read_text()
@@ -323,7 +327,9 @@ def test_54_labels(tmp_path: Path) -> None:
     source = csv_at(tmp_path, GOOD.replace("\n17,2.429,y", "\n17,2.429,"))
     refused(tmp_path, source, "label names no column: 'z'", label="z")
     data = accepted(tmp_path, source, label="c")
-    assert sum(int((data.split(name).labels < 0).sum()) for name in data.splits) == report(tmp_path)["without_label"] == 1
+    assert (
+        sum(int((data.split(name).labels < 0).sum()) for name in data.splits) == report(tmp_path)["without_label"] == 1
+    )
     shutil.rmtree(tmp_path / "data")
     refused(tmp_path, csv_at(tmp_path, GOOD, "g.csv"), "unknown label", "got 'y'", card=("classes: [x]",), label="c")
 

@@ -69,8 +69,14 @@ def test_csv_that_is_refused(tmp_path: Path, text: str | bytes, fragments: tuple
         ("# made today\n" + GOOD, "1 line(s) before the table are skipped"),
         (GOOD.replace("\n50,", '\n50"x",'), "all other cells fit, so taken as missing: 1 × '50\"x\"'"),
         (GOOD.replace("\n50,", f"\n{10**400},"), "taken as missing: 1 infinite numbers"),
-        ("a,b\n" + "".join(f'{i % 80},"{i},{i:03}"\n' for i in range(1, 90)), '{name: "b", type: integer, format: "#,##0"}'),
-        (GOOD.replace("\n17,2.429,y", "\n17,2.429,\0"), "1 of 100 examples are bad (1 × not valid UTF-8) and are left out"),
+        (
+            "a,b\n" + "".join(f'{i % 80},"{i},{i:03}"\n' for i in range(1, 90)),
+            '{name: "b", type: integer, format: "#,##0"}',
+        ),
+        (
+            GOOD.replace("\n17,2.429,y", "\n17,2.429,\0"),
+            "1 of 100 examples are bad (1 × not valid UTF-8) and are left out",
+        ),
     ],
 )
 def test_csv_that_is_read_with_a_word(tmp_path: Path, text: str | bytes, said: str) -> None:
@@ -82,14 +88,20 @@ def test_csv_that_is_read_with_a_word(tmp_path: Path, text: str | bytes, said: s
 def test_line_ends(tmp_path: Path, ends: str) -> None:
     text = "".join(line[:-1] + ("\r", "\n", "\r\n")[i % 3] for i, line in enumerate(LINES))
     data = accepted(tmp_path, csv_at(tmp_path, text if ends == "mixed" else GOOD.replace("\n", ends)))
-    assert sorted(x for name in data.splits for x in data.split(name).all().x[:, 0].tolist()) == sorted(i % 90 for i in range(100))
+    assert sorted(x for name in data.splits for x in data.split(name).all().x[:, 0].tolist()) == sorted(
+        i % 90 for i in range(100)
+    )
 
 
 @pytest.mark.parametrize(
     ("cells", "learned", "said"),
     [
         ([f"{i // 7},{i % 7}5" for i in range(3000)], ["a", "b"], 'type: continuous, format: "0,00"'),
-        ([f"{1000 + i}-01-01" for i in range(3000)], ["a", "b.year"], 'type: datetime, format: "%Y-%m-%d", parts: ["year"'),
+        (
+            [f"{1000 + i}-01-01" for i in range(3000)],
+            ["a", "b.year"],
+            'type: datetime, format: "%Y-%m-%d", parts: ["year"',
+        ),
         ([str(2**63 + i * 10**6) for i in range(3000)], ["a"], "type: identifier"),
     ],
 )

@@ -249,7 +249,9 @@ def native(names: list[str]) -> pa.Table:
     for name in names:
         _, kind, cell = NATIVE[name]
         values = [cell(i) for i in range(ROWS)]
-        columns[name] = pa.array(values, pa.float64()).cast(kind) if pa.types.is_decimal(kind) else pa.array(values, kind)
+        columns[name] = (
+            pa.array(values, pa.float64()).cast(kind) if pa.types.is_decimal(kind) else pa.array(values, kind)
+        )
     return pa.table(columns)
 
 
@@ -359,7 +361,8 @@ def workbook(rows: list[list[object]]) -> bytes:
         "xl/workbook.xml": f'<workbook xmlns="{space}/spreadsheetml/2006/main" '
         f'xmlns:r="{space}/officeDocument/2006/relationships"><sheets><sheet name="trees" sheetId="1" r:id="r1"/>'
         "</sheets></workbook>",
-        "xl/_rels/workbook.xml.rels": f'<Relationships xmlns="{space}/package/2006/relationships">{relation}/worksheet" '
+        "xl/_rels/workbook.xml.rels": f'<Relationships xmlns="{space}/package/2006/relationships">{relation}/'
+        'worksheet" '
         'Target="worksheets/sheet1.xml"/></Relationships>',
         "xl/worksheets/sheet1.xml": f'<worksheet xmlns="{space}/spreadsheetml/2006/main"><sheetData>{sheet}</sheetData>'
         "</worksheet>",
