@@ -14,8 +14,8 @@ import time
 
 import torch
 
-from pipelines.checkpoint import Checkpoint, Writer
-from pipelines.storage import at
+from pipelines.storage.stores import open_store
+from pipelines.training.checkpoint import AsyncCheckpointWriter, Checkpoint
 
 
 def state(parameters: int) -> dict[str, torch.Tensor]:
@@ -25,7 +25,7 @@ def state(parameters: int) -> dict[str, torch.Tensor]:
     return {f"{kind}.{n}": torch.randn(1024, 1024) for kind in kinds for n in range(layers)}
 
 
-def steps(seconds: float, writer: Writer | None = None) -> int:
+def steps(seconds: float, writer: AsyncCheckpointWriter | None = None) -> int:
     """Updates made in that time."""
     a, b, count = torch.randn(256, 256), torch.randn(256, 256), 0
     end = time.perf_counter() + seconds
@@ -50,9 +50,9 @@ def main() -> None:
     size = sum(t.numel() * t.element_size() for t in tensors.values())
     print(f"{chosen.parameters / 1e6:.0f} million parameters, a state of {size / 1e6:.0f} MB")
     with tempfile.TemporaryDirectory() as temporary:
-        storage = at(chosen.folder or temporary)
+        storage = open_store(chosen.folder or temporary)
         alone = steps(chosen.interval)
-        with Writer(storage) as writer:
+        with AsyncCheckpointWriter(storage) as writer:
             for number in range(chosen.checkpoints):
                 started, busy = time.perf_counter(), time.thread_time()
                 writer.save(Checkpoint(number, tensors, {}))

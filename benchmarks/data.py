@@ -65,11 +65,12 @@ def run_stage(code: str, *arguments: str) -> float:
 
 
 PREPARE = (
-    "from pathlib import Path\nfrom pipelines.prepare import prepare\nprepare(sys.argv[2], root=Path(sys.argv[1]))"
+    "from pathlib import Path\nfrom pipelines.stages.prepare import prepare\n"
+    "prepare(sys.argv[2], root=Path(sys.argv[1]))"
 )
 ADD = """
 from pathlib import Path
-from pipelines.prepare import add
+from pipelines.cli.data import add
 add(sys.argv[3], sys.argv[2], root=Path(sys.argv[1]))
 """
 
@@ -111,7 +112,7 @@ def throughput(archive: Path, steps: int) -> None:
     from torch.utils.data import DataLoader
 
     from data.batches import Batches
-    from data.shards import Dataset
+    from data.dataset import Dataset
 
     with tempfile.TemporaryDirectory() as temporary:
         root = Path(temporary)
@@ -280,7 +281,7 @@ def capped(verb: str, root: Path, megabytes: int) -> None:
 
 def capped_prepare(root: Path) -> str:
     """Prepare the data."""
-    from pipelines.prepare import prepare
+    from pipelines.stages.prepare import prepare
 
     seconds = timed(lambda: prepare("big", root=root))
     (root / "x.npy").unlink()
@@ -292,14 +293,15 @@ def capped_training(root: Path) -> str:
     """Go once through all data, then train a small autoencoder on it."""
     import torch
 
-    from data.shards import Dataset
+    from data.dataset import Dataset
     from models import build
-    from pipelines import loop
-    from pipelines.worker import TrainingData
+    from pipelines.training import loop
+    from pipelines.training.config import TrainingConfig
+    from pipelines.training.worker import TrainingData
 
     torch.set_num_threads(1)
     dataset = Dataset.open(root / "data/prepared/big")
-    settings = loop.Settings(total_examples=64 * 200, batch_size=64)
+    settings = TrainingConfig(total_examples=64 * 200, batch_size=64)
     data = TrainingData(dataset, settings, 0, "cpu")
     if data.batches.resident:
         raise SystemExit("the data was taken into memory")

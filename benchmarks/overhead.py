@@ -2,12 +2,12 @@
 
     python benchmarks/overhead.py [--dataset digits] [--families vae diffusion] [--seconds 30] [--repeats 3]
 
-`bare` is the loop one writes by hand: batch, objective, backward, clip, step. `loop` is `pipelines.loop` in this
-process, with averaged weights, finiteness checks, curves and checkpoints. `1 worker` and `2 workers` are the same loop
-through Ray Train, as the stage `train` runs it, a thread per worker. `2 apart` are two bare loops at the same time,
-each on half a batch, that never speak to each other: what the machine itself allows two workers. All see batches of
-the same prepared dataset (`fivefold prepare`, `fivefold features` first). Rates leave out starting, and what follows
-the last step.
+`bare` is the loop one writes by hand: batch, objective, backward, clip, step. `loop` is `pipelines.training.loop`,
+called directly, with averaged weights, finiteness checks, curves and checkpoints. `1 worker` and `2 workers` are the
+same loop through Ray Train, as the stage `train` runs it, a thread per worker. `2 apart` are two bare loops at the
+same time, each on half a batch, that never speak to each other: what the machine itself allows two workers. All see
+batches of the same prepared dataset (`fivefold prepare`, `fivefold features` first). Rates leave out starting, and
+what follows the last step.
 """
 
 from __future__ import annotations
@@ -26,20 +26,26 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from data.shards import Dataset  # noqa: E402
+from data.dataset import Dataset  # noqa: E402
 from models import FAMILIES, Streams  # noqa: E402
-from pipelines import loop, params, train  # noqa: E402
-from pipelines.worker import Job, TrainingData, fresh_model, points, work  # noqa: E402
+from pipelines import config  # noqa: E402
+from pipelines.execution.jobs import make_job  # noqa: E402
+from pipelines.paths import prepared_folder  # noqa: E402
+from pipelines.training import loop  # noqa: E402
+from pipelines.training.config import TrainingConfig  # noqa: E402
+from pipelines.training.context import WorkerContext  # noqa: E402
+from pipelines.training.job import TrainingJob, read_metrics  # noqa: E402
+from pipelines.training.worker import TrainingData, build_model, run_worker  # noqa: E402
 
 REPORTS = 12
 """Reports of a run: the first and the last interval are not counted."""
 
 
-def bare(job: Job, steps: int) -> float:
+def bare(job: TrainingJob, steps: int) -> float:
     """Examples per second of a loop without anything around it."""
-    settings = loop.Settings(**job.training)
+    settings = TrainingConfig(**job.training)
     data = TrainingData(Dataset.open(job.prepared), settings, job.seed, "cpu")
-    model = fresh_model(job)
+    model = build_model(job)
     model.initialize(data.reference(), Streams.seeded(job.seed))
     objectives = model.objectives()
     optimizers = [torch.optim.AdamW(o.parameters(), settings.lr, fused=True) for o in objectives]
@@ -62,33 +68,33 @@ def bare(job: Job, steps: int) -> float:
     return (steps - 2 * first) * settings.batch_size / (time.perf_counter() - started)
 
 
-def apart(job: Job, steps: int) -> float:
+def apart(job: TrainingJob, steps: int) -> float:
     """Examples per second of two such loops side by side, each on half a batch."""
     half = {**job.training, "batch_size": job.training["batch_size"] // 2}
     with multiprocessing.get_context("spawn").Pool(2, torch.set_num_threads, (1,)) as pool:
         return sum(pool.starmap(bare, [(dataclasses.replace(job, training=half), steps)] * 2))
 
 
-def recorded(job: Job) -> float:
+def recorded(job: TrainingJob) -> float:
     """Examples per second between the first report of a training and the last but one."""
-    made = points(Path(job.state))
+    made = read_metrics(Path(job.state))
     first, last = made[0], made[-2]
     return (last["examples"] - first["examples"]) / (last["seconds"] - first["seconds"])
 
 
-def in_process(job: Job) -> float:
+def in_process(job: TrainingJob) -> float:
     """Examples per second of our loop, called directly."""
-    work(dataclasses.asdict(job), loop.Place())
+    run_worker(dataclasses.asdict(job), WorkerContext())
     return recorded(job)
 
 
-def through_ray(job: Job, workers: int) -> float:
+def through_ray(job: TrainingJob, workers: int) -> float:
     """Examples per second of our loop in workers of Ray Train, one thread each."""
     from pipelines import cluster
 
     with cluster.connected():
         cluster.run_workers(
-            work,
+            run_worker,
             dataclasses.asdict(job),
             workers=workers,
             threads=1,
@@ -98,9 +104,9 @@ def through_ray(job: Job, workers: int) -> float:
     return recorded(job)
 
 
-def job_in(state: Path, settings: params.Params, family: str, wanted: params.Family, data: Dataset) -> Job:
+def job_in(state: Path, settings: config.Params, family: str, wanted: config.Family, data: Dataset) -> TrainingJob:
     """A training with checkpoints beside its state."""
-    job = train.make_job(settings, family, wanted, data, state)
+    job = make_job(settings, family, wanted, data, state)
     return dataclasses.replace(job, checkpoints=str(state / "checkpoints"))
 
 
@@ -113,8 +119,8 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     chosen = parser.parse_args()
     torch.set_num_threads(1)
-    settings = params.load(dataset=chosen.dataset)
-    data = Dataset.open(train.prepared_folder(chosen.dataset))
+    settings = config.load(dataset=chosen.dataset)
+    data = Dataset.open(prepared_folder(chosen.dataset))
     heads = ("family", "bare, examples/s", "loop", "1 worker", "2 workers", "2 apart", "cost of 1 worker")
     print("|", " | ".join((*heads, "efficiency of 2", "of what the machine allows")), "|")
     print("|", " | ".join(["---"] * (len(heads) + 2)), "|")

@@ -21,8 +21,8 @@ from jaxtyping import UInt8
 from numpy.typing import NDArray
 from torch import Tensor
 
-from data.order import permuted
-from data.shards import Examples, Split
+from data.dataset import Examples, Split
+from data.permutation import permuted
 
 log = logging.getLogger(__name__)
 
@@ -153,7 +153,7 @@ class Batches:
 
 
 class Draws(Protocol):
-    """A source of random numbers, such as `models.contract.Streams`."""
+    """A source of random numbers, such as `models.rng.Streams`."""
 
     def uniform(self, *shape: int) -> Tensor:
         """Draws from the uniform distribution on [0, 1)."""

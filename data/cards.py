@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import difflib
 import itertools
+import json
 import math
 import re
 from collections.abc import Iterable, Mapping
@@ -217,7 +218,7 @@ def load_card(name: str, root: Path) -> Card:
     try:
         return parse_card(path.read_text(encoding="utf-8"), path)
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not valid UTF-8: {error}. Mend the card.") from None
+        raise ValueError(f"{path} is not valid UTF-8: {error}. Fix the card.") from None
 
 
 def parse_card(text: str, path: Path) -> Card:
@@ -230,9 +231,9 @@ def parse_card(text: str, path: Path) -> Card:
     try:
         content = YAML(typ="safe", pure=True).load(text)
     except YAMLError as error:
-        raise ValueError(f"{path} is not valid YAML: {' '.join(str(error).split())}. Mend the card.") from None
+        raise ValueError(f"{path} is not valid YAML: {' '.join(str(error).split())}. Fix the card.") from None
     if not isinstance(content, dict):
-        raise ValueError(f"{path} must be a mapping of keys to values, got {type(content).__name__}. Mend the card.")
+        raise ValueError(f"{path} must be a mapping of keys to values, got {type(content).__name__}. Fix the card.")
     values = dict(content)
     sections = {"source": Source, "image": ImageShape, "splits": SplitPlan, "anomaly": Anomaly}
     for key, section in sections.items():
@@ -252,7 +253,7 @@ def parse_card(text: str, path: Path) -> Card:
     if card is not None:
         problems += _faults(card, path)
     if problems or card is None:
-        raise ValueError(f"{path} has {len(problems)} fault(s): " + "; ".join(problems) + ". Mend the card.")
+        raise ValueError(f"{path} has {len(problems)} fault(s): " + "; ".join(problems) + ". Fix the card.")
     return card
 
 
@@ -442,3 +443,44 @@ def _split_faults(plan: SplitPlan) -> Iterable[str]:
     ranges = sorted(plan.rows.values())
     if any(after[0] < before[1] for before, after in itertools.pairwise(ranges)):
         yield f"splits.rows overlap: {dict(plan.rows)}"
+
+
+@dataclass(kw_only=True, slots=True)
+class Inspection:
+    """What was found at a source.
+
+    Arguments:
+        card: The card that fits it.
+        found: Lines that say what there is.
+        warnings: Lines that say what a person should look at.
+        column_warnings: What is doubtful about single columns.
+    """
+
+    card: Card
+    found: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    column_warnings: dict[str, str] = field(default_factory=dict)
+
+
+def listed(names: tuple[str, ...], what: str) -> str:
+    """How many names there are, and the first of them."""
+    shown = ", ".join(names[:12]) + (", …" if len(names) > 12 else "")
+    return f"{len(names)} {what}: {shown}"
+
+
+def one_line(text: str) -> str:
+    """Text as a YAML comment may hold it."""
+    return "".join(letter if letter.isprintable() else " " for letter in text)
+
+
+def quoted(text: str) -> str:
+    """A YAML string: JSON's double-quoted form is one."""
+    return re.sub(r"[^\x20-\x7e]", _escaped, json.dumps(text, ensure_ascii=False))
+
+
+def _escaped(letter: re.Match[str]) -> str:
+    """A character as YAML's double-quoted strings may hold it."""
+    code = ord(letter[0])
+    if letter[0].isprintable():
+        return letter[0]
+    return f"\\U{code:08x}" if code > 0xFFFF else f"\\u{code:04x}"

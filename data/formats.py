@@ -391,7 +391,7 @@ class DateTimeFormat:
             if letter == "%":
                 regex += "%"
             elif letter in seen:
-                raise ValueError(f"the pattern {self.pattern!r} states %{letter} twice. Mend it.")
+                raise ValueError(f"the pattern {self.pattern!r} states %{letter} twice. Fix it.")
             else:
                 compact = "%Y%m%d" in self.pattern and letter in "md"
                 regex += f"(?P<{letter}>{'[0-9]{2}' if compact else FIELDS[letter]})"
@@ -466,7 +466,8 @@ class DateTimeFormat:
             "Y": f"{when.year:04}", "y": f"{when.year % 100:02}", "m": f"{when.month:02}", "d": f"{when.day:02}",
             "b": MONTHS[when.month - 1][:3], "B": MONTHS[when.month - 1], "H": f"{hour:02}",
             "I": f"{(hour - 1) % 12 + 1:02}", "M": f"{minute:02}", "S": f"{second:02}",
-            "p": "PM" if hour > 11 else "AM",            "a": WEEKDAYS[when.weekday()], "A": LONG_DAYS[when.weekday()], "q": str((when.month + 2) // 3),
+            "p": "PM" if hour > 11 else "AM",
+            "a": WEEKDAYS[when.weekday()], "A": LONG_DAYS[when.weekday()], "q": str((when.month + 2) // 3),
             "z": f"{'-' if offset < 0 else '+'}{abs(offset) // 60:02}{colon}{abs(offset) % 60:02}", "%": "%",
         }  # fmt: skip
 

@@ -1,259 +1,90 @@
-"""Reading prepared data: a dataset is a manifest and memory-mapped shards of fixed-shape tensors."""
+"""Writing shards of fixed-shape tensors."""
 
 from __future__ import annotations
 
+import hashlib
 import json
-from bisect import bisect_right
-from collections.abc import Sequence
-from dataclasses import dataclass
+import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import torch
-from jaxtyping import Int, Shaped
 from numpy.typing import NDArray
-from torch import Tensor
 
-from data.writing import SCHEMA, content_digest, file_sha256
+from data.files import file_sha256
+from data.formats import is_plain
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Examples:
-    """Examples in the dataset's own space.
-
-    Arguments:
-        x: Images as uint8 `[n, height, width, channels]`; tables as float64 `[n, columns]`, NaN where missing.
-        label: Class of each example, -1 where unknown, `[n]`.
-    """
-
-    x: Shaped[Tensor, "n *event"]
-    label: Int[Tensor, " n"]
-
-    def __len__(self) -> int:
-        return len(self.x)
-
-    def to(self, device: str | torch.device) -> Examples:
-        """The same examples on another device."""
-        return Examples(x=self.x.to(device, non_blocking=True), label=self.label.to(device, non_blocking=True))
+SCHEMA = 1
+SHARD_BYTES = (4 << 20, 64 << 20)
+SHARDS = 1024
 
 
-class Split:
-    """The examples of one split, memory-mapped; a shard's SHA-256 is checked when it is first touched.
+def rows_per_shard(example_bytes: int, examples: int) -> int:
+    """How many examples make a shard: about 4 MiB of them, up to 64 MiB where that would make many shards."""
+    least, most = SHARD_BYTES
+    wanted = min(most, max(least, examples * example_bytes // SHARDS))
+    return max(1, wanted // max(1, example_bytes))
+
+
+def write_shard(path: Path, x: NDArray[Any], label: NDArray[np.int64], source: NDArray[np.int64]) -> dict[str, Any]:
+    """Write one Arrow IPC file with one record batch and describe it.
 
     Arguments:
-        folder: The prepared dataset.
-        name: Name of the split.
-        shards: The manifest's entries of its shards.
-        verify: Whether to check each shard's SHA-256 before using it.
+        path: The file to write.
+        x: Examples, `[rows, *event]`, uint8 or float64.
+        label: Class of each example, -1 where unknown, `[rows]`.
+        source: Position of each example in its source, `[rows]`.
+    Returns:
+        The manifest's entry: file name, rows, bytes, SHA-256.
     """
-
-    def __init__(self, folder: Path, name: str, shards: Sequence[dict[str, Any]], *, verify: bool = True) -> None:
-        self.folder = folder
-        self.name = name
-        self.shards = tuple(shards)
-        self.verify_on_use = verify
-        self._starts = np.cumsum([0, *(shard["rows"] for shard in shards)])
-        self._mapped: dict[int, tuple[NDArray[Any], NDArray[np.int64], NDArray[np.int64]]] = {}
-
-    def __len__(self) -> int:
-        return int(self._starts[-1])
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_mapped": {}}
-
-    @property
-    def example_bytes(self) -> int:
-        """Size of one example in memory, label included."""
-        x, label, _ = self._shard(0)
-        return int(x[:1].nbytes + label[:1].nbytes)
-
-    @property
-    def labels(self) -> Int[Tensor, " n"]:
-        """Class of every example, -1 where unknown, `[n]`."""
-        return torch.from_numpy(np.concatenate([self._shard(i)[1] for i in range(len(self.shards))]))
-
-    @property
-    def sources(self) -> Int[Tensor, " n"]:
-        """Position of every example in its source (row of the table, image of the archive), `[n]`."""
-        return torch.from_numpy(np.concatenate([self._shard(i)[2] for i in range(len(self.shards))]))
-
-    def take(self, indices: Tensor | NDArray[np.int64] | Sequence[int]) -> Examples:
-        """Examples by position, in the order asked for.
-
-        Arguments:
-            indices: Positions from 0 to `len(self)` - 1; repeats are allowed, `[n]`.
-        Raises:
-            IndexError: If a position lies outside the split.
-        """
-        wanted = np.asarray(indices, dtype=np.int64)
-        if len(wanted) and not 0 <= int(wanted.min()) <= int(wanted.max()) < len(self):
-            raise IndexError(
-                f"split {self.name!r} has positions 0 … {len(self) - 1}, got {wanted.min()} … {wanted.max()}"
-            )
-        first, _, _ = self._shard(0)
-        x = np.empty((len(wanted), *first.shape[1:]), first.dtype)
-        label = np.empty(len(wanted), np.int64)
-        home = np.searchsorted(self._starts, wanted, side="right") - 1
-        for index in np.unique(home):
-            here = np.flatnonzero(home == index)
-            local = wanted[here] - self._starts[index]
-            shard_x, shard_label, _ = self._shard(int(index))
-            x[here] = shard_x[local]
-            label[here] = shard_label[local]
-        return Examples(x=torch.from_numpy(x), label=torch.from_numpy(label))
-
-    def slice(self, start: int, stop: int) -> Examples:
-        """Consecutive examples, read without random access."""
-        start, stop = max(0, start), min(stop, len(self))
-        parts = []
-        index = max(0, bisect_right(self._starts, start) - 1)
-        while index < len(self.shards) and self._starts[index] < stop:
-            offset = int(self._starts[index])
-            x, label, _ = self._shard(index)
-            parts.append((x[max(0, start - offset) : stop - offset], label[max(0, start - offset) : stop - offset]))
-            index += 1
-        if not parts:
-            return self.take([])
-        x, label = (np.concatenate(columns) for columns in zip(*parts, strict=True))
-        return Examples(x=torch.from_numpy(x), label=torch.from_numpy(label))
-
-    def all(self) -> Examples:
-        """Every example, in memory."""
-        return self.slice(0, len(self))
-
-    def verify(self) -> None:
-        """Check every shard against the manifest.
-
-        Raises:
-            ValueError: If a shard's SHA-256 is not the manifest's.
-        """
-        for shard in self.shards:
-            self._check(shard)
-
-    def _check(self, shard: dict[str, Any]) -> None:
-        path = self.folder / shard["file"]
-        found = file_sha256(path)
-        if found != shard["sha256"]:
-            raise ValueError(
-                f"{path} is damaged: its SHA-256 is {found}, the manifest says {shard['sha256']}. "
-                f"Run `fivefold prepare --dataset {self.folder.name}` (or `dvc checkout`) to restore it."
-            )
-
-    def _shard(self, index: int) -> tuple[NDArray[Any], NDArray[np.int64], NDArray[np.int64]]:
-        if index not in self._mapped:
-            shard = self.shards[index]
-            if self.verify_on_use:
-                self._check(shard)
-            with pa.memory_map(str(self.folder / shard["file"])) as source:
-                batch = pa.ipc.open_file(source).get_batch(0)
-            x, label, position = (batch.column(name) for name in ("x", "label", "source"))
-            self._mapped[index] = (x.to_numpy_ndarray(), label.to_numpy(), position.to_numpy())
-        return self._mapped[index]
+    axes = range(x.ndim - 1)
+    kind = pa.fixed_shape_tensor(pa.from_numpy_dtype(x.dtype), x.shape[1:], permutation=axes)
+    flat = pa.FixedSizeListArray.from_arrays(_as_arrow(x), x[0].size)
+    tensors = pa.ExtensionArray.from_storage(kind, flat)
+    batch = pa.record_batch([tensors, _as_arrow(label), _as_arrow(source)], names=["x", "label", "source"])
+    with path.open("wb") as file:
+        with pa.ipc.new_file(file, batch.schema) as writer:
+            writer.write_batch(batch)
+        file.flush()
+        os.fsync(file.fileno())
+    return {"file": path.name, "rows": len(x), "bytes": path.stat().st_size, "sha256": file_sha256(path)}
 
 
-class Dataset:
-    """A prepared dataset.
+def _as_arrow(values: NDArray[Any]) -> pa.Array:
+    """The numbers of an array, in its order, without a copy (and without importing pandas, as `pa.array` does)."""
+    kind = pa.from_numpy_dtype(values.dtype)
+    return pa.Array.from_buffers(kind, values.size, [None, pa.py_buffer(np.ascontiguousarray(values))])
 
-    Attributes:
-        folder: Where it lies.
-        manifest: What `prepare` wrote about it.
+
+def content_digest(manifest: Mapping[str, Any]) -> str:
+    """The identity of prepared data: what it is and every byte of it, not where or when it was made.
+
+    Statistics are left out: they follow from the content, and their last digits depend on the machine.
     """
-
-    def __init__(self, folder: Path, manifest: dict[str, Any], *, verify: bool = True) -> None:
-        self.folder = folder
-        self.manifest = manifest
-        self._splits = {
-            name: Split(folder, name, split["shards"], verify=verify) for name, split in manifest["splits"].items()
-        }
-
-    @classmethod
-    def open(cls, folder: str | Path, *, verify: bool = True) -> Dataset:
-        """Open a prepared dataset, checking its manifest and that every shard is there.
-
-        Arguments:
-            folder: A folder written by `fivefold prepare`.
-            verify: Whether to check each shard's SHA-256 when it is first touched.
-        Raises:
-            FileNotFoundError: If the folder, its manifest or a shard is missing.
-            ValueError: If the manifest is damaged, newer than this program, or a shard has the wrong size.
-        """
-        folder = Path(folder)
-        again = f"Run `fivefold prepare --dataset {folder.name}`."
-        path = folder / "manifest.json"
-        if not path.exists():
-            raise FileNotFoundError(f"there is no prepared dataset at {folder} (no manifest.json). {again}")
-        try:
-            manifest = json.loads(path.read_text(encoding="utf-8"))
-            schema = manifest["schema"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{path} is damaged ({error!r}). {again}") from None
-        if not isinstance(schema, int) or schema > SCHEMA:
-            raise ValueError(
-                f"{path} has schema {schema}, this program reads up to {SCHEMA}. Update fivefold, or prepare again."
-            )
-        try:
-            digest, stated = content_digest(manifest), manifest["digest"]
-        except (KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"{path} is damaged: {error!r} is missing or malformed. {again}") from None
-        if digest != stated:
-            raise ValueError(f"{path} is damaged: its content gives digest {digest}, it states {stated}. {again}")
-        for shard in (shard for split in manifest["splits"].values() for shard in split["shards"]):
-            file = folder / shard["file"]
-            if not file.exists():
-                raise FileNotFoundError(f"shard {file} is missing. {again}")
-            if file.stat().st_size != shard["bytes"]:
-                raise ValueError(
-                    f"shard {file} is damaged: expected {shard['bytes']} bytes, got {file.stat().st_size}. {again}"
-                )
-        return cls(folder, manifest, verify=verify)
-
-    @property
-    def name(self) -> str:
-        """Name of the dataset."""
-        return self.manifest["name"]
-
-    @property
-    def digest(self) -> str:
-        """SHA-256 of the content: the one identity of the data."""
-        return self.manifest["digest"]
-
-    @property
-    def kind(self) -> str:
-        """`image` or `table`."""
-        return self.manifest["kind"]
-
-    @property
-    def domain(self) -> dict[str, Any]:
-        """What an example is, ready for `models.build`."""
-        return self.manifest["domain"]
-
-    @property
-    def class_names(self) -> list[str]:
-        """Names of the classes, empty when the data has no labels."""
-        return self.manifest["class_names"]
-
-    @property
-    def splits(self) -> tuple[str, ...]:
-        """Names of the splits."""
-        return tuple(self._splits)
-
-    def split(self, name: str) -> Split:
-        """The examples of one split.
-
-        Raises:
-            ValueError: If the dataset has no such split.
-        """
-        if name not in self._splits:
-            raise ValueError(f"dataset {self.name!r} has no split {name!r}; it has {', '.join(self._splits)}")
-        return self._splits[name]
-
-    def verify(self) -> None:
-        """Check every shard of every split against the manifest.
-
-        Raises:
-            ValueError: If a shard is damaged.
-        """
-        for split in self._splits.values():
-            split.verify()
+    domain = dict(manifest["domain"])
+    if "columns" in domain:
+        kept = ("name", "type", "categories", "dtype")
+        domain["columns"] = [{key: column.get(key) for key in kept} for column in domain["columns"]]
+    splits = {
+        name: [[shard["rows"], shard["sha256"]] for shard in split["shards"]]
+        for name, split in manifest["splits"].items()
+    }
+    identity = {
+        "schema": manifest["schema"],
+        "kind": manifest["kind"],
+        "domain": domain,
+        "class_names": manifest["class_names"],
+        "splits": splits,
+    }
+    forms = [
+        [entry["name"], entry["role"], entry.get("pattern", ""), entry.get("parts", [])]
+        for entry in manifest.get("table", ())
+        if entry["role"] in ("datetime", "duration", "identifier", "text", "constant")
+        or not is_plain(entry.get("pattern", ""))
+    ]
+    if forms:  # tables of plain numbers and categories are what they were before formats were known
+        identity["formats"] = forms
+    text = json.dumps(identity, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -6,14 +6,17 @@ from collections.abc import Mapping
 from typing import Any
 
 from .autoencoder import Autoencoder
-from .contract import CAPABILITIES, Batch, GenerativeModel, Losses, Objective, Streams, tasks
+from .capabilities import CAPABILITIES, tasks
+from .contract import Batch, GenerativeModel, Losses, Objective
 from .diffusion import Diffusion
 from .domains import domain
 from .flow import Flow
 from .gan import GAN
+from .rng import Streams
 from .vae import VAE
 
 __all__ = ["CAPABILITIES", "FAMILIES", "Batch", "GenerativeModel", "Losses", "Objective", "Streams", "build", "tasks"]
+
 
 FAMILIES: dict[str, type[GenerativeModel]] = {
     "autoencoder": Autoencoder,

@@ -7,28 +7,25 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .contract import (
+from .anomaly import MahalanobisScore
+from .capabilities import (
     AnomalyScoring,
-    Batch,
     Coding,
     Denoising,
-    Domain,
-    GenerativeModel,
     Imputation,
-    Losses,
-    Objective,
     Reconstruction,
     Sampling,
-    Streams,
     Translation,
     check_strength,
 )
-from .imputing import any_order, hidden, nearest, repeated, without
+from .chunking import map_chunks
+from .contract import Batch, GenerativeModel, Losses, Objective
+from .domains.base import Domain
+from .imputation import impute_in_random_order, mask_cells, repeated, sample_nearest, with_gaps
 from .mixture import GaussianMixture
-from .networks import full_precision
-from .parts import in_parts
+from .networks.embeddings import full_precision
+from .rng import Streams
 from .shapes import Bool, Float, Int, Num
-from .typicality import Typicality
 
 POOL = 1024
 """Generated images from which the filling of a gap starts."""
@@ -93,9 +90,9 @@ class ReconstructionObjective(Objective):
         sigma = self.config.noise * generator.uniform(len(y)).reshape(-1, *[1] * (y.ndim - 1))
         noisy = y + sigma * generator.normal(*y.shape)
         if self.hide:
-            seen = hidden(seen, self.hide, generator)
+            seen = mask_cells(seen, self.hide, generator)
             noisy = noisy * self.domain.expand(seen)
-        z = full_precision(self.domain.look(self.encoder, noisy, seen))
+        z = full_precision(self.domain.apply_masked(self.encoder, noisy, seen))
         error = -self.likelihood.log_prob(self.decoder(z), x).flatten(1).sum(1)
         penalty = z.square().sum(1)
         return Losses(
@@ -118,22 +115,22 @@ class Autoencoder(
     def __init__(self, config: Config, domain: Domain, classes: int) -> None:
         super().__init__(domain, classes)
         self.config = config
-        self.hide = float(domain.looks_at_masks) if config.hide == -1 else config.hide
+        self.hide = float(domain.takes_mask) if config.hide == -1 else config.hide
         self.likelihood = domain.reconstruction()
         scale = {"width": config.width, "blocks": config.blocks, "patch": config.patch}
         self.encoder = domain.encoder(config.latent, **scale)
         self.decoder = domain.decoder(config.latent, parameters=self.likelihood.parameters, **scale)
         self.mixture = GaussianMixture(config.latent, classes, config.components)
-        self.typicality = Typicality(2 + domain.textures, upper_only=domain.looks_at_masks)
+        self.typicality = MahalanobisScore(2 + domain.textures, upper_only=domain.takes_mask)
 
     def objectives(self) -> tuple[Objective, ...]:
         return (ReconstructionObjective(self),)
 
     @torch.no_grad()
     def finalize(self, batch: Batch, generator: Streams) -> None:
-        codes = in_parts(self.encode, batch.x, self.domain.dimensions)
+        codes = map_chunks(self.encode, batch.x, self.domain.dimensions)
         self.mixture.fit(codes, batch.label if self.classes else None, generator)
-        self.typicality.fit(in_parts(self._statistics, batch.x, self.domain.dimensions))
+        self.typicality.fit(map_chunks(self._statistics, batch.x, self.domain.dimensions))
 
     def _statistics(self, x: Num[Tensor, "batch *event"]) -> Float[Tensor, "batch _"]:
         """Reconstruction error, log-density of the code, texture; of tables, each cell's error given the others only.
@@ -142,8 +139,8 @@ class Autoencoder(
         """
         z = self.encode(x)
         density = self.mixture.log_prob(z, None, self.label_frequencies)
-        if self.domain.looks_at_masks:
-            surprise = self.domain.units(x).sum(1) - self._pseudo_log_likelihood(x)
+        if self.domain.takes_mask:
+            surprise = self.domain.unit_log_jacobian(x).sum(1) - self._pseudo_log_likelihood(x)
             return torch.stack([surprise, -density], dim=1)
         error = -self.likelihood.log_prob(self.decoder(z), x).flatten(1).sum(1)
         return torch.cat([torch.stack([error.clamp(min=1e-8).log(), density], dim=1), self.domain.texture(x)], dim=1)
@@ -167,7 +164,7 @@ class Autoencoder(
 
     @torch.no_grad()
     def encode(self, x: Num[Tensor, "batch *event"]) -> Float[Tensor, "batch latent"]:
-        return full_precision(self.domain.look(self.encoder, self.domain.to_model(x), self.domain.observed(x)))
+        return full_precision(self.domain.apply_masked(self.encoder, self.domain.to_model(x), self.domain.observed(x)))
 
     @torch.no_grad()
     def decode(self, z: Float[Tensor, "batch latent"]) -> Num[Tensor, "batch *event"]:
@@ -210,8 +207,8 @@ class Autoencoder(
         Images: start from samples that agree with the observed pixels, then let the autoencoder
         replace the missing ones until they fit.
         """
-        if self.domain.looks_at_masks:
-            fills = repeated(self._fill_cells, without(x, observed), generator, draws)
+        if self.domain.takes_mask:
+            fills = repeated(self._fill_cells, with_gaps(x, observed), generator, draws)
         else:
             fills = self._fill_images(x, observed, generator, draws)
         return self.domain.merge(x, observed, fills)
@@ -220,15 +217,15 @@ class Autoencoder(
         def draw(current: Tensor) -> Tensor:
             return self.domain.to_data(self.likelihood.sample(self.decoder(self.encode(current)), generator))
 
-        return any_order(self.domain.observed(x), x, generator, draw, rounds=min(8, x.shape[1]))
+        return impute_in_random_order(self.domain.observed(x), x, generator, draw, rounds=min(8, x.shape[1]))
 
     def _fill_images(self, x: Tensor, observed: Tensor, generator: Streams, draws: int) -> Tensor:
         known = self.domain.expand(observed & self.domain.observed(x))
         y = self.domain.to_model(x)
         codes = self.mixture.sample(POOL, self.draw_labels(POOL, None, generator), generator)
-        pool = in_parts(self.decoder, codes, self.domain.dimensions)
+        pool = map_chunks(self.decoder, codes, self.domain.dimensions)
         fills = []
-        for chosen in nearest(y, known, pool, generator, draws=draws):
+        for chosen in sample_nearest(y, known, pool, generator, draws=draws):
             current = torch.where(known, y, pool[chosen])
             for _ in range(3):  # more would draw all starts to the same end
                 current = torch.where(known, y, self.decoder(full_precision(self.encoder(current))))

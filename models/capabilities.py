@@ -6,8 +6,8 @@ from abc import ABC, abstractmethod
 
 from torch import Tensor, nn
 
+from .rng import Streams
 from .shapes import Bool, Float, Int, Num
-from .streams import Streams
 
 
 class Sampling(ABC):

@@ -12,24 +12,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 
-from .contract import (
-    AnomalyScoring,
-    Batch,
-    Domain,
-    GenerativeModel,
-    Imputation,
-    Losses,
-    Objective,
-    Reconstruction,
-    Sampling,
-    Streams,
-    check_choices,
-)
-from .imputing import nearest, without
-from .networks import LabelEmbedding, full_precision
-from .parts import at_once, in_parts
+from .anomaly import MahalanobisScore
+from .capabilities import AnomalyScoring, Imputation, Reconstruction, Sampling
+from .chunking import chunk_size, map_chunks
+from .config import check_choices
+from .contract import Batch, GenerativeModel, Losses, Objective
+from .domains.base import Domain
+from .imputation import sample_nearest, with_gaps
+from .networks.embeddings import LabelEmbedding, full_precision
+from .rng import Streams
 from .shapes import Bool, Float, Int, Num
-from .typicality import Typicality
 
 POOL = 4096
 """Generated examples among which the search for one that agrees with an example starts; fewer if they are large."""
@@ -117,7 +109,7 @@ class Generator(nn.Module):
     ) -> Float[Tensor, "batch *event"]:
         latent, choices = z[:, : self.latent], z[:, self.latent :]
         c = torch.cat([latent, self.label(label, len(z))], dim=1)
-        return self.domain.activate(full_precision(self.decoder(c, c)), choices)
+        return self.domain.generator_output(full_precision(self.decoder(c, c)), choices)
 
 
 class Critic(nn.Module):
@@ -152,11 +144,11 @@ class Critic(nn.Module):
         label: Int[Tensor, " batch"] | None,
         observed: Bool[Tensor, "batch *data"],
     ) -> Float[Tensor, " batch"]:
-        phi = F.leaky_relu(full_precision(self.domain.look(self.features, y, observed)), 0.2)
+        phi = F.leaky_relu(full_precision(self.domain.apply_masked(self.features, y, observed)), 0.2)
         return self.head(phi)[:, 0] + (self.label(label, len(y)) * phi).sum(1)
 
 
-def shifted(y: Float[Tensor, "batch *event"], part: float, generator: Streams) -> Float[Tensor, "batch *event"]:
+def random_shift(y: Float[Tensor, "batch *event"], part: float, generator: Streams) -> Float[Tensor, "batch *event"]:
     """Each image moved by its own random whole number of pixels, the rest filled with the lowest value.
 
     References:
@@ -208,18 +200,18 @@ class CriticObjective(Objective):
     def __init__(self, model: GAN) -> None:
         super().__init__()
         self.critic = model.critic
-        self._reads = (model.generator,)
+        self._opponent = (model.generator,)
         self.domain, self.config = model.domain, model.config
 
     def forward(self, batch: Batch, generator: Streams) -> Losses:
-        (player,) = self._reads
+        (opponent,) = self._opponent
         x, label = batch.visible, batch.label
         observed = self.domain.observed(x)
         with torch.no_grad():
-            fake = player(generator.normal(len(batch), player.noise), label)
+            fake = opponent(generator.normal(len(batch), opponent.noise), label)
         real = self.domain.to_model(x)
-        real = shifted(real, self.config.shift, generator)
-        fake = shifted(fake, self.config.shift, generator)
+        real = random_shift(real, self.config.shift, generator)
+        fake = random_shift(fake, self.config.shift, generator)
         if self.config.loss == "hinge":
             on_real, on_fake = self.critic(real, label, observed), self.critic(fake, label, observed)
             return Losses(F.relu(1 - on_real) + F.relu(1 + on_fake), {"on_real": on_real, "on_fake": on_fake})
@@ -278,21 +270,21 @@ class GeneratorObjective(Objective):
     def __init__(self, model: GAN) -> None:
         super().__init__()
         self.generator = model.generator
-        self._reads = (model.critic,)
+        self._opponent = (model.critic,)
         self.domain, self.config = model.domain, model.config
         self.every = model.config.critic_steps
 
     def forward(self, batch: Batch, generator: Streams) -> Losses:
-        (critic,) = self._reads
+        (critic,) = self._opponent
         x, label = batch.visible, batch.label
         observed = self.domain.observed(x)
         fake = self.generator(generator.normal(len(batch), self.generator.noise), label)
-        fake = shifted(fake, self.config.shift, generator)
+        fake = random_shift(fake, self.config.shift, generator)
         with frozen(critic):
             on_fake = critic(fake, label, observed)
             if self.config.loss != "relativistic":
                 return Losses(-on_fake)
-            real = shifted(self.domain.to_model(x), self.config.shift, generator)
+            real = random_shift(self.domain.to_model(x), self.config.shift, generator)
             return Losses(F.softplus(critic(real, label, observed) - on_fake))
 
 
@@ -311,18 +303,18 @@ class GAN(GenerativeModel, Sampling, Reconstruction, AnomalyScoring, Imputation)
         self.config = config
         self.generator = Generator(config, domain, classes)
         self.critic = Critic(config, domain, classes)
-        self.typicality = Typicality(config.features + domain.textures, both_sides=not domain.looks_at_masks)
+        self.typicality = MahalanobisScore(config.features + domain.textures, both_sides=not domain.takes_mask)
 
     def objectives(self) -> tuple[Objective, ...]:
         return (CriticObjective(self), GeneratorObjective(self))
 
     @torch.no_grad()
     def finalize(self, batch: Batch, generator: Streams) -> None:
-        self.typicality.fit(in_parts(self._statistics, batch.x, self.domain.dimensions))
+        self.typicality.fit(map_chunks(self._statistics, batch.x, self.domain.dimensions))
 
     def _statistics(self, x: Num[Tensor, "batch *event"]) -> Float[Tensor, "batch statistics"]:
         """The critic's features, and what it may not have needed to look at: texture."""
-        features = self.domain.look(self.critic.features, self.domain.to_model(x), self.domain.observed(x))
+        features = self.domain.apply_masked(self.critic.features, self.domain.to_model(x), self.domain.observed(x))
         return torch.cat([full_precision(features), self.domain.texture(x)], dim=1)
 
     @torch.no_grad()
@@ -372,18 +364,18 @@ class GAN(GenerativeModel, Sampling, Reconstruction, AnomalyScoring, Imputation)
             | Semantic image inpainting with deep generative models (Yeh et al., 2017), eq. 2
             | https://arxiv.org/abs/1607.07539
         """
-        size = max(256, min(POOL, at_once(self.domain.dimensions)))
-        known, y = self.domain.expand(observed), self.domain.to_model(without(x, observed))
+        size = max(256, min(POOL, chunk_size(self.domain.dimensions)))
+        known, y = self.domain.expand(observed), self.domain.to_model(with_gaps(x, observed))
         label = self.draw_labels(size, None, generator)
         with torch.no_grad():
             noise = generator.normal(size, self.generator.noise)
             rows = torch.arange(size, device=noise.device)
-            pool = in_parts(
+            pool = map_chunks(
                 lambda part: self.generator(noise[part], None if label is None else label[part]),
                 rows,
                 self.domain.dimensions,
             )
-            chosen = nearest(y, known, pool, generator, draws=starts)
+            chosen = sample_nearest(y, known, pool, generator, draws=starts)
         fills, errors = [], []
         for index in chosen:
             found = self._descend(noise[index], None if label is None else label[index], y, known)

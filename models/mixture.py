@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from .contract import Streams
+from .rng import Streams
 from .shapes import Float, Int
 
 
@@ -39,7 +39,7 @@ class GaussianMixture(nn.Module):
     def fit(
         self, z: Float[Tensor, "n dim"], label: Int[Tensor, " n"] | None, generator: Streams, steps: int = 50
     ) -> None:
-        """Fit every class's mixture to its codes; unknown labels join every class's data never."""
+        """Fit every class's mixture to its codes; rows with unknown labels are ignored."""
         overall = torch.cov(z.T) if len(z) > 1 else torch.eye(z.shape[1])
         for group in range(len(self.mean)):
             members = z if label is None or len(self.mean) == 1 else z[label == group]

@@ -10,5 +10,3 @@ try:
     from jaxtyping import Bool, Float, Int, Num, UInt8
 except ImportError:  # a registered model's environment has torch, safetensors and numpy only
     Bool = Float = Int = Num = UInt8 = None
-
-__all__ = ["Bool", "Float", "Int", "Num", "UInt8"]

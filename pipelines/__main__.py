@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pipelines.params import Params
+    from pipelines.config import Params
+
 
 RESUMABLE = 75
 """Exit status of a training that was asked to stop and can go on (EX_TEMPFAIL)."""
@@ -35,7 +36,7 @@ examples:
   fivefold sample digits --label 3 -n 64 -o 3.png   draw from the best registered generator
   fivefold data add photos.zip --name photos     inspect a source and write its card
 
-exit status: 0 done; 1 an error that the message says how to mend; 2 a mistyped command;
+exit status: 0 done; 1 an error that the message says how to fix; 2 a mistyped command;
 75 stopped by SIGTERM with its checkpoint written, 130 interrupted: the same command goes on"""
 
 
@@ -116,19 +117,19 @@ def run(arguments: argparse.Namespace) -> None:
         case "data":
             _data(arguments)
         case "doctor":
-            from pipelines.doctor import doctor
+            from pipelines.cli.doctor import doctor
 
             doctor()
         case "sample":
-            from pipelines.sample import sample
+            from pipelines.cli.sample import sample
 
             sample(arguments.model, arguments.out, arguments.n, arguments.label, arguments.seed, arguments.steps)
         case "train":
-            from pipelines.train import train
+            from pipelines.stages.train import train
 
             train(arguments.family, dataset=arguments.dataset, verbose=verbose)
         case "tune":
-            from pipelines.tune import tune
+            from pipelines.stages.tune import tune
 
             tune(arguments.family, dataset=arguments.dataset, verbose=verbose)
         case _:
@@ -136,36 +137,36 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _stage(arguments: argparse.Namespace) -> None:
-    from pipelines import params
+    from pipelines import config
 
-    settings = params.load(dataset=arguments.dataset)
+    settings = config.load(dataset=arguments.dataset)
     dataset = settings.dataset
     match arguments.verb:
         case "prepare":
             _prepare(settings, verbose=arguments.verbose)
         case "features":
-            from pipelines.features import features
+            from pipelines.stages.features import features
 
             features(dataset, seed=settings.seed, settings=settings.features)
         case "evaluate":
             _evaluate(settings, arguments.family)
         case "register":
-            from pipelines.register import register
+            from pipelines.stages.register import register
 
             register(dataset, settings.families)
         case "report":
-            from pipelines.report import report
+            from pipelines.stages.report import report
 
             report(dataset, settings.families)
         case "lineage":
-            from pipelines.register import verify
+            from pipelines.registry.lineage import verify
 
             verify(dataset, arguments.alias)
 
 
 def _prepare(settings: Params, *, verbose: bool) -> None:
     """On a cluster that has been joined, else on this machine's cores: the source lies here, so no job is sent."""
-    from pipelines.prepare import prepare
+    from pipelines.stages.prepare import prepare
 
     address = os.environ.get("RAY_ADDRESS") or settings.cluster.address
     if not address or address.startswith("http"):
@@ -178,9 +179,11 @@ def _prepare(settings: Params, *, verbose: bool) -> None:
 
 
 def _evaluate(settings: Params, family: str) -> None:
-    from pipelines import artifact, tracking
-    from pipelines.evaluate import evaluate
-    from pipelines.train import family_settings, runs_folder
+    from pipelines import tracking
+    from pipelines.execution.jobs import family_settings
+    from pipelines.paths import runs_folder
+    from pipelines.serving import artifact
+    from pipelines.stages.evaluate import evaluate
 
     family_settings(settings, family)
     tracking.connect()
@@ -194,7 +197,7 @@ def _evaluate(settings: Params, family: str) -> None:
 
 
 def _data(arguments: argparse.Namespace) -> None:
-    from pipelines.prepare import add, export, show
+    from pipelines.cli.data import add, export, show
 
     match arguments.action:
         case "show":
@@ -229,7 +232,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _told(error: Exception) -> str:
-    """What went wrong and the mend, where the operating system tells only the former."""
+    """What went wrong and the fix, where the operating system tells only the former."""
     if isinstance(error, OSError) and error.filename and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         folder = Path(str(error.filename)).absolute().parent
         return (

@@ -6,7 +6,9 @@ import torch
 from specialists import Player, Specialist
 from torch import nn
 
-from models.contract import Batch, Domain, GenerativeModel, Losses, Objective, Streams
+from models.contract import Batch, GenerativeModel, Losses, Objective
+from models.domains.base import Domain
+from models.rng import Streams
 
 
 class Borrowed(Objective):

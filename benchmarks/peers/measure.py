@@ -20,14 +20,15 @@ from clock import Clock  # noqa: E402
 from specialists import SPECIALISTS, Glow, Specialist, SplineFlow, to_pixels  # noqa: E402
 from torch import Tensor  # noqa: E402
 
-from data.shards import Dataset  # noqa: E402
+from data.dataset import Dataset  # noqa: E402
 from models import Streams, build  # noqa: E402
 from models.domains import domain  # noqa: E402
-from pipelines import loop  # noqa: E402
-from pipelines.evaluation.distribution import frechet  # noqa: E402
-from pipelines.evaluation.likelihood import bits_per_dim  # noqa: E402
-from pipelines.evaluation.space import Yardstick  # noqa: E402
-from pipelines.worker import TrainingData  # noqa: E402
+from pipelines.evaluation.metrics.distribution import frechet  # noqa: E402
+from pipelines.evaluation.metrics.likelihood import bits_per_dim  # noqa: E402
+from pipelines.evaluation.reference.reference import Reference  # noqa: E402
+from pipelines.training import loop  # noqa: E402
+from pipelines.training.config import TrainingConfig  # noqa: E402
+from pipelines.training.worker import TrainingData  # noqa: E402
 
 SAMPLES = 1_000
 """Images drawn from each model; as many real ones are compared with."""
@@ -43,7 +44,7 @@ def specialist_of(data: Dataset, family: str) -> tuple[Specialist, tuple[Tensor,
     return specialist, (inputs, train.label)
 
 
-def quality(data: Dataset, judge: Yardstick, family: str, side: str, clock: Clock, seed: int) -> dict[str, Any]:
+def quality(data: Dataset, judge: Reference, family: str, side: str, clock: Clock, seed: int) -> dict[str, Any]:
     """Train one side by its own recipe for the budget; how far its samples are from the test images.
 
     Of columns: the negative log-density of the test rows.
@@ -82,7 +83,7 @@ def throughput(data: Dataset, family: str, side: str, clock: Clock, seed: int) -
         specialist.train(*inputs, clock)
         return {"rate": clock.examples / clock.spent}
     batch = specialist.batch - specialist.batch % 4
-    few = loop.Settings(
+    few = TrainingConfig(
         total_examples=20 * batch, batch_size=batch, virtual_ranks=4, grad_clip=0, reports=4, evaluations=1,
         precision=side,  # type: ignore[arg-type]
     )  # fmt: skip

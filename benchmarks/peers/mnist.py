@@ -11,10 +11,12 @@ from pathlib import Path
 import numpy as np
 from sklearn.decomposition import PCA
 
-from data.shards import Dataset
-from pipelines.evaluation.space import Yardstick
-from pipelines.features import Settings, features
-from pipelines.prepare import add, prepare
+from data.dataset import Dataset
+from pipelines.cli.data import add
+from pipelines.evaluation.config import ReferenceConfig
+from pipelines.evaluation.reference.reference import Reference
+from pipelines.stages.features import features
+from pipelines.stages.prepare import prepare
 
 NAME = "mnist-10k"
 
@@ -58,9 +60,9 @@ def prepared_rows(root: Path, images: Dataset) -> Dataset:
     return Dataset.open(folder)
 
 
-def judge(root: Path) -> Yardstick:
+def judge(root: Path) -> Reference:
     """Who compares: a classifier that neither side sees, with the floor and the classical baseline in its space."""
     folder = root / "runs" / NAME / "yardstick"
     if not (folder / "yardstick.json").exists():
-        features(NAME, seed=20261121, settings=Settings(samples=1_000), root=root)
-    return Yardstick.open(folder)
+        features(NAME, seed=20261121, settings=ReferenceConfig(samples=1_000), root=root)
+    return Reference.open(folder)

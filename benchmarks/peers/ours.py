@@ -8,11 +8,14 @@ from pathlib import Path
 import torch
 from clock import Clock
 
-from data.shards import Dataset
+from data.dataset import Dataset
 from models import GenerativeModel, Streams, build
-from pipelines import loop, params
-from pipelines.params import Family
-from pipelines.worker import TrainingData
+from pipelines import config
+from pipelines.config import Family
+from pipelines.training import loop
+from pipelines.training.config import TrainingConfig
+from pipelines.training.context import TrainingReport
+from pipelines.training.worker import TrainingData
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -20,8 +23,8 @@ ROOT = Path(__file__).resolve().parents[2]
 def recipe(family: str) -> Family:
     """The settings of `params.yaml` under `recipes/mnist-10k.yaml`, for columns `recipes/mnist-10k-rows.yaml`."""
     if family == "columns":
-        return params.load(ROOT / "params.yaml", dataset="mnist-10k-rows").family["flow"]
-    return params.load(ROOT / "params.yaml", dataset="mnist-10k").family[family]
+        return config.load(ROOT / "params.yaml", dataset="mnist-10k-rows").family["flow"]
+    return config.load(ROOT / "params.yaml", dataset="mnist-10k").family[family]
 
 
 def train(family: str, chosen: Family, data: Dataset, clock: Clock, seed: int) -> GenerativeModel:
@@ -48,7 +51,7 @@ def train(family: str, chosen: Family, data: Dataset, clock: Clock, seed: int) -
 
 
 def run(
-    family: str, chosen: Family, settings: loop.Settings, data: Dataset, clock: Clock, seed: int
+    family: str, chosen: Family, settings: TrainingConfig, data: Dataset, clock: Clock, seed: int
 ) -> tuple[GenerativeModel, list[tuple[int, float]]]:
     """A whole training, and (examples, seconds) at each report. Of rows the best model by those kept out is taken."""
     family = "flow" if family == "columns" else family
@@ -58,7 +61,7 @@ def run(
     marks: list[tuple[int, float]] = []
     source = TrainingData(data, settings, seed, "cpu")
 
-    def report(made: loop.Report) -> float | None:
+    def report(made: TrainingReport) -> float | None:
         marks.append((made.examples, clock.elapsed))
         return nats(made.model, data, "val", seed) if made.model and data.domain["kind"] == "table" else None
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import mnist
 
-from pipelines.evaluation.space import Yardstick
+from pipelines.evaluation.reference.reference import Reference
 
 Result = dict[str, Any]
 
@@ -69,7 +69,7 @@ DENSITY = """Of the flows also bits/dim of the held-out images: normflows' Glow 
 principal components, which gives samples early and a loose density; where the density is what counts, take `glow`."""
 
 
-def page(results: list[Result], judge: Yardstick) -> str:
+def page(results: list[Result], judge: Reference) -> str:
     """The page as Markdown."""
     reference = judge.facts["reference"]
     return PAGE.format(

@@ -11,32 +11,31 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from ..contract import (
+from ..anomaly import ENOUGH, MahalanobisScore
+from ..capabilities import (
     AnomalyScoring,
-    Batch,
     Coding,
     Denoising,
     Density,
     DensityBound,
-    Domain,
-    GenerativeModel,
     Imputation,
-    Objective,
     Reconstruction,
     Sampling,
-    Streams,
     Translation,
     check_strength,
 )
-from ..domains import Image, Table
-from ..imputing import repeated, without
-from ..parts import in_parts
+from ..chunking import map_chunks
+from ..contract import Batch, GenerativeModel, Objective
+from ..domains.base import Domain
+from ..domains.grid import Image
+from ..domains.table import Table
+from ..imputation import repeated, with_gaps
+from ..rng import Streams
 from ..shapes import Bool, Float, Int, Num
-from ..typicality import ENOUGH, Typicality
 from .config import Config
 from .denoiser import Denoiser, DenoisingObjective, schedule_of
+from .dequantization import dequantized_point, spread
 from .likelihood import diffusion_nats, ode_log_prob, pixel_nats, row_nats
-from .places import place, spread
 from .samplers import SAMPLERS, Heun, ancestral_step
 from .schedules import levels
 
@@ -68,8 +67,8 @@ class Diffusion(
         self.config = config
         self.denoiser = Denoiser(config, domain, classes)
         # noise levels, in units of sigma_data, of the anomaly statistics: of rows also how far out each number lies
-        self.probes = (0.6, 1.2, 2.5, 5.0) if domain.looks_at_masks else (0.1, 0.3, 0.6, 1.2)
-        self.typicality = Typicality(len(self.probes), upper_only=domain.looks_at_masks)
+        self.probes = (0.6, 1.2, 2.5, 5.0) if domain.takes_mask else (0.1, 0.3, 0.6, 1.2)
+        self.typicality = MahalanobisScore(len(self.probes), upper_only=domain.takes_mask)
 
     @property
     def finest(self) -> float:
@@ -94,7 +93,7 @@ class Diffusion(
     @torch.no_grad()
     def finalize(self, batch: Batch, generator: Streams) -> None:
         self.typicality.fit(
-            in_parts(lambda x: self._statistics(x, generator), batch.x[:ENOUGH], self.domain.dimensions)
+            map_chunks(lambda x: self._statistics(x, generator), batch.x[:ENOUGH], self.domain.dimensions)
         )
 
     # Sampling
@@ -182,7 +181,7 @@ class Diffusion(
         """
         observed = observed & self.domain.observed(x)
         if self.denoiser.masked:
-            fills = repeated(self._fill, without(x, observed), generator, draws)
+            fills = repeated(self._fill, with_gaps(x, observed), generator, draws)
             return self.domain.merge(x, observed, fills)
         repeat = [draws, *[1] * (x.ndim - 1)]
         many, seen = x.repeat(repeat), observed.repeat(repeat)
@@ -257,7 +256,7 @@ class Diffusion(
         """
         return ode_log_prob(
             lambda y, sigma: self.denoised(y, sigma, None),
-            place(self.domain, x, generator),
+            dequantized_point(self.domain, x, generator),
             generator,
             sigma_min=self.finest if isinstance(self.domain, Table) else self.config.sigma_min,
             sigma_max=self.config.sigma_max,
@@ -279,7 +278,7 @@ class Diffusion(
             | https://arxiv.org/abs/2107.00630
         """
         domain = self.domain
-        where = None if isinstance(domain, Image) else place(domain, x, generator)
+        where = None if isinstance(domain, Image) else dequantized_point(domain, x, generator)
         y = domain.to_model(x) if where is None else where.y
         nats = diffusion_nats(
             lambda noisy, sigma: self.denoised(noisy, sigma, None),

@@ -6,12 +6,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..contract import Batch, Domain, Losses, Objective, Streams
-from ..imputing import shown
-from ..networks import FourierEmbedding, LabelEmbedding
+from ..contract import Batch, Losses, Objective
+from ..domains.base import Domain
+from ..imputation import reveal_cells
+from ..networks.embeddings import FourierEmbedding, LabelEmbedding
+from ..rng import Streams
 from ..shapes import Float, Int
 from .config import Config
-from .places import spread
+from .dequantization import spread
 from .schedules import Cosine, Linear, Power, Schedule, Straight
 
 
@@ -66,7 +68,7 @@ class Denoiser(nn.Module):
     def __init__(self, config: Config, domain: Domain, classes: int) -> None:
         super().__init__()
         self.objective = config.objective
-        self.hide = 0.5 * domain.looks_at_masks if config.hide == -1 else config.hide
+        self.hide = 0.5 * domain.takes_mask if config.hide == -1 else config.hide
         self.masked = self.hide > 0
         self.network = domain.denoiser(
             width=config.width, embed=config.embed, blocks=config.blocks, patch=config.patch, masked=self.masked
@@ -131,7 +133,7 @@ class DenoisingObjective(Objective):
         noisy = y + sigma.reshape(-1, *[1] * (y.ndim - 1)) * generator.normal(*y.shape)
         observed = self.domain.observed(batch.visible)
         if self.denoiser.masked:
-            given = shown(observed, self.denoiser.hide, generator)
+            given = reveal_cells(observed, self.denoiser.hide, generator)
             clean = torch.where(self.domain.expand(given), self.domain.to_model(batch.visible), torch.nan)
             difference, counted = self.denoiser(noisy, sigma, label, clean) - y, observed & ~given
         else:

@@ -8,10 +8,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ..contract import Streams
-from ..domains import Image
+from ..domains.base import DequantizedPoint
+from ..domains.grid import Image
+from ..rng import Streams
 from ..shapes import Float
-from .places import Place
 from .samplers import Denoise, runge_kutta
 
 
@@ -23,7 +23,7 @@ def gaussian_nats(y: Float[Tensor, "batch *event"], variance: float) -> Float[Te
 
 def ode_log_prob(
     denoise: Callable[[Tensor, float], Tensor],
-    where: Place,
+    where: DequantizedPoint,
     generator: Streams,
     *,
     sigma_min: float,
@@ -101,7 +101,7 @@ def pixel_nats(image: Image, y: Tensor, sigma: float, generator: Streams) -> Flo
     return (log_p.logsumexp(-1) - log_p[..., 2]).flatten(1).sum(1)
 
 
-def row_nats(where: Place, sigma: float, generator: Streams) -> Float[Tensor, " batch"]:
+def row_nats(where: DequantizedPoint, sigma: float, generator: Streams) -> Float[Tensor, " batch"]:
     """The same of a row: expected -log-density of its numbers and -log-probability of its categories."""
     numbers = where.y.shape[1] - where.corners
     noisy = where.y + sigma * generator.normal(*where.y.shape)

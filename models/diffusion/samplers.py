@@ -18,7 +18,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ..contract import Streams
+from ..rng import Streams
 from ..shapes import Float
 
 Denoise = Callable[[Tensor, Tensor], Tensor]

@@ -12,26 +12,23 @@ import math
 import torch
 from torch import Tensor
 
-from ..contract import (
+from ..anomaly import MahalanobisScore
+from ..capabilities import (
     AnomalyScoring,
-    Batch,
     Coding,
     Density,
-    GenerativeModel,
     Imputation,
-    Losses,
-    Objective,
     Reconstruction,
     Sampling,
-    Streams,
     Translation,
     check_strength,
 )
-from ..domains import Domain
-from ..networks import LabelEmbedding
-from ..parts import at_once, in_parts
+from ..chunking import chunk_size, map_chunks
+from ..contract import Batch, GenerativeModel, Losses, Objective
+from ..domains.base import Domain
+from ..networks.embeddings import LabelEmbedding
+from ..rng import Streams
 from ..shapes import Bool, Float, Int, Num
-from ..typicality import Typicality
 from .config import Config
 from .imputation import gibbs, langevin
 from .multiscale import MultiScale
@@ -39,6 +36,7 @@ from .principal import PrincipalFlow
 from .vector import VectorFlow
 
 __all__ = ["Config", "Flow", "LikelihoodObjective"]
+
 
 INTERVALS = 32
 """Intervals of equal probability in which a hidden column is drawn."""
@@ -65,14 +63,14 @@ class LikelihoodObjective(Objective):
     def __init__(self, model: Flow) -> None:
         super().__init__()
         self.network, self.label = model.network, model.label
-        self._reads = (model,)
+        self._model = (model,)
 
     def forward(self, batch: Batch, generator: Streams) -> Losses:
-        (model,) = self._reads
+        (model,) = self._model
         label = batch.label
         if label is not None:
             label = torch.where(generator.uniform(len(batch)) < model.config.label_dropout, -1, label)
-        y, log_det = model.domain.dequantized(batch.x, generator)
+        y, log_det = model.domain.dequantize(batch.x, generator)
         nll = -(model.continuous_log_prob(y, label)[0] + log_det)
         return Losses(nll, {"bits_per_dim": nll / (model.values * math.log(2))})
 
@@ -98,7 +96,7 @@ class Flow(GenerativeModel, Sampling, Density, Coding, Reconstruction, AnomalySc
         self.network = network_of(shape, config)
         self.label = LabelEmbedding(classes, config.embed)
         statistics = 2 if len(shape) == 1 else 2 + len(self.network.shapes)
-        self.typicality = Typicality(statistics, upper_only=len(shape) == 1)
+        self.typicality = MahalanobisScore(statistics, upper_only=len(shape) == 1)
         self.edges: Tensor  # of intervals of equal probability, per column of a table
         columns = shape[0] if len(shape) == 1 else 0
         self.register_buffer("edges", torch.linspace(-4, 4, INTERVALS + 1).repeat(columns, 1))
@@ -109,22 +107,22 @@ class Flow(GenerativeModel, Sampling, Density, Coding, Reconstruction, AnomalySc
     @torch.no_grad()
     def initialize(self, batch: Batch, generator: Streams) -> None:
         super().initialize(batch, generator)
-        few = at_once(self.values)
-        y, _ = self.domain.dequantized(batch.x[:few], generator)
+        few = chunk_size(self.values)
+        y, _ = self.domain.dequantize(batch.x[:few], generator)
         self.network(y, self.label(None if batch.label is None else batch.label[:few], len(y)), initialize=True)
 
     @torch.no_grad()
     def finalize(self, batch: Batch, generator: Streams) -> None:
-        self.typicality.fit(in_parts(lambda x: self._statistics(x, generator), batch.x, self.values))
+        self.typicality.fit(map_chunks(lambda x: self._statistics(x, generator), batch.x, self.values))
         if len(self.edges):
-            y, _ = self.domain.dequantized(batch.x, generator)
+            y, _ = self.domain.dequantize(batch.x, generator)
             at = torch.linspace(0, 1, INTERVALS + 1, device=y.device, dtype=y.dtype)
             self.edges.copy_(y[:8192].quantile(at, dim=0).T)
 
     def continuous_log_prob(
         self, y: Float[Tensor, "batch *event"], label: Int[Tensor, " batch"] | None
     ) -> tuple[Float[Tensor, " batch"], list[Tensor]]:
-        r"""Log-density in the space of `domain.dequantized`, in nats, and the latents.
+        r"""Log-density in the space of `domain.dequantize`, in nats, and the latents.
 
         .. math:: \log p(y) = \log \mathcal{N}(f(y)) + \log|\det \partial f/\partial y|
         """
@@ -144,7 +142,7 @@ class Flow(GenerativeModel, Sampling, Density, Coding, Reconstruction, AnomalySc
         cells are drawn from their marginal, and their marginal density divided out: again a lower
         bound in expectation.
         """
-        y, log_det = self.domain.dequantized(x, generator)
+        y, log_det = self.domain.dequantize(x, generator)
         if not self.classes:
             return self.continuous_log_prob(y, None)[0] + log_det
         return self._joint_log_prob(y).logsumexp(1) + log_det
@@ -162,7 +160,7 @@ class Flow(GenerativeModel, Sampling, Density, Coding, Reconstruction, AnomalySc
         repeats = 4 if len(self.edges) else 1
         draws = []
         for _ in range(repeats):
-            y, log_det = self.domain.dequantized(x, generator)
+            y, log_det = self.domain.dequantize(x, generator)
             log_p, latents = self.continuous_log_prob(y, None)
             log_p = (log_p + log_det)[:, None]
             norms = torch.stack([z.square().flatten(1).mean(1).clamp(min=1e-8).log() for z in latents], dim=1)
@@ -192,14 +190,14 @@ class Flow(GenerativeModel, Sampling, Density, Coding, Reconstruction, AnomalySc
         change of class the example comes back.
         """
         check_strength(strength)
-        label, y = self.checked_labels(len(x), label), self.domain.centred(x)
+        label, y = self.checked_labels(len(x), label), self.domain.cell_center(x)
         source = self._joint_log_prob(y).argmax(1) if self.classes else None
         if source is not None and label is not None:
             label = torch.where(label < 0, source, label)
         latents, _ = self.network(y, self.label(source, len(y)))
         z = torch.cat([z.flatten(1) for z in latents], dim=1)
         z = math.sqrt(1 - strength**2) * z + strength * generator.normal(*z.shape).to(z.dtype)
-        return self.domain.quantized(self._from_latent(z, source if label is None else label))
+        return self.domain.quantize(self._from_latent(z, source if label is None else label))
 
     def _from_latent(
         self, z: Float[Tensor, "batch latent"], label: Int[Tensor, " batch"] | None
@@ -215,16 +213,16 @@ class Flow(GenerativeModel, Sampling, Density, Coding, Reconstruction, AnomalySc
         label = self.draw_labels(n, label, generator)
         z = self.config.temperature * generator.normal(n, self.values)
         z[:, : self.values - math.prod(self.network.shapes[-1])] *= self.config.detail
-        return self.domain.quantized(self._from_latent(z, label))
+        return self.domain.quantize(self._from_latent(z, label))
 
     @torch.no_grad()
     def encode(self, x: Num[Tensor, "batch *event"]) -> Float[Tensor, "batch latent"]:
-        latents, _ = self.network(self.domain.centred(x), self.label(None, len(x)))
+        latents, _ = self.network(self.domain.cell_center(x), self.label(None, len(x)))
         return torch.cat([z.flatten(1) for z in latents], dim=1)
 
     @torch.no_grad()
     def decode(self, z: Float[Tensor, "batch latent"]) -> Num[Tensor, "batch *event"]:
-        return self.domain.quantized(self._from_latent(z, None))
+        return self.domain.quantize(self._from_latent(z, None))
 
     def reconstruct(self, x: Num[Tensor, "batch *event"], generator: Streams) -> Num[Tensor, "batch *event"]:
         return self.decode(self.encode(x))
@@ -244,14 +242,14 @@ class Flow(GenerativeModel, Sampling, Density, Coding, Reconstruction, AnomalySc
         if 0 < len(self.edges) < WIDE:
             return self._by_columns(x, observed, generator, draws)
         many, seen = x.repeat(draws, *[1] * (x.ndim - 1)), observed.repeat(draws, *[1] * (x.ndim - 1))
-        filled = self.domain.quantized(self._together(many, seen, generator))
+        filled = self.domain.quantize(self._together(many, seen, generator))
         return self.domain.merge(many, seen, filled).unflatten(0, (draws, len(x)))
 
     def _by_columns(self, x: Tensor, observed: Tensor, generator: Streams, draws: int) -> Tensor:
         known = x.masked_fill(~observed, math.nan)
 
         def dequantized() -> Tensor:  # hidden cells are drawn from their marginals
-            return self.domain.dequantized(known, generator)[0]
+            return self.domain.dequantize(known, generator)[0]
 
         def log_prob(y: Tensor) -> Tensor:
             return self.continuous_log_prob(y, None)[0]
@@ -260,10 +258,10 @@ class Flow(GenerativeModel, Sampling, Density, Coding, Reconstruction, AnomalySc
         states = gibbs(log_prob, y, ~observed, self.edges.to(y.dtype), dequantized, generator)
         for _ in range(self.config.sweeps - 1):
             next(states)
-        return torch.stack([self.domain.merge(x, observed, self.domain.quantized(next(states))) for _ in range(draws)])
+        return torch.stack([self.domain.merge(x, observed, self.domain.quantize(next(states))) for _ in range(draws)])
 
     def _together(self, x: Tensor, observed: Tensor, generator: Streams) -> Float[Tensor, "batch *event"]:
-        y, _ = self.domain.dequantized(x, generator)
+        y, _ = self.domain.dequantize(x, generator)
         hidden = ~self.domain.expand(observed)
         start, least = y, torch.full((len(y),), torch.inf, device=y.device, dtype=y.dtype)
         for _ in range(8):  # start from the draw that comes closest to what is observed

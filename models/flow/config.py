@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from ..contract import check_choices
+from ..config import check_choices
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from ..contract import Streams
+from ..rng import Streams
 from ..shapes import Bool, Float
 
 LogProb = Callable[[Tensor], Tensor]

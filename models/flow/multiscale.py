@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..networks import convolution
+from ..networks.convolutional import convolution
 from ..shapes import Float
 from .config import Config
 from .couplings import Affine, CheckerboardCoupling, Coupling, Elementwise, Spline

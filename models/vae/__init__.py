@@ -12,34 +12,32 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..contract import (
+from ..anomaly import ENOUGH, MahalanobisScore
+from ..capabilities import (
     AnomalyScoring,
-    Batch,
     Coding,
     Denoising,
     DensityBound,
-    Domain,
-    GenerativeModel,
     Imputation,
-    Losses,
-    Objective,
     Reconstruction,
     Sampling,
-    Streams,
     Translation,
     check_strength,
 )
-from ..imputing import hidden, nearest, repeated, tempered, without
+from ..chunking import map_chunks
+from ..contract import Batch, GenerativeModel, Losses, Objective
+from ..domains.base import Domain
+from ..imputation import mask_cells, repeated, sample_nearest, tempered, with_gaps
 from ..mixture import GaussianMixture
-from ..networks import LabelEmbedding, full_precision
-from ..parts import in_parts
+from ..networks.embeddings import LabelEmbedding, full_precision
+from ..rng import Streams
 from ..shapes import Bool, Float, Int, Num
-from ..typicality import ENOUGH, Typicality
 from .config import Config
 from .gaussians import gaussian_divergence, gaussian_log_prob
 from .ladder import Ladder
 
 __all__ = ["VAE", "Config", "EvidenceObjective"]
+
 
 POOL = 1024
 """Generated images from which the filling of a gap starts."""
@@ -89,7 +87,7 @@ class EvidenceObjective(Objective):
     def forward(self, batch: Batch, generator: Streams) -> Losses:
         x = batch.visible
         if self.hide:  # the bound is that of the cells left: the others are integrated out
-            x = without(x, hidden(self.domain.observed(x), self.hide, generator))
+            x = with_gaps(x, mask_cells(self.domain.observed(x), self.hide, generator))
         mean, log_variance = posterior(self.domain, self.encoder, x)
         z = mean + (0.5 * log_variance).exp() * generator.normal(*mean.shape)
         below = []
@@ -111,7 +109,7 @@ def posterior(
     domain: Domain, encoder: nn.Module, x: Num[Tensor, "batch *event"]
 ) -> tuple[Float[Tensor, "batch latent"], Float[Tensor, "batch latent"]]:
     """Mean and log-variance of q(z | x), given the known cells of `x`."""
-    raw = domain.look(encoder, domain.to_model(x), domain.observed(x))
+    raw = domain.apply_masked(encoder, domain.to_model(x), domain.observed(x))
     mean, log_variance = full_precision(raw).chunk(2, dim=1)
     return mean, log_variance.clamp(-10, 4)
 
@@ -157,13 +155,13 @@ class VAE(
     def __init__(self, config: Config, domain: Domain, classes: int) -> None:
         super().__init__(domain, classes)
         self.config = config
-        self.hide = 0.5 * domain.looks_at_masks if config.hide == -1 else config.hide
+        self.hide = 0.5 * domain.takes_mask if config.hide == -1 else config.hide
         self.likelihood = domain.likelihood(config.components)
         self.encoder = domain.encoder(2 * config.latent, width=config.width, blocks=config.blocks, patch=config.patch)
         self.decoder = self._decoder(config, domain)
         self.prior = LearnedPrior(classes, config.latent)
         self.mixture = GaussianMixture(config.latent, classes, max(config.prior_components, 1))
-        self.typicality = Typicality(2 + domain.textures, upper_only=domain.looks_at_masks)
+        self.typicality = MahalanobisScore(2 + domain.textures, upper_only=domain.takes_mask)
 
     def _decoder(self, config: Config, domain: Domain) -> nn.Module:
         parameters, scale = self.likelihood.parameters, {"width": config.width, "blocks": config.blocks}
@@ -184,7 +182,7 @@ class VAE(
             def both(x: Tensor) -> Tensor:
                 return torch.cat(posterior(self.domain, self.encoder, x), dim=1)
 
-            mean, log_variance = in_parts(both, batch.x, self.domain.dimensions).chunk(2, dim=1)
+            mean, log_variance = map_chunks(both, batch.x, self.domain.dimensions).chunk(2, dim=1)
             draws = [mean + (0.5 * log_variance).exp() * generator.normal(*mean.shape) for _ in range(4)]
             self.mixture.fit(torch.cat(draws), None if label is None else label.repeat(4), generator)
         else:
@@ -193,7 +191,7 @@ class VAE(
             self.mixture.mean.copy_(mean[:, None])
             self.mixture.scale.copy_((0.5 * log_variance).exp().diag_embed()[:, None])
         self.typicality.fit(
-            in_parts(lambda x: self._statistics(x, generator), batch.x[:ENOUGH], self.domain.dimensions)
+            map_chunks(lambda x: self._statistics(x, generator), batch.x[:ENOUGH], self.domain.dimensions)
         )
 
     def _draws(
@@ -229,9 +227,9 @@ class VAE(
     def _statistics(self, x: Num[Tensor, "batch *event"], generator: Streams) -> Float[Tensor, "batch _"]:
         each = [torch.stack(draw[1:], dim=1) for draw in self._draws(x, x, generator, 8)]
         draws = torch.stack(each)
-        if self.domain.looks_at_masks:  # surprise: of the row given its code, and as a whole
+        if self.domain.takes_mask:  # surprise: of the row given its code, and as a whole
             whole = torch.stack([draws[:, :, 0].mean(0), draws.sum(2).logsumexp(0) - math.log(8)], dim=1)
-            return self.domain.units(x).sum(1, keepdim=True) - whole
+            return self.domain.unit_log_jacobian(x).sum(1, keepdim=True) - whole
         return torch.cat([draws.mean(0), self.domain.texture(x)], dim=1)
 
     @torch.no_grad()
@@ -320,14 +318,14 @@ class VAE(
             | Stochastic backpropagation (Rezende et al., 2014), appendix F (pseudo-Gibbs)
             | https://arxiv.org/abs/1401.4082
         """
-        given = without(x, observed)
-        if self.domain.looks_at_masks:
+        given = with_gaps(x, observed)
+        if self.domain.takes_mask:
             return self.domain.merge(x, observed, self._resampled(given, given, generator, draws, proposals=128))
         known = self.domain.expand(self.domain.observed(given))
         codes = self._from_prior(POOL, None, generator)
-        pool = in_parts(lambda z: self.likelihood.mean(self.decoder(z)), codes, self.domain.dimensions)
+        pool = map_chunks(lambda z: self.likelihood.mean(self.decoder(z)), codes, self.domain.dimensions)
         fills = []
-        for chosen in nearest(self.domain.to_model(given), known, pool, generator, draws=draws):
+        for chosen in sample_nearest(self.domain.to_model(given), known, pool, generator, draws=draws):
             current = self.domain.merge(x, observed, self.domain.to_data(pool[chosen]))
             for _ in range(12):
                 fill = self._resampled(given, current, generator, 1, proposals=4)[0]

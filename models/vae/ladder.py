@@ -7,8 +7,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..contract import Streams
-from ..networks import Decoder, Residual, channels_at, convolution, full_precision
+from ..networks.convolutional import Decoder, Residual, channels_at, convolution
+from ..networks.embeddings import full_precision
+from ..rng import Streams
 from ..shapes import Float
 from .gaussians import gaussian_divergence, gaussian_log_prob
 

@@ -16,7 +16,7 @@ from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.optuna import OptunaSearch
 
 from pipelines.cluster.workers import capacity, cores_each, last_line
-from pipelines.params import Range
+from pipelines.config import Range
 
 
 class TrialRecorder(Protocol):
@@ -55,8 +55,8 @@ def run_trials(
     trial: Callable[[dict[str, float], Callable[[int, float], None]], None],
     search: Mapping[str, Range],
     *,
-    first: Sequence[Mapping[str, float]],
-    known: Sequence[tuple[Mapping[str, float], float]],
+    initial: Sequence[Mapping[str, float]],
+    completed: Sequence[tuple[Mapping[str, float], float]],
     trials: int,
     concurrent: int,
     threads: int,
@@ -70,8 +70,8 @@ def run_trials(
     Arguments:
         trial: Given the settings and a function to report (examples seen, score; lower is better).
         search: Range of each setting.
-        first: Settings to try before the search starts.
-        known: Settings and scores of trials that finished earlier.
+        initial: Settings to try before the search starts.
+        completed: Settings and scores of trials that finished earlier.
         trials: How many to run now.
         concurrent: How many at a time.
         threads: Threads of a trial on a CPU; 0 for its share of the cores.
@@ -98,10 +98,10 @@ def run_trials(
         space,
         metric="score",
         mode="min",
-        points_to_evaluate=[dict(point) for point in first] or None,
-        sampler=optuna.samplers.TPESampler(seed=seed + len(known)),
+        points_to_evaluate=[dict(point) for point in initial] or None,
+        sampler=optuna.samplers.TPESampler(seed=seed + len(completed)),
     )
-    for settings, score in known:
+    for settings, score in completed:
         searcher.add_evaluated_point(dict(settings), score)
     tuner = tune.Tuner(
         tune.with_resources(entry, share),

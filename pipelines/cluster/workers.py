@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any
 from uuid import uuid4
 
-import ray
 import ray.exceptions
 import ray.train
 import ray.train.torch
@@ -14,7 +13,7 @@ import torch
 from ray._private.state import state as cluster_state
 from ray.train.v2._internal.execution.context import get_train_context
 
-from pipelines.loop import Place
+from pipelines.training.context import WorkerContext
 
 RESIZE_SECONDS = 30.0
 """How often a healthy elastic training looks whether there is room for more workers."""
@@ -51,7 +50,7 @@ def cores_each(workers: int, *, on_gpu: bool = False) -> int:
 
 
 def run_workers(
-    work: Callable[[dict[str, Any], Place], None],
+    work: Callable[[dict[str, Any], WorkerContext], None],
     config: dict[str, Any],
     *,
     workers: int | tuple[int, int],
@@ -91,7 +90,7 @@ def run_workers(
         device = str(ray.train.torch.get_device())
         if device == "cpu":
             torch.set_num_threads(threads or cores)
-        work(config, Place(context.get_world_rank(), context.get_world_size(), device, notice=notice_given))
+        work(config, WorkerContext(context.get_world_rank(), context.get_world_size(), device, notice=notice_given))
 
     trainer = ray.train.torch.TorchTrainer(
         entry,

@@ -2,58 +2,28 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from pipelines.evaluation.metric import Better, Metric
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Job:
-    """What a model may be wanted for, and the number that decides who is best at it.
-
-    Arguments:
-        metrics: The deciding metric, then what stands in for it where a family lacks it.
-        better: Which direction is better.
-    """
-
-    metrics: tuple[str, ...]
-    better: Better
-
-    def metric(self, metrics: Mapping[str, Any]) -> tuple[str, Metric] | None:
-        """The deciding metric of one family's `metrics` and its name; `None` if it cannot do the job."""
-        for name in self.metrics:
-            if name in metrics:
-                return name, Metric(**metrics[name])
-        return None
-
-
-JOBS: dict[str, Job] = {
-    "generation": Job(metrics=("frechet",), better="lower"),
-    "density": Job(
-        metrics=("bits_per_dim", "nats_per_row", "bits_per_dim_bound", "nats_per_row_bound"), better="lower"
-    ),
-    "imputation": Job(metrics=("imputation_crps",), better="lower"),
-    "anomaly": Job(metrics=("anomaly_auroc",), better="higher"),
-    "representation": Job(metrics=("probe_accuracy",), better="higher"),
-}
-"""Jobs, which are also the registry's aliases. A bound stands in for an exact density: it can only
-understate the family that has it."""
+from pipelines.evaluation.metrics.base import Metric
+from pipelines.evaluation.reference.reference import checked_facts
+from pipelines.evaluation.use_cases import USE_CASES
 
 
 def best(job: str, results: Mapping[str, Mapping[str, Any]]) -> tuple[str, str, Metric] | None:
     """The family with the best value, the metric's name and the metric; `None` if none can do the job.
 
     Arguments:
-        job: A key of `JOBS`.
+        job: A key of `use_cases.USE_CASES`.
         results: By family, what `evaluate` wrote.
     """
-    found = {family: JOBS[job].metric(result["metrics"]) for family, result in results.items()}
+    found = {family: USE_CASES[job].metric(result["metrics"]) for family, result in results.items()}
     able = {family: entry for family, entry in found.items() if entry is not None}
     if not able:
         return None
-    sign = 1 if JOBS[job].better == "lower" else -1
+    sign = 1 if USE_CASES[job].better == "lower" else -1
     family = min(able, key=lambda name: (sign * able[name][1].value, name))
     return family, *able[family]
 
@@ -68,7 +38,7 @@ def rows(reference: Mapping[str, Any], results: Mapping[str, Mapping[str, Any]])
         reference: What the yardstick says of floors and baseline.
         results: By family, what `evaluate` wrote.
     """
-    winners = {job: best(job, results) for job in JOBS}
+    winners = {job: best(job, results) for job in USE_CASES}
 
     def row(family: str, kind: str, metrics: Mapping[str, Any]) -> dict[str, Any]:
         jobs = [job for job, winner in winners.items() if kind == "family" and winner and winner[0] == family]
@@ -80,3 +50,29 @@ def rows(reference: Mapping[str, Any], results: Mapping[str, Mapping[str, Any]])
         row("classical baseline", "baseline", reference["baseline"]),
         *families,
     ]
+
+
+def results(dataset: str, families: Sequence[str], *, root: str | Path = ".") -> dict[str, dict[str, Any]]:
+    """What `evaluate` wrote of each family.
+
+    Raises:
+        FileNotFoundError: If a family has not been evaluated.
+    """
+    found = {}
+    for family in families:
+        path = Path(root) / "runs" / dataset / "results" / f"{family}.json"
+        if not path.is_file():
+            raise FileNotFoundError(f"There is no {path}. Run `fivefold evaluate --family {family}` first.")
+        found[family] = json.loads(path.read_text(encoding="utf-8"))
+    return found
+
+
+def leaderboard(dataset: str, families: Sequence[str], *, root: str | Path = ".") -> list[dict[str, Any]]:
+    """A row for real data, for the classical baseline and for every family (see `rows`).
+
+    Raises:
+        FileNotFoundError: If a family has not been evaluated, or there is no yardstick.
+        ValueError: If a file of the yardstick was altered.
+    """
+    reference = Path(root) / "runs" / dataset / "yardstick"
+    return rows(checked_facts(reference)["reference"], results(dataset, families, root=root))

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from pipelines.evaluation.distribution import frechet
-from pipelines.evaluation.queries import proportional_labels, sample
-from pipelines.evaluation.space import Space
+from pipelines.evaluation.inference import proportional_labels, sample
+from pipelines.evaluation.metrics.distribution import frechet
+from pipelines.evaluation.reference.reference import Space
 
 if TYPE_CHECKING:
     from models.contract import GenerativeModel
@@ -22,7 +22,7 @@ def validation_score(model: GenerativeModel, space: Space, split: str = "val", n
 
     Arguments:
         model: A model that samples.
-        space: A space of the yardstick (`Yardstick.open(folder).spaces["classifier"]`).
+        space: A space of the yardstick (`Reference.open(folder).spaces["classifier"]`).
         split: Rows to compare with; one with fewer than twice as many rows as the space has dimensions
             gives way to the training rows.
         n: How many samples.

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipelines.report import charts, tables
+from pipelines.report import charts
+from pipelines.report.domains import table
+from pipelines.report.loading import Family, Picture, Problem, mapping, sequence
 from pipelines.report.numbers import DASH, count, finite, listed, setting, short
-from pipelines.report.reading import Family, Picture, Remark, mapping, sequence
 
 STEPS = {
     "sample": "draw samples",
@@ -23,7 +24,7 @@ STEPS = {
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Shown:
+class FigureSpec:
     """What `evaluate` leaves to be looked at, as it is shown.
 
     Arguments:
@@ -42,47 +43,47 @@ class Shown:
 
 
 PICTURES = (
-    Shown(
+    FigureSpec(
         name="samples",
         step="sample",
         title="Samples",
         images="Drawn from the finished model, not chosen.",
         rows="Drawn from the finished model, not chosen; below them real test rows.",
     ),
-    Shown(
+    FigureSpec(
         name="nearest",
         step="sample",
         title="Nearest training examples",
         images="In each pair a sample above, the training example nearest to it below. A copy would look the same.",
         rows="In each pair a sample above, the training row nearest to it below; what differs is marked.",
     ),
-    Shown(
+    FigureSpec(
         name="reconstructions",
         step="reconstruct",
         title="Reconstructions",
         images="In each pair a test example above, what the model makes of it below.",
         rows="In each pair a test row above, what the model makes of it below; what differs is marked.",
     ),
-    Shown(
+    FigureSpec(
         name="interpolations",
         step="codes",
         title="Interpolations",
         images="Each row goes from one test example to another through their codes.",
         rows="From one test row to another through their codes.",
     ),
-    Shown(
+    FigureSpec(
         name="imputations",
         step="impute",
         title="Imputations",
         images="From top to bottom a test example, what the model was given of it, and three draws of the rest.",
         rows="Test rows whose marked cells were hidden, and three draws of these cells.",
     ),
-    Shown(
+    FigureSpec(
         name="anomalies",
         step="anomaly",
         title="Most anomalous test examples",
-        images="The strangest first, row by row, by the model's own score.",
-        rows="The strangest first, with the model's own score.",
+        images="The most anomalous first, row by row, by the model's own score.",
+        rows="The most anomalous first, with the model's own score.",
     ),
 )
 
@@ -104,7 +105,7 @@ class Figure:
     caption: str
     alt: str
     picture: Picture | None = None
-    rows: tables.Rows | None = None
+    rows: table.Rows | None = None
     absent: str = ""
 
 
@@ -143,7 +144,7 @@ class Section:
         settings: By heading, the settings as (name, value, whether `tune` chose it).
         tuned: What `tune` chose and why.
         trials: Its trials.
-        remarks: What is missing.
+        problems: What is missing.
     """
 
     name: str
@@ -153,13 +154,13 @@ class Section:
     copies: str
     progress: list[Figure]
     figures: list[Figure]
-    histograms: list[tables.Histogram]
-    matrices: list[tables.Matrix]
+    histograms: list[table.Histogram]
+    matrices: list[table.Matrix]
     curves: list[charts.Curve]
     settings: dict[str, list[tuple[str, str, bool]]]
     tuned: str
     trials: list[Trial]
-    remarks: list[Remark]
+    problems: list[Problem]
 
 
 def section(family: Family, facts: Mapping[str, str], held: list[str], classes: Sequence[str]) -> Section:
@@ -179,13 +180,13 @@ def section(family: Family, facts: Mapping[str, str], held: list[str], classes: 
         copies=copy_check(family),
         progress=progress(family),
         figures=figures(family, classes) if family.results or family.pictures else [],
-        histograms=tables.histograms(family.exhibits),
-        matrices=tables.matrices(family.exhibits),
+        histograms=table.histograms(family.exhibits),
+        matrices=table.matrices(family.exhibits),
         curves=curves(family),
         settings=settings(family),
         tuned=tuned(family),
         trials=trials(family),
-        remarks=family.remarks,
+        remarks=family.problems,
     )
 
 
@@ -231,7 +232,7 @@ def figures(family: Family, classes: Sequence[str]) -> list[Figure]:
     done = mapping(family.results.get("seconds"))
     found = []
     for shown in PICTURES:
-        picture, kept = family.pictures.get(shown.name), tables.rows(family.exhibits, shown.name)
+        picture, kept = family.pictures.get(shown.name), table.rows(family.exhibits, shown.name)
         caption = shown.rows if kept else shown.images
         alt = f"{shown.title} of {family.name}. {caption}"
         if shown.name == "samples" and 1 < len(classes) <= 10 and not kept:
@@ -241,7 +242,7 @@ def figures(family: Family, classes: Sequence[str]) -> list[Figure]:
     return found
 
 
-def why_absent(family: Family, shown: Shown, done: Mapping[str, Any]) -> str:
+def why_absent(family: Family, shown: FigureSpec, done: Mapping[str, Any]) -> str:
     """Why a picture is not there."""
     if done and shown.step not in done:
         return f"{family.name} cannot {STEPS[shown.step]}."

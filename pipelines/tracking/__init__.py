@@ -9,7 +9,7 @@ by its tags `model_digest` and `code_digest`.
 
 from __future__ import annotations
 
-from pipelines.tracking.registry import (
+from pipelines.tracking.model_registry import (
     Version,
     aliases,
     download,

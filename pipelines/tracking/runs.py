@@ -16,7 +16,7 @@ from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.artifact import write_atomically
+from data.files import write_atomically
 from pipelines.tracking.server import (
     IMPATIENCE,
     PATIENCE,
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from mlflow.entities import DatasetInput
     from mlflow.entities import Run as MlflowRun
     from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+
 
 COOL_DOWN = 10.0
 """Seconds between attempts to reach a server that was away."""

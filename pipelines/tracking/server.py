@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -44,7 +45,7 @@ def connect(uri: str | None = None) -> str:
     Returns:
         The store's URI.
     Raises:
-        ConnectionError: If the store cannot be reached or used, naming it and the mend.
+        ConnectionError: If the store cannot be reached or used, naming it and the fix.
     """
     uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI
     if uri == DEFAULT_URI:

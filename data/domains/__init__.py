@@ -1,0 +1,1 @@
+"""What preparing needs to know of each kind of data: statistics, manifest entry, preview, export."""

@@ -1,0 +1,118 @@
+"""Preparing images: hashes, statistics, preview, export, lines of the card."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from data.cards import Card, quoted
+from data.domains.base import first_rows
+
+
+def png_bytes(image: NDArray[np.uint8]) -> bytes:
+    """An image as a PNG file's bytes."""
+    stream = io.BytesIO()
+    Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def image_lines(card: Card) -> list[str]:
+    """The card's lines on images."""
+    assert card.image is not None
+    lines = [
+        "image:",
+        f"  height: {card.image.height}",
+        f"  width: {card.image.width}",
+        f"  channels: {card.image.channels}  # 1 grey, 3 colour",
+        f"  levels: {card.image.levels}",
+        f"  resize: {card.image.resize}  # another size is a fault; stretch or crop bring all to this one",
+        f"  alpha: {card.image.alpha}  # what shows through transparent pixels",
+    ]
+    if card.classes:
+        lines.append("classes: [" + ", ".join(map(quoted, card.classes)) + "]")
+    return lines
+
+
+SHEET = 10
+
+
+def contact_sheet(folder: Path, manifest: dict[str, Any]) -> Image.Image:
+    """A picture of the first training images: a row per class, or a square of them when there are no classes."""
+    x, label = first_rows(folder, manifest, "train", 4096)
+    height, width, channels = x.shape[1:]
+    if manifest["class_names"]:
+        rows = [np.flatnonzero(label == code)[:SHEET] for code in range(min(len(manifest["class_names"]), 2 * SHEET))]
+        rows = [row for row in rows if len(row)]
+    else:
+        rows = np.array_split(np.arange(min(len(x), SHEET * SHEET)), -(-min(len(x), SHEET * SHEET) // SHEET))
+    sheet = np.full(((height + 1) * max(1, len(rows)) + 1, (width + 1) * SHEET + 1, channels), 128, np.uint8)
+    for down, row in enumerate(rows):
+        for across, index in enumerate(row):
+            top, left = down * (height + 1) + 1, across * (width + 1) + 1
+            sheet[top : top + height, left : left + width] = x[index]
+    scale = max(1, 32 // max(height, width))
+    image = Image.fromarray(sheet[..., 0] if channels == 1 else sheet)
+    return image.resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST)
+
+
+def images_as_text(x: NDArray[Any]) -> str:
+    """Images side by side in shades of text, at most 32 characters wide each."""
+    shades = " .:-=+*#%@"
+    step = max(1, -(-x.shape[2] // 32))
+    grey = x[:, ::step, ::step].astype(float).mean(-1)
+    codes = (grey * (len(shades) - 1) / 255).round().astype(int)
+    return "\n".join(
+        "   ".join("".join(shades[v] * 2 for v in row) for row in codes[:, y]) for y in range(codes.shape[1])
+    )
+
+
+def image_hashes(x: NDArray[np.uint8]) -> NDArray[np.uint64]:
+    """Hashes of images by their pixels, `[n]`."""
+    flat = np.ascontiguousarray(x).reshape(len(x), -1) if len(x) else x
+    digests = b"".join([hashlib.blake2b(row, digest_size=8).digest() for row in flat])
+    return np.frombuffer(digests, "<u8").astype(np.uint64)
+
+
+EXACT_ROWS = 256
+"""So many squares of 8-bit values sum to less than 2^24: exact in float32, in which summing is fastest."""
+
+
+class ImageMoments:
+    """Mean and standard deviation per channel, by exact integer sums; may be fed from several threads."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self.count = 0
+        self.sums: list[int] = []
+        self.squares: list[int] = []
+
+    def add(self, x: NDArray[np.uint8]) -> None:
+        """Note images, `[n, height, width, channels]`."""
+        flat = x.reshape(len(x), -1)
+        sums, squares = np.zeros((2, flat.shape[1]), np.uint64)
+        for start in range(0, len(flat), EXACT_ROWS):
+            block = flat[start : start + EXACT_ROWS].astype(np.float32)
+            sums += block.sum(0).astype(np.uint64)
+            block *= block
+            squares += block.sum(0).astype(np.uint64)
+        channels = x.shape[-1]
+        per_channel = [values.reshape(-1, channels).sum(0).tolist() for values in (sums, squares)]
+        with self._lock:
+            self.sums = [a + b for a, b in zip(self.sums or [0] * channels, per_channel[0], strict=True)]
+            self.squares = [a + b for a, b in zip(self.squares or [0] * channels, per_channel[1], strict=True)]
+            self.count += flat.size // channels
+
+    def as_dict(self) -> dict[str, Any]:
+        """Mean and standard deviation of each channel on the scale 0 … 255."""
+        means = [total / self.count for total in self.sums] if self.count else []
+        variances = [
+            max(0.0, square / self.count - mean**2) for square, mean in zip(self.squares, means, strict=bool(means))
+        ]
+        return {"mean": means, "std": [variance**0.5 for variance in variances], "pixels": self.count}

@@ -1,0 +1,1 @@
+"""From a source and its card to a prepared dataset."""

@@ -1,0 +1,1 @@
+"""Bytes from elsewhere, distrusted: downloads, archives, compressed streams."""

@@ -1,0 +1,260 @@
+"""Files from elsewhere: resumable, checked by SHA-256, visible only when whole."""
+
+from __future__ import annotations
+
+import errno
+import http.client
+import ipaddress
+import json
+import os
+import re
+import shutil
+import ssl
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+from urllib.parse import unquote, urlsplit
+
+from pyarrow import fs
+
+from data.files import sync, write_text
+from data.s3 import TIMEOUT_S, file_system
+from data.sources.files import tree_sha256
+from data.sources.streams import unsafe
+
+ATTEMPTS = 5
+
+PIECE = 1 << 20
+LOCAL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO}
+"""What is wrong here, not with the server: trying again does not help."""
+
+
+def file_name(url: str) -> str:
+    """The last part of a URL's path."""
+    name = unquote(urlsplit(url).path).rstrip("/").rsplit("/", 1)[-1]
+    return "download" if name in ("", ".", "..") or unsafe(name) else name
+
+
+def fetch(url: str, folder: Path, sha256: str) -> Path:
+    """Fetch a URL into a folder, or find it there.
+
+    Arguments:
+        url: `https://…`, `s3://bucket/key`, or `http://…` on this machine.
+        folder: Where it goes; a download that was interrupted continues.
+        sha256: What the content must have; empty to accept anything (when a card is being made).
+    Returns:
+        The file, or the folder when an S3 URL names one.
+    Raises:
+        ValueError: If the content has another SHA-256; nothing is installed then.
+        OSError: If the server cannot be reached.
+    """
+    path = folder / file_name(url)
+    if path.exists() and (not sha256 or tree_sha256(path) == sha256):
+        return path
+    folder.mkdir(parents=True, exist_ok=True)
+    part = folder / f".{path.name}.part"
+    scheme = urlsplit(url).scheme
+    if not _known(url, part):
+        _remove(part)
+    if scheme == "s3":
+        _fetch_s3(url, part)
+    elif scheme == "https" or (scheme == "http" and _is_loopback(url)):
+        _fetch_http(url, part)
+    else:
+        raise ValueError(
+            f"source.url must start with https:// or s3://, got {url!r}. http is not protected on its way."
+        )
+    found = tree_sha256(part)
+    if sha256 and found != sha256:
+        _remove(part)
+        raise ValueError(
+            f"{url}: expected SHA-256 {sha256}, got {found}. Nothing was installed. The file changed, or the card is "
+            "wrong: compare with what its publisher states, then fix source.sha256."
+        )
+    sync(part)
+    _remove(path)
+    part.rename(path)
+    sync(folder)
+    _meta(part).unlink(missing_ok=True)
+    return path
+
+
+def _is_loopback(url: str) -> bool:
+    host = urlsplit(url).hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _meta(part: Path) -> Path:
+    return part.with_name(part.name + ".json")
+
+
+def _known(url: str, part: Path) -> dict[str, Any]:
+    """What an earlier attempt noted about the same URL; empty when there was none."""
+    try:
+        known = json.loads(_meta(part).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return known if known.get("url") == url else {}
+
+
+def _remove(path: Path) -> None:
+    """Remove a file or folder, and what was noted about it."""
+    _meta(path).unlink(missing_ok=True)
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+class _SameProtection(urllib.request.HTTPRedirectHandler):
+    """Follows redirects, except to a place that is less protected."""
+
+    def redirect_request(self, req: Any, fp: Any, code: Any, msg: Any, headers: Any, newurl: str) -> Any:
+        if urlsplit(newurl).scheme != "https" and not _is_loopback(newurl):
+            raise ValueError(f"{req.full_url} redirects to {newurl}, which is not https. Give another URL.")
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def _fetch_http(url: str, part: Path) -> None:
+    """Fetch into a partial file, continuing what an earlier attempt left if the server's version is the same."""
+    problem = ""
+    for attempt in range(ATTEMPTS):
+        if attempt:
+            time.sleep(min(8.0, 0.25 * 2**attempt))
+        try:
+            if _fetch_once(url, part):
+                return
+            problem = "the connection closed early"
+        except urllib.error.HTTPError as error:
+            problem = f"HTTP {error.code} {' '.join(str(error.reason).split())}"
+            error.close()
+            if error.code == 416:
+                _remove(part)
+            elif error.code < 500 and error.code not in (408, 425, 429):
+                break
+        except http.client.InvalidURL as error:
+            problem = str(error)
+            break
+        except (OSError, http.client.HTTPException) as error:
+            reason = getattr(error, "reason", error)
+            if getattr(error, "errno", None) in LOCAL:
+                raise
+            if isinstance(reason, ssl.SSLCertVerificationError):
+                raise ConnectionError(
+                    f"{url}: the server's certificate is not trusted: {reason.verify_message}. Check the URL; for a "
+                    "server of your own, put its authority's certificate into the file that SSL_CERT_FILE names."
+                ) from None
+            problem = str(reason) or type(error).__name__
+    raise ConnectionError(
+        f"{url} could not be fetched: {problem}. Check the URL and the network; "
+        "running the same command again continues."
+    )
+
+
+def _fetch_once(url: str, part: Path) -> bool:
+    """One attempt; whether the file is complete."""
+    have, known = _resumable(url, part)
+    headers = {"User-Agent": "fivefold", "Accept-Encoding": "identity"}
+    if have:
+        headers.update({"Range": f"bytes={have}-", "If-Range": known["validator"]})
+    opener = urllib.request.build_opener(_SameProtection)
+    with opener.open(urllib.request.Request(url, headers=headers), timeout=TIMEOUT_S) as response:
+        whole = response.headers.get("Content-Length")
+        if response.status == 206:
+            stated = response.headers.get("Content-Range", "")
+            match = re.fullmatch(rf"bytes {have}-\d+/(\d+|\*)", stated)
+            if not match:
+                raise OSError(f"asked for bytes from {have}, the server sent {stated!r}")
+            total = int(match[1]) if match[1].isdigit() else None
+        else:
+            have, total = 0, int(whole) if whole and whole.isdigit() else None
+        validator = response.headers.get("ETag") or response.headers.get("Last-Modified") or ""
+        validator = "" if validator.startswith("W/") else validator
+        write_text(_meta(part), json.dumps({"url": url, "validator": validator, "total": total}))
+        with part.open("r+b" if have else "wb") as file:
+            file.seek(have)
+            return _copy(response, file, have, total)
+
+
+def _resumable(url: str, part: Path) -> tuple[int, dict[str, Any]]:
+    """How many bytes an earlier attempt left that can be continued."""
+    known = _known(url, part)
+    have = part.stat().st_size if part.is_file() else 0
+    if not known.get("validator") or have == known.get("total"):
+        return 0, {}
+    return have, known
+
+
+def _copy(source: IO[bytes], file: IO[bytes], have: int, total: int | None) -> bool:
+    while piece := source.read(PIECE):
+        file.write(piece)
+        have += len(piece)
+    file.flush()
+    os.fsync(file.fileno())
+    if total is not None and have > total:
+        raise OSError(f"the server announced {total} bytes and sent {have}")
+    return total is None or have == total
+
+
+def _fetch_s3(url: str, part: Path) -> None:
+    """Fetch an object, or all below a prefix, continuing what an earlier attempt left of the same versions."""
+    problem = ""
+    for attempt in range(ATTEMPTS):
+        if attempt:
+            time.sleep(min(8.0, 0.25 * 2**attempt))
+        try:
+            _copy_s3(url, part)
+            return
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            if error.errno in LOCAL:
+                raise
+            problem = " ".join(str(error).split())
+            if re.search(r"ACCESS_DENIED|NO_SUCH|INVALID|SIGNATURE|not found", problem):
+                break
+    raise ConnectionError(
+        f"{url} could not be fetched: {problem} Check the URL, AWS_ENDPOINT_URL and the credentials; "
+        "running the same command again continues."
+    )
+
+
+def _copy_s3(url: str, part: Path) -> None:
+    """One attempt. What lies in the partial file or folder is always of the versions noted beside it."""
+    store, path = file_system(url)
+    objects = dict(_objects(url, store, path))
+    versions = {name: [info.size, info.mtime_ns] for name, info in objects.items()}
+    for name, version in _known(url, part).get("objects", {}).items():
+        if versions.get(name) != version:
+            (part / name).unlink(missing_ok=True)
+    write_text(_meta(part), json.dumps({"url": url, "objects": versions}))
+    for name, info in objects.items():
+        target = part / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with store.open_input_file(info.path) as source, target.open("ab") as file:
+            source.seek(file.tell())
+            if not _copy(source, file, file.tell(), info.size):
+                raise OSError(f"{info.path} ended early.")
+
+
+def _objects(url: str, store: fs.S3FileSystem, path: str) -> Iterator[tuple[str, fs.FileInfo]]:
+    """The object itself, without a name, or all below the prefix by their names."""
+    info = store.get_file_info(path)
+    if info.type == fs.FileType.NotFound:
+        raise FileNotFoundError(f"{url} does not exist (or may not be seen with these credentials). Check the URL.")
+    if info.type == fs.FileType.File:
+        yield "", info
+        return
+    for entry in store.get_file_info(fs.FileSelector(path, recursive=True)):
+        name = entry.path.removeprefix(path).lstrip("/")
+        if entry.type != fs.FileType.File or not name:
+            continue
+        if unsafe(name):
+            raise ValueError(f"{url}: key {name!r} leads out of its folder: refused.")
+        yield name, entry

@@ -1,0 +1,231 @@
+"""The contract of a kind of data: what an example is, its scaling, its likelihood and its networks."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ..rng import Streams
+from ..shapes import Bool, Float, Num
+
+
+class Likelihood(ABC):
+    """The distribution of an example's values given a network's outputs.
+
+    Attributes:
+        parameters: What `Domain.decoder` must be asked for: outputs per value (images), in all (tables).
+        loss_name: What its negative is called in curves.
+        drawn: Whether a sampled example is a draw from it (tables) or may be its mean (images).
+    """
+
+    parameters: int
+    drawn: ClassVar[bool]
+    loss_name: ClassVar[str]
+
+    @abstractmethod
+    def log_prob(
+        self, raw: Float[Tensor, "batch *outputs"], x: Num[Tensor, "batch *data"]
+    ) -> Float[Tensor, "batch *values"]:
+        """Log-probability of each value in nats, 0 where it is missing: missing cells are integrated out."""
+
+    @abstractmethod
+    def mean(self, raw: Float[Tensor, "batch *outputs"]) -> Float[Tensor, "batch *event"]:
+        """The mean, in model space."""
+
+    @abstractmethod
+    def sample(self, raw: Float[Tensor, "batch *outputs"], generator: Streams) -> Float[Tensor, "batch *event"]:
+        """One draw, in model space."""
+
+
+class Domain(ABC):
+    """A kind of data: what an example is, its scaling, its likelihood and the networks that suit it.
+
+    There are three spaces. *Data space* is the dataset's own (images: uint8, channels last; tables:
+    float64 `[n, columns]`, a category as its index, a missing cell as NaN). *Model space* is what
+    networks see, missing cells as 0. *Flow space* is the real line for every value that a density is
+    wanted of, missing cells filled by draws from their marginals.
+
+    Attributes:
+        kind: Name in a dataset's card.
+        event_shape: Shape of one example in model space.
+        flow_shape: Shape of one example in flow space.
+        gumbel: Standard normal numbers that `generator_output` needs per example, beside a generator's outputs.
+        textures: Numbers that `texture` gives per example.
+        takes_mask: Whether encoders and critics see which cells are known; else these must be filled in.
+    """
+
+    kind: ClassVar[str]
+    event_shape: tuple[int, ...]
+    flow_shape: tuple[int, ...]
+    gumbel: int = 0
+    textures: int = 0
+    takes_mask: bool = False
+
+    @property
+    def dimensions(self) -> int:
+        """Number of values of one example in model space."""
+        return math.prod(self.event_shape)
+
+    @abstractmethod
+    def spec(self) -> dict[str, Any]:
+        """What `domain()` needs to build this domain again, JSON types only."""
+
+    # Between data space and model space
+
+    @abstractmethod
+    def to_model(self, x: Num[Tensor, "batch *data"]) -> Float[Tensor, "batch *event"]:
+        """Data space to model space; missing cells become 0 (a missing category: all of its values).
+
+        Raises:
+            ValueError: If `x` has another event shape.
+        """
+
+    @abstractmethod
+    def to_data(self, y: Float[Tensor, "batch *event"]) -> Num[Tensor, "batch *data"]:
+        """Model space to the nearest valid example in data space, never with a missing cell."""
+
+    def observed(self, x: Num[Tensor, "batch *data"]) -> Bool[Tensor, "batch *data"]:
+        """Which cells are known: all but NaN."""
+        return ~torch.isnan(x) if x.is_floating_point() else torch.ones_like(x, dtype=torch.bool)
+
+    @abstractmethod
+    def expand(self, observed: Bool[Tensor, "batch *data"]) -> Bool[Tensor, "batch *event"]:
+        """A mask of cells in data space as a mask of values in model space."""
+
+    def merge(
+        self,
+        x: Num[Tensor, "batch *data"],
+        observed: Bool[Tensor, "batch *data"],
+        filled: Num[Tensor, "*draws batch *data"],
+    ) -> Num[Tensor, "*draws batch *data"]:
+        """Observed cells of `x`, bit for bit, the rest from `filled` (with any leading dimensions)."""
+        return torch.where(observed & self.observed(x), x, filled.to(x.dtype))
+
+    def unit_log_jacobian(self, x: Num[Tensor, "batch *data"]) -> Float[Tensor, "batch *data"]:
+        """The part of each value's log-probability that is due to the data's units and rounding, in nats.
+
+        Without it a log-probability compares columns of different units fairly: for anomaly scores.
+        """
+        return torch.zeros(x.shape, device=x.device)
+
+    def texture(self, x: Num[Tensor, "batch *data"]) -> Float[Tensor, "batch textures"]:
+        """What tells smooth examples from rough ones without any model, for anomaly scores; of rows nothing."""
+        return torch.zeros(len(x), self.textures, device=x.device)
+
+    # Between data space and flow space
+
+    @abstractmethod
+    def dequantize(
+        self, x: Num[Tensor, "batch *data"], generator: Streams
+    ) -> tuple[Float[Tensor, "batch *flow"], Float[Tensor, " batch"]]:
+        r"""A point of flow space within the example's cell, and what makes its log-density a log-probability.
+
+        .. math:: E_u[\log p(y(u))] + \text{log\_det} \le \log P(x)
+
+        for discrete values (a bound, by Jensen's inequality), with equality for continuous ones, whose
+        density is in the data's own units. A missing cell is a draw from its column's marginal and
+        counts with the negative log-density of that draw: also a bound, of the observed cells'
+        probability.
+        """
+
+    @abstractmethod
+    def cell_center(self, x: Num[Tensor, "batch *data"]) -> Float[Tensor, "batch *flow"]:
+        """The middle of the example's cell in flow space (missing: of the marginal); no noise."""
+
+    @abstractmethod
+    def quantize(self, y: Float[Tensor, "batch *flow"]) -> Num[Tensor, "batch *data"]:
+        """Flow space to data space: the inverse of `dequantize` and of `cell_center`."""
+
+    # Likelihoods
+
+    @abstractmethod
+    def likelihood(self, components: int) -> Likelihood:
+        """A proper likelihood of an example given network outputs: `components` in each mixture."""
+
+    @abstractmethod
+    def reconstruction(self) -> Likelihood:
+        """What an autoencoder fits: of images the squared error (a Gaussian), of tables a likelihood."""
+
+    @abstractmethod
+    def generator_output(
+        self, raw: Float[Tensor, "batch *event"], noise: Float[Tensor, "batch gumbel"]
+    ) -> Float[Tensor, "batch *event"]:
+        """A generator's outputs into the range of model space; `noise` chooses among categories."""
+
+    def apply_masked(
+        self, network: nn.Module, y: Float[Tensor, "batch *event"], observed: Bool[Tensor, "batch *data"]
+    ) -> Float[Tensor, "batch outputs"]:
+        """An encoder or critic applied to examples of which some cells are known; tables' see which those are."""
+        return network(y)
+
+    # Default networks. `width` and `blocks` scale them, `patch` and `attention` concern
+    # images: pixels folded into channels (0 to choose by size), attention at the coarsest level.
+
+    @abstractmethod
+    def encoder(self, outputs: int, *, width: int, blocks: int = 1, patch: int = 0) -> nn.Module:
+        """Example to vector, called through `apply_masked`."""
+
+    @abstractmethod
+    def critic(
+        self,
+        outputs: int,
+        *,
+        width: int,
+        blocks: int = 1,
+        patch: int = 0,
+        spectral: bool = True,
+        attention: bool = False,
+    ) -> nn.Module:
+        """Like `encoder`, without normalization over positions or units, for a GAN's critic."""
+
+    @abstractmethod
+    def decoder(
+        self,
+        inputs: int,
+        *,
+        width: int,
+        parameters: int = 1,
+        blocks: int = 1,
+        patch: int = 0,
+        embed: int = 0,
+        attention: bool = False,
+    ) -> nn.Module:
+        """`(z, c | None)` to model space; to a likelihood's outputs if given its `parameters`."""
+
+    @abstractmethod
+    def denoiser(self, *, width: int, embed: int, blocks: int = 1, patch: int = 0, masked: bool = False) -> nn.Module:
+        """`(y, c)` to model space, conditional on a vector `c`; `masked`: `y` and, behind it along its first
+        dimension, as many zeros and ones."""
+
+
+class DequantizedPoint(NamedTuple):
+    """A place in model space, and how to go from a density there to the example's log-probability.
+
+    Arguments:
+        y: The place, float64, `[batch, *event]`; of missing cells a draw from the marginal.
+        log_det: To be added to the log-density of the pixels or numbers, `[batch]`.
+        categories: Which dimensions are the corners of each categorical column, points without a density.
+        row: Whether it is a table's.
+    """
+
+    y: Tensor
+    log_det: Float[Tensor, " batch"]
+    categories: tuple[slice, ...] = ()
+    row: bool = False
+
+    @property
+    def corners(self) -> int:
+        """Number of dimensions that stand for categories."""
+        return sum(part.stop - part.start for part in self.categories)
+
+    def confusion(self, noisy: Float[Tensor, "batch *event"], sigma: float) -> Float[Tensor, " batch"]:
+        """-log-probability of the categories given the place with noise of standard deviation `sigma`."""
+        total = torch.zeros_like(self.log_det)
+        for part in self.categories:
+            log_p = (noisy[:, part] / sigma**2).log_softmax(1)
+            total = total - log_p.gather(1, self.y[:, part].argmax(1, keepdim=True))[:, 0]
+        return total

@@ -1,0 +1,100 @@
+"""Networks for tables: residual perceptrons, modulated by a vector, that may see which cells are known."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils.parametrizations import spectral_norm
+
+from ..shapes import Bool, Float
+
+
+def linear(inputs: int, outputs: int, *, spectral: bool = False, zero: bool = False) -> nn.Module:
+    """A linear map, optionally spectrally normalized or initialized to zero."""
+    layer = nn.Linear(inputs, outputs)
+    if zero:
+        nn.init.zeros_(layer.weight)
+        nn.init.zeros_(layer.bias)
+    return spectral_norm(layer) if spectral else layer
+
+
+class ResidualUnits(nn.Module):
+    """Pre-activation residual block of two layers.
+
+    Arguments:
+        hidden: Units.
+        embed: Length of the conditioning vector; 0 for none.
+        norm: Layer normalization (a critic under a gradient penalty does without).
+        spectral: Spectral normalization of both layers.
+    """
+
+    def __init__(self, hidden: int, *, embed: int = 0, norm: bool = True, spectral: bool = False) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(hidden) if norm else nn.Identity()
+        self.first = linear(hidden, hidden, spectral=spectral)
+        self.second = linear(hidden, hidden, spectral=spectral, zero=not spectral)
+        self.modulation = nn.Linear(embed, 2 * hidden) if embed else None
+
+    def forward(self, x: Float[Tensor, "batch hidden"], c: Float[Tensor, "batch _"] | None = None) -> Tensor:
+        h = self.first(F.silu(self.norm(x)))
+        if self.modulation is not None:
+            scale, shift = self.modulation(c).chunk(2, dim=1)
+            h = h * (1 + scale) + shift
+        return x + self.second(F.silu(h))
+
+
+class Perceptron(nn.Module):
+    """Vector to vector: a linear map, residual blocks, a linear map.
+
+    Arguments:
+        inputs: Length of the vector in.
+        outputs: Length of the vector out.
+        hidden: Units.
+        blocks: Residual blocks.
+        embed: Length of a conditioning vector; 0 for none.
+        columns: Cells per example whose mask is appended to the input; 0 for none.
+        norm: Layer normalization.
+        spectral: Spectral normalization of every layer.
+        zero: Whether the last layer is initialized to zero.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        *,
+        hidden: int,
+        blocks: int,
+        embed: int = 0,
+        columns: int = 0,
+        norm: bool = True,
+        spectral: bool = False,
+        zero: bool = False,
+    ) -> None:
+        super().__init__()
+        self.columns = columns
+        self.stem = linear(inputs + columns, hidden, spectral=spectral)
+        self.blocks = nn.ModuleList(
+            ResidualUnits(hidden, embed=embed, norm=norm, spectral=spectral) for _ in range(blocks)
+        )
+        self.norm = nn.LayerNorm(hidden) if norm else nn.Identity()
+        self.head = linear(hidden, outputs, spectral=spectral, zero=zero)
+
+    def forward(
+        self, x: Float[Tensor, "batch inputs"], c: Float[Tensor, "batch _"] | None = None
+    ) -> Float[Tensor, "batch outputs"]:
+        h = self.stem(x)
+        for block in self.blocks:
+            h = block(h, c)
+        return self.head(F.silu(self.norm(h)))
+
+
+class MaskedPerceptron(Perceptron):
+    """A perceptron that also sees which cells of its input are known."""
+
+    def forward(  # type: ignore[override]
+        self, x: Float[Tensor, "batch inputs"], observed: Bool[Tensor, "batch columns"] | None = None
+    ) -> Float[Tensor, "batch outputs"]:
+        seen = x.new_ones(len(x), self.columns) if observed is None else observed.to(x.dtype)
+        return super().forward(torch.cat([x, seen], dim=1))

@@ -1,0 +1,133 @@
+"""The verb `doctor`: what is installed, reachable and at hand, and what to fix."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+
+LIBRARIES = ("torch", "ray", "mlflow", "dvc", "pyarrow", "optuna", "scikit-learn", "safetensors")
+FREE_GIGABYTES = 2.0
+
+
+def doctor() -> None:
+    """Print a line per check, with the fix where one is needed.
+
+    Raises:
+        RuntimeError: If a check failed that the pipeline cannot do without.
+    """
+    checks: list[Callable[[], tuple[str, str]]] = [
+        _python,
+        *(lambda name=name: _library(name) for name in LIBRARIES),
+        _machine,
+        _gpus,
+        _disk,
+        _project,
+        _params,
+        _mlflow,
+        _ray,
+    ]
+    failed = 0
+    for check in checks:
+        mark, text = check()
+        failed += mark == "fix"
+        print(f"{mark:>4}  {text}")
+    if failed:
+        raise RuntimeError(f"{failed} check{'s' if failed > 1 else ''} failed; each line marked fix says what to do")
+
+
+def _python() -> tuple[str, str]:
+    version = platform.python_version()
+    good = sys.version_info >= (3, 11)
+    return ("ok", f"Python {version}") if good else ("fix", f"Python {version}: Fivefold needs 3.11 or newer")
+
+
+def _library(name: str) -> tuple[str, str]:
+    try:
+        return "ok", f"{name} {metadata.version(name)}"
+    except metadata.PackageNotFoundError:
+        return "fix", f"{name} is not installed: run `make setup`"
+
+
+def _machine() -> tuple[str, str]:
+    import psutil
+
+    memory = psutil.virtual_memory()
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    text = f"{cores} cores, {memory.available / 1e9:.1f} of {memory.total / 1e9:.1f} GB memory free"
+    return ("ok", text) if memory.available > 2e9 else ("warn", f"{text}: training wants 2 GB")
+
+
+def _gpus() -> tuple[str, str]:
+    import torch
+
+    if not torch.cuda.is_available():
+        return "ok", "no GPU: training runs on the CPU"
+    names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return "ok", f"{len(names)} GPU: {', '.join(sorted(set(names)))}; `workers: auto` takes one worker each"
+
+
+def _disk() -> tuple[str, str]:
+    free = shutil.disk_usage(".").free / 1e9
+    if not os.access(".", os.W_OK):
+        return "fix", f"no permission to write in {Path.cwd()}: run in a folder of your own"
+    text = f"{free:.0f} GB free in this folder"
+    return ("ok", text) if free > FREE_GIGABYTES else ("fix", f"{text}: make room, runs need about {FREE_GIGABYTES} GB")
+
+
+def _project() -> tuple[str, str]:
+    missing = [name for name in ("params.yaml", "dvc.yaml", "data/catalog") if not Path(name).exists()]
+    if missing:
+        return "fix", f"{', '.join(missing)} not found here: run from the project's root folder"
+    return "ok", "this is a Fivefold project"
+
+
+def _params() -> tuple[str, str]:
+    from pipelines import config
+
+    try:
+        settings = config.load()
+    except (ValueError, OSError) as error:
+        return "fix", str(error)
+    return "ok", f"params.yaml: {', '.join(settings.families)} on {settings.dataset}"
+
+
+def _mlflow() -> tuple[str, str]:
+    from pipelines import tracking
+
+    try:
+        return "ok", f"MLflow store {tracking.connect()}"
+    except ConnectionError as error:
+        return "fix", str(error)
+
+
+def _ray() -> tuple[str, str]:
+    """Asks a job server all that a stage would; of another cluster only whether it listens."""
+    from pipelines import cluster, config
+
+    try:
+        settings = config.load().cluster
+    except (ValueError, OSError):
+        settings = config.Cluster()  # said by another check
+    address = os.environ.get("RAY_ADDRESS") or settings.address
+    if not address or address in ("auto", "local"):
+        return "ok", "Ray: this machine (set cluster.address, or RAY_ADDRESS, for a cluster)"
+    try:
+        if not address.startswith("http"):
+            cluster.knock(address)
+            return "ok", f"Ray cluster at {address}"
+        cluster.JobServer(address)
+    except OSError as error:
+        return "fix", f"{address}: {error}"
+    if not settings.storage:
+        return "fix", f"Ray jobs go to {address}, but cluster.storage is not set: see docs/cluster.md"
+    if not settings.storage.startswith("s3://") and not os.access(settings.storage, os.W_OK):
+        return (
+            "fix",
+            f"cluster.storage: {settings.storage} is no folder that can be written to: mount it, or fix its rights",
+        )
+    return "ok", f"Ray jobs go to {address}, and their data and state to {settings.storage}"

@@ -1,0 +1,23 @@
+"""The anomalous examples that detection is measured on."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from pipelines.evaluation.domains.image import corrupted
+from pipelines.evaluation.domains.table import mixed
+from pipelines.evaluation.inference import SUBSET_ROWS
+
+if TYPE_CHECKING:
+    from data.dataset import Dataset, Examples
+
+
+def anomalous_examples(dataset: Dataset, test: Examples, seed: int) -> dict[str, Tensor]:
+    """What detection is measured on, by kind: known anomalies, or test examples made anomalous; may be empty."""
+    if "anomaly" in dataset.splits and len(dataset.split("anomaly")):
+        return {"known": dataset.split("anomaly").take(range(min(len(dataset.split("anomaly")), SUBSET_ROWS))).x}
+    if dataset.kind == "image":
+        return corrupted(test.x, test.label, dataset.domain["levels"], seed)
+    return {"mixed": mixed(test.x, seed)} if test.x.shape[1] > 1 else {}

@@ -1,0 +1,121 @@
+"""A number, what it is measured in, and what stands beside it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+from jaxtyping import Float, Int, Shaped
+
+Better = Literal["lower", "higher"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Metric:
+    """One measured number.
+
+    Arguments:
+        value: The estimate.
+        low: Lower end of its 95 % bootstrap interval; `None` when it has none.
+        high: Upper end.
+        unit: What it is measured in.
+        better: Which direction is better.
+        floor: The same number for real training examples in place of samples; `None` when meaningless.
+        baseline: The same number for the classical baseline; `None` when it has none.
+    """
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+    unit: str
+    better: Better
+    floor: float | None = None
+    baseline: float | None = None
+
+    def beside(self, *, floor: float | None = None, baseline: float | None = None) -> Metric:
+        """The same number with its floor and its baseline."""
+        return replace(self, floor=floor, baseline=baseline)
+
+    def beats(self, other: Metric) -> bool:
+        """Whether this number is better than the other's whole interval (its value if it has none)."""
+        if self.better == "lower":
+            return self.value < (other.value if other.low is None else other.low)
+        return self.value > (other.value if other.high is None else other.high)
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON types only."""
+        return asdict(self)
+
+
+def metric(*, value: float, interval: tuple[float, float] | None = None, unit: str, better: Better) -> Metric:
+    """A metric of plain Python floats, from an estimate and its interval."""
+    low, high = (None, None) if interval is None else (float(interval[0]), float(interval[1]))
+    return Metric(value=float(value), low=low, high=high, unit=unit, better=better)
+
+
+LEVEL = 0.95
+"""Coverage the intervals aim at."""
+
+
+def counts(
+    n: int, resamples: int, seed: int, strata: Int[np.ndarray, " n"] | None = None
+) -> Int[np.ndarray, "resamples n"]:
+    """How often each of `n` rows is drawn in each resample; every row of counts sums to `n`.
+
+    Arguments:
+        n: Rows.
+        resamples: Resamples.
+        seed: Seed of the draws.
+        strata: Group of each row; rows are drawn within groups, so that every resample keeps their
+            shares. For sets whose shares were fixed (a stratified split, samples by label), where
+            they would add a spread that is not there.
+    """
+    random = np.random.default_rng([seed, n, resamples])
+    drawn = np.zeros((resamples, n), np.int64)
+    for rows in [np.arange(n)] if strata is None else [np.flatnonzero(strata == s) for s in np.unique(strata)]:
+        chosen = rows[random.integers(len(rows), size=(resamples, len(rows)))]
+        for row, places in zip(drawn, chosen, strict=True):
+            row += np.bincount(places, minlength=n)
+    return drawn
+
+
+def interval(value: float, draws: Float[np.ndarray, " resamples"], level: float = LEVEL) -> tuple[float, float] | None:
+    """Centred percentile interval; `None` without resamples.
+
+    Arguments:
+        value: The estimate.
+        draws: The statistic on each resample.
+        level: Coverage aimed at, between 0 and 1.
+    """
+    if not len(draws):
+        return None
+    tail = (1 - level) / 2
+    low, high = np.quantile(draws, [tail, 1 - tail]) + (value - draws.mean())
+    return float(low), float(high)
+
+
+def mean_draws(values: Shaped[np.ndarray, " n"], resamples: int, seed: int) -> Float[np.ndarray, " resamples"]:
+    """The mean of the rows on each resample."""
+    return counts(len(values), resamples, seed) @ np.asarray(values, np.float64) / len(values)
+
+
+def mean_interval(values: Shaped[np.ndarray, " n"], resamples: int, seed: int) -> tuple[float, float] | None:
+    """Interval of the mean of `values`."""
+    return interval(float(np.mean(values)), mean_draws(values, resamples, seed))
+
+
+MOST_PAIRWISE = 2_000
+"""Rows of a side that pairwise metrics look at."""
+
+
+def share(rows: np.ndarray, resamples: int, seed: int, *, unit: str = "share", better: Better = "higher") -> Metric:
+    """The mean of the rows, with its interval."""
+    return metric(value=float(np.mean(rows)), interval=mean_interval(rows, resamples, seed), unit=unit, better=better)
+
+
+def root_mean(rows: np.ndarray, resamples: int, seed: int, *, unit: str) -> Metric:
+    """The root of the mean of the rows (of squared errors), with its interval; lower is better."""
+    value = float(np.sqrt(np.mean(rows)))
+    draws = np.sqrt(mean_draws(rows, resamples, seed))
+    return metric(value=value, interval=interval(value, draws), unit=unit, better="lower")

@@ -1,0 +1,1 @@
+"""The evaluation reference: frozen feature networks, floors and classical baselines of a dataset."""

@@ -1,0 +1,140 @@
+r"""The classical baseline every family is compared with: scikit-learn, seconds, no network.
+
+Per class: principal components, a Gaussian mixture on the codes whose number of components is chosen
+by the Bayesian information criterion, and isotropic Gaussian noise for what the components leave out
+(as in probabilistic PCA; it counts in the density, not in the samples). Samples are rounded to the
+data's levels and scored by the very functions that score the families.
+
+References:
+    | Mixtures of probabilistic principal component analysers (Tipping and Bishop, 1999)
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int, Num
+from scipy.special import logsumexp
+from sklearn.decomposition import PCA
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.mixture import GaussianMixture
+from torch import Tensor
+
+from pipelines.evaluation.domain import FeatureEncoder
+
+MIXTURES = (1, 2, 3, 4, 6)
+"""Numbers of components to choose from."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClassModel:
+    """Principal components and a mixture of one class.
+
+    Arguments:
+        share: Share of the class among the training rows.
+        pca: Principal components.
+        mixture: Mixture on the codes.
+        residual: Variance of a left-out dimension.
+    """
+
+    share: float
+    pca: PCA
+    mixture: GaussianMixture
+    residual: float
+
+    def sample(self, n: int, random: np.random.Generator) -> Float[np.ndarray, "n flat"]:
+        """`n` draws."""
+        weights, means = np.asarray(self.mixture.weights_), np.asarray(self.mixture.means_)
+        which = random.choice(len(weights), n, p=weights / weights.sum())
+        roots = np.linalg.cholesky(np.asarray(self.mixture.covariances_))
+        noise = random.standard_normal((n, roots.shape[-1]))
+        return self.pca.inverse_transform(means[which] + np.einsum("nij,nj->ni", roots[which], noise))
+
+    def log_density(self, flat: Float[np.ndarray, "n flat"]) -> Float[np.ndarray, " n"]:
+        """Joint log-density of rows and this class."""
+        codes = self.pca.transform(flat)
+        left = flat.shape[-1] - codes.shape[-1]
+        missed = np.square(flat - self.pca.inverse_transform(codes)).sum(1)
+        noise = -missed / (2 * self.residual) - left / 2 * math.log(2 * math.pi * self.residual)
+        return math.log(self.share) + self.mixture.score_samples(codes) + noise
+
+
+class ClassicalBaseline:
+    """Per class, a Gaussian mixture on principal components.
+
+    Arguments:
+        x: Training examples in data space.
+        label: Their classes, none unknown.
+        inputs: Data space to numbers and back.
+        components: Most principal components of a class.
+        seed: Seed of the mixtures' starts.
+    """
+
+    def __init__(
+        self, x: Num[Tensor, "n *data"], label: Int[Tensor, " n"], inputs: FeatureEncoder, *, components: int, seed: int
+    ) -> None:
+        self.inputs = inputs
+        flat, classes = inputs.flat(x), label.numpy()
+        self.models = {
+            int(c): _fit_class(flat[classes == c], len(flat), components, seed)
+            for c in np.unique(classes)
+            if (classes == c).sum() > 1
+        }
+        self.codes = PCA(min(components, flat.shape[1], len(flat) - 1), **_solver(flat)).fit(flat)
+
+    def sample(self, label: Int[Tensor, " n"], seed: int) -> Num[Tensor, "n *data"]:
+        """One draw for each label, rounded to valid examples."""
+        random = np.random.default_rng(seed)
+        some = next(iter(self.models.values()))
+        flat = np.zeros((len(label), int(np.prod(self.inputs.shape))))
+        for c in np.unique(label.numpy()):
+            rows = np.flatnonzero(label.numpy() == c)
+            flat[rows] = self.models.get(int(c), some).sample(len(rows), random)
+        return self.inputs.inverse(torch.from_numpy(flat))
+
+    def anomaly_score(self, x: Num[Tensor, "n *data"]) -> Float[np.ndarray, " n"]:
+        """Negative log-density, summed over classes."""
+        flat = self.inputs.flat(x)
+        return -np.asarray(logsumexp([model.log_density(flat) for model in self.models.values()], axis=0))
+
+    def encode(self, x: Num[Tensor, "n *data"]) -> Float[np.ndarray, "n code"]:
+        """Principal component codes, all classes together."""
+        return self.codes.transform(self.inputs.flat(x))
+
+    def reconstruct(self, x: Num[Tensor, "n *data"]) -> Num[Tensor, "n *data"]:
+        """Examples from their principal component codes."""
+        return self.decode(self.encode(x))
+
+    def decode(self, codes: Float[np.ndarray, "n code"]) -> Num[Tensor, "n *data"]:
+        """Examples of principal component codes."""
+        return self.inputs.inverse(torch.from_numpy(self.codes.inverse_transform(codes)))
+
+
+def _solver(flat: np.ndarray) -> dict[str, Any]:
+    """Exact for a few hundred columns; randomized, with a fixed seed, beyond."""
+    return {"svd_solver": "full"} if flat.shape[1] <= 256 else {"svd_solver": "randomized", "random_state": 0}
+
+
+def _fit_class(flat: np.ndarray, total: int, components: int, seed: int) -> ClassModel:
+    n = min(components, flat.shape[1], max(len(flat) // 3, 1), len(flat) - 1)
+    pca = PCA(n, **_solver(flat)).fit(flat)
+    codes = pca.transform(flat)
+    left = flat.shape[1] - n
+    residual = np.square(flat - pca.inverse_transform(codes)).sum(1).mean() / max(left, 1)
+    ridge = 1e-3 * max(float(codes.var(0).mean()), 1e-6)
+    candidates = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        for k in MIXTURES:
+            if k > 1 and len(flat) < 20 * k:
+                break
+            mixture = GaussianMixture(k, reg_covar=ridge, random_state=seed, max_iter=200).fit(codes)
+            candidates.append((mixture.bic(codes), k, mixture))
+    return ClassModel(
+        share=len(flat) / total, pca=pca, mixture=min(candidates, key=lambda c: c[:2])[2], residual=residual + 1e-3
+    )

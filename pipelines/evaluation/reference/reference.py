@@ -1,0 +1,195 @@
+"""Feature spaces, and the yardstick's folder read back and checked.
+
+| file of `runs/<dataset>/yardstick/` | what |
+| --- | --- |
+| `yardstick.json` | what was made, from which data, with which accuracy; SHA-256 of every other file |
+| `classifier.safetensors`, `random.safetensors`, `judge.safetensors` | frozen networks |
+| `features.safetensors` | features and labels of the splits and of the baseline's samples |
+| `baseline.safetensors` | the classical baseline's samples |
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int, Num
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from data.dataset import Examples
+from data.files import sha256
+from pipelines.evaluation.domain import FeatureEncoder
+from pipelines.evaluation.domains import feature_encoder
+from pipelines.evaluation.reference.networks import network
+
+__all__ = ["FACTS", "FORMAT", "SPACES", "Reference", "Space", "checked_facts", "standardized"]
+
+
+FORMAT = 1
+"""Version of the folder's layout."""
+SPACES = ("classifier", "random")
+"""Feature spaces; the first is the one whose numbers carry no suffix."""
+FACTS = "yardstick.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Space:
+    """A frozen map from examples to points, and where the real examples lie.
+
+    Arguments:
+        name: `classifier` or `random`.
+        inputs: Data space to network inputs.
+        network: The frozen network.
+        mean: Mean of the raw features over the training rows, `[dim]`.
+        std: Their standard deviation, `[dim]`.
+        rows: Standardized features of known rows, by split name (and `baseline`), `[n, dim]` each.
+        label_counts: Training examples of each class; empty for unlabelled data.
+    """
+
+    name: str
+    inputs: FeatureEncoder
+    network: nn.Module
+    mean: Float[Tensor, " dim"]
+    std: Float[Tensor, " dim"]
+    rows: dict[str, Float[np.ndarray, "n dim"]]
+    label_counts: list[int]
+
+    @torch.no_grad()
+    def features(self, x: Num[Tensor, "n *data"], chunk: int = 1024) -> Float[np.ndarray, "n dim"]:
+        """Standardized features of examples, float64."""
+        raw = [self.network.features(self.inputs(part)) for part in x.split(chunk)]
+        return ((torch.cat(raw) - self.mean) / self.std).double().numpy()
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What its file holds."""
+        state = {f"network.{key}": value.clone() for key, value in self.network.state_dict().items()}
+        return state | {"mean": self.mean, "std": self.std}
+
+
+@torch.no_grad()
+def standardized(name: str, trained: nn.Module, to_inputs: FeatureEncoder, train: Num[Tensor, "n *data"]) -> Space:
+    """A space whose features have mean 0 and standard deviation 1 over the training rows.
+
+    A feature that never varies keeps its scale, as all do of a network that says so (`standardized`).
+    """
+    raw = torch.cat([trained.features(to_inputs(part)) for part in train.split(1024)])
+    std = raw.std(0)
+    scaled = (std > 1e-6) & getattr(trained, "standardized", True)
+    std = torch.where(scaled, std, torch.ones_like(std))
+    return Space(name=name, inputs=to_inputs, network=trained, mean=raw.mean(0), std=std, rows={}, label_counts=[])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reference:
+    """Everything frozen that models of one dataset are measured with.
+
+    Arguments:
+        facts: Contents of `yardstick.json`.
+        inputs: Data space to network inputs.
+        spaces: Feature spaces by name.
+        label_classifier: Classifier of conditional samples; `None` for unlabelled data.
+        labels: Labels of the rows known to the spaces, by split, `[n]` each, -1 where unknown.
+        index: Row numbers of those rows in their split, `[n]` each.
+        baseline: Samples of the classical baseline.
+    """
+
+    facts: dict[str, Any]
+    inputs: FeatureEncoder
+    spaces: dict[str, Space]
+    label_classifier: nn.Module | None
+    labels: dict[str, Int[Tensor, " n"]]
+    index: dict[str, Int[Tensor, " n"]]
+    baseline: Examples
+
+    @property
+    def digest(self) -> str:
+        """Identity of the yardstick: SHA-256 over the SHA-256 of its files."""
+        return self.facts["digest"]
+
+    @classmethod
+    def open(cls, folder: str | Path) -> Reference:
+        """Read a yardstick and check every file against its SHA-256.
+
+        Raises:
+            FileNotFoundError: If there is none.
+            ValueError: If a file is missing or altered, or the layout is newer than this code.
+        """
+        folder = Path(folder)
+        facts = checked_facts(folder)
+        to_inputs = feature_encoder(facts["domain"])
+        known = load_file(folder / "features.safetensors")
+        parts = _by_prefix(known)
+        spaces = {}
+        for name in SPACES:
+            tensors = load_file(folder / f"{name}.safetensors")
+            frozen = _frozen(name, to_inputs, facts["networks"][name]["classes"], tensors)
+            rows = {split: values.double().numpy() for split, values in parts[name].items()}
+            spaces[name] = Space(
+                name=name,
+                inputs=to_inputs,
+                network=frozen,
+                mean=tensors["mean"],
+                std=tensors["std"],
+                rows=rows,
+                label_counts=facts["label_counts"],
+            )
+        label_classifier = None
+        if "judge" in facts["networks"]:
+            tensors = load_file(folder / "judge.safetensors")
+            label_classifier = _frozen("judge", to_inputs, facts["networks"]["judge"]["classes"], tensors)
+        drawn = load_file(folder / "baseline.safetensors")
+        return cls(
+            facts=facts,
+            inputs=to_inputs,
+            spaces=spaces,
+            label_classifier=label_classifier,
+            labels=parts["label"],
+            index=parts["index"],
+            baseline=Examples(x=drawn["x"], label=drawn["label"]),
+        )
+
+
+def checked_facts(folder: Path) -> dict[str, Any]:
+    """`yardstick.json`, after comparing every file with the SHA-256 it names.
+
+    Raises:
+        FileNotFoundError: If there is no yardstick.
+        ValueError: If a file is missing or altered, or the layout is newer than this code.
+    """
+    fix = "Make the yardstick again: `fivefold features`."
+    if not (folder / FACTS).is_file():
+        raise FileNotFoundError(f"There is no yardstick in {folder}. {fix}")
+    try:
+        facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
+        version, files = int(facts["format"]), dict(facts["files"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{folder / FACTS} cannot be read ({error!r}). {fix}") from error
+    if version > FORMAT:
+        raise ValueError(f"{folder / FACTS} has format {version}, this Fivefold reads up to {FORMAT}. {fix}")
+    for name, expected in files.items():
+        path = folder / name
+        got = sha256(path) if path.is_file() else "no file"
+        if got != expected:
+            raise ValueError(f"{path} is not the file that was made: expected SHA-256 {expected}, got {got}. {fix}")
+    return facts
+
+
+def _frozen(role: str, to_inputs: FeatureEncoder, classes: int, tensors: dict[str, Tensor]) -> nn.Module:
+    built = network(role, shape=to_inputs.shape, classes=classes, seed=0)
+    prefix = "network."
+    built.load_state_dict({key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)})
+    return built.eval().requires_grad_(False)
+
+
+def _by_prefix(tensors: dict[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    """`{"a.b": t}` as `{"a": {"b": t}}`."""
+    parts: dict[str, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        first, _, rest = key.partition(".")
+        parts.setdefault(first, {})[rest] = value
+    return parts

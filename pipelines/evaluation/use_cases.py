@@ -1,0 +1,42 @@
+"""What a model may be wanted for, and by which metric the best one is chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pipelines.evaluation.metrics.base import Better, Metric
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class UseCase:
+    """What a model may be wanted for, and the number that decides who is best at it.
+
+    Arguments:
+        metrics: The deciding metric, then what stands in for it where a family lacks it.
+        better: Which direction is better.
+    """
+
+    metrics: tuple[str, ...]
+    better: Better
+
+    def metric(self, metrics: Mapping[str, Any]) -> tuple[str, Metric] | None:
+        """The deciding metric of one family's `metrics` and its name; `None` if it cannot do the job."""
+        for name in self.metrics:
+            if name in metrics:
+                return name, Metric(**metrics[name])
+        return None
+
+
+USE_CASES: dict[str, UseCase] = {
+    "generation": UseCase(metrics=("frechet",), better="lower"),
+    "density": UseCase(
+        metrics=("bits_per_dim", "nats_per_row", "bits_per_dim_bound", "nats_per_row_bound"), better="lower"
+    ),
+    "imputation": UseCase(metrics=("imputation_crps",), better="lower"),
+    "anomaly": UseCase(metrics=("anomaly_auroc",), better="higher"),
+    "representation": UseCase(metrics=("probe_accuracy",), better="higher"),
+}
+"""Jobs, which are also the registry's aliases. A bound stands in for an exact density: it can only
+understate the family that has it."""

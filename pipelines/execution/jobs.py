@@ -1,0 +1,69 @@
+"""A family's settings made into a training job."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from data.dataset import Dataset
+from models import FAMILIES
+from pipelines.config import Family, Params, nearest
+from pipelines.paths import prepared_folder, runs_folder
+from pipelines.training.job import TrainingJob
+
+
+def family_settings(settings: Params, family: str) -> Family:
+    """A family's settings, checked to be one that is trained.
+
+    Raises:
+        ValueError: If it is not among `families`.
+    """
+    if family not in settings.families:
+        raise ValueError(
+            f"{family} is not in families of params.yaml ({', '.join(settings.families)})"
+            f"{'; add it there' if family in FAMILIES else nearest(family, list(FAMILIES))}"
+        )
+    return settings.family[family]
+
+
+def make_job(settings: Params, family: str, chosen: Family, dataset: Dataset, state: Path) -> TrainingJob:
+    """The plain data that a training of these settings is."""
+    config = dataclasses.asdict(chosen.model)
+    spec = {"family": family, "config": config, "domain": dataset.domain, "classes": len(dataset.class_names)}
+    folder = runs_folder(settings.dataset)
+    return TrainingJob(
+        spec=spec,
+        training=dataclasses.asdict(chosen.training),
+        seed=settings.seed,
+        prepared=str(prepared_folder(settings.dataset).resolve()),
+        yardstick=str((folder / "yardstick").resolve()),
+        state=str(state),
+    )
+
+
+def checkpoints_at(settings: Params, state: Path) -> str:
+    """Where a training's checkpoints go: below `train.storage` if that is set, else into its state."""
+    chosen = settings.train.storage
+    if not chosen:
+        return str(state / "checkpoints")
+    root = chosen.rstrip("/") if chosen.startswith("s3://") else Path(chosen).resolve()
+    return f"{root}/{settings.dataset}/{state.name}"
+
+
+def fitting_batch(chosen: Family, data: Dataset, family: str) -> Family:
+    """The settings with a batch no larger than the training split; says so where it had to shrink.
+
+    Raises:
+        ValueError: If the split has fewer examples than a batch has virtual ranks.
+    """
+    available, training = len(data.split("train")), chosen.training
+    if training.batch_size <= available:
+        return chosen
+    fitting = available - available % training.virtual_ranks
+    if not fitting:
+        raise ValueError(
+            f"{data.name} has {available} training examples; a batch needs at least {training.virtual_ranks}"
+            f" ({family}.training.virtual_ranks in params.yaml)"
+        )
+    print(f"{family}: batch_size {training.batch_size} exceeds the {available} training examples; using {fitting}")
+    return dataclasses.replace(chosen, training=dataclasses.replace(training, batch_size=fitting))

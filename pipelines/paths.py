@@ -1,0 +1,15 @@
+"""Where each dataset's prepared data and results lie."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def prepared_folder(dataset: str) -> Path:
+    """Where `prepare` leaves a dataset."""
+    return Path("data/prepared") / dataset
+
+
+def runs_folder(dataset: str) -> Path:
+    """Where everything made from a dataset lies."""
+    return Path("runs") / dataset

@@ -1,0 +1,119 @@
+"""The chain from an alias back to raw data, each link checked."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from data.files import sha256
+from pipelines import tracking
+from pipelines.serving import artifact
+from pipelines.tracking import Version
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LineageCheck:
+    """One link of the chain from an alias back to raw data.
+
+    Arguments:
+        name: What is checked.
+        what: What was found.
+        fault: What is wrong; empty when it holds.
+    """
+
+    name: str
+    what: str
+    fault: str = ""
+
+
+def verify(
+    dataset: str, alias: str, *, root: str | Path = ".", say: Callable[[str], None] = print
+) -> list[LineageCheck]:
+    """Check the chain from an alias back to raw data, and print it.
+
+    Alias, version, files of the model by hash, run, data digest, prepared data by hash, source by hash.
+
+    Arguments:
+        dataset: Name of the registered model.
+        alias: A job, `generation` say.
+        root: The project's root.
+        say: Where each link is printed.
+    Returns:
+        The links, all of which hold.
+    Raises:
+        ValueError: If a link does not hold, naming it.
+        ConnectionError: If MLflow is away.
+    """
+    tracking.connect()
+    number = tracking.aliases(dataset).get(alias)
+    if number is None:
+        known = ", ".join(sorted(tracking.aliases(dataset))) or "none"
+        raise ValueError(f"models:/{dataset}@{alias} does not exist; aliases of {dataset}: {known}.")
+    version = next(version for version in tracking.versions(dataset) if version.number == number)
+    links = [
+        LineageCheck(name="alias", what=f"models:/{dataset}@{alias} is version {number} ({version.tags.get('family')})")
+    ]
+    links += [_model_link(version), _run_link(version), *_data_links(version, Path(root), dataset)]
+    for link in links:
+        say(f"{'ok ' if not link.fault else 'BAD'} {link.name:9} {link.what}{f': {link.fault}' if link.fault else ''}")
+    faults = [f"{link.name}: {link.what}: {link.fault}" for link in links if link.fault]
+    if faults:
+        raise ValueError(f"The lineage of models:/{dataset}@{alias} is broken. {' '.join(faults)}")
+    return links
+
+
+def _model_link(version: Version) -> LineageCheck:
+    expected = version.tags.get("model_digest", "")
+    what = f"model digest {expected[:12]}"
+    with tempfile.TemporaryDirectory() as temporary:
+        try:
+            folder = tracking.download(version, temporary)
+            weights = next(folder.glob(f"artifacts/*/{artifact.WEIGHTS}"))
+            found = artifact.model_digest(weights.parent)
+        except StopIteration:
+            return LineageCheck(name="model", what=what, fault="the registered files hold no weights")
+        except (ValueError, OSError) as error:
+            return LineageCheck(name="model", what=what, fault=str(error))
+    return LineageCheck(
+        name="model", what=what, fault="" if found == expected else f"the registered files have {found[:12]}."
+    )
+
+
+def _run_link(version: Version) -> LineageCheck:
+    what = f"run {version.run_id}"
+    try:
+        run = tracking.run_record(version.run_id)
+    except ValueError as error:
+        return LineageCheck(name="run", what=what, fault=str(error))
+    commit = run["tags"].get("git_commit", "unknown")[:12]
+    what += f", {run['status'].lower()}, code {commit}{' (changed)' if run['tags'].get('git_dirty') == 'true' else ''}"
+    digest = version.tags.get("data_digest", "")
+    if digest[:36] not in run["dataset_digests"]:
+        return LineageCheck(name="run", what=what, fault=f"it was not given data {digest[:12]}.")
+    return LineageCheck(name="run", what=what)
+
+
+def _data_links(version: Version, root: Path, dataset: str) -> Iterator[LineageCheck]:
+    from data.cards import load_card
+    from data.dataset import Dataset
+
+    digest = version.tags.get("data_digest", "")
+    folder = root / "data" / "prepared" / dataset
+    try:
+        prepared = Dataset.open(folder)
+        prepared.verify()
+        other = "" if prepared.digest == digest else f"{folder} now holds data {prepared.digest[:12]}."
+        yield LineageCheck(name="data", what=f"prepared data {digest[:12]}, every shard checked", fault=other)
+        source = prepared.manifest["source"]
+        stated = str(source.get("sha256", ""))
+        card = load_card(dataset, root).source
+        fault = "" if card.sha256 in ("", stated) else f"the card of {dataset} says SHA-256 {card.sha256[:12]}."
+        path = root / card.path if card.path else None
+        if not fault and path is not None and path.is_file() and sha256(path) != stated:
+            fault = f"{path} has changed since."
+        where = source.get("path") or source.get("url") or source.get("builtin") or "source"
+        yield LineageCheck(name="source", what=f"{where}, SHA-256 {stated[:12]}", fault=fault)
+    except (ValueError, OSError) as error:
+        yield LineageCheck(name="data", what=f"prepared data {digest[:12]}", fault=str(error))

@@ -1,0 +1,149 @@
+"""Which version each alias belongs to: it moves only when the new one is better beyond the intervals."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from pipelines import tracking
+from pipelines.evaluation.metrics.base import Metric
+from pipelines.evaluation.use_cases import USE_CASES
+from pipelines.tracking import Version
+
+Jobs = Mapping[str, Sequence[str]]
+"""By job, the metrics that decide it, the first that a model has."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Candidate:
+    """How a version does at one job.
+
+    Arguments:
+        family: Its family.
+        number: Of the version.
+        metric: Name of the metric that decides the job.
+        score: Its value and interval.
+        data_digest: The data it was trained and measured on.
+        yardstick_digest: What it was measured with.
+    """
+
+    family: str
+    number: int
+    metric: str
+    score: Metric
+    data_digest: str
+    yardstick_digest: str
+
+    def beats(self, other: Candidate) -> bool:
+        """Whether the difference exceeds both bootstrap intervals."""
+        reversed_score = replace(other.score, better="higher" if self.score.better == "lower" else "lower")
+        return self.score.beats(other.score) and reversed_score.beats(self.score)
+
+    def __str__(self) -> str:
+        low, high = self.score.low, self.score.high
+        interval = "" if low is None or high is None else f" [{low:.4g}, {high:.4g}]"
+        return f"{self.family} (version {self.number}) with {self.metric} {self.score.value:.4g}{interval}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Decision:
+    """Which version holds an alias, and why.
+
+    Arguments:
+        holder: The version that holds it now; `None` for none.
+        moved: Whether that is a change.
+        why: One sentence.
+    """
+
+    holder: Candidate | None
+    moved: bool
+    why: str
+
+
+def job_table() -> Jobs:
+    """The jobs of `evaluate`, each with the metrics that decide it."""
+    return {name: job.metrics for name, job in USE_CASES.items()}
+
+
+def assign_alias(name: str, job: str, metrics: Sequence[str], registered: Mapping[str, Version]) -> dict[str, Any]:
+    """Decide one job, move its alias if need be, and say so."""
+    holder_number = tracking.aliases(name).get(job)
+    candidates = [standing for version in registered.values() if (standing := candidate_of(version, metrics))]
+    holder, gone = None, ""
+    if holder_number is not None:
+        known = {version.number: version for version in tracking.versions(name)}
+        version = known.get(holder_number)
+        holder = candidate_of(version, metrics) if version else None
+        gone = _incomparable_reason(version, holder, holder_number, registered)
+    decision = decide(candidates, holder, gone)
+    if decision.moved:
+        tracking.set_alias(name, job, decision.holder.number if decision.holder else None)
+    entry: dict[str, Any] = {"alias": f"models:/{name}@{job}", "moved": decision.moved, "why": decision.why}
+    if decision.holder is not None:
+        held = decision.holder
+        entry |= {"family": held.family, "version": held.number, "metric": held.metric}
+        entry |= {"value": held.score.value, "interval": [held.score.low, held.score.high], "unit": held.score.unit}
+    return entry
+
+
+def _incomparable_reason(
+    version: Version | None, holder: Candidate | None, number: int, registered: Mapping[str, Version]
+) -> str:
+    """Why a holder can no longer be compared; empty when it can."""
+    if version is None:
+        return f"version {number}, which held it, no longer exists"
+    family = version.tags.get("family", "?")
+    if family not in registered:
+        return f"{family} (version {number}), which held it, is no longer among the families"
+    if holder is None:
+        return f"{family} (version {number}), which held it, was not measured for this job"
+    now = next(iter(registered.values())).tags
+    if holder.data_digest != now["data_digest"]:
+        return f"{holder} held it for other data ({holder.data_digest[:12]}, now {now['data_digest'][:12]})"
+    if holder.yardstick_digest != now["yardstick_digest"]:
+        return f"{holder} held it by another yardstick ({holder.yardstick_digest[:12] or 'unknown'})"
+    return ""
+
+
+def candidate_of(version: Version, metrics: Sequence[str]) -> Candidate | None:
+    """How a version does by the first of some metrics that it has; `None` when it has none."""
+    for name in metrics:
+        if text := version.tags.get(f"metric.{name}"):
+            return Candidate(
+                family=version.tags.get("family", "?"),
+                number=version.number,
+                metric=name,
+                score=_score(json.loads(text)),
+                data_digest=version.tags.get("data_digest", ""),
+                yardstick_digest=version.tags.get("yardstick_digest", ""),
+            )
+    return None
+
+
+def _score(entry: Mapping[str, Any]) -> Metric:
+    return Metric(**{name.name: entry[name.name] for name in fields(Metric) if name.name in entry})
+
+
+def decide(candidates: Sequence[Candidate], holder: Candidate | None, gone: str = "") -> Decision:
+    """Which version a job belongs to.
+
+    Arguments:
+        candidates: The families' present versions that can do the job.
+        holder: The version that holds it.
+        gone: Why the holder no longer counts; empty when it does.
+    """
+    ranked = sorted(candidates, key=lambda c: c.score.value if c.score.better == "lower" else -c.score.value)
+    best = ranked[0] if ranked else None
+    if holder is None or gone:
+        reason = f"{gone}: " if gone else ""
+        if best is None:
+            return Decision(holder=None, moved=bool(gone), why=f"{reason}no family can do it.")
+        return Decision(holder=best, moved=True, why=f"{reason}{best} is the best of {len(ranked)}.")
+    if best is None or best.number == holder.number:
+        return Decision(holder=holder, moved=False, why=f"{holder} holds it and is the best.")
+    winners = [candidate for candidate in ranked if candidate.beats(holder)]
+    if winners:
+        return Decision(holder=winners[0], moved=True, why=f"{winners[0]} beats {holder} beyond their intervals.")
+    return Decision(holder=holder, moved=False, why=f"{best} does not beat {holder} beyond their intervals.")

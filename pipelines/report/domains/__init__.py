@@ -1,0 +1,1 @@
+"""The page's figures by kind of data."""

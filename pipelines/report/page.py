@@ -1,0 +1,369 @@
+"""What the page shows, from what is on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from pipelines.evaluation.metrics import KINDS
+from pipelines.evaluation.use_cases import USE_CASES
+from pipelines.report import charts, metrics
+from pipelines.report.family import Section, section
+from pipelines.report.loading import Family, Problem, Run, mapping, sequence
+from pipelines.report.metrics import Row
+from pipelines.report.numbers import DASH, count, duration, finite, plain, setting, short
+
+HOW_MUCH = {
+    "samples": "samples drawn",
+    "compared": "of them in the distances",
+    "reference_rows": "test examples",
+    "bootstrap": "bootstrap resamples behind each 95 % interval",
+    "bound_samples": "draws behind each likelihood bound",
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class UseCaseSummary:
+    """Who holds a job, and how well.
+
+    Arguments:
+        job: The job.
+        alias: Address of the model that holds it.
+        holder: Family that holds it; empty if none.
+        version: Its version.
+        measured: The family measured best, where nobody holds it.
+        title: What the deciding metric is called.
+        line: What it says.
+        unit: What it is measured in.
+        better: Which direction is better.
+        value: As shown.
+        interval: As shown.
+        floor: As shown.
+        baseline: As shown.
+        standing: How the value stands to floor and baseline.
+        why: Why the holder holds it.
+        plot: All families' values; `None` if nobody has one.
+        report_problem: What is missing; `None` if nothing.
+    """
+
+    job: str
+    alias: str
+    holder: str
+    version: str
+    measured: str
+    title: str
+    line: str
+    unit: str
+    better: str
+    value: str
+    interval: str
+    floor: str
+    baseline: str
+    standing: str
+    why: str
+    plot: charts.Forest | None
+    report_problem: Problem | None
+
+
+@cache
+def environment() -> Environment:
+    """Templates that escape whatever they are given."""
+    made = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters |= {"count": count, "duration": duration, "setting": setting, "short": short}
+    return made
+
+
+def page(run: Run) -> str:
+    """The whole page as HTML."""
+    context = {
+        "run": run,
+        "head": head(run),
+        "verdicts": verdicts(run),
+        "leaderboard": leaderboard(run),
+        "measured": how_measured(run),
+        "overview": overview(run),
+        "timings": [timing(family) for family in run.families],
+        "families": [family_section(run, family) for family in run.families],
+        "lineage": lineage(run),
+    }
+    return environment().get_template("page.html").render(context) + "\n"
+
+
+# The head
+
+
+def head(run: Run) -> dict[str, Any]:
+    """Title, provenance and the size of the data."""
+    commits = sorted({str(v["git_commit"]) for v in versions(run).values() if v.get("git_commit")})
+    dirty = any(str(v.get("git_dirty")).lower() == "true" for v in versions(run).values())
+    seeds = [run.yardstick.get("seed"), *(family.model.get("seed") for family in run.families)]
+    digests = [run.yardstick.get("data_digest"), *(family.model.get("data_digest") for family in run.families)]
+    splits = {name: mapping(split).get("count") for name, split in mapping(run.manifest.get("splits")).items()}
+    domain = mapping(run.yardstick.get("domain") or next((f.model.get("domain") for f in run.families), None))
+    return {
+        "title": str(run.manifest.get("title") or ""),
+        "licence": str(run.manifest.get("licence") or ""),
+        "splits": {name: count(size) for name, size in splits.items()},
+        "digest": str(next((digest for digest in digests if digest), "")),
+        "seed": ", ".join(sorted({str(seed) for seed in seeds if seed is not None})),
+        "commit": ", ".join(commit[:12] for commit in commits),
+        "dirty": dirty,
+        "newest": run.newest,
+        "shape": shape(domain),
+        "table": domain.get("kind") == "table",
+        "classes": [str(name) for name in sequence(run.yardstick.get("class_names"))],
+    }
+
+
+def shape(domain: Mapping[str, Any]) -> str:
+    """The shape of one image as Python writes it; empty for what is no image."""
+    sizes = [domain.get(name) for name in ("height", "width", "channels")]
+    return ", ".join(str(size) for size in sizes) if domain.get("kind") == "image" and all(sizes) else ""
+
+
+def versions(run: Run) -> dict[str, dict[str, Any]]:
+    """By family, what the registry's record says of its version."""
+    return {name: mapping(version) for name, version in mapping(run.registry.get("versions")).items()}
+
+
+def jobs(run: Run) -> dict[str, dict[str, Any]]:
+    """By job, what the registry's record says."""
+    return {name: mapping(job) for name, job in mapping(run.registry.get("jobs")).items()}
+
+
+# Verdicts
+
+
+def verdicts(run: Run) -> list[UseCaseSummary]:
+    """One per job of `evaluate` and of the registry's record."""
+    return [verdict(run, job) for job in dict.fromkeys([*USE_CASES, *jobs(run)])]
+
+
+def verdict(run: Run, job: str) -> UseCaseSummary:
+    """Who holds a job. An alias may belong to an older version than the one measured here."""
+    record = jobs(run).get(job, {})
+    entries, names = deciding(run, job)
+    holder = str(record.get("family") or "")
+    measured = "" if holder else best(entries)
+    metric = str(record.get("metric") or names.get(holder or measured) or "")
+    row = metric_row(run, metric)
+    low, high = [*sequence(record.get("interval")), None, None][:2]
+    held = {"value": record.get("value"), "low": low, "high": high, "unit": record.get("unit"), "better": row.better}
+    held = entries.get(measured, held)
+    floor, baseline = beside(run, metric, "floor"), beside(run, metric, "baseline")
+    labels = {f: f"{f} · bound" if name.endswith("_bound") else f for f, name in names.items()}
+    decimals = metrics.decimals_of([*entries.values(), run.floors.get(metric, {}), run.baseline.get(metric, {}), held])
+    plot = charts.forest(
+        row.title,
+        {labels[name]: entry for name, entry in entries.items()},
+        chosen=labels.get(holder, ""),
+        better=row.better,
+        floor=floor,
+        baseline=baseline,
+        texts={labels[name]: plain(finite(entry.get("value")), decimals) for name, entry in entries.items()},
+    )
+    return UseCaseSummary(
+        job=job,
+        alias=str(record.get("alias") or f"models:/{run.dataset}@{job}"),
+        holder=holder,
+        version=str(record.get("version") or ""),
+        measured=measured,
+        title=row.title,
+        line=row.line,
+        unit=row.unit,
+        better=row.better,
+        value=plain(finite(held["value"]), decimals),
+        interval=metrics.interval(held, decimals),
+        floor=plain(floor, decimals),
+        baseline=plain(baseline, decimals),
+        standing=metrics.comparison_text(held, {"the classical baseline": baseline, "real data": floor}),
+        why=str(record.get("why") or ""),
+        plot=plot,
+        remark=run.problems.get("registry"),
+    )
+
+
+def deciding(run: Run, job: str) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
+    """By family, the metric that decides a job, and its name."""
+    candidates = USE_CASES[job].metrics if job in USE_CASES else tuple(filter(None, [jobs(run)[job].get("metric")]))
+    entries, names = {}, {}
+    for family in run.families:
+        name = next(
+            (name for name in candidates if finite(family.metrics.get(name, {}).get("value")) is not None), None
+        )
+        if name:
+            entries[family.name], names[family.name] = family.metrics[name], name
+    return entries, names
+
+
+def best(entries: Mapping[str, Mapping[str, Any]]) -> str:
+    """The family with the best value; empty if there is none."""
+    sign = {"lower": 1, "higher": -1}
+    known = {
+        f: sign[str(e["better"])] * (finite(e["value"]) or 0.0)
+        for f, e in entries.items()
+        if str(e.get("better")) in sign
+    }
+    return min(known, key=lambda family: known[family]) if known else ""
+
+
+def beside(run: Run, metric: str, part: str) -> float | None:
+    """A metric's floor or baseline: as the results say, else as the yardstick does."""
+    said = (finite(family.metrics.get(metric, {}).get(part)) for family in run.families)
+    known = (run.floors if part == "floor" else run.baseline).get(metric, {}).get("value")
+    return next((value for value in said if value is not None), finite(known))
+
+
+# Leaderboard
+
+
+def metric_row(run: Run, name: str) -> Row:
+    """A metric of all families."""
+    entries = [family.metrics.get(name, {}) for family in run.families]
+    return metrics.row(name, entries, run.floors.get(name, {}), run.baseline.get(name, {}))
+
+
+def leaderboard(run: Run) -> dict[str, list[Row]]:
+    """By group, a row per metric that anything was measured by."""
+    names = [name for source in (*(f.metrics for f in run.families), run.baseline, run.floors) for name in source]
+    return {title: [metric_row(run, name) for name in group] for title, group in metrics.grouped(names).items()}
+
+
+def how_measured(run: Run) -> list[str]:
+    """Sentences on how much was measured, and with what."""
+    said = []
+    results = next((family.results for family in run.families if family.results), {})
+    settings = mapping(results.get("settings"))
+    amounts = [
+        f"{count(settings[key])} {text}" for key, text in HOW_MUCH.items() if finite(settings.get(key)) is not None
+    ]
+    if amounts:
+        said.append(f"Every family: {', '.join(amounts)}.")
+    baseline = mapping(run.yardstick.get("baseline"))
+    if baseline.get("what"):
+        said.append(
+            f"The classical baseline: {baseline['what']} ({count(baseline.get('components'))} components); for"
+            f" densities: {baseline.get('density', DASH)}."
+        )
+    ways = mapping(run.yardstick.get("imputation"))
+    if ways:
+        told = [f"{way} {short(finite(mapping(found).get('imputation_crps')))}" for way, found in ways.items()]
+        said.append(f"Classical imputation, ranked probability score: {', '.join(told)}; the best is the baseline.")
+    for role, network in mapping(run.yardstick.get("networks")).items():
+        accuracy = finite(mapping(mapping(network).get("accuracy")).get("test"))
+        if accuracy is not None:
+            said.append(f"The yardstick's {role} recognizes {100 * accuracy:.1f} % of the test data.")
+    kinds = sorted({n.removeprefix(KINDS[0]) for f in run.families for n in f.metrics if n.startswith(KINDS[0])})
+    if kinds:
+        said.append(f"Anomalies measured: {', '.join(kinds)}.")
+    criterion = mapping(results.get("copies")).get("criterion")
+    if criterion:
+        said.append(f"Samples pass the copy check with {criterion}.")
+    return said
+
+
+# Training
+
+
+def overview(run: Run) -> list[charts.Curve]:
+    """The validation distance of each family, before those of the others."""
+    lines = {family.name: family.curves.get("validation_frechet", []) for family in run.families}
+    return [
+        charts.curve(
+            name, points, others=[line for other, line in lines.items() if other != name and line], better="lower"
+        )
+        for name, points in lines.items()
+        if points
+    ]
+
+
+def timing(family: Family) -> dict[str, str]:
+    """How large a family is and how long everything took."""
+    seconds, settings = mapping(family.results.get("seconds")), mapping(family.results.get("settings"))
+    train, examples = finite(family.model.get("train_seconds")), finite(family.model.get("total_examples"))
+    draw, drawn = finite(seconds.get("draw")), finite(settings.get("samples"))
+    steps = [value for name, value in seconds.items() if name != "draw" and finite(value) is not None]
+    return {
+        "family": family.name,
+        "parameters": count(family.model.get("parameters") or family.results.get("parameters")),
+        "examples": count(examples),
+        "train": duration(train),
+        "speed": count(examples / train) if examples and train else DASH,
+        "draw": duration(1000 * draw / drawn) if draw is not None and drawn else DASH,
+        "evaluate": duration(sum(steps)) if steps else DASH,
+    }
+
+
+# Families
+
+
+def family_section(run: Run, family: Family) -> Section:
+    """A family's section."""
+    held = [f"@{job}" for job, record in jobs(run).items() if record.get("family") == family.name]
+    return section(family, timing(family), held, [str(name) for name in sequence(run.yardstick.get("class_names"))])
+
+
+# Lineage
+
+
+def lineage(run: Run) -> list[dict[str, Any]]:
+    """A row per family, and one per older version that still holds an alias."""
+    rows = []
+    for family in run.families:
+        version = versions(run).get(family.name, {})
+        number = version.get("version")
+        rows.append(
+            {
+                "family": family.name,
+                "data": str(family.model.get("data_digest") or version.get("data_digest") or ""),
+                "yardstick": str(family.results.get("yardstick_digest") or ""),
+                "run": str(family.model.get("run_id") or version.get("run_id") or ""),
+                "model": str(version.get("model_digest") or family.results.get("model_digest") or ""),
+                "version": DASH if number is None else str(number),
+                "aliases": aliases(run, family.name, number),
+                "commit": str(version.get("git_commit") or ""),
+                "faults": faults(run, family, version),
+            }
+        )
+    known = {(row["family"], row["version"]) for row in rows}
+    for record in jobs(run).values():
+        family_name, number = str(record.get("family") or ""), record.get("version")
+        if family_name and (family_name, str(number)) not in known:
+            known.add((family_name, str(number)))
+            blank = dict.fromkeys(("data", "yardstick", "run", "model", "commit"), "")
+            found = {"family": family_name, "version": str(number), "aliases": aliases(run, family_name, number)}
+            rows.append(blank | found | {"faults": ["an earlier version, kept because nothing beat it"]})
+    return rows
+
+
+def aliases(run: Run, family: str, number: object) -> list[str]:
+    """The jobs a version holds."""
+    held = jobs(run).items()
+    return [f"@{job}" for job, record in held if record.get("family") == family and record.get("version") == number]
+
+
+def faults(run: Run, family: Family, version: Mapping[str, Any]) -> list[str]:
+    """Links of the chain that do not fit each other."""
+    pairs = [
+        ("results and model are of different data", family.results.get("data_digest"), family.model.get("data_digest")),
+        (
+            "model and yardstick are of different data",
+            family.model.get("data_digest"),
+            run.yardstick.get("data_digest"),
+        ),
+        ("measured with another yardstick", family.results.get("yardstick_digest"), run.yardstick.get("digest")),
+        ("measured and registered models differ", family.results.get("model_digest"), version.get("model_digest")),
+        ("trained and registered runs differ", family.model.get("run_id"), version.get("run_id")),
+    ]
+    return [what for what, one, other in pairs if one and other and one != other]

@@ -1,0 +1,1 @@
+"""What travels with every registered model: relative imports only, neither `data` nor `models` by name."""

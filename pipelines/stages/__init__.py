@@ -1,0 +1,1 @@
+"""What `dvc.yaml` calls, one file per stage."""

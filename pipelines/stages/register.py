@@ -1,0 +1,96 @@
+"""The stage `register`: finished models become versions of one registered model, jobs become its aliases.
+
+A downstream team asks for the best model for a job, `models:/digits@generation`, not for a family.
+An alias moves only when the challenger beats its holder beyond the bootstrap interval, on the same
+data and by the same yardstick; either way the record says why.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from data.files import write_atomically
+from pipelines import tracking
+from pipelines.registry.package import publish, vendored_code
+from pipelines.registry.promotion import Jobs, assign_alias, job_table
+from pipelines.serving import artifact
+
+
+def register(
+    dataset: str,
+    families: Sequence[str],
+    *,
+    root: str | Path = ".",
+    jobs: Jobs | None = None,
+    say: Callable[[str], None] = print,
+) -> dict[str, Any]:
+    """Register the finished model of every family, and give every job to the best.
+
+    Running it again registers nothing twice.
+
+    Arguments:
+        dataset: Name of the dataset, and of the registered model.
+        families: The families to be found in `runs/<dataset>/models` and `results`.
+        root: The project's root.
+        jobs: By job, the metrics that decide it; by default the table of `evaluate`.
+        say: Where each job's decision is printed.
+    Returns:
+        What is written to `runs/<dataset>/registry.json`: the versions, and by job the alias' holder.
+    Raises:
+        ValueError: If a model or its results are missing or altered.
+        ConnectionError: If MLflow is away; what was registered before stays.
+    """
+    root = Path(root)
+    jobs = job_table() if jobs is None else jobs
+    tracking.connect()
+    tracking.replay(root / "runs" / dataset / "state")
+    found = {family: _finished(root, dataset, family) for family in families}
+    _require_one(found, "data_digest")
+    _require_one(found, "yardstick_digest")
+    with vendored_code() as package:
+        registered = {
+            family: publish(root, dataset, family, facts, results, package)
+            for family, (facts, results) in found.items()
+        }
+    record: dict[str, Any] = {"model": dataset, "versions": {}, "jobs": {}}
+    for family, version in registered.items():
+        keys = ("model_digest", "code_digest", "data_digest", "run_id", "git_commit", "git_dirty")
+        record["versions"][family] = {"version": version.number} | {key: version.tags.get(key, "") for key in keys}
+    for job, metrics in jobs.items():
+        record["jobs"][job] = decision = assign_alias(dataset, job, metrics, registered)
+        say(f"{decision['alias']} {'moved' if decision['moved'] else 'stays'}: {decision['why']}")
+    text = json.dumps(record, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+    write_atomically(root / "runs" / dataset / "registry.json", text)
+    return record
+
+
+def _finished(root: Path, dataset: str, family: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Facts and results of a finished model, checked against each other."""
+    folder = root / "runs" / dataset / "models" / family
+    facts, _ = artifact.read(folder)
+    path = root / "runs" / dataset / "results" / f"{family}.json"
+    try:
+        results = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"There are no results in {path}. Run `fivefold evaluate --family {family}`."
+        ) from error
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON ({error}). Run `fivefold evaluate --family {family}` again.") from error
+    if results.get("data_digest") != facts.get("data_digest"):
+        raise ValueError(
+            f"{path} was measured on data {str(results.get('data_digest'))[:12]}, the model in {folder} was trained on "
+            f"{str(facts.get('data_digest'))[:12]}. Run `fivefold evaluate --family {family}` again."
+        )
+    return facts, results
+
+
+def _require_one(found: Mapping[str, tuple[dict[str, Any], dict[str, Any]]], key: str) -> None:
+    """All results must be measured alike, or they cannot be compared."""
+    values = {family: str(results.get(key, ""))[:12] for family, (_, results) in found.items()}
+    if len(set(values.values())) > 1:
+        listed = ", ".join(f"{family} {value}" for family, value in values.items())
+        raise ValueError(f"The results differ in {key} ({listed}). Run `fivefold evaluate` again for all of them.")

@@ -1,0 +1,149 @@
+"""The stage `train`: one family's training, on one worker or many, resumable by the same command."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from data.dataset import Dataset
+from data.files import canonical, write_atomically
+from pipelines import config
+from pipelines.config import Params
+from pipelines.execution.jobs import checkpoints_at, family_settings, fitting_batch, make_job
+from pipelines.execution.local import run_local, terminating
+from pipelines.paths import prepared_folder, runs_folder
+from pipelines.serving import artifact
+from pipelines.storage import model_folder, stores
+from pipelines.training.checkpoint import STEP
+from pipelines.training.identity import identity
+from pipelines.training.job import STOP, TrainingJob, clear, locked, read_metrics
+from pipelines.training.progress import following
+
+
+def train(family: str, *, dataset: str | None = None, verbose: bool = False) -> None:
+    """Train a family to the end, or go on where its training was interrupted.
+
+    Arguments:
+        family: Which.
+        dataset: Use this dataset instead of the one in `params.yaml`.
+        verbose: Let Ray's own log through.
+
+    Raises:
+        ValueError: If a setting does not fit.
+        FileNotFoundError: If an earlier stage has not run.
+        ConnectionError: If MLflow or Ray cannot be reached.
+        Diverged: If the loss stopped being finite.
+        Interrupted: If SIGTERM came; the checkpoint is written.
+    """
+    from pipelines import tracking
+
+    settings = config.load(dataset=dataset)
+    chosen = family_settings(settings, family)
+    data = Dataset.open(prepared_folder(settings.dataset))
+    folder = runs_folder(settings.dataset)
+    chosen = config.with_settings(chosen, tuned(folder, family))
+    chosen = fitting_batch(chosen, data, family)
+    job = make_job(settings, family, chosen, data, Path())
+    same = identity(job, data.digest)
+    key = hashlib.sha256(canonical(same)).hexdigest()
+    name = f"{family}-{key[:12]}"
+    state = (folder / "state" / name).resolve()
+    job = dataclasses.replace(
+        job,
+        state=str(state),
+        checkpoints=checkpoints_at(settings, state),
+        shard=settings.train.shard,
+        policy=settings.train.policy,
+        identity=same,
+    )
+    _say_what_begins(folder / "state", job, family)
+    with (
+        locked(state),
+        tracking.TrainingRun.open(
+            dataset=settings.dataset,
+            family=family,
+            run_key=key,
+            params={"family": family, "seed": job.seed, "model": job.spec["config"], "training": job.training},
+            manifest=data.manifest,
+            tags={"workers": str(settings.train.workers)},
+            spool=state,
+        ) as run,
+    ):
+        job = dataclasses.replace(job, run_id=run.run_id)
+        write_atomically(state / "job.json", json.dumps(dataclasses.asdict(job), indent=1))
+        if not (state / "model" / artifact.MANIFEST).exists():
+            _run(job, settings, run, data.digest, verbose=verbose)
+        run.sync(state / "metrics.jsonl")
+        for picture in sorted((state / "samples").glob("*.png")):
+            run.log_image(picture, "samples", int(picture.stem))
+        _publish(job, settings, folder, run.run_id, data, key)
+
+
+def _run(job: TrainingJob, settings: Params, run: Any, data_digest: str, *, verbose: bool) -> None:
+    """On this machine, on the cluster it has joined, or as a job of a cluster."""
+    from pipelines.execution import remote
+
+    state = Path(job.state)
+    server = remote.job_server(settings.cluster)
+    clear(state)
+    with following(state, job.training["total_examples"], job.spec["family"], run):
+        if server:
+            with terminating(state / STOP):
+                remote.train(job, settings, server, data_digest)
+        else:
+            run_local(job, settings.train, settings.cluster.address, verbose=verbose)
+
+
+def tuned(folder: Path, family: str) -> dict[str, float]:
+    """The settings that the stage `tune` found best, by dotted name.
+
+    Raises:
+        FileNotFoundError: If `tune` has not run.
+    """
+    path = folder / "tune" / f"{family}.json"
+    if not path.exists():
+        raise FileNotFoundError(f"{path} does not exist; run `fivefold tune --family {family}` first")
+    return json.loads(path.read_text(encoding="utf-8"))["settings"]
+
+
+def _say_what_begins(root: Path, job: TrainingJob, family: str) -> None:
+    if stores.open_store(job.checkpoints).names(STEP):
+        where = job.checkpoints if "://" in job.checkpoints else os.path.relpath(job.checkpoints)
+        print(f"{family}: going on from the newest checkpoint in {where}")
+    elif any(str(path) != job.state for path in root.resolve().glob(f"{family}-*")):
+        print(f"{family}: settings, data or code have changed since the last training; starting afresh")
+
+
+def _publish(job: TrainingJob, settings: Params, folder: Path, run_id: str, data: Dataset, key: str) -> None:
+    """The finished model with its facts, and its curves, where DVC expects them."""
+    model, _ = model_folder.load(Path(job.state) / "model")
+    recorded = read_metrics(Path(job.state))
+    facts = {
+        **job.spec,
+        "dataset": settings.dataset,
+        "class_names": data.class_names,
+        "data_digest": data.digest,
+        "run_key": key,
+        "run_id": run_id,
+        "seed": job.seed,
+        "training": job.training,
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "train_seconds": round(recorded[-1]["seconds"], 1),
+        "total_examples": recorded[-1]["examples"],
+        "validation_frechet": min(p["metrics"].get("validation_frechet", float("inf")) for p in recorded),
+    }
+    write_atomically(folder / "curves" / f"{job.spec['family']}.csv", curves(recorded))
+    model_folder.save(model, folder / "models" / job.spec["family"], facts)
+
+
+def curves(recorded: list[dict[str, Any]]) -> str:
+    """The recorded metrics as CSV, a row per report."""
+    names = sorted({name for point in recorded for name in point["metrics"] if name != "examples_per_second"})
+    rows = [["examples", *(name.replace("/", "_") for name in names)]]
+    for point in recorded:
+        rows.append([str(point["examples"]), *(f"{point['metrics'].get(n, float('nan')):.6g}" for n in names)])
+    return "".join(",".join(row).replace("nan", "") + "\n" for row in rows)

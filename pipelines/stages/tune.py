@@ -1,0 +1,144 @@
+"""The stage `tune`: short trials of a family's settings, and the best of them for `train`."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from data.dataset import Dataset
+from data.files import canonical, write_atomically
+from pipelines import config
+from pipelines.config import Family, Params
+from pipelines.execution.jobs import family_settings, fitting_batch, make_job
+from pipelines.execution.local import terminating
+from pipelines.execution.search import SearchJob, TrialLog, search_local
+from pipelines.paths import prepared_folder, runs_folder
+from pipelines.training.identity import identity
+from pipelines.training.job import STOP, TrainingJob, clear, locked
+from pipelines.training.progress import ProgressBar
+
+
+def select_best(trials: list[dict[str, Any]], examples: int, margin: float) -> tuple[dict[str, float], str]:
+    """The best settings, and why: the written ones unless a full trial beat them by the margin.
+
+    Raises:
+        RuntimeError: If every trial failed.
+    """
+    whole = [t for t in trials if t["error"] is None and t["score"] is not None and t["examples"] >= examples]
+    if not whole:
+        errors = "; ".join(sorted({str(t["error"]) for t in trials if t["error"]})) or "none finished"
+        raise RuntimeError(f"no trial reached its end ({errors}); see the trials' runs in MLflow")
+    written = next((t for t in whole if t["as_written"]), None)
+    others = [t for t in whole if not t["as_written"]]
+    if not others:
+        return {}, f"as written: score {whole[0]['score']:.3g}; the others were stopped early"
+    best = min(others, key=lambda t: t["score"])
+    if written is None:
+        return best["settings"], f"score {best['score']:.3g}; the settings as written did not finish"
+    if best["score"] < (1 - margin) * written["score"]:
+        return best["settings"], f"score {best['score']:.3g} against {written['score']:.3g} as written"
+    return {}, f"as written: score {written['score']:.3g}; best other {best['score']:.3g}, not better by {margin:.0%}"
+
+
+def tune(family: str, *, dataset: str | None = None, verbose: bool = False) -> None:
+    """Search a family's settings; writes `runs/<dataset>/tune/<family>.json`.
+
+    Arguments:
+        family: Which.
+        dataset: Use this dataset instead of the one in `params.yaml`.
+        verbose: Let Ray's own log through.
+
+    Raises:
+        ValueError: If a setting does not fit.
+        FileNotFoundError: If an earlier stage has not run.
+        ConnectionError: If MLflow or Ray cannot be reached.
+        RuntimeError: If every trial failed.
+    """
+    settings = config.load(dataset=dataset)
+    chosen = family_settings(settings, family)
+    out = runs_folder(settings.dataset) / "tune" / f"{family}.json"
+    if not settings.tune.enabled or not chosen.search:
+        why = "tune.enabled is false" if not settings.tune.enabled else f"{family}.search names no setting"
+        write_atomically(out, json.dumps({"settings": {}, "why": why, "trials": []}, indent=1))
+        print(f"{family}: no search ({why}); training takes the settings as written")
+        return
+    data = Dataset.open(prepared_folder(settings.dataset))
+    trials, why, best = _search(family, chosen, settings, data, verbose=verbose)
+    write_atomically(out, json.dumps({"settings": best, "why": why, "trials": trials}, indent=1))
+    print(f"{family}: {len(trials)} trials; {why}")
+
+
+def _search(
+    family: str, chosen: Family, settings: Params, data: Dataset, *, verbose: bool
+) -> tuple[list[dict[str, Any]], str, dict[str, float]]:
+    from pipelines import tracking
+    from pipelines.execution import remote
+
+    chosen = fitting_batch(chosen, data, family)
+    job = make_job(settings, family, chosen, data, Path())
+    examples = max(chosen.training.batch_size, round(settings.tune.part * chosen.training.total_examples))
+    key = sweep_key(job, settings, chosen, data.digest)
+    folder = (runs_folder(settings.dataset) / "state" / f"tune-{family}-{key[:12]}").resolve()
+    job = dataclasses.replace(job, state=str(folder / "scratch"))
+    with locked(folder), ProgressBar(f"tune {family}", settings.tune.trials * examples) as bar:
+        sweep = tracking.Sweep.open(
+            dataset=settings.dataset,
+            family=family,
+            run_key=key,
+            params={"seed": settings.seed, "tune": dataclasses.asdict(settings.tune)},
+            manifest=data.manifest,
+            spool=folder,
+        )
+        trial_log = TrialLog(folder, sweep, bar, examples)
+        as_written = {name: current(chosen, name) for name in chosen.search}
+
+        def wanted() -> SearchJob:
+            before = trial_log.finished()
+            return SearchJob(
+                job=job,
+                family=chosen,
+                initial=[] if before else [as_written],
+                completed=[(t["settings"], t["score"]) for t in before if t["score"] is not None],
+                trials=settings.tune.trials - len(before),
+                concurrent=settings.tune.concurrent,
+                examples=examples,
+            )
+
+        try:
+            if len(trial_log.finished()) < settings.tune.trials:
+                if server := remote.job_server(settings.cluster):
+                    clear(folder)
+                    with terminating(folder / STOP):
+                        remote.search(wanted, settings, server, data.digest, trial_log)
+                else:
+                    search_local(wanted(), trial_log, settings.cluster.address, verbose=verbose)
+            trials = [{**kept(trial), "as_written": trial["settings"] == as_written} for trial in trial_log.finished()]
+            best, why = select_best(trials, examples, settings.tune.margin)
+        except BaseException:
+            sweep.finish("FAILED")
+            raise
+        scores = [t["score"] for t in trials if t["score"] is not None]
+        sweep.finish("FINISHED", best={"score": min(scores)})
+    return trials, why, best
+
+
+def kept(trial: Mapping[str, Any]) -> dict[str, Any]:
+    """A finished trial without the name that Ray gave it, which is another at each run."""
+    return {name: value for name, value in trial.items() if name != "trial"}
+
+
+def current(family: Family, name: str) -> float:
+    """The value that a dotted setting has as written."""
+    section, _, key = name.partition(".")
+    return float(getattr(getattr(family, section), key))
+
+
+def sweep_key(job: TrainingJob, settings: Params, chosen: Family, data_digest: str) -> str:
+    """Identity of a sweep: what it tries, on what, with which code."""
+    search = {name: dataclasses.asdict(span) for name, span in chosen.search.items()}
+    what = identity(job, data_digest) | {"tune": dataclasses.asdict(settings.tune), "search": search}
+    return hashlib.sha256(canonical(what)).hexdigest()

@@ -1,0 +1,1 @@
+"""Where checkpoints, state and finished models are kept: folders and buckets."""

@@ -1,0 +1,360 @@
+"""Evaluations and the model registry."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from numbers import Real
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipelines.tracking.runs import MOST_METRICS
+from pipelines.tracking.server import allowed, answered, connect, get_client, is_absence, reason
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
+    from mlflow.pyfunc import PyFuncModel
+    from mlflow.types import Schema
+
+
+FIXED_TAGS = ("git_commit", "git_dirty", "run_id", "params_sha256", "dvc_lock_sha256")
+"""Tags that say how a version came to be: never changed later."""
+
+
+@answered
+def log_evaluation(run_id: str, results: Mapping[str, Any], pictures: Mapping[str, str | Path] | None = None) -> None:
+    """Put a model's results on the run that trained it; said twice, they are there once.
+
+    Arguments:
+        run_id: The training's run.
+        results: What `evaluate` writes: numbers under `metrics` become metrics `evaluate.<name>`,
+            with `.low`, `.high`, `.floor` and `.baseline` where known; all of it the file
+            `evaluation/results.json`.
+        pictures: Files by name, kept beside it.
+    Raises:
+        ConnectionError: If the server is away.
+        ValueError: If there is no such run.
+    """
+    from mlflow.entities import Metric
+    from mlflow.exceptions import MlflowException
+
+    connect()
+    client = get_client()
+    try:
+        run = client.get_run(run_id)
+    except MlflowException as error:
+        if not is_absence(error):
+            raise
+        raise ValueError(
+            f"MLflow has no run {run_id!r}, in which the {results.get('family')} was trained ({reason(error)}). "
+            "Was MLFLOW_TRACKING_URI another one then? Point it there, or train again."
+        ) from error
+    moment = int(1000 * time.time())
+    metrics = [
+        Metric(key, value, moment, 0)
+        for key, value in evaluation_metrics(results).items()
+        if run.data.metrics.get(key) != value
+    ]
+    for start in range(0, len(metrics), MOST_METRICS):
+        client.log_batch(run_id, metrics=metrics[start : start + MOST_METRICS])
+    client.log_dict(run_id, dict(results), "evaluation/results.json")
+    for name, path in (pictures or {}).items():
+        with tempfile.TemporaryDirectory() as temporary:
+            copy = Path(temporary) / f"{allowed(name)}{Path(path).suffix}"
+            copy.write_bytes(Path(path).read_bytes())
+            client.log_artifact(run_id, str(copy), "evaluation")
+
+
+def evaluation_metrics(results: Mapping[str, Any]) -> dict[str, float]:
+    """The numbers of a results file as flat metrics."""
+    flat: dict[str, float] = {}
+    for name, entry in results.get("metrics", {}).items():
+        if not isinstance(entry, Mapping):
+            entry = {"value": entry}
+        for part in ("value", "low", "high", "floor", "baseline"):
+            number = entry.get(part)
+            if isinstance(number, Real) and not isinstance(number, bool):
+                flat[allowed(f"evaluate.{name}" + ("" if part == "value" else f".{part}"))] = float(number)
+    for name, seconds in results.get("seconds", {}).items():
+        if isinstance(seconds, Real):
+            flat[allowed(f"evaluate.seconds.{name}")] = float(seconds)
+    return flat
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Version:
+    """A version of a registered model.
+
+    Arguments:
+        name: Of the registered model: the dataset.
+        number: Of the version.
+        run_id: The run that trained it.
+        tags: Its lineage and main metrics.
+    """
+
+    name: str
+    number: int
+    run_id: str
+    tags: Mapping[str, str]
+
+
+@answered
+def versions(name: str) -> list[Version]:
+    """All versions of a registered model, oldest first; none when it does not exist."""
+    found, token = [], None
+    while True:
+        page = get_client().search_model_versions(f"name = '{name}'", page_token=token)
+        found += [_version(item) for item in page]
+        token = page.token
+        if not token:
+            return sorted(found, key=lambda version: version.number)
+
+
+def _version(item: ModelVersion) -> Version:
+    return Version(name=item.name, number=int(item.version), run_id=item.run_id or "", tags=dict(item.tags))
+
+
+@answered
+def aliases(name: str) -> dict[str, int]:
+    """Version number by alias; empty when there is no such registered model."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return {alias: int(number) for alias, number in get_client().get_registered_model(name).aliases.items()}
+    except MlflowException as error:
+        if is_absence(error):
+            return {}
+        raise
+
+
+@answered
+def set_alias(name: str, alias: str, number: int | None) -> None:
+    """Point an alias at a version, or (`None`) take it away."""
+    if number is None:
+        get_client().delete_registered_model_alias(name, alias)
+    else:
+        get_client().set_registered_model_alias(name, alias, str(number))
+
+
+@answered
+def publish(
+    *,
+    name: str,
+    family: str,
+    run_id: str,
+    served: Mapping[str, Any],
+    tags: Mapping[str, str],
+    metrics: Mapping[str, float],
+) -> tuple[Version, bool]:
+    """Make a finished model a version of a registered model, once.
+
+    Arguments:
+        name: Of the registered model: the dataset.
+        family: Name of the logged model.
+        run_id: The run that trained it.
+        served: Arguments of `save_served` that make the files.
+        tags: Of the version; `model_digest` and `code_digest` are its identity.
+        metrics: Shown with the model, as already on the run.
+    Returns:
+        The version, and whether it is new.
+    """
+    client = get_client()
+    identity = ("model_digest", "code_digest")
+    for version in reversed(versions(name)):
+        if all(version.tags.get(key) == tags[key] for key in identity):
+            return _retag(client, version, tags), False
+    model_id = _logged_model(client, family, run_id, served, {key: tags[key] for key in identity})
+    _link_metrics(client, run_id, model_id, metrics, name, tags["data_digest"])
+    _ensure_registered_model(client, name)
+    item = client.create_model_version(
+        name, source=f"models:/{model_id}", run_id=run_id, tags=dict(tags), model_id=model_id
+    )
+    return _version(item), True
+
+
+def _retag(client: MlflowClient, version: Version, tags: Mapping[str, str]) -> Version:
+    """Bring a version's results up to date with a later evaluation; how it came to be stays as it is."""
+    news = {key: value for key, value in tags.items() if key not in FIXED_TAGS and version.tags.get(key) != value}
+    for key, value in news.items():
+        client.set_model_version_tag(version.name, str(version.number), key, value)
+    return replace(version, tags={**version.tags, **news})
+
+
+def _ensure_registered_model(client: MlflowClient, name: str) -> None:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+
+
+def _logged_model(
+    client: MlflowClient, family: str, run_id: str, served: Mapping[str, Any], tags: Mapping[str, str]
+) -> str:
+    """Upload a served model under its run; one that a killed stage had uploaded is taken up again."""
+    from mlflow.entities import LoggedModelOutput
+
+    experiment = client.get_run(run_id).info.experiment_id
+    for model in client.search_logged_models([experiment], f"attributes.name = '{family}'"):
+        if model.status == "READY" and all(model.tags.get(key) == value for key, value in tags.items()):
+            return model.model_id
+    model = client.create_logged_model(experiment, name=family, source_run_id=run_id, tags=dict(tags))
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary) / "model"
+        save_served(folder, run_id=run_id, model_id=model.model_id, location=model.artifact_location, **served)
+        client.log_model_artifacts(model.model_id, str(folder))
+    client.finalize_logged_model(model.model_id, "READY")
+    client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
+    return model.model_id
+
+
+def _link_metrics(
+    client: MlflowClient, run_id: str, model_id: str, metrics: Mapping[str, float], dataset: str, data_digest: str
+) -> None:
+    """Tie the run's last values of some metrics to the model and its data, without adding points."""
+    from mlflow.entities import Metric
+
+    last = {metric.key: metric for metric in client.get_run(run_id).data._metric_objs}
+    known = {metric.key for metric in client.get_logged_model(model_id).metrics or ()}
+    source = {"model_id": model_id, "dataset_name": dataset, "dataset_digest": data_digest[:36]}
+    now = int(1000 * time.time())
+    batch = []
+    for key, value in metrics.items():
+        same = last.get(key)
+        if key not in known and same is not None and same.value == value:
+            batch.append(Metric(key, value, same.timestamp, same.step, **source))
+        elif key not in known:
+            batch.append(Metric(key, value, now, 0, **source))
+    if batch:
+        client.log_batch(run_id, metrics=batch)
+
+
+def save_served(
+    folder: str | Path, *, model: str | Path, package: str | Path, run_id: str, model_id: str, location: str
+) -> None:
+    """Write an MLflow model folder that needs only mlflow, torch, safetensors and numpy, and holds no pickle.
+
+    Arguments:
+        folder: Where.
+        model: The finished model's folder.
+        package: The families' code, a folder named `fivefold_models`.
+        run_id: The run that trained it.
+        model_id: Id of the logged model.
+        location: URI the folder will be uploaded to.
+    """
+    from importlib.metadata import version
+
+    import mlflow
+    from mlflow.models import Model, ModelSignature
+    from mlflow.types import ParamSchema, ParamSpec
+
+    from pipelines.serving import artifact, served_model
+
+    facts, _ = artifact.read(model)
+    params = ParamSchema([ParamSpec(name, kind, default) for name, (kind, default) in served_model.PARAMS.items()])
+    needs = [f"{name}=={version(name).split('+')[0]}" for name in ("mlflow", "torch", "safetensors", "numpy")]
+    with _without_advice():
+        mlflow.pyfunc.save_model(
+            str(folder),
+            python_model=str(served_model.__file__),
+            artifacts={"model": str(Path(model).absolute())},
+            code_paths=[str(package)],
+            signature=ModelSignature(outputs=_schema(facts["domain"]), params=params),
+            pip_requirements=needs,
+            mlflow_model=Model(artifact_path=location, run_id=run_id, model_id=model_id, model_uuid=model_id),
+        )
+    _refuse_pickles(Path(folder))
+
+
+def _schema(domain: Mapping[str, Any]) -> Schema | None:
+    """The columns of a table as MLflow names them; `None` for images.
+
+    It stands for what comes back. What goes in is checked by the model itself: MLflow would let no
+    column of whole numbers have a gap, and `decode` takes codes instead.
+    """
+    from mlflow.types import ColSpec, Schema
+
+    from pipelines.serving.domains.table import column_kind
+
+    if domain["kind"] != "table":
+        return None
+    return Schema([ColSpec(column_kind(column), str(column["name"])) for column in domain["columns"]])
+
+
+@contextlib.contextmanager
+def _without_advice() -> Iterator[None]:
+    """Silence MLflow's hints on signatures and input examples, which do not apply here."""
+    import warnings
+
+    level = logging.getLogger("mlflow").level
+    logging.getLogger("mlflow").setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.getLogger("mlflow").setLevel(level)
+
+
+def _refuse_pickles(folder: Path) -> None:
+    kinds = (".pkl", ".pickle", ".pt", ".pth", ".bin", ".joblib")
+    found = [path for path in folder.rglob("*") if path.suffix in kinds]
+    assert not found, f"pickled files in a model to be registered: {found}"
+
+
+@answered
+def download(version: Version, folder: str | Path) -> Path:
+    """Fetch a version's files; returns the MLflow model's folder."""
+    from mlflow.artifacts import download_artifacts
+
+    return Path(download_artifacts(f"models:/{version.name}/{version.number}", dst_path=str(folder)))
+
+
+@answered
+def load_served(uri: str) -> PyFuncModel:
+    """Load a registered model as a downstream team does.
+
+    Arguments:
+        uri: `models:/digits@generation`, say.
+    Raises:
+        ConnectionError: If the server is away.
+        ValueError: If there is no such model.
+    """
+    connect()
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return mlflow.pyfunc.load_model(uri)
+    except MlflowException as error:
+        raise ValueError(f"{uri} cannot be loaded: {reason(error)}. See `fivefold register`.") from error
+
+
+@answered
+def run_record(run_id: str) -> dict[str, Any]:
+    """What the registry's lineage needs to know of a run: its status, tags, and its data's digests.
+
+    Raises:
+        ValueError: If there is no such run.
+    """
+    from mlflow.exceptions import MlflowException
+
+    try:
+        run = get_client().get_run(run_id)
+    except MlflowException as error:
+        if not is_absence(error):
+            raise
+        raise ValueError(
+            f"MLflow has no run {run_id!r}. Was MLFLOW_TRACKING_URI another one when the model was trained? "
+            "Point it there, or train again."
+        ) from error
+    inputs = run.inputs.dataset_inputs if run.inputs else []
+    digests = [item.dataset.digest for item in inputs]
+    return {"status": run.info.status, "tags": dict(run.data.tags), "dataset_digests": digests}

@@ -1,0 +1,117 @@
+"""How long and how a family is trained, and what is done about divergence."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainingConfig:
+    """How long and how a family is trained.
+
+    Arguments:
+        total_examples: Examples to see; an epoch is one pass over the training split.
+        batch_size: Examples per update, over all workers.
+        lr: Peak learning rate.
+        schedule: `cosine` decays to zero, `constant` does not.
+        warmup_examples: Examples over which the learning rate rises from zero.
+        beta1: Decay of AdamW's mean.
+        beta2: Decay of AdamW's mean of squares.
+        weight_decay: Decoupled weight decay.
+        grad_clip: Largest norm of an objective's gradient; 0 for no limit.
+        ema_half_life: Half-life, in examples, of the averaged weights that are kept as the model.
+        ema_ramp: The half-life is at most this part of the examples seen so far.
+        precision: `fp32`, `bf16` (autocast), or `auto`: bf16 on GPUs that have it.
+        reports: Points of each curve over the training.
+        checkpoints: Checkpoints written over the training.
+        evaluations: Times the averaged model is finalized, sampled and scored.
+        virtual_ranks: Streams of randomness per global batch; workers times `accumulate` divide it.
+        accumulate: Parts in which a worker's share of a batch is seen, one after the other, to save
+            memory; the update is the same up to the order of summation.
+    """
+
+    total_examples: int = 100_000
+    batch_size: int = 256
+    lr: float = 1e-3
+    schedule: Literal["cosine", "constant"] = "cosine"
+    warmup_examples: int = 5_000
+    beta1: float = 0.9
+    beta2: float = 0.99
+    weight_decay: float = 0.0
+    grad_clip: float = 1.0
+    ema_half_life: int = 10_000
+    ema_ramp: float = 0.1
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    reports: int = 100
+    checkpoints: int = 20
+    evaluations: int = 8
+    virtual_ranks: int = 8
+    accumulate: int = 1
+
+    def __post_init__(self) -> None:
+        counts = (
+            "total_examples",
+            "batch_size",
+            "reports",
+            "checkpoints",
+            "evaluations",
+            "virtual_ranks",
+            "accumulate",
+        )
+        for name in counts:
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if not self.lr > 0:
+            raise ValueError(f"lr must be positive, got {self.lr}")
+        for name in ("warmup_examples", "weight_decay", "grad_clip", "ema_half_life"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
+        for name in ("beta1", "beta2"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 0 and below 1, got {getattr(self, name)}")
+        if not self.ema_ramp > 0:
+            raise ValueError(f"ema_ramp must be positive, got {self.ema_ramp}")
+        if self.batch_size % self.virtual_ranks:
+            raise ValueError(
+                f"batch_size must be a multiple of virtual_ranks ({self.virtual_ranks}), got {self.batch_size}"
+            )
+        if self.virtual_ranks % self.accumulate:
+            raise ValueError(f"accumulate must divide virtual_ranks ({self.virtual_ranks}), got {self.accumulate}")
+
+    @property
+    def total_steps(self) -> int:
+        """Updates in the whole training."""
+        return math.ceil(self.total_examples / self.batch_size)
+
+    def every(self, times: int) -> int:
+        """Steps between two of `times` events; a multiple of the steps between reports."""
+        report = max(1, self.total_steps // self.reports)
+        return report * max(1, round(self.total_steps / times / report))
+
+    def lr_at(self, seen: int) -> float:
+        """Learning rate after `seen` examples."""
+        rise = min(1.0, (seen + self.batch_size) / self.warmup_examples) if self.warmup_examples else 1.0
+        done = min(1.0, seen / self.total_examples)
+        return self.lr * rise * (0.5 * (1 + math.cos(math.pi * done)) if self.schedule == "cosine" else 1.0)
+
+    def ema_decay(self, seen: int) -> float:
+        """Part of the averaged weights that one update keeps."""
+        half_life = min(self.ema_half_life, self.ema_ramp * seen)
+        return 0.5 ** (self.batch_size / half_life) if half_life > 0 else 0.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DivergencePolicy:
+    """What to do when a training diverges.
+
+    Arguments:
+        rollback: Go back to the newest checkpoint and pass over the batches since, instead of stopping.
+        most: Rollbacks in one training, at most; then it stops.
+        spike: A loss this many standard deviations above its running mean counts as diverged; 0 for never.
+    """
+
+    rollback: bool = False
+    most: int = 3
+    spike: float = 0.0

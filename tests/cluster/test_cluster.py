@@ -1,0 +1,267 @@
+"""The Ray adapter on a local cluster of its own: workers, tasks, jobs."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+from buckets import serving
+from conftest import unused
+from ruamel.yaml import YAML
+
+ROOT = Path(__file__).parents[2]
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    from pipelines import cluster
+
+    os.environ.pop("RAY_ADDRESS", None)
+    with cluster.connected():
+        yield cluster
+
+
+def test_nothing_listens_beyond_loopback(cluster):
+    import psutil
+
+    listening = [
+        connection.laddr.ip
+        for process in [psutil.Process(), *psutil.Process().children(recursive=True)]
+        for connection in process.net_connections("inet")
+        if connection.status == psutil.CONN_LISTEN
+    ]
+    assert listening
+    assert set(listening) <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
+
+
+def test_tasks_return_in_order(cluster):
+    assert list(cluster.in_tasks(lambda number: number**2, iter(range(40)), 0)) == [n**2 for n in range(40)]
+
+
+def test_prepare_on_a_cluster_writes_the_same_data(cluster, tmp_path):
+    from pipelines.stages.prepare import prepare
+
+    here = prepare("digits", tmp_path / "here", root=ROOT)
+    there = prepare("digits", tmp_path / "there", root=ROOT, mapper=cluster.in_tasks)
+    assert here["digest"] == there["digest"]
+
+
+def test_more_workers_than_cores_are_refused_with_the_mend(cluster, tmp_path):
+    with pytest.raises(ValueError, match=r"train\.workers: 99 workers need 99 cores, .* lower it in params\.yaml"):
+        cluster.run_workers(lambda config, place: None, {}, workers=99, threads=1, storage=tmp_path, max_failures=0)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """The job server of a head of its own, on ports of its own: a machine may run several."""
+    from pipelines.cluster import JobServer
+
+    port, dashboard, agent, client = (unused() for _ in range(4))
+    temporary = tempfile.mkdtemp(prefix="f5", dir="/tmp")  # sockets' paths must be short
+    ports = f"--port {port} --dashboard-port {dashboard} --dashboard-agent-listen-port {agent}"
+    small = "--num-cpus 1 --object-store-memory 100000000 --disable-usage-stats"
+    command = f"ray start --head --block --node-ip-address 127.0.0.1 --ray-client-server-port {client} {ports} {small}"
+    environment = {**os.environ, "RAY_AUTH_MODE": "disabled", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+    environment["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    log = Path(temporary) / "log"
+    with log.open("w") as file:
+        head = subprocess.Popen([*command.split(), "--temp-dir", temporary], env=environment, stdout=file, stderr=file)
+    try:
+        for _ in range(120):
+            assert head.poll() is None, log.read_text()
+            with contextlib.suppress(ConnectionError):
+                server = JobServer(f"http://127.0.0.1:{dashboard}")
+                break
+            time.sleep(1)
+        yield server
+    finally:
+        head.terminate()
+        head.wait()
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def test_a_job_ends_as_its_command_does(server, tmp_path):
+    (tmp_path / "said.py").write_text("print('50%', end='\\r'); print('100%')")
+    for job, command in {"done-1": "python said.py", "failed-1": "exit 3", "stopped-1": "sleep 600"}.items():
+        server.submit(job, command, tmp_path)
+    server.submit("done-1", "python said.py", tmp_path)  # by another process that was a moment later
+
+    def stop() -> None:
+        if server.attempts("stopped")[1] == "RUNNING":
+            server.client.stop_job("stopped-1")
+
+    said: list[str] = []
+    assert server.follow("done-1", said.append, lambda: None).status == "SUCCEEDED"
+    assert "50%\n100%" in "".join(said)
+    failed = server.follow("failed-1", said.append, lambda: None)
+    assert (failed.status, failed.exit_status) == ("FAILED", 3)
+    assert server.follow("stopped-1", said.append, stop).status == "STOPPED"
+    server.submit("failed-2", "true", tmp_path)
+    assert set(server.attempts("failed")) == {1, 2}
+    assert server.attempts("fail") == {}
+
+
+def test_who_stops_following_leaves_the_job_alone(server, tmp_path):
+    server.submit("left-1", "sleep 600", tmp_path)
+
+    def leave() -> None:
+        if server.attempts("left")[1] == "RUNNING":
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        server.follow("left-1", print, leave)
+    assert server.attempts("left") == {1: "RUNNING"}
+    server.client.stop_job("left-1")
+
+
+def test_another_ray_or_python_is_refused():
+    from pipelines.cluster import jobs
+
+    with pytest.raises(ConnectionError, match=r"Ray 2\.9\.0 there, .* here; Python 3\.8 there, .*requirements\.lock"):
+        jobs._compare({"rayVersion": "2.9.0", "pythonVersion": "3.8.18"}, "http://there:8265")
+
+
+def test_a_job_is_sent_all_code_and_nothing_else(tmp_path):
+    from pipelines.execution import remote
+
+    remote.copy_code(tmp_path)
+    packages = ("models", "data", "pipelines")
+    expected = {path.relative_to(ROOT) for name in packages for path in (ROOT / name).rglob("*.py")}
+    sent = {path.relative_to(tmp_path) for path in tmp_path.rglob("*") if path.is_file()}
+    assert expected <= sent
+    assert {path.suffix for path in sent - expected} <= {".html", ".css"}
+
+
+def test_a_search_survives_its_journey():
+    from pipelines import config as params
+    from pipelines.execution.search import SearchJob
+    from pipelines.training.job import TrainingJob
+
+    family = params.load(ROOT / "params.yaml").family["vae"]
+    spec = {"family": "vae", "config": dataclasses.asdict(family.model), "domain": {}, "classes": 0}
+    job = TrainingJob(
+        spec=spec, training=dataclasses.asdict(family.training), seed=1, prepared="", yardstick="", state=""
+    )
+    search = SearchJob(
+        job=job, family=family, initial=[{"training.lr": 1e-3}], completed=[], trials=3, concurrent=1, examples=8
+    )
+    assert SearchJob.read(json.loads(json.dumps(dataclasses.asdict(search)))) == search
+
+
+def test_an_unreachable_job_server_is_an_error_that_says_so(unused_port):
+    from pipelines.cluster import JobServer
+
+    with pytest.raises(ConnectionError, match=r"no Ray job server answers at http://.*ray dashboard.*cluster\.address"):
+        JobServer(f"http://127.0.0.1:{unused_port}")
+
+
+def test_an_unreachable_cluster_is_an_error_that_says_so(unused_port):
+    code = "from pipelines import cluster\nwith cluster.connected(): pass"
+    environment = {**os.environ, "RAY_ADDRESS": f"127.0.0.1:{unused_port}"}
+    tried = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert "ConnectionError: no Ray cluster answers at 127.0.0.1:" in tried.stderr
+    assert "unset RAY_ADDRESS" in tried.stderr
+
+
+@pytest.fixture(scope="module")
+def bucket(tmp_path_factory):
+    with serving(tmp_path_factory.mktemp("s3") / "log") as address, pytest.MonkeyPatch.context() as patched:
+        for name, value in {"ACCESS_KEY_ID": "key", "SECRET_ACCESS_KEY": "secret", "REGION": "us-east-1"}.items():
+            patched.setenv(f"AWS_{name}", value)
+        patched.setenv("AWS_ENDPOINT_URL", address)
+        yield "s3://bucket"
+
+
+@pytest.mark.parametrize("kind", ["folder", "bucket"])
+def test_a_replica_takes_over_what_changes(kind, request, tmp_path):
+    from pipelines.storage.mirror import StateMirror
+
+    place = f"{request.getfixturevalue('bucket')}/run" if kind == "bucket" else str(tmp_path / "storage")
+    for name in ("there/model", "there/checkpoints", "here"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "storage").mkdir()
+    there, here = StateMirror(place, tmp_path / "there"), StateMirror(place, tmp_path / "here", ("stop",))
+    for name in ("metrics.jsonl", "stop", "lock", "model/manifest.json", "checkpoints/large"):
+        (tmp_path / "there" / name).write_text("1")
+    if kind == "folder":
+        (tmp_path / "storage/model").mkdir()
+    there.push()
+    here.pull()
+    assert {str(path.relative_to(tmp_path / "here")) for path in (tmp_path / "here").rglob("*") if path.is_file()} == {
+        "metrics.jsonl",
+        "model/manifest.json",
+    }
+    (tmp_path / "there/metrics.jsonl").write_text("1 2")
+    there.push()
+    (tmp_path / "there/metrics.jsonl").write_text("1 2 3")
+    there.pull()  # what it wrote itself is not taken back
+    assert (tmp_path / "there/metrics.jsonl").read_text() == "1 2 3"
+    here.pull()
+    assert (tmp_path / "here/metrics.jsonl").read_text() == "1 2"
+    there.remove("metrics.jsonl")
+    there.remove("metrics.jsonl")
+
+
+def test_a_state_in_a_bucket_is_at_hand_and_goes_back(bucket, tmp_path, monkeypatch):
+    from pipelines.storage import mirror, stores
+
+    monkeypatch.setattr(mirror, "SYNC_INTERVAL_S", 0.2)
+    monkeypatch.setattr(mirror, "CACHE", tmp_path / "cache")
+    with mirror.synced_state(f"{bucket}/state") as worker, mirror.synced_state(f"{bucket}/state") as driver:
+        (driver / "stop").touch()
+        (worker / "metrics.jsonl").write_text("1")
+        end = time.monotonic() + 30
+        while not ((worker / "stop").exists() and (driver / "metrics.jsonl").exists()):
+            assert time.monotonic() < end
+            time.sleep(0.1)
+    stores.open_store(f"{bucket}/state").install("data", lambda folder: (folder / "manifest.json").write_text("{}"))
+    once = mirror.local_copy(f"{bucket}/state/data")
+    stores.open_store(f"{bucket}/state").remove("data")
+    assert mirror.local_copy(f"{bucket}/state/data") == once
+    assert (once / "manifest.json").read_text() == "{}"
+
+
+@pytest.mark.parametrize("name", ["ray_cluster.yaml", "docs/cluster/own_machines.yaml"])
+def test_ray_up_accepts_the_cluster_file(name):
+    from ray.autoscaler._private.util import prepare_config, validate_config
+
+    config = YAML(typ="safe").load(ROOT / name)
+    validate_config(prepare_config(config))
+    starts = [line for key in ("head", "worker") for line in config[f"{key}_start_ray_commands"] if "ray start" in line]
+    assert len(starts) == 2
+    assert all("RAY_AUTH_MODE=token" in line for line in starts)
+    assert "--dashboard-host=127.0.0.1" in starts[0]
+    assert any(path.endswith(".ray/auth_token") for path in config["file_mounts"])
+
+
+def test_the_kubernetes_manifests_fit_each_other_and_the_pinned_ray():
+    import ray
+
+    cluster, job = (YAML(typ="safe").load(ROOT / f"docs/cluster/kuberay_{name}.yaml") for name in ("cluster", "job"))
+    assert (cluster["kind"], job["kind"]) == ("RayCluster", "RayJob")
+    assert cluster["apiVersion"] == job["apiVersion"] == "ray.io/v1"
+    assert job["spec"]["clusterSelector"] == {"ray.io/cluster": cluster["metadata"]["name"]}
+    assert cluster["spec"]["rayVersion"] == ray.__version__
+    assert cluster["spec"]["authOptions"] == {"mode": "token"}
+    for group in (cluster["spec"]["headGroupSpec"], *cluster["spec"]["workerGroupSpecs"]):
+        pod = group["template"]["spec"]
+        (container,) = pod["containers"]
+        assert {mount["name"] for mount in container["volumeMounts"]} == {volume["name"] for volume in pod["volumes"]}
+        assert container["resources"]["requests"] == container["resources"]["limits"]
+        assert group.get("minReplicas", 0) <= group.get("replicas", 0) <= group.get("maxReplicas", 0)

@@ -1,0 +1,99 @@
+"""Prepared data as Parquet and back: nothing is lost."""
+
+from __future__ import annotations
+
+import io
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from data.dataset import Dataset
+from pipelines.__main__ import main
+from pipelines.cli.data import add, export
+from pipelines.stages.prepare import prepare
+
+
+def exported(root: Path, source: str, **options: str) -> tuple[Dataset, dict[str, pa.Table]]:
+    add(source, "d", root=root, quiet=True, **options)
+    prepare("d", root=root)
+    export("d", Path("out"), root=root)
+    dataset = Dataset.open(root / "data/prepared/d")
+    assert {path.stem for path in (root / "out").iterdir()} == set(dataset.splits)
+    return dataset, {name: pq.read_table(root / f"out/{name}.parquet") for name in dataset.splits}
+
+
+def test_tables_keep_names_types_categories_and_gaps(tmp_path: Path) -> None:
+    n = 400
+    random = np.random.default_rng(0)
+    table = pa.table(
+        {
+            "i": pa.array([v if v % 7 else None for v in range(n)], pa.int32()),
+            "f": pa.array(random.normal(size=n), pa.float32()),
+            "whole": pa.array(random.integers(0, 2**40, n), pa.float64()),
+            "b": pa.array([None if v % 11 == 0 else v % 2 == 0 for v in range(n)]),
+            "s": pa.array([("u", "v w", "ü", None)[v % 4] for v in range(n)]),
+            "day": [date(2020, 1, 1)] * n,
+            "y": pa.array(["no", "yes"] * (n // 2)),
+        }
+    )
+    pq.write_table(table, tmp_path / "t.parquet")
+    dataset, tables = exported(tmp_path, "t.parquet", label="y")
+    kept = table.drop_columns(["i"])
+    for name, found in tables.items():
+        assert found.schema.names == table.schema.names
+        assert not set(found["i"].to_pylist()) & set(table["i"].to_pylist())  # an identifier: fresh ones
+        found = found.drop_columns(["i"])
+        assert [str(found.schema.field(c).type) for c in ("f", "whole", "b", "day")] == [
+            "float",
+            "double",
+            "bool",
+            "date32[day]",
+        ]
+        assert pa.types.is_dictionary(found.schema.field("s").type)
+        expected = kept.take(dataset.split(name).sources.numpy())
+        assert found.to_pylist() == expected.to_pylist()
+    again = prepared_again(tmp_path, label="y")
+    for name in ("train", "val", "test"):  # published by the names of the files
+        assert len(again.split(name)) == len(dataset.split(name))
+    assert [c["type"] for c in again.domain["columns"]] == [c["type"] for c in dataset.domain["columns"]]
+
+
+def prepared_again(root: Path, **options: str) -> Dataset:
+    add("out", "again", root=root, quiet=True, **options)
+    prepare("again", root=root)
+    return Dataset.open(root / "data/prepared/again")
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_images_are_the_same_pixels(tmp_path: Path, channels: int) -> None:
+    random = np.random.default_rng(channels)
+    x = random.integers(0, 256, (60, 5, 7, channels)).astype(np.uint8)
+    np.savez(tmp_path / "x.npz", x=x, y=np.arange(60) % 3)
+    dataset, tables = exported(tmp_path, "x.npz")
+    for name, found in tables.items():
+        examples = dataset.split(name).all()
+        images = [
+            np.asarray(Image.open(io.BytesIO(cell))).reshape(5, 7, channels) for cell in found["image"].to_pylist()
+        ]
+        assert (np.stack(images) == examples.x.numpy()).all()
+        assert found["label"].to_pylist() == [dataset.class_names[code] for code in examples.label]
+
+
+def test_refusals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "t.csv").write_text("label,v\n" + "".join(f"{i % 5},{i}\n" for i in range(60)))
+    assert main(["data", "add", "t.csv", "--name", "t"]) == 0
+    assert main(["data", "export", "t", "--to", "out"]) == 1
+    assert "fivefold prepare --dataset t" in capsys.readouterr().err
+    prepare("t")
+    assert main(["data", "export", "t", "--to", "out"]) == 0
+    assert "train.parquet with 48 rows" in capsys.readouterr().out
+    assert main(["data", "export", "t", "--to", "out"]) == 0  # an earlier export is replaced
+    assert main(["data", "export", "t", "--to", "."]) == 1
+    assert "holds other things" in capsys.readouterr().err
+    assert (tmp_path / "t.csv").exists()

@@ -1,0 +1,281 @@
+"""Fetching over HTTP(S) and the S3 protocol from real servers on this machine."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import ssl
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from email.utils import formatdate
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import ClassVar
+from urllib.parse import unquote, urlsplit
+
+import numpy as np
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from pyarrow import fs
+from s3_server import Faulty
+
+from data.dataset import Dataset
+from data.sources import download
+from data.sources.download import fetch
+from pipelines.cli.data import add
+from pipelines.stages.prepare import prepare
+
+TABLE = ("a,b\n" + "".join(f"{i},{i / 7:.4f}\n" for i in range(200_000))).encode()
+
+
+class Store(BaseHTTPRequestHandler):
+    """Serves files with ranges and entity tags; can be told to hang up, forbid, redirect or ignore ranges."""
+
+    files: ClassVar[dict[str, bytes]] = {}
+    log: ClassVar[list[tuple[str, str]]] = []
+    hang_up_after = 0
+    failing = 0
+    ranges = True
+    version = "1"
+
+    def do_HEAD(self) -> None:
+        self.answer(body=False)
+
+    def do_GET(self) -> None:
+        self.answer(body=True)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+    def answer(self, *, body: bool) -> None:
+        kind = type(self)
+        place = urlsplit(self.path)
+        path, asked = unquote(place.path), self.headers.get("Range", "")
+        kind.log.append((path, asked))
+        if path in ("/away", "/circle"):
+            self.send_response(302)
+            self.send_header("Location", "http://example.invalid/x.csv" if path == "/away" else "/circle")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        if kind.failing:
+            kind.failing -= 1
+            self.send_response(503)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        content = kind.files.get(path)
+        if content is None:
+            self.send_response(404)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        tag = f'"{kind.version}"'
+        start, end = 0, len(content)
+        match = re.fullmatch(r"bytes=(\d+)-(\d*)", asked) if kind.ranges else None
+        if match and self.headers.get("If-Range", tag) == tag:
+            start = int(match[1])
+            end = int(match[2]) + 1 if match[2] else end
+            self.send_response(206)
+            self.send_header("Content-Range", f"bytes {start}-{min(end, len(content)) - 1}/{len(content)}")
+        else:
+            self.send_response(200)
+        part = content[start:end]
+        self.send_header("Content-Length", str(len(part)))
+        self.send_header("ETag", tag)
+        self.send_header("Last-Modified", formatdate(1_700_000_000, usegmt=True))
+        self.send_header("Content-Type", "application/octet-stream")
+        self.end_headers()
+        if body and kind.hang_up_after:
+            self.wfile.write(part[: kind.hang_up_after])
+            kind.hang_up_after = 0
+            self.close_connection = True
+        elif body:
+            self.wfile.write(part)
+
+
+@pytest.fixture
+def store(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    Store.files, Store.log, Store.hang_up_after, Store.version = {}, [], 0, "1"
+    Store.failing, Store.ranges = 0, True
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Store)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    address = f"http://127.0.0.1:{server.server_port}"
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.setenv(name, "127.0.0.1")
+    monkeypatch.setattr(download.time, "sleep", lambda seconds: None)
+    yield address
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def sha(body: bytes) -> str:
+    return hashlib.sha256(body).hexdigest()
+
+
+def test_a_table_over_http(store: str, tmp_path: Path) -> None:
+    Store.files["/set/t.csv"] = TABLE
+    add(f"{store}/set/t.csv", "t", root=tmp_path, quiet=True)
+    before = len(Store.log)
+    prepare("t", root=tmp_path)
+    assert len(Store.log) == before  # what `add` fetched is used
+    data = Dataset.open(tmp_path / "data/prepared/t")
+    assert sum(len(data.split(name)) for name in data.splits) == 200_000
+    assert data.manifest["source"] == {"url": f"{store}/set/t.csv", "sha256": sha(TABLE)}
+    (tmp_path / "data/raw/t/t.csv").unlink()
+    prepare("t", root=tmp_path)  # fetched again, by the card alone
+    assert len(Store.log) == before + 1
+
+
+def test_an_interrupted_download_continues(store: str, tmp_path: Path) -> None:
+    Store.files["/x.csv"], Store.hang_up_after = TABLE, 1_000_000
+    assert fetch(f"{store}/x.csv", tmp_path, sha(TABLE)).read_bytes() == TABLE
+    assert [asked for _, asked in Store.log] == ["", "bytes=1000000-"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["x.csv"]
+
+
+def test_a_download_starts_over_when_the_file_changed(
+    store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Store.files["/x.csv"], Store.hang_up_after = b"old" * 1000, 700
+    monkeypatch.setattr(download, "ATTEMPTS", 1)
+    with pytest.raises(ConnectionError, match=r"closed early.*again continues"):
+        fetch(f"{store}/x.csv", tmp_path, "")
+    assert (tmp_path / ".x.csv.part").stat().st_size == 700
+    assert not (tmp_path / "x.csv").exists()
+    Store.files["/x.csv"], Store.version = TABLE, "2"
+    assert fetch(f"{store}/x.csv", tmp_path, sha(TABLE)).read_bytes() == TABLE
+
+
+def test_58_a_wrong_checksum_installs_nothing(store: str, tmp_path: Path) -> None:
+    Store.files["/x.csv"] = TABLE
+    with pytest.raises(ValueError, match=r"expected SHA-256 0{64}, got [0-9a-f]{64}\. Nothing was installed"):
+        fetch(f"{store}/x.csv", tmp_path, "0" * 64)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_refusals(store: str, tmp_path: Path) -> None:
+    with pytest.raises(ConnectionError, match="HTTP 404"):
+        fetch(f"{store}/missing.csv", tmp_path, "")
+    with pytest.raises(ConnectionError, match=r"HTTP 302 .* infinite loop"):
+        fetch(f"{store}/circle", tmp_path, "")
+    with pytest.raises(ValueError, match="must start with https://"):
+        fetch("http://192.0.2.1/x.csv", tmp_path, "")
+    with pytest.raises(ValueError, match=r"redirects to http://example\.invalid"):
+        fetch(f"{store}/away", tmp_path, "")
+    with pytest.raises(ValueError, match="query or a password"):
+        add(f"{store}/x.csv?token=1", "t", root=tmp_path, quiet=True)
+
+
+def test_a_server_without_ranges_that_fails_at_times(store: str, tmp_path: Path) -> None:
+    Store.files["/x.csv"], Store.hang_up_after, Store.ranges = TABLE, 1_000_000, False
+    assert fetch(f"{store}/x.csv", tmp_path, sha(TABLE)).read_bytes() == TABLE  # from the start
+    Store.failing = 2
+    (tmp_path / "x.csv").unlink()
+    assert fetch(f"{store}/x.csv", tmp_path, sha(TABLE)).read_bytes() == TABLE
+    Store.failing = 99
+    with pytest.raises(ConnectionError, match="HTTP 503"):
+        fetch(f"{store}/y.csv", tmp_path, "")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["x.csv"]
+
+
+def test_an_untrusted_certificate(store: str, tmp_path: Path) -> None:
+    """A server with a certificate of its own is refused at once, and trusted when SSL_CERT_FILE says so."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number(), now, now + timedelta(1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    pem = certificate.public_bytes(serialization.Encoding.PEM)
+    secret = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    (tmp_path / "both.pem").write_bytes(pem + secret)
+    (tmp_path / "trusted.pem").write_bytes(pem)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "both.pem")
+    Store.files["/x.csv"] = TABLE
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Store)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    url = f"https://localhost:{server.server_port}/x.csv"
+    try:
+        with pytest.raises(ConnectionError, match=r"certificate is not trusted: self-signed.*SSL_CERT_FILE"):
+            fetch(url, tmp_path / "raw", "")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("SSL_CERT_FILE", str(tmp_path / "trusted.pem"))
+            assert fetch(url, tmp_path / "raw", sha(TABLE)).read_bytes() == TABLE
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def put(s3: fs.S3FileSystem, path: str, body: bytes) -> None:
+    s3.create_dir(path.split("/")[0])
+    with s3.open_output_stream(path) as file:
+        file.write(body)
+
+
+def test_s3_object_resumed_and_checked(s3: fs.S3FileSystem, tmp_path: Path) -> None:
+    put(s3, "one/deep/t.csv", TABLE)
+    add("s3://one/deep/t.csv", "t", root=tmp_path, quiet=True)
+    manifest = prepare("t", root=tmp_path)
+    assert manifest["source"] == {"url": "s3://one/deep/t.csv", "sha256": sha(TABLE)}
+    put(s3, "one/deep/t.csv", TABLE[:-5])
+    (tmp_path / "data/raw/t/t.csv").unlink()
+    with pytest.raises(ValueError, match="Nothing was installed"):
+        prepare("t", root=tmp_path)
+    assert list((tmp_path / "data/raw/t").iterdir()) == []
+    with pytest.raises(FileNotFoundError, match=r"s3://one/no\.csv does not exist"):
+        fetch("s3://one/no.csv", tmp_path, "")
+
+
+def test_s3_survives_failures_and_continues(
+    s3: fs.S3FileSystem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Status 500 and connections cut in the middle: tried again; given up, the next call goes on where it stopped."""
+    monkeypatch.setattr(download.time, "sleep", lambda seconds: None)
+    put(s3, "two/t.csv", TABLE)
+    Faulty.faults = [0, 500, -1000, 503]
+    assert fetch("s3://two/t.csv", tmp_path, sha(TABLE)).read_bytes() == TABLE
+    assert not Faulty.faults
+    monkeypatch.setattr(download, "ATTEMPTS", 1)
+    Faulty.faults, Faulty.read = [0, *[500] * 200], []
+    with pytest.raises(ConnectionError, match=r"s3://two/t.csv could not be fetched.*again continues"):
+        fetch("s3://two/t.csv", tmp_path / "again", "")
+    assert (tmp_path / "again/.t.csv.part").stat().st_size == download.PIECE
+    Faulty.faults, Faulty.read = [], []
+    assert fetch("s3://two/t.csv", tmp_path / "again", sha(TABLE)).read_bytes() == TABLE
+    assert Faulty.read
+    assert not [asked for _, asked in Faulty.read if asked.startswith("bytes=0-")]  # what was there is kept
+    assert [path.name for path in (tmp_path / "again").iterdir()] == ["t.csv"]
+
+
+def test_s3_folder(s3: fs.S3FileSystem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for part in range(3):
+        rows = "".join(f"{v}\n" for v in np.arange(50) + 50 * part)
+        put(s3, f"three/tables/part-{part}.csv", f"v\n{rows}".encode())
+    monkeypatch.setattr(download.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(download, "ATTEMPTS", 1)
+    Faulty.faults = [0, 0, *[500] * 200]
+    with pytest.raises(ConnectionError):
+        add("s3://three/tables", "t", root=tmp_path, quiet=True)
+    Faulty.faults, Faulty.read = [], []
+    put(s3, "three/tables/part-1.csv", b"v\n" + b"".join(b"%d\n" % v for v in range(1050, 1100)))
+    add("s3://three/tables", "t", root=tmp_path, quiet=True)
+    assert {path.rpartition("/")[2] for path, _ in Faulty.read} == {"part-1.csv", "part-2.csv"}
+    prepare("t", root=tmp_path)
+    data = Dataset.open(tmp_path / "data/prepared/t")
+    values = np.concatenate([data.split(name).all().x[:, 0] for name in data.splits])
+    assert sorted(values.tolist()) == [*range(50), *range(100, 150), *range(1050, 1100)]

@@ -1,0 +1,389 @@
+"""Every metric of the yardstick against an answer found another way."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.linalg import sqrtm
+from sklearn.metrics import roc_auc_score
+
+from pipelines.evaluation.domains import feature_encoder
+from pipelines.evaluation.domains.image import ImageFeatureEncoder, IndependentPixels, corrupted
+from pipelines.evaluation.domains.table import TableFeatureEncoder
+from pipelines.evaluation.inference import proportional_labels
+from pipelines.evaluation.leaderboard import best, rows
+from pipelines.evaluation.metrics import anomaly, memorization
+from pipelines.evaluation.metrics.base import counts, interval, mean_interval, metric
+from pipelines.evaluation.metrics.c2st import c2st_predictions
+from pipelines.evaluation.metrics.distribution import (
+    Kernels,
+    distribution_metrics,
+    frechet,
+    frechet_draws,
+    frechet_of_moments,
+    neighbourhoods,
+)
+from pipelines.evaluation.metrics.likelihood import bits_per_dim
+from pipelines.evaluation.metrics.probe import probe
+from pipelines.evaluation.reference.baseline import ClassicalBaseline
+from pipelines.evaluation.use_cases import USE_CASES
+
+
+def points(n: int, dim: int, seed: int, shift: float = 0.0) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal((n, dim)) + shift
+
+
+# Fréchet and kernel distance
+
+
+def test_frechet_of_diagonal_gaussians_is_the_closed_form():
+    a, b = np.array([1.0, 4.0, 9.0]), np.array([4.0, 4.0, 1.0])
+    expected = 3 * 0.5**2 + np.square(np.sqrt(a) - np.sqrt(b)).sum()
+    assert frechet_of_moments(np.zeros(3), np.diag(a), np.full(3, 0.5), np.diag(b)) == pytest.approx(expected, 1e-12)
+
+
+def test_frechet_of_samples_agrees_with_the_matrix_square_root():
+    a, b = points(300, 5, 0) @ np.triu(points(5, 5, 1)), points(200, 5, 2, 0.3)
+    cov_a, cov_b = np.cov(a.T), np.cov(b.T)
+    expected = np.square(a.mean(0) - b.mean(0)).sum() + np.trace(cov_a + cov_b - 2 * sqrtm(cov_a @ cov_b).real)
+    assert frechet(a, b) == pytest.approx(expected, 1e-9)
+
+
+def test_frechet_survives_features_that_never_vary():
+    a = points(50, 4, 0)
+    a[:, 2] = 1.0
+    assert frechet(a, a) == pytest.approx(0, abs=1e-9)
+    assert frechet(a, a + 2.0) == pytest.approx(16, 1e-9)
+
+
+def test_frechet_of_gaussian_samples_tends_to_that_of_the_gaussians():
+    a, b = points(40_000, 3, 0), 2 * points(40_000, 3, 1, 0.5)
+    assert frechet(a, b) == pytest.approx(3 * (1.0 + 1.0), rel=0.03)  # mean 1 and deviation 2 in each dimension
+
+
+def test_frechet_draws_resample_rows():
+    a, b = points(60, 3, 0), points(40, 3, 1)
+    w, v = counts(60, 3, 5), counts(40, 3, 6)
+    expected = [frechet(np.repeat(a, i, 0), np.repeat(b, j, 0)) for i, j in zip(w, v, strict=True)]
+    assert frechet_draws(a, b, 3, 5) == pytest.approx(expected, rel=1e-6)
+
+
+def brute_kernel_distance(a: np.ndarray, b: np.ndarray) -> float:
+    def kernel(x: np.ndarray, y: np.ndarray) -> float:
+        return (float(x @ y) / len(x) + 1) ** 3
+
+    n, m = len(a), len(b)
+    within_a = sum(kernel(a[i], a[j]) for i in range(n) for j in range(n) if i != j) / (n * (n - 1))
+    within_b = sum(kernel(b[i], b[j]) for i in range(m) for j in range(m) if i != j) / (m * (m - 1))
+    return within_a + within_b - 2 * sum(kernel(x, y) for x in a for y in b) / (n * m)
+
+
+def test_kernel_distance_is_the_double_sum():
+    a, b = points(9, 4, 0), points(7, 4, 1, 0.5)
+    assert Kernels.cubic(a, b).distance() == pytest.approx(brute_kernel_distance(a, b), 1e-10)
+
+
+def test_kernel_distance_is_unbiased():
+    values = [Kernels.cubic(points(20, 3, 2 * i), points(20, 3, 2 * i + 1)).distance() for i in range(400)]
+    assert abs(np.mean(values)) < 3 * np.std(values) / math.sqrt(len(values))
+
+
+# Precision, recall, density, coverage
+
+
+def brute_neighbourhoods(real: np.ndarray, fake: np.ndarray, k: int) -> dict[str, float]:
+    def radius(x: np.ndarray, i: int) -> float:
+        return sorted(math.dist(x[i], x[j]) for j in range(len(x)) if j != i)[k - 1]
+
+    real_radius, fake_radius = ([radius(x, i) for i in range(len(x))] for x in (real, fake))
+    inside = [[math.dist(r, f) < real_radius[i] for f in fake] for i, r in enumerate(real)]
+    reached = [any(math.dist(r, f) < fake_radius[j] for j, f in enumerate(fake)) for r in real]
+    return {
+        "precision": sum(any(row[j] for row in inside) for j in range(len(fake))) / len(fake),
+        "recall": sum(reached) / len(real),
+        "density": sum(map(sum, inside)) / (k * len(fake)),
+        "coverage": sum(any(row) for row in inside) / len(real),
+    }
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 10_000), st.integers(4, 15), st.integers(4, 15), st.integers(1, 3))
+def test_neighbourhoods_agree_with_brute_force(seed: int, n: int, m: int, k: int):
+    real, fake = points(n, 2, seed), points(m, 2, seed + 1, 0.5)
+    found = neighbourhoods(real, fake, k)
+    for name, expected in brute_neighbourhoods(real, fake, k).items():
+        assert getattr(found, name).mean() == pytest.approx(expected), name
+
+
+def test_neighbourhoods_on_points_one_can_draw():
+    real = np.array([[0.0], [1.0], [2.0], [10.0], [11.0], [12.0]])
+    fake = np.array([[0.05], [0.2], [0.9], [1.1], [2.1], [50.0]])  # the left cluster, and one far away
+    found = neighbourhoods(real, fake, k=1)
+    assert found.precision.tolist() == [True] * 4 + [True, False]
+    assert found.coverage.tolist() == [True] * 3 + [False] * 3
+    assert found.recall.all()  # the ball around 50 reaches to 2.1
+    assert found.density.tolist() == [2, 2, 2, 2, 1, 0]
+
+
+def test_coverage_of_the_same_distribution_is_one_minus_two_to_the_minus_k():
+    found = neighbourhoods(points(1500, 6, 0), points(1500, 6, 1), k=3)
+    assert found.coverage.mean() == pytest.approx(1 - 2**-3, abs=0.03)
+
+
+def test_too_few_points_are_refused():
+    with pytest.raises(ValueError, match="more than 5 points a side, got 5, 9"):
+        neighbourhoods(points(5, 2, 0), points(9, 2, 0), 5)
+
+
+# Bootstrap
+
+
+def test_intervals_of_a_mean_cover_it_as_often_as_they_say():
+    random = np.random.default_rng(0)
+    inside = []
+    for i in range(400):
+        low, high = mean_interval(random.exponential(2.0, 80), 200, i)
+        inside.append(low <= 2.0 <= high)
+    assert 0.90 <= np.mean(inside) <= 0.98
+
+
+def test_intervals_hold_the_estimate_of_a_biased_statistic():
+    a, b = points(200, 8, 0), points(200, 8, 1)
+    low, high = interval(frechet(a, b), frechet_draws(a, b, 100, 0))
+    assert low < frechet(a, b) < high
+
+
+def test_strata_keep_their_shares():
+    strata = np.repeat([0, 1, 2], [5, 3, 12])
+    drawn = counts(20, 50, 0, strata)
+    assert (drawn.sum(1) == 20).all()
+    for s, size in enumerate((5, 3, 12)):
+        assert (drawn[:, strata == s].sum(1) == size).all()
+    assert len(np.unique(drawn, axis=0)) > 40
+
+
+def test_no_resamples_no_interval():
+    assert interval(1.0, np.zeros(0)) is None
+
+
+# Two samples, copies, conditional, likelihood, codes
+
+
+def test_two_sample_test_knows_alike_from_unlike():
+    assert c2st_predictions(points(200, 4, 0), points(200, 4, 1)).mean() == pytest.approx(0.5, abs=0.1)
+    # means two deviations apart: the best classifier is right with probability Phi(1)
+    assert c2st_predictions(points(2000, 1, 0), points(2000, 1, 1, 2.0)).mean() == pytest.approx(0.8413, abs=0.015)
+
+
+def images(n: int, seed: int, levels: int = 17) -> torch.Tensor:
+    level = torch.randint(levels, (n, 8, 8, 1), generator=torch.Generator().manual_seed(seed))
+    return (level * (255 / (levels - 1))).round().to(torch.uint8)
+
+
+GREY = ImageFeatureEncoder(channels=1, height=8, width=8, levels=17)
+
+
+def test_nearest_is_brute_force():
+    rows, train = images(15, 0), images(50, 1)
+    found = memorization.nearest_training_rows(rows, train, GREY, chunk=16)
+    distance = np.sqrt(np.square(GREY.flat(rows)[:, None] - GREY.flat(train)[None]).mean(2))
+    order = np.sort(distance, 1)
+    assert found.index.tolist() == distance.argmin(1).tolist()
+    assert found.distance == pytest.approx(order[:, 0], rel=1e-5)
+    assert found.closeness == pytest.approx(order[:, 0] / order[:, 1:6].mean(1), rel=1e-5)
+
+
+def test_copies_are_caught_and_fresh_draws_are_not():
+    train, test = images(400, 0), images(200, 1)
+    ordinary = memorization.nearest_training_rows(test, train, GREY)
+
+    def verdict(rows: torch.Tensor) -> memorization.CopyCheck:
+        return memorization.check_copies(memorization.nearest_training_rows(rows, train, GREY), ordinary)
+
+    fresh = verdict(images(300, 2))
+    assert fresh.clean
+    assert fresh.exact == 0
+    assert fresh.nearer == pytest.approx(0.5, abs=0.07)
+    exact = verdict(torch.cat([images(295, 2), train[:5]]))
+    assert not exact.clean
+    assert exact.exact == pytest.approx(5 / 300)
+    shade = (train[:30].int() + 16 * (images(30, 3) > 127)).clamp(max=255).to(torch.uint8)
+    near = verdict(torch.cat([images(270, 2), shade]))
+    assert not near.clean
+    assert near.exact == 0
+    assert near.near.mean() >= 0.1
+
+
+def test_faint_samples_are_not_called_copies():
+    train, test = images(400, 0), images(200, 1)
+    faint = (images(100, 2).float() * 0.3 + 90).to(torch.uint8)  # near the mean, so near to every training image
+    found = memorization.check_copies(
+        memorization.nearest_training_rows(faint, train, GREY), memorization.nearest_training_rows(test, train, GREY)
+    )
+    assert found.nearer > 0.99
+    assert found.clean
+
+
+def test_bits_per_dim_of_uniform_noise():
+    nats = np.full(3, -64 * math.log(17))
+    assert bits_per_dim(nats, 64) == pytest.approx([math.log2(17)] * 3)
+
+
+def test_probe_finds_what_is_linear_and_nothing_else():
+    x = points(600, 3, 0)
+    x[:, 2] = 7.0  # a code that never varies
+    linear, hidden = (x[:, 0] > 0).astype(int), (x[:, 0] * x[:, 1] > 0).astype(int)
+    assert probe(x[:300], linear[:300], x[300:], linear[300:]).mean() > 0.97
+    assert probe(x[:300], hidden[:300], x[300:], hidden[300:]).mean() == pytest.approx(0.5, abs=0.1)
+
+
+@given(st.lists(st.integers(0, 50), min_size=2, max_size=6).filter(sum), st.integers(1, 300))
+def test_labels_are_asked_for_in_proportion(sizes: list[int], n: int):
+    got = np.bincount(proportional_labels(sizes, n, 0).numpy(), minlength=len(sizes))
+    assert got.sum() == n
+    assert np.abs(got - np.array(sizes) / sum(sizes) * n).max() < 1
+
+
+# Anomalies
+
+
+def test_auroc_and_its_draws_agree_with_scikit_learn():
+    ordinary, strange = points(40, 1, 0)[:, 0].round(1), points(30, 1, 1, 0.7)[:, 0].round(1)  # with ties
+    w, v = counts(40, 4, 3), counts(30, 4, 4)
+    expected = [
+        roc_auc_score(np.repeat([0, 1], [40, 30]), np.concatenate([np.repeat(ordinary, i), np.repeat(strange, j)]))
+        for i, j in zip(w, v, strict=True)
+    ]
+    assert anomaly.auroc_draws(ordinary, strange, 4, 3) == pytest.approx(expected)
+
+
+def test_corruptions_keep_what_they_promise():
+    x, label = images(40, 0), torch.arange(40) % 4
+    made = corrupted(x, label, 17, seed=1)
+    again = corrupted(x, label, 17, seed=1)
+    for kind, strange in made.items():
+        assert torch.equal(strange, again[kind]), kind
+        assert strange.shape == x.shape
+        assert not (strange == x).flatten(1).all(1).any(), kind
+        assert set(strange.unique().tolist()) <= {round(k * 255 / 16) for k in range(17)}, kind
+    for kind in ("quadrants", "shuffled"):
+        assert torch.equal(made[kind].flatten(1).sort(1).values, x.flatten(1).sort(1).values), kind
+    assert torch.equal(made["cut"][:, :, :4], x[:, :, :4])
+    assert int((made["shuffled"] != x).flatten(1).sum(1).max()) <= 16
+
+
+def test_partners_are_of_another_class():
+    label = torch.arange(60) % 3
+    x = label.view(-1, 1, 1, 1).mul(100).to(torch.uint8).expand(60, 8, 8, 1).clone()
+    cut = corrupted(x, label, 256, seed=0)["cut"]
+    assert (cut[:, 0, 0, 0] != cut[:, 0, 7, 0]).all()
+
+
+# Inputs and the baseline
+
+
+def test_image_inputs_and_back():
+    x = images(20, 0)
+    assert torch.equal(GREY.inverse(GREY(x).flatten(1)), x)
+    assert float(GREY(x).min()) == -1
+    assert float(GREY(x).max()) == 1
+
+
+def test_table_inputs_and_back():
+    columns = [
+        {"name": "a", "type": "continuous", "mean": 2.0, "std": 3.0, "min": -9.0, "max": 9.0, "missing": 0},
+        {"name": "b", "type": "integer", "mean": 5.0, "std": 2.0, "min": 0.0, "max": 9.0, "missing": 3},
+        {"name": "c", "type": "categorical", "categories": ["x", "y", "z"], "missing": 1},
+    ]
+    table = feature_encoder({"kind": "table", "columns": columns})
+    assert isinstance(table, TableFeatureEncoder)
+    x = torch.tensor([[2.5, 7.0, 2.0], [-1.0, torch.nan, 0.0], [0.0, 0.0, torch.nan]], dtype=torch.float64)
+    y = table(x)
+    assert y.shape == (3, *table.shape)
+    assert torch.isfinite(y).all()
+    torch.testing.assert_close(table.inverse(y), x, equal_nan=True, rtol=1e-6, atol=1e-6)
+    a, b = y[0, 3:6], y[1, 3:6]
+    assert float((a - b).norm()) == pytest.approx(1)  # two categories lie one unit apart
+    extreme = torch.tensor([[1e6, 0.0, 0.0]], dtype=torch.float64)
+    assert float(table(extreme)[0, 0]) == 5
+    assert table.flat(extreme)[0, 0] > 1e5
+
+
+def test_an_unknown_kind_is_refused():
+    with pytest.raises(ValueError, match="image, table, not data of kind 'sound'"):
+        feature_encoder({"kind": "sound"})
+
+
+def test_independent_pixels_sum_to_one():
+    level, label = np.random.default_rng(0).integers(3, size=(30, 2)), np.arange(30) % 2
+    model = IndependentPixels(level, label, 3)
+    grid = np.array([[i, j] for i in range(3) for j in range(3)])
+    assert np.exp(model.log_prob(grid)).sum() == pytest.approx(1)
+
+
+def test_the_baseline_learns_a_mixture():
+    random = np.random.default_rng(0)
+    columns = [
+        {"name": n, "type": "continuous", "mean": 0.0, "std": 1.0, "min": -99.0, "max": 99.0, "missing": 0}
+        for n in "abc"
+    ]
+    table = feature_encoder({"kind": "table", "columns": columns})
+    label = torch.arange(2000) % 2
+    centre = np.where((np.arange(2000) % 2)[:, None], 3.0, -3.0)
+    x = torch.from_numpy(centre + random.standard_normal((2000, 3)) * [1.0, 2.0, 0.5])
+    baseline = ClassicalBaseline(x, label, table, components=3, seed=0)
+    drawn = baseline.sample(label, seed=1)
+    assert torch.equal(drawn, baseline.sample(label, seed=1))
+    for c in (0, 1):
+        assert frechet(drawn[label == c].numpy(), x[label == c].numpy()) < 0.05
+    assert baseline.anomaly_score(x + 20).min() > baseline.anomaly_score(x).max()
+
+
+# Putting them together
+
+
+def test_every_sample_metric_prefers_the_truth_to_a_shift():
+    real = {"classifier": points(120, 6, 0), "random": points(120, 6, 10)}
+    good = {"classifier": points(300, 6, 1), "random": points(300, 6, 11)}
+    bad = {name: values * 0.5 + 1.0 for name, values in good.items()}
+    better, worse = (distribution_metrics(real, x, resamples=20, seed=0) for x in (good, bad))
+    assert set(better) >= {"frechet", "kernel", "precision", "recall", "density", "coverage", "c2st", "frechet_random"}
+    for name in set(better) - {"precision", "density"}:  # a shrunken set may lie in the densest part
+        lower = better[name].better == "lower"
+        assert (better[name].value < worse[name].value) is lower, name
+        if name not in ("precision", "density"):
+            assert better[name].low <= better[name].value <= better[name].high, name
+
+
+def test_a_metric_beats_another_only_beyond_its_interval():
+    holder = metric(value=2.0, interval=(1.5, 2.5), unit="", better="lower")
+    assert not metric(value=1.7, unit="", better="lower").beats(holder)
+    assert metric(value=1.4, unit="", better="lower").beats(holder)
+    high = metric(value=0.9, interval=(0.85, 0.95), unit="", better="higher")
+    assert metric(value=0.96, unit="", better="higher").beats(high)
+
+
+def entry(value: float, better: str) -> dict:
+    return metric(value=value, unit="", better=better).as_dict()
+
+
+def test_jobs_go_to_the_best_family_that_can_do_them():
+    results = {
+        "one": {"metrics": {"frechet": entry(3.0, "lower"), "bits_per_dim": entry(2.1, "lower")}},
+        "two": {"metrics": {"frechet": entry(2.0, "lower"), "bits_per_dim_bound": entry(1.9, "lower")}},
+        "three": {"metrics": {"frechet": entry(9.0, "lower"), "anomaly_auroc": entry(0.7, "higher")}},
+    }
+    assert best("imputation", results) is None
+    assert best("generation", results)[0] == "two"
+    assert best("density", results)[:2] == ("two", "bits_per_dim_bound")
+    assert best("anomaly", results)[0] == "three"
+    assert best("representation", results) is None
+    table = rows({"floors": {"frechet": entry(1.0, "lower")}, "baseline": {}}, results)
+    assert [row["kind"] for row in table] == ["real", "baseline", "family", "family", "family"]
+    assert [row["jobs"] for row in table[2:]] == [[], ["generation", "density"], ["anomaly"]]
+    assert set(USE_CASES) == {"generation", "density", "imputation", "anomaly", "representation"}

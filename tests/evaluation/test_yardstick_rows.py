@@ -1,0 +1,198 @@
+"""The yardstick's metrics of tables and of imputation, against known answers."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import ks_2samp, spearmanr
+from scipy.stats.contingency import association
+
+from data.dataset import Examples
+from models.domains.table import Table
+from models.domains.table_quantiles import MARGIN
+from pipelines.evaluation.domains import feature_encoder
+from pipelines.evaluation.domains.table import mixed
+from pipelines.evaluation.metrics.compression import rounded
+from pipelines.evaluation.metrics.imputation import hidden_cells, imputation_metrics
+from pipelines.evaluation.metrics.likelihood import independent_columns
+from pipelines.evaluation.metrics.memorization import copy_metrics
+from pipelines.evaluation.metrics.tabular import (
+    Associations,
+    column_distances,
+    distance_draws,
+    row_metrics,
+    utility_metrics,
+)
+from pipelines.evaluation.reference.imputers import classical_imputation
+
+COLUMNS = [
+    {"name": "a", "type": "continuous", "mean": 0.0, "std": 1.0, "min": -4.0, "max": 4.0, "missing": 0},
+    {"name": "b", "type": "integer", "mean": 0.0, "std": 2.0, "min": -8.0, "max": 8.0, "missing": 0},
+    {"name": "c", "type": "categorical", "categories": ["x", "y", "z"], "frequencies": [1, 1, 1], "missing": 0},
+    {"name": "d", "type": "categorical", "categories": ["p", "q"], "frequencies": [1, 1], "missing": 0},
+]
+DOMAIN = {"kind": "table", "columns": COLUMNS}
+
+
+def rows(n: int, seed: int, tied: float = 0.8) -> np.ndarray:
+    """Rows whose columns all hang on the first."""
+    random = np.random.default_rng(seed)
+    a = random.standard_normal(n)
+    noise = random.standard_normal((n, 3))
+    b, c, d = (tied * a[:, None] + math.sqrt(1 - tied**2) * noise).T
+    return np.column_stack([a, (2 * b).round().clip(-8, 8), np.digitize(c, [-0.5, 0.5]), d > 0])
+
+
+def test_column_distances_are_kolmogorov_smirnov_and_total_variation():
+    real, made = rows(300, 0), rows(200, 1) + np.array([0.3, 1, 0, 0])
+    real[::7, 0] = np.nan
+    found = column_distances(real, made, COLUMNS)[0]
+    for i in (0, 1):
+        known = real[~np.isnan(real[:, i]), i]
+        assert found[i] == pytest.approx(ks_2samp(known, made[:, i]).statistic, abs=1e-12)
+    shares = [np.bincount(side[:, 2].astype(int), minlength=3) / len(side) for side in (real, made)]
+    assert found[2] == pytest.approx(np.abs(shares[0] - shares[1]).sum() / 2, abs=1e-12)
+    draws = distance_draws(real, made, COLUMNS, resamples=50, seed=0)
+    assert abs(draws.mean() - found.mean()) < 0.06
+    assert draws.std() > 0
+
+
+def test_associations_are_spearman_and_cramer():
+    real = rows(500, 0)
+    scale = Associations(real, COLUMNS)
+    found = scale.matrix(real)
+    assert found[0, 1] == pytest.approx(abs(spearmanr(real[:, 0], real[:, 1]).statistic), abs=1e-9)
+    table = np.histogram2d(real[:, 2], real[:, 3], [np.arange(4) - 0.5, np.arange(3) - 0.5])[0].astype(int)
+    assert found[2, 3] == pytest.approx(association(table, method="cramer"), abs=1e-9)
+    assert np.diag(found) == pytest.approx(np.ones(4), abs=1e-9)
+    assert scale.distance(real) == 0
+    close, far = (scale.distance(rows(500, 1, tied)) for tied in (0.8, 0.0))
+    assert close < 0.1 < 0.3 < far
+    assert scale.draws(rows(500, 1), 20, 0).mean() > close  # resampling adds noise of its own
+
+
+def test_utility_is_that_of_what_was_taught():
+    def labelled(n: int, seed: int, *, true: bool) -> tuple[np.ndarray, np.ndarray]:
+        x = rows(n, seed)
+        label = (x[:, 0] + x[:, 2] > 1).astype(int)
+        return x, label if true else np.random.default_rng(seed).permutation(label)
+
+    judged = labelled(400, 2, true=True)
+    good, bad = (
+        utility_metrics(labelled(600, 1, true=true), judged, COLUMNS, resamples=30, seed=0) for true in (True, False)
+    )
+    assert good["utility_auroc"].value > 0.98
+    assert abs(bad["utility_auroc"].value - 0.5) < 0.12
+    low, high = good["utility_auroc"].low, good["utility_auroc"].high
+    assert low is not None
+    assert high is not None
+    assert low <= good["utility_auroc"].value <= high
+    unlabelled = (judged[0], np.full(400, -1))
+    assert utility_metrics(unlabelled, judged, COLUMNS, resamples=3, seed=0) == {}
+
+
+def test_every_row_metric_prefers_the_truth():
+    test, good, bad = (
+        Examples(x=torch.from_numpy(x), label=torch.from_numpy((x[:, 0] > 0).astype(np.int64)))
+        for x in (rows(400, 0), rows(400, 1), rows(400, 2, 0.0) + np.array([0.5, 0, 0, 0]))
+    )
+    near, far = (row_metrics(test, drawn, COLUMNS, resamples=5, seed=0) for drawn in (good, bad))
+    assert set(near) == {"column_distance", "association_distance", "utility_auroc", "utility_accuracy"}
+    assert all(near[name].beats(far[name]) for name in near)
+
+
+def test_the_ranked_score_of_a_gaussian_is_the_closed_form():
+    """CRPS of N(0, 1) at y (Gneiting and Raftery, 2007, eq. 5): y (2 Phi(y) - 1) + 2 phi(y) - 1 / sqrt(pi)."""
+    domain = {"kind": "table", "columns": [COLUMNS[0] | {"std": 2.0}]}
+    y = torch.linspace(-2, 2, 5, dtype=torch.float64)
+    normal = torch.distributions.Normal(torch.tensor(0.0).double(), 1.0)
+    exact = y * (2 * normal.cdf(y) - 1) + 2 * normal.log_prob(y).exp() - math.pi**-0.5
+    draws = torch.randn(4000, 5, 1, generator=torch.Generator().manual_seed(0)).double()
+    hidden = torch.ones(5, 1, dtype=torch.bool)
+    found = imputation_metrics(2 * y[:, None], hidden, 2 * draws, domain, resamples=5, seed=0)
+    assert found["imputation_crps"].value == pytest.approx(exact.mean().item(), abs=0.02)
+    assert found["imputation_rmse"].value == pytest.approx(math.sqrt(2), abs=0.05)
+    assert "imputation_accuracy" not in found
+
+
+def test_scores_of_categories_and_of_one_draw():
+    x = torch.tensor([[0.0, 0.0, 1.0, 1.0]]).double()
+    hidden = torch.tensor([[False, False, True, False]])
+    draws = x.repeat(4, 1, 1)
+    draws[:, 0, 2] = torch.tensor([1.0, 1.0, 2.0, 0.0])
+    found = imputation_metrics(x, hidden, draws, DOMAIN, resamples=3, seed=0)
+    apart = np.mean([a != b for a, b in itertools.permutations([1, 1, 2, 0], 2)])
+    assert found["imputation_crps"].value == pytest.approx(0.5 - apart / 2)
+    assert found["imputation_accuracy"].value == 1
+    assert imputation_metrics(x, hidden, draws[2:3], DOMAIN, resamples=3, seed=0)["imputation_crps"].value == 1
+
+
+@pytest.mark.parametrize("kind", ["table", "image"])
+def test_hidden_cells_are_known_ones_in_the_stated_share(kind: str):
+    if kind == "table":
+        x = torch.from_numpy(rows(500, 0))
+        x[::5, 1] = torch.nan
+        hidden = hidden_cells(x, kind, 0)
+        assert not hidden[x.isnan()].any()
+        assert hidden[~x.isnan()].double().mean() == pytest.approx(0.3, abs=0.03)
+    else:
+        hidden = hidden_cells(torch.zeros(500, 8, 10, 3, dtype=torch.uint8), kind, 0)
+        assert (hidden.flatten(1).sum(1) == 4 * 5 * 3).all()
+        assert hidden.any(0).all()
+    assert torch.equal(hidden, hidden_cells(x, kind, 0)) if kind == "table" else True
+
+
+def test_classical_imputation_of_a_gaussian_is_near_its_conditional():
+    columns = [COLUMNS[0] | {"name": name} for name in "ab"]
+    random = np.random.default_rng(0)
+    first = random.standard_normal((2300, 1))
+    x = torch.from_numpy(np.hstack([first, 0.9 * first + math.sqrt(0.19) * random.standard_normal((2300, 1))]))
+    domain = {"kind": "table", "columns": columns}
+    found = classical_imputation(x[:2000], x[2000:], domain, resamples=3, seed=0)
+    hidden = hidden_cells(x[2000:], "table", 0)
+    alone = (hidden.sum(1) == 1).double().mean() / hidden.double().sum(1).mean()
+    expected = math.sqrt(0.19 * float(alone) + 1.0 * (1 - float(alone)))
+    assert found["iterative"]["imputation_rmse"].value == pytest.approx(expected, abs=0.1)
+    assert found["mean"]["imputation_rmse"].value == pytest.approx(1, abs=0.15)
+    assert found["iterative"]["imputation_crps"].value < found["mean"]["imputation_crps"].value
+    images = torch.randint(0, 2, (60, 4, 4, 1), generator=torch.Generator().manual_seed(0)).mul(255).to(torch.uint8)
+    plain = classical_imputation(images[:50], images[50:], {"kind": "image"}, resamples=3, seed=0)
+    assert plain["mean"]["imputation_rmse"].value == pytest.approx(0.5, abs=0.05)
+
+
+def test_independent_columns_sum_to_one():
+    columns = [c | {"frequencies": f} for c, f in zip(COLUMNS[2:], ([5, 0, 2], [1, 9]), strict=True)]
+    table = Table(columns=columns)
+    every = torch.tensor(list(itertools.product(range(3), range(2)))).double()
+    whole = 1 - 2 * MARGIN  # of a column: the rest is kept for values never seen
+    assert np.exp(independent_columns(every, table)).sum() == pytest.approx(whole**2, abs=1e-5)
+    gap = torch.tensor([[0.0, torch.nan]]).double()
+    assert np.exp(independent_columns(gap, table)) == pytest.approx(whole**2 * 6 / 10, abs=1e-5)
+
+
+def test_mixed_rows_keep_every_column_and_break_what_ties_them():
+    x = torch.from_numpy(rows(2000, 0))
+    made = mixed(x, 1)
+    assert (made == x)[:, 0].double().mean() == pytest.approx(0.5, abs=0.04)
+    assert column_distances(x.numpy(), made.numpy(), COLUMNS).max() < 0.06
+    scale = Associations(x.numpy(), COLUMNS)
+    assert scale.matrix(made.numpy())[0, 1] < 0.7 * scale.matrix(x.numpy())[0, 1]
+
+
+def test_rows_that_repeat_by_nature_are_no_copies():
+    few = np.random.default_rng(0).integers(0, 3, (900, 2)).astype(float)
+    columns = [COLUMNS[2] | {"name": name} for name in "cd"]
+    train, test, drawn = torch.from_numpy(few).split(300)
+    found, check, _ = copy_metrics(drawn, train, test, feature_encoder({"kind": "table", "columns": columns}), 3, 0)
+    assert check.clean
+    assert found["near_copies"].floor == pytest.approx(1.01)
+
+
+def test_rounded_codes_are_near_and_finite():
+    codes = torch.tensor([[1.0, 1e9, -3.14159]])
+    assert torch.isfinite(rounded(codes)).all()
+    assert rounded(codes)[0, 2] == pytest.approx(-3.14159, abs=1e-3)

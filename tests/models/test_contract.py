@@ -1,0 +1,256 @@
+"""One contract test over families, capabilities and domains; nothing is skipped silently."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from models import CAPABILITIES, FAMILIES, Batch, Streams, build, tasks
+from models.capabilities import Coding, Translation
+from models.contract import GenerativeModel
+
+SMALL = {
+    "autoencoder": {"latent": 4, "width": 8},
+    "vae": {"latent": 4, "width": 8},
+    "gan": {"latent": 4, "width": 8, "critic_width": 8, "features": 8},
+    "flow": {"steps": 2, "width": 8, "embed": 8},
+    "diffusion": {"width": 8, "embed": 16, "steps": 4},
+}
+
+
+def numbers(low: float, high: float) -> dict:
+    """A column's statistics: evenly spread between two values."""
+    grid = torch.linspace(low, high, 101, dtype=torch.float64)
+    return {"min": low, "max": high, "mean": (low + high) / 2, "std": (high - low) / 3.46, "quantiles": grid.tolist()}
+
+
+DOMAINS = {
+    "grey 8x8, 17 levels": {"kind": "image", "channels": 1, "height": 8, "width": 8, "levels": 17},
+    "colour 12x16": {"kind": "image", "channels": 3, "height": 12, "width": 16, "levels": 256},
+    "grey 7x7": {"kind": "image", "channels": 1, "height": 7, "width": 7, "levels": 256},
+    "table": {
+        "kind": "table",
+        "columns": [
+            {"name": "a", "type": "continuous", **numbers(-2.5, 2.5)},
+            {"name": "b", "type": "integer", **numbers(0, 9)},
+            {"name": "c", "type": "categorical", "categories": ["x", "y", "z"], "frequencies": [5, 3, 2]},
+            {"name": "d", "type": "continuous", **numbers(1e12, 2e12)},
+        ],
+    },
+}
+CODES = {"encode", "decode", "interpolate"}
+EVERY = {"sample", "reconstruct", "anomaly_score", "impute"}
+TASKS = {
+    "autoencoder": EVERY | CODES | {"denoise", "translate"},
+    "vae": EVERY | CODES | {"elbo", "denoise", "translate"},
+    "gan": EVERY,
+    "flow": EVERY | CODES | {"log_prob", "translate"},
+    "diffusion": EVERY | CODES | {"log_prob", "elbo", "denoise", "translate"},
+}
+
+
+def examples(domain: dict, n: int, classes: int) -> Batch:
+    """Random examples: images on the domain's levels, rows with a quarter of the cells missing."""
+    generator = torch.Generator().manual_seed(5)
+    label = torch.randint(-1, classes, (n,), generator=generator) if classes else None
+    if domain["kind"] == "table":
+        u = torch.rand(n, 4, generator=generator, dtype=torch.float64)
+        low, width = torch.tensor([-2.5, 0, 0, 1e12]), torch.tensor([5, 10, 3, 1e12])
+        x = low + u * width
+        x[:, 1:3] = x[:, 1:3].floor()
+        x[torch.rand(n, 4, generator=generator) < 0.25] = torch.nan
+        return Batch(x, label)
+    generator = torch.Generator().manual_seed(5)
+    shape = (n, domain["height"], domain["width"], domain["channels"])
+    step = 255 / (domain["levels"] - 1)
+    x = (torch.randint(domain["levels"], shape, generator=generator) * step).round().to(torch.uint8)
+    label = torch.randint(-1, classes, (n,), generator=generator) if classes else None
+    return Batch(x, label)
+
+
+def assert_valid(x: torch.Tensor, domain: dict, n: int) -> None:
+    """`n` examples as the domain's data is: types, ranges, levels, no gaps."""
+    if domain["kind"] == "table":
+        assert x.dtype == torch.float64
+        assert x.shape == (n, 4)
+        low, high = torch.tensor([[-2.5, 0, 0, 1e12], [2.5, 9, 2, 2e12]], dtype=torch.float64)
+        assert ((x >= low) & (x <= high)).all()
+        assert torch.equal(x[:, 1:3], x[:, 1:3].round())
+        return
+    assert x.dtype == torch.uint8
+    assert x.shape == (n, domain["height"], domain["width"], domain["channels"])
+    step = 255 / (domain["levels"] - 1)
+    assert torch.equal(x, ((x / step).round() * step).round().to(torch.uint8))
+
+
+@pytest.fixture(scope="module", params=list(FAMILIES))
+def family(request) -> str:
+    return request.param
+
+
+@pytest.fixture(scope="module", params=list(DOMAINS))
+def domain(request) -> dict:
+    return DOMAINS[request.param]
+
+
+@pytest.fixture(scope="module", params=[3, 0], ids=["labelled", "unlabelled"])
+def case(request, family, domain) -> tuple[GenerativeModel, Batch]:
+    """A model after three steps of training, finalized, and data."""
+    torch.manual_seed(0)
+    model = build({"family": family, "config": SMALL[family], "domain": domain, "classes": request.param})
+    batch = examples(domain, 48, request.param)
+    model.initialize(batch, Streams.seeded("initialize"))
+    optimizers = [torch.optim.Adam(objective.parameters(), 1e-3) for objective in model.objectives()]
+    for step in range(3):
+        for objective, optimizer in zip(model.objectives(), optimizers, strict=True):
+            optimizer.zero_grad()
+            objective(batch, Streams.seeded(step, ranks=range(8))).total.mean().backward()
+            optimizer.step()
+    model.eval().finalize(batch, Streams.seeded("finalize"))
+    return model, batch
+
+
+def test_every_family_is_enumerated():
+    assert set(SMALL) == set(TASKS) == set(FAMILIES)
+
+
+def test_tasks_are_those_of_the_design(case, family):
+    model, _ = case
+    assert set(tasks(model)) == TASKS[family]
+    assert set(tasks(model)) <= set(CAPABILITIES)
+
+
+def test_objectives_train_every_parameter_they_register(case):
+    model, batch = case
+    for objective in model.objectives():
+        objective.zero_grad()
+        losses = objective(batch, Streams.seeded(1, ranks=range(8)))
+        assert losses.total.shape == (len(batch),)
+        assert all(term.shape == (len(batch),) for term in losses.terms.values())
+        losses.total.mean().backward()
+        assert all(parameter.grad is not None for parameter in objective.parameters())
+
+
+def test_objectives_share_no_parameter(case):
+    model, _ = case
+    owned = [id(p) for objective in model.objectives() for p in objective.parameters()]
+    assert len(owned) == len(set(owned))
+
+
+def test_noise_does_not_depend_on_who_plays_the_virtual_ranks():
+    whole = Streams.seeded(3, ranks=range(8)).normal(16, 2)
+    halves = [Streams.seeded(3, ranks=ranks).normal(8, 2) for ranks in (range(4), range(4, 8))]
+    assert torch.equal(whole, torch.cat(halves))
+
+
+def test_samples_are_valid_examples_and_reproducible(case, domain):
+    model, _ = case
+    label = torch.arange(6) % 3 if model.classes else None
+    first = model.sample(6, label, Streams.seeded(0))
+    assert_valid(first, domain, 6)
+    assert torch.equal(first, model.sample(6, label, Streams.seeded(0)))
+    assert not torch.equal(first, model.sample(6, label, Streams.seeded(1)))
+    assert len(model.sample(0, None, Streams.seeded(0))) == 0
+
+
+def test_a_label_out_of_range_is_refused(case):
+    model, _ = case
+    if model.classes:
+        with pytest.raises(ValueError, match="below 3"):
+            model.sample(1, torch.tensor([3]), Streams.seeded(0))
+
+
+def test_every_other_task_answers_per_example(case, domain):
+    model, batch = case
+    x = batch.x[:5]
+    answers = {
+        "log_prob": lambda: model.log_prob(x, Streams.seeded(0)),
+        "elbo": lambda: model.elbo(x, Streams.seeded(0), samples=2),
+        "anomaly_score": lambda: model.anomaly_score(x, Streams.seeded(0)),
+        "encode": lambda: model.encode(x),
+        "decode": lambda: model.decode(model.encode(x)),
+        "interpolate": lambda: model.decode(model.encode(x).lerp(model.encode(x.flip(0)), 0.5)),
+        "reconstruct": lambda: model.reconstruct(x, Streams.seeded(0)),
+        "denoise": lambda: model.denoise(x + (0 if domain["kind"] == "table" else 3.0), 20.0),
+        "translate": lambda: model.translate(
+            x, torch.arange(5) % 4 - 1 if model.classes else None, 0.5, Streams.seeded(0)
+        ),
+    }
+    for task in set(tasks(model)) - {"sample", "impute"}:
+        answer = answers[task]()
+        assert len(answer) == 5, task
+        assert torch.isfinite(answer.float()).all(), task
+        if task in ("log_prob", "elbo", "anomaly_score"):
+            assert answer.shape == (5,), task
+        if task in ("decode", "interpolate", "reconstruct", "denoise", "translate"):
+            assert_valid(answer, domain, 5)
+
+
+def test_translation_is_reproducible_and_refuses_what_it_cannot_do(case, domain):
+    model, batch = case
+    if not isinstance(model, Translation):
+        assert "translate" not in tasks(model)
+        return
+    x, label = batch.x[:4], torch.tensor([0, 1, 2, -1]) if model.classes else None
+    first = model.translate(x, label, 0.8, Streams.seeded(0))
+    assert torch.equal(first, model.translate(x, label, 0.8, Streams.seeded(0)))
+    assert not torch.equal(first, model.translate(x, label, 0.8, Streams.seeded(1)))
+    assert len(model.translate(x[:0], None, 0.5, Streams.seeded(0))) == 0
+    with pytest.raises(ValueError, match="strength must lie between 0 and 1"):
+        model.translate(x, label, 1.5, Streams.seeded(0))
+    if model.classes:
+        with pytest.raises(ValueError, match="label must be below 3"):
+            model.translate(x, torch.full((4,), 3), 0.5, Streams.seeded(0))
+
+
+def test_imputation_keeps_what_is_observed_and_varies_elsewhere(case, domain):
+    model, batch = case
+    x = batch.x[:6]
+    asked = torch.rand(x.shape, generator=torch.Generator().manual_seed(1)) < 0.5
+    asked[0], asked[1] = True, False
+    observed = ~asked & model.domain.observed(x)
+    given = torch.where(observed, x, torch.zeros_like(x)) if domain["kind"] == "image" else x
+    draws = model.impute(given, observed, Streams.seeded(0), draws=4)
+    assert draws.shape == (4, *x.shape)
+    for draw in draws:
+        assert_valid(draw, domain, 6)
+        assert torch.equal(draw[observed], x[observed])
+    assert len({str(draw[0].tolist()) for draw in draws}) > 1
+    assert torch.equal(draws, model.impute(given, observed, Streams.seeded(0), draws=4))
+
+
+def test_codes_of_exact_families_come_back(case, family):
+    model, batch = case
+    if isinstance(model, Coding) and family == "flow":
+        known = model.domain.observed(batch.x)
+        back = model.decode(model.encode(batch.x))
+        if model.domain.kind == "table":
+            assert torch.allclose(back[known], batch.x[known], rtol=1e-4, atol=1e-3)
+        else:
+            assert torch.equal(back, batch.x)
+
+
+def test_another_shape_is_refused_by_name(case, domain):
+    model, _ = case
+    table = domain["kind"] == "table"
+    wrong = torch.zeros(2, 7, dtype=torch.float64) if table else torch.zeros(2, 5, 5, 1, dtype=torch.uint8)
+    with pytest.raises(ValueError, match=r"expected (images|rows) of shape \[n, "):
+        model.anomaly_score(wrong, Streams.seeded(0))
+
+
+def test_the_state_dict_holds_everything(case, family, domain):
+    model, batch = case
+    again = build({"family": family, "config": SMALL[family], "domain": domain, "classes": model.classes}).eval()
+    again.load_state_dict(model.state_dict())
+    for task in ("sample", "anomaly_score"):
+        answers = [
+            m.sample(4, None, Streams.seeded(2)) if task == "sample" else m.anomaly_score(batch.x, Streams.seeded(2))
+            for m in (model, again)
+        ]
+        assert torch.equal(*answers)
+
+
+@pytest.mark.parametrize(("name", "value"), [("width", 0), ("nonsense", 1)])
+def test_bad_settings_are_refused(family, name, value):
+    with pytest.raises((ValueError, TypeError), match=name):
+        FAMILIES[family].Config(**{name: value})

@@ -1,0 +1,149 @@
+"""The command line, the search's verdict, the cluster file: what does not need a pipeline to run."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipelines.__main__ import main, parser
+from pipelines.stages import tune
+from pipelines.stages.train import curves
+from pipelines.training.job import read_metrics
+
+ROOT = Path(__file__).parents[2]
+VERBS = ["prepare", "features", "tune", "train", "evaluate", "register", "report"]
+VERBS += ["sample", "lineage", "doctor", "data"]
+
+
+def test_help_names_every_verb_and_how_it_ends(capsys):
+    with pytest.raises(SystemExit) as ended:
+        parser().parse_args(["--help"])
+    assert ended.value.code == 0
+    told = capsys.readouterr().out
+    assert all(verb in told for verb in VERBS)
+    assert "exit status" in told
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_has_help(verb, capsys):
+    with pytest.raises(SystemExit) as ended:
+        parser().parse_args([verb, "--help"])
+    assert ended.value.code == 0
+    assert "usage: fivefold" in capsys.readouterr().out
+
+
+def test_help_is_quick_because_nothing_heavy_is_imported():
+    code = "import sys; sys.argv = ['fivefold']; import pipelines.__main__; print(sorted(sys.modules))"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert not [name for name in ("'torch'", "'ray'", "'mlflow'", "'sklearn'") if name in loaded]
+
+
+@pytest.mark.parametrize(
+    "module", ["models", "data.dataset", "pipelines.training.loop", "pipelines.config", "pipelines.tracking"]
+)
+def test_importing_does_no_work(module, tmp_path):
+    """No folder, no file, no Ray, no MLflow."""
+    code = f"import sys, {module}; assert not {{'ray', 'mlflow'}} & set(sys.modules)"
+    environment = {"PYTHONPATH": str(ROOT), "PATH": "", "PYTHONDONTWRITEBYTECODE": "1"}
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, check=True)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_error_is_one_paragraph_and_the_status_is_1(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", "--family", "vae"]) == 1
+    told = capsys.readouterr().err
+    assert told.startswith("fivefold train: params.yaml does not exist")
+    assert "Traceback" not in told
+
+
+def trial(score: float | None, *, examples: int = 100, written: bool = False, error: str | None = None) -> dict:
+    return {"settings": {"lr": score}, "score": score, "examples": examples, "as_written": written, "error": error}
+
+
+def test_settings_as_written_stay_unless_beaten_by_the_margin():
+    assert tune.select_best([trial(1.0, written=True), trial(0.95)], 100, 0.1)[0] == {}
+    assert tune.select_best([trial(1.0, written=True), trial(0.85)], 100, 0.1)[0] == {"lr": 0.85}
+
+
+def test_a_trial_stopped_early_or_failed_is_not_chosen():
+    trials = [trial(1.0, written=True), trial(0.1, examples=50), trial(None, error="boom")]
+    settings, why = tune.select_best(trials, 100, 0.1)
+    assert settings == {}
+    assert "stopped early" in why
+
+
+def test_a_sweep_of_failures_is_an_error_that_names_them():
+    with pytest.raises(RuntimeError, match="boom"):
+        tune.select_best([trial(None, error="boom"), trial(None, error="boom")], 100, 0.1)
+
+
+def test_a_line_cut_short_by_a_kill_is_dropped(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text('{"examples": 1, "metrics": {}}\n{"examples": 2, "met')
+    assert [point["examples"] for point in read_metrics(tmp_path)] == [1]
+
+
+def test_curves_are_a_table_with_gaps():
+    recorded = [
+        {"examples": 1, "metrics": {"vae/loss": 2.0}},
+        {"examples": 2, "metrics": {"vae/loss": 1.0, "validation_frechet": 0.5}},
+    ]
+    assert curves(recorded) == "examples,vae_loss,validation_frechet\n1,2,\n2,1,0.5\n"
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::ResourceWarning")
+def test_the_cluster_file_is_valid_for_ray():
+    from ray.autoscaler._private.util import prepare_config, validate_config
+    from ruamel.yaml import YAML
+
+    config = prepare_config(YAML(typ="safe").load((ROOT / "ray_cluster.yaml").read_text()))
+    validate_config(config)
+    starts = " ".join(config["head_start_ray_commands"])
+    assert "RAY_AUTH_MODE=token" in starts
+    assert "--dashboard-host=127.0.0.1" in starts
+
+
+def bound() -> None:
+    """In a child: root may no longer pass over permissions (CAP_DAC_OVERRIDE, _READ_SEARCH, FOWNER)."""
+    if os.geteuid() == 0:
+        for capability in (1, 2, 3):
+            assert ctypes.CDLL(None).prctl(24, capability, 0, 0, 0) == 0
+
+
+def test_without_permission_to_write(tmp_path):
+    """Every stage that writes names the place and the fix, and leaves what was there as it was."""
+    for name in ("data/catalog", "recipes"):
+        shutil.copytree(ROOT / name, tmp_path / name)
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    (tmp_path / "rows.csv").write_text("a,b\n" + "1,2\n" * 30)
+
+    def fivefold(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "pipelines", *arguments]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        return subprocess.run(
+            command, cwd=tmp_path, env=environment, preexec_fn=bound, capture_output=True, text=True, check=False
+        )
+
+    assert fivefold("prepare").returncode == 0
+    (tmp_path / "runs").mkdir()
+    folders = [path for path in (tmp_path, *tmp_path.rglob("*")) if path.is_dir()]
+    before = sorted(str(path) for path in tmp_path.rglob("*"))
+    for folder in folders:
+        folder.chmod(0o500)
+    try:
+        for arguments in (["prepare"], ["features"], ["data", "add", "rows.csv", "--name", "rows"]):
+            ended = fivefold(*arguments)
+            assert ended.returncode == 1
+            assert "no permission to use" in ended.stderr
+            assert "chmod u+w" in ended.stderr
+            assert len(ended.stderr.strip().splitlines()) == 1
+        assert sorted(str(path) for path in tmp_path.rglob("*")) == before
+    finally:
+        for folder in folders:
+            folder.chmod(0o700)

@@ -1,0 +1,471 @@
+"""The report: what it says, what it says is missing, and how it looks in a real browser."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import random
+import re
+import shutil
+from collections.abc import Iterator
+from html import unescape
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_digits
+
+from pipelines.evaluation.image_grid import grid, png
+from pipelines.report import charts, metrics, numbers
+from pipelines.stages.report import report
+
+FAMILIES = ("autoencoder", "vae", "gan", "flow", "diffusion")
+SCRIPT = "<script>document.title='broken'</script>"
+CLASSES = [SCRIPT, *(str(digit) for digit in range(1, 10))]
+CAN = {
+    "autoencoder": ("sample", "reconstruct", "codes", "anomaly", "impute"),
+    "vae": ("sample", "elbo", "reconstruct", "codes", "anomaly", "impute"),
+    "gan": ("sample", "anomaly"),
+    "flow": ("sample", "log_prob", "reconstruct", "codes", "anomaly", "impute"),
+    "diffusion": ("sample", "elbo", "reconstruct", "codes", "anomaly", "impute"),
+}
+DRAWS = {
+    "sample": ("samples", "nearest"),
+    "reconstruct": ("reconstructions",),
+    "codes": ("interpolations",),
+    "anomaly": ("anomalies",),
+    "impute": ("imputations",),
+}
+UNITS = {
+    "frechet": ("squared feature deviations", "lower", 0.44, 1.3),
+    "kernel": ("kernel", "lower", -0.017, 0.02),
+    "precision": ("share", "higher", 0.938, 0.96),
+    "recall": ("share", "higher", 0.937, 0.864),
+    "coverage": ("share", "higher", 0.979, 0.966),
+    "c2st": ("share", "lower", 0.468, 0.586),
+    "accuracy": ("share", "higher", 0.992, 0.9975),
+    "near_copies": ("share", "lower", 0.01, 0.0025),
+    "bits_per_dim": ("bits/dim", "lower", None, 2.205),
+    "bits_per_dim_bound": ("bits/dim", "lower", None, 2.205),
+    "reconstruction_rmse": ("unit range", "lower", None, 0.103),
+    "probe_accuracy": ("share", "higher", None, 0.953),
+    "anomaly_auroc": ("area", "higher", None, 0.934),
+    "anomaly_auroc_cut": ("area", "higher", None, 0.955),
+}
+NEEDS = {
+    "bits_per_dim": "log_prob",
+    "bits_per_dim_bound": "elbo",
+    "reconstruction_rmse": "reconstruct",
+    "probe_accuracy": "codes",
+    "anomaly_auroc": "anomaly",
+    "anomaly_auroc_cut": "anomaly",
+}
+
+
+# A run tree as the pipeline leaves it
+
+
+def write(path: Path, content: Any) -> None:
+    """Text, bytes, or anything else as JSON."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        path.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
+
+
+def picture(rows: int, columns: int, noise: float) -> bytes:
+    """A grid of real digits, more or less noisy."""
+    x = load_digits().images[: rows * columns] * (255 / 16)
+    noisy = x + np.random.default_rng(0).normal(0, noise, x.shape)
+    return png(grid(torch.from_numpy(noisy.clip(0, 255).astype(np.uint8))[..., None], columns))
+
+
+def entry(name: str, value: float, width: float = 0.06) -> dict[str, Any]:
+    """A metric as `evaluate` writes it."""
+    unit, better, floor, baseline = UNITS[name]
+    span = {"low": value - abs(value) * width, "high": value + abs(value) * width}
+    return {"value": value, **span, "unit": unit, "better": better, "floor": floor, "baseline": baseline}
+
+
+def results(family: str, index: int) -> dict[str, Any]:
+    """What `evaluate` writes of a family; the later, the better."""
+    found = {}
+    for name, (_, better, floor, baseline) in UNITS.items():
+        if NEEDS.get(name, "sample") in CAN[family]:
+            start = floor or baseline or 1.0
+            worse = 0.2 * (len(FAMILIES) - index) * abs(start)
+            found[name] = entry(name, start + worse if better == "lower" else start - worse / 10)
+    return {
+        "family": family,
+        "data_digest": "da7a" * 16,
+        "yardstick_digest": "5ca1e" * 12,
+        "model_digest": f"{index}" * 64,
+        "parameters": 50_000 * (index + 1),
+        "metrics": found,
+        "copies": {"clean": family != "gan", "nearer_than_test": 0.5, "criterion": "near copies at most 5%"},
+        "settings": {"samples": 2000, "compared": 1258, "reference_rows": 359, "bootstrap": 200},
+        "seconds": {"draw": 1.2, **dict.fromkeys(CAN[family], 3.4)},
+    }
+
+
+def model(family: str, index: int) -> dict[str, Any]:
+    """`model.json`."""
+    return {
+        "family": family,
+        "config": {"width": 32, "latent": 16, "dropout": None},
+        "training": {"total_examples": 100_000, "lr": 2e-3, "schedule": "cosine"},
+        "domain": {"kind": "image", "channels": 1, "height": 8, "width": 8, "levels": 17},
+        "data_digest": "da7a" * 16,
+        "run_key": f"{index}" * 64,
+        "run_id": f"{index}a" * 16,
+        "seed": 0,
+        "parameters": 50_000 * (index + 1),
+        "train_seconds": 61.5 + 20 * index,
+        "total_examples": 100_000,
+    }
+
+
+def curve(family: str, index: int) -> str:
+    """The curves' CSV: scores are sparse, a loss begins far above the rest."""
+    lines = [f"examples,{family}_gradient_norm,{family}_loss,lr,validation_frechet"]
+    for i in range(1, 101):
+        score = f"{(index + 1) * (0.5 + 30 / i):.6g}" if i % 12 == 4 else ""
+        lines.append(f"{1000 * i},{600 / i:.6g},{1 + 600 / i**3:.6g},{2e-3 * (1 - i / 101):.6g},{score}")
+    return "\n".join(lines) + "\n"
+
+
+def tuned(family: str) -> dict[str, Any]:
+    """What `tune` writes."""
+    trial = {"settings": {"training.lr": 1e-3}, "score": 3.2, "examples": 15_000, "error": None, "as_written": True}
+    best = trial | {"settings": {"training.lr": 2e-3}, "score": 2.5, "as_written": False}
+    failed = trial | {
+        "settings": {"training.lr": 0.1},
+        "score": None,
+        "error": "loss is not finite",
+        "as_written": False,
+    }
+    return {
+        "settings": {"training.lr": 2e-3},
+        "why": "score 2.5 against 3.2 as written",
+        "trials": [trial, failed, best],
+    }
+
+
+def registry(dataset: str, names: tuple[str, ...]) -> dict[str, Any]:
+    """What `register` writes; the anomaly alias belongs to an older version."""
+    versions = {
+        name: {
+            "version": i + 2,
+            "model_digest": f"{i}" * 64,
+            "data_digest": "da7a" * 16,
+            "run_id": f"{i}a" * 16,
+            "git_commit": "c0ffee" * 7,
+            "git_dirty": "true",
+        }
+        for i, name in enumerate(names)
+    }
+    held = {
+        "generation": ("diffusion", 6, "frechet"),
+        "density": ("flow", 5, "bits_per_dim"),
+        "anomaly": ("flow", 1, "anomaly_auroc"),
+        "representation": ("diffusion", 6, "probe_accuracy"),
+    }
+    won = {job: results(family, FAMILIES.index(family))["metrics"][metric] for job, (family, _, metric) in held.items()}
+    jobs = {
+        job: {
+            "alias": f"models:/{dataset}@{job}",
+            "moved": True,
+            "why": f"{family} (version {version}) with {metric} {won[job]['value']:.4g} is the best of {len(names)}.",
+            "family": family,
+            "version": version,
+            "metric": metric,
+            "value": won[job]["value"],
+            "interval": [won[job]["low"], won[job]["high"]],
+            "unit": won[job]["unit"],
+        }
+        for job, (family, version, metric) in held.items()
+    }
+    return {"model": dataset, "versions": versions, "jobs": jobs}
+
+
+def tree(root: Path, dataset: str = "digits", names: tuple[str, ...] = FAMILIES) -> Path:
+    """A whole run tree; returns the project's root."""
+    runs = root / "runs" / dataset
+    both = {
+        part: {n: entry(n, u[at]) for n, u in UNITS.items() if u[at] is not None}
+        for part, at in (("floors", 2), ("baseline", 3))
+    }
+    yardstick = {
+        "digest": "5ca1e" * 12,
+        "data_digest": "da7a" * 16,
+        "class_names": CLASSES,
+        "domain": model("vae", 0)["domain"],
+        "seed": 0,
+        "networks": {"judge": {"accuracy": {"test": 0.9916}}, "random": {}},
+        "baseline": {"what": "a Gaussian mixture per class", "components": 16},
+        "reference": {"samples": 1258, **both},
+    }
+    write(runs / "yardstick" / "yardstick.json", yardstick)
+    write(
+        root / "data" / "prepared" / dataset / "manifest.json",
+        {"title": "Handwritten digits, 8×8", "splits": {"train": {"count": 1258}}},
+    )
+    for i, name in enumerate(names):
+        write(runs / "models" / name / "model.json", model(name, i))
+        write(runs / "results" / f"{name}.json", results(name, i))
+        write(runs / "curves" / f"{name}.csv", curve(name, i))
+        write(runs / "tune" / f"{name}.json", tuned(name))
+        for step in CAN[name]:
+            for drawn in DRAWS.get(step, ()):
+                write(
+                    runs / "results" / name / f"{drawn}.png", picture(4 if drawn != "samples" else 8, 10, 60 - 12 * i)
+                )
+        for k in range(8):
+            write(
+                runs / "state" / f"{name}-{str(i) * 12}" / "samples" / f"{12_500 * (k + 1):012d}.png",
+                picture(4, 10, 180 - 22 * k),
+            )
+    write(runs / "registry.json", registry(dataset, names))
+    return root
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of a whole run tree."""
+    return report("digits", FAMILIES, root=tree(tmp_path_factory.mktemp("whole")))
+
+
+def text(html: str) -> str:
+    """What a reader sees, on one line."""
+    body = re.sub(r"<style>.*?</style>", "", html, flags=re.DOTALL)
+    return " ".join(unescape(re.sub(r"<[^>]*>", " ", body)).split()).replace(" .", ".")
+
+
+# What it says
+
+
+def test_the_page_says_what_the_files_say(whole: Path) -> None:
+    html = whole.read_text(encoding="utf-8")
+    said = text(html)
+    for what in (
+        "Handwritten digits, 8×8",
+        "1 258 train",
+        "c0ffeec0ffee and uncommitted changes",
+        'mlflow.pyfunc.load_model("models:/digits@generation")',
+        "fivefold sample digits",
+        "diffusion version 6",
+        "Fréchet distance 0.528 [0.496, 0.560]",
+        "Better than the classical baseline. Worse than real data.",
+        "flow (version 1) with anomaly_auroc 0.8966 is the best of 5.",
+        "gan cannot reconstruct.",
+        "bound likelihoods, reconstruct, encode and decode or fill in missing values.",
+        "Copy check: not clean",
+        "100 000 examples",
+        "The search chose training.lr = 0.002 (score 2.5 against 3.2 as written).",
+        "failed: loss is not finite",
+        "an earlier version, kept because nothing beat it",
+        "1 min 42 s",
+    ):
+        assert what in said, what
+    assert html.count("data:image/png;base64,") == sum(len(DRAWS.get(s, ())) for f in FAMILIES for s in CAN[f]) + 5 * 5
+    assert "12 500 examples" in said
+    assert "25 000 examples" not in said
+
+
+def test_names_from_outside_are_text_not_markup(tmp_path: Path) -> None:
+    dataset = "<script>x"
+    html = report(dataset, ("vae",), root=tree(tmp_path, dataset, ("vae",))).read_text(encoding="utf-8")
+    assert "<script" not in html
+    assert "&lt;script&gt;x" in html
+    assert "&lt;script&gt;document.title" in html
+
+
+def test_the_same_files_give_the_same_page(tmp_path: Path) -> None:
+    root = tree(tmp_path, names=("vae",))
+    for path in root.rglob("*.*"):
+        os.utime(path, (1_800_000_000, 1_800_000_000))
+    first = report("digits", ("vae",), root=root).read_bytes()
+    os.utime(root / "runs" / "digits" / "report.html", None)
+    assert report("digits", ("vae",), root=root).read_bytes() == first
+    assert b"15 January 2027, 08:00 UTC" in first
+
+
+def test_every_missing_file_is_said_with_what_makes_it(tmp_path: Path) -> None:
+    said = text(report("digits", FAMILIES, root=tmp_path).read_text(encoding="utf-8"))
+    for path, command in {
+        "yardstick/yardstick.json": "features",
+        "registry.json": "register",
+        "models/gan/model.json": "train --family gan",
+        "curves/gan.csv": "train --family gan",
+        "results/gan.json": "evaluate --family gan",
+        "tune/gan.json": "tune --family gan",
+    }.items():
+        assert f"runs/digits/{path} does not exist. fivefold {command} --dataset digits makes it." in said, path
+    assert "nobody yet" in said
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", "null", '{"metrics": 3, "versions": [], "jobs": {"x": 1}}', "\xff\x00"]
+)
+def test_a_broken_file_breaks_no_page(tmp_path: Path, content: str) -> None:
+    root = tree(tmp_path, names=("vae",))
+    for path in [*root.rglob("*.json"), *root.rglob("*.csv"), *root.rglob("*.png")]:
+        path.write_bytes(content.encode("latin-1"))
+    assert "fivefold evaluate --family vae" in report("digits", ("vae",), root=root).read_text(encoding="utf-8")
+
+
+def test_any_value_may_be_of_any_kind(tmp_path: Path) -> None:
+    root = tree(tmp_path, names=("vae",))
+    runs = root / "runs" / "digits"
+    files = [
+        runs / "registry.json",
+        runs / "yardstick" / "yardstick.json",
+        *runs.glob("*/vae.json"),
+        *runs.glob("models/*/*"),
+    ]
+    originals = {path: json.loads(path.read_text(encoding="utf-8")) for path in files}
+    junk = (None, float("nan"), "x", [], {}, -3, True)
+    cases = [(path, place, value) for path in files for place in places(originals[path]) for value in junk]
+    random.Random(0).shuffle(cases)
+    for path, place, value in cases[:30]:
+        write(path, replaced(originals[path], place, value))
+        report("digits", ("vae",), root=root)
+        write(path, originals[path])
+
+
+def places(value: Any) -> Iterator[tuple[Any, ...]]:
+    """Paths to every value in a JSON document, in lists to the first."""
+    if isinstance(value, (dict, list)):
+        for key, inner in value.items() if isinstance(value, dict) else list(enumerate(value))[:1]:
+            yield (key,)
+            yield from ((key, *rest) for rest in places(inner))
+
+
+def replaced(document: Any, place: tuple[Any, ...], value: Any) -> Any:
+    """The document with another value at a place."""
+    document = json.loads(json.dumps(document))
+    inner = document
+    for key in place[:-1]:
+        inner = inner[key]
+    inner[place[-1]] = value
+    return document
+
+
+def test_a_number_that_is_none_or_nan_is_a_dash() -> None:
+    bad = [{"value": None}, {"value": float("nan"), "unit": "share", "better": "lower"}, {}]
+    row = metrics.row("frechet", bad, {}, {})
+    assert [cell.value for cell in (*row.cells, row.floor)] == [numbers.DASH] * 4
+
+
+def test_the_best_is_marked_and_what_cannot_be_told_from_it() -> None:
+    low = [
+        {"value": 1.0, "low": 0.9, "high": 1.1},
+        {"value": 1.2, "low": 0.95, "high": 1.4},
+        {"value": 2.0, "low": 1.5, "high": 3.0},
+        {},
+    ]
+    assert metrics.marked(low, "lower") == ["best", "tied", "", ""]
+    assert metrics.marked(low, "higher") == ["", "", "best", ""]
+    assert metrics.marked([{"value": 1.0}, {"value": 1.0}], "lower") == ["", ""]
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (0.12345, "0.123"),
+        (1234567.0, "1.23e6"),
+        (-0.5, "\u22120.5"),
+        (0.0, "0"),
+        (2e-5, "2.00e\u22125"),
+        (None, numbers.DASH),
+    ],
+)
+def test_numbers_are_short(value: float | None, shown: str) -> None:
+    assert numbers.short(value) == shown
+
+
+@pytest.mark.parametrize(
+    ("low", "high"), [(0.0, 1.0), (-3.2, 17.0), (0.4399, 0.4412), (1e-9, 3e-9), (100, 123_456), (-7e8, 7e8)]
+)
+def test_axes_have_a_few_round_ticks_within(low: float, high: float) -> None:
+    ticks = charts.linear_ticks(low, high)
+    assert 2 <= len(ticks) <= 5
+    assert all(low - 1e-9 * abs(low) <= tick <= high + 1e-9 * abs(high) for tick in ticks)
+    assert len({numbers.tick(tick) for tick in ticks}) == len(ticks)
+
+
+def test_a_chart_keeps_its_line_within_its_frame() -> None:
+    points = [(float(row["examples"]), float(row["vae_loss"])) for row in csv.DictReader(curve("vae", 0).splitlines())]
+    drawn = charts.curve("loss", points)
+    pixels = [tuple(map(float, pair.split())) for pair in drawn.path[1:].split("L")]
+    assert all(46 <= x <= 312 and 10 <= y <= 138 for x, y in pixels)
+
+
+# In a browser
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """A headless Chromium."""
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
+    if chromium is None:
+        pytest.skip("chromium is not installed (apt-get install chromium)")
+    from playwright.sync_api import sync_playwright
+
+    quiet = ("background-networking", "component-update", "sync", "gpu")
+    options = ["--no-sandbox", "--no-first-run", *(f"--disable-{what}" for what in quiet)]
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=chromium, args=options)
+        yield started
+        started.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1280])
+def test_a_browser_shows_all_of_it(browser: Any, whole: Path, width: int, scheme: str) -> None:
+    page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    said, asked = [], []
+    page.on("console", lambda message: said.append(message.text))
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(whole.as_uri(), wait_until="load")
+    images, scroll = page.evaluate(IMAGES), page.evaluate("() => document.documentElement.scrollWidth")
+    wide, faint = page.evaluate(WIDER_THAN_THE_PAGE), page.evaluate(FAINT)
+    page.close()
+    assert said == []
+    assert [url for url in asked if not url.startswith("data:")] == [whole.as_uri()]
+    assert len(images) > 40
+    assert all(alt and natural > 0 and 100 < shown <= width and visible for alt, natural, shown, visible in images)
+    assert scroll <= width, wide
+    assert faint == []
+
+
+IMAGES = """
+() => Array.from(document.images,
+  i => [i.alt, i.naturalWidth, i.getBoundingClientRect().width, i.complete && i.checkVisibility()])
+"""
+WIDER_THAN_THE_PAGE = """
+() => Array.from(document.querySelectorAll('body *'))
+  .filter(e => e.getBoundingClientRect().right > innerWidth + 1).map(e => e.outerHTML.slice(0, 80)).slice(0, 5)
+"""
+FAINT = """
+() => {
+  const channel = c => { c /= 255; return c <= .03928 ? c / 12.92 : ((c + .055) / 1.055) ** 2.4 };
+  const rgba = css => css.match(/[0-9.]+/g).map(Number);
+  const light = css => { const [r, g, b] = rgba(css).map(channel); return .2126 * r + .7152 * g + .0722 * b };
+  const ground = e => { for (; e; e = e.parentElement) { const css = getComputedStyle(e).backgroundColor;
+    if (rgba(css)[3] !== 0) return css } return 'rgb(255, 255, 255)' };
+  const faint = new Set();
+  for (const e of document.querySelectorAll('body *')) {
+    if (!Array.from(e.childNodes).some(n => n.nodeType === 3 && n.data.trim()) || !e.checkVisibility()) continue;
+    const style = getComputedStyle(e), ink = e.closest('svg') ? style.fill : style.color;
+    const [a, b] = [light(ink), light(ground(e))].sort((x, y) => y - x);
+    if ((a + .05) / (b + .05) < 4.5) faint.add(`${e.tagName}.${e.className.baseVal ?? e.className} ${ink}`);
+  }
+  return Array.from(faint);
+}
+"""

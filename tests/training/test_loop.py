@@ -1,0 +1,436 @@
+"""The loop: two processes equal one, resumed equals uninterrupted bit for bit, divergence stops before the update."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+import torch
+from test_contract import DOMAINS, SMALL, examples
+from torch import multiprocessing
+
+from models import FAMILIES, Batch, build
+from pipelines.storage.stores import open_store
+from pipelines.training import checkpoint, loop
+from pipelines.training.checkpoint_manager import CheckpointManager
+from pipelines.training.config import DivergencePolicy, TrainingConfig
+from pipelines.training.context import TrainingReport, WorkerContext
+from pipelines.training.divergence import SPIKE_WARMUP_UPDATES, DivergenceGuard
+from pipelines.training.errors import Diverged, Interrupted, LostWorker
+from pipelines.training.state import TrainingState
+
+DOMAIN = DOMAINS["grey 8x8, 17 levels"]
+BATCH = 32
+SETTINGS = TrainingConfig(
+    total_examples=12 * BATCH, batch_size=BATCH, warmup_examples=0, reports=6, checkpoints=3, evaluations=3
+)
+
+
+class Data:
+    """Batches as pure functions of the step, in memory."""
+
+    def __init__(self) -> None:
+        self.data = examples(DOMAIN, 96, 3)
+
+    def ids(self, step: int) -> torch.Tensor:
+        return torch.randperm(96, generator=torch.Generator().manual_seed(step))[:BATCH]
+
+    def batch(self, step: int, rank: int, world_size: int) -> Batch:
+        ids = self.ids(step).chunk(world_size)[rank]
+        return Batch(self.data.x[ids], self.data.label[ids])
+
+    def reference(self) -> Batch:
+        return self.data
+
+
+def fresh(family: str, dtype: torch.dtype = torch.float32) -> torch.nn.Module:
+    torch.manual_seed(0)
+    return build({"family": family, "config": SMALL[family], "domain": DOMAIN, "classes": 3}).to(dtype)
+
+
+def digest(model: torch.nn.Module) -> str:
+    sums = [hashlib.sha256(t.contiguous().numpy().tobytes()).hexdigest() for t in model.state_dict().values()]
+    return hashlib.sha256("".join(sums).encode()).hexdigest()
+
+
+def scores():
+    """A score that gets worse: the best model is the first one evaluated."""
+    count = iter(range(100))
+    return lambda report: None if report.model is None else float(next(count))
+
+
+class Stop(Exception):
+    """Stands for a kill."""
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_same_seed_gives_the_same_bits(family):
+    torch.set_num_threads(1)
+    first, second = (loop.train(fresh(family), Data(), SETTINGS, seed=3, report=lambda _: None) for _ in range(2))
+    assert digest(first) == digest(second)
+    other = loop.train(fresh(family), Data(), SETTINGS, seed=4, report=lambda _: None)
+    assert digest(first) != digest(other)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("reports", [1, 4])
+def test_resumed_equals_uninterrupted_bit_for_bit(family, reports, tmp_path):
+    torch.set_num_threads(1)
+    whole = loop.train(fresh(family), Data(), SETTINGS, seed=3, report=lambda _: None, folder=tmp_path / "whole")
+    seen = []
+
+    def stopping(report: TrainingReport) -> None:
+        seen.append(report.examples)
+        if len(seen) > reports:
+            raise Stop
+
+    with pytest.raises(Stop):
+        loop.train(fresh(family), Data(), SETTINGS, seed=3, report=stopping, folder=tmp_path / "cut")
+    again = []
+    resumed = loop.train(
+        fresh(family),
+        Data(),
+        SETTINGS,
+        seed=3,
+        report=lambda r: again.append(r.examples),
+        folder=tmp_path / "cut",
+    )
+    assert digest(whole) == digest(resumed)
+    assert len(again) < 6 or reports == 1  # it went on, it did not start again
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_finished_training_is_not_trained_again(family, tmp_path):
+    first = loop.train(fresh(family), Data(), SETTINGS, seed=3, report=lambda _: None, folder=tmp_path)
+    reports = []
+    second = loop.train(fresh(family), Data(), SETTINGS, seed=3, report=reports.append, folder=tmp_path)
+    assert not reports
+    assert digest(first) == digest(second)
+
+
+def test_the_best_model_is_kept_also_across_an_interruption(tmp_path):
+    models = []
+
+    def scored(report: TrainingReport) -> float | None:
+        if report.model is None:
+            return None
+        models.append(digest(report.model))
+        return float(len(models))
+
+    best = loop.train(fresh("vae"), Data(), SETTINGS, seed=3, report=scored, folder=tmp_path)
+    assert len(models) == 3
+    assert digest(best) == models[0]
+
+
+def joined(rank: int, world_size: int, port: str, seconds: float = 60) -> WorkerContext:
+    """A gloo group of processes on loopback."""
+    torch.set_num_threads(1)
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "RANK": str(rank), "WORLD_SIZE": str(world_size)}
+    torch.distributed.init_process_group("gloo", timeout=timedelta(seconds=seconds))
+    return WorkerContext(rank, world_size)
+
+
+def worker(rank: int, world_size: int, family: str, port: str, out: str) -> None:
+    torch.set_default_dtype(torch.float64)
+    place = joined(rank, world_size, port)
+    for accumulate in (1, 4):
+        settings = replace(SETTINGS, accumulate=accumulate)
+        model = loop.train(fresh(family, torch.float64), Data(), settings, seed=3, report=lambda _: None, context=place)
+        if rank == 0:
+            torch.save(model.state_dict(), f"{out}{accumulate}")
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_two_processes_and_smaller_parts_equal_one(family, tmp_path, unused_port):
+    """Data-parallel workers, gradient accumulation, and both at once: all the same update."""
+    out = tmp_path / "two"
+    context = multiprocessing.spawn(worker, (2, family, unused_port, str(out)), nprocs=2, join=False)
+    torch.set_default_dtype(torch.float64)
+    try:
+        one, parts = (
+            loop.train(fresh(family, torch.float64), Data(), replace(SETTINGS, accumulate=n), seed=3, report=_none)
+            for n in (1, 8)
+        )
+    finally:
+        torch.set_default_dtype(torch.float32)
+    while not context.join():
+        pass
+    expected = one.state_dict()
+    others = [parts.state_dict(), *(torch.load(f"{out}{n}", weights_only=True) for n in (1, 4))]
+    for name, tensor in ((name, tensor) for other in others for name, tensor in other.items()):
+        assert torch.allclose(tensor, expected[name], rtol=1e-7, atol=1e-9), name
+
+
+def _none(_: TrainingReport) -> None:
+    return None
+
+
+@pytest.mark.parametrize("where", ["loss", "gradient"])
+def test_a_non_finite_loss_or_gradient_stops_before_the_update(where, tmp_path):
+    model = fresh("vae")
+    seen = []
+
+    def poisoned(report: TrainingReport) -> None:
+        seen.append(report.examples)
+        if len(seen) == 2:
+            weight = model.decoder.head.weight
+            if where == "loss":
+                weight.data[0] = float("nan")
+            else:
+                weight.register_hook(lambda gradient: gradient * float("inf"))
+
+    with pytest.raises(Diverged, match=r"vae loss or its gradient is not finite .* after 128 examples"):
+        loop.train(model, Data(), SETTINGS, seed=3, report=poisoned, folder=tmp_path)
+    if where == "gradient":
+        assert all(torch.isfinite(p).all() for p in model.parameters())
+    recorded = (tmp_path / "diverged.json").read_text()
+    assert str(int(Data().ids(4)[0])) in recorded
+
+
+class Poisoned(Data):
+    """Batches after some of which the gradients are not finite."""
+
+    def __init__(self, *numbers: int) -> None:
+        super().__init__()
+        self.numbers, self.now, self.used = numbers, -1, []
+
+    def batch(self, step: int, rank: int, world_size: int) -> Batch:
+        self.now = step
+        self.used.append(step)
+        return super().batch(step, rank, world_size)
+
+    def model(self, *, rank: int = 0) -> torch.nn.Module:
+        model = fresh("vae")
+        if rank == 0:
+            worst = float("inf")
+            model.decoder.head.weight.register_hook(lambda g: g * worst if self.now in self.numbers else g)
+        return model
+
+
+def test_a_rollback_passes_over_the_batches_since_the_checkpoint_bit_for_bit(tmp_path):
+    """Update 6 of 12 diverges, once more later; killed at any report in between, it ends in the same bits."""
+    torch.set_num_threads(1)
+    policy = DivergencePolicy(rollback=True)
+
+    def train(folder: Path, kill_after: int = 99) -> str:
+        source, seen = Poisoned(6, 11), []
+
+        def report(said: TrainingReport) -> None:
+            seen.append(said.examples)
+            if len(seen) > kill_after:
+                raise Stop
+
+        try:
+            model = loop.train(
+                source.model(), source, SETTINGS, seed=3, report=report, folder=tmp_path / folder, policy=policy
+            )
+        except Stop:
+            return ""
+        return digest(model)
+
+    begun: list[int] = []
+    source = Poisoned(6, 11)
+    whole = loop.train(
+        source.model(),
+        source,
+        SETTINGS,
+        seed=3,
+        report=lambda _: None,
+        folder=tmp_path / "whole",
+        policy=policy,
+        on_start=begun.append,
+    )
+    assert all(torch.isfinite(tensor).all() for tensor in whole.state_dict().values())
+    assert begun == [0, 4 * BATCH, 8 * BATCH]
+    assert source.used == [*range(7), *range(7, 12), *range(12, 16)]  # 4, 5 and 6 were passed over, later 11
+    record = json.loads((tmp_path / "whole" / "diverged-0000000006.json").read_text())
+    assert record["ids"] == {str(n): Data().ids(n).tolist() for n in (4, 5, 6)}
+    for kill_after in (2, 3, 5):
+        folder = tmp_path / str(kill_after)
+        assert train(folder, kill_after) == ""
+        assert train(folder) == digest(whole)
+
+
+def test_rollbacks_are_bounded(tmp_path):
+    source = Poisoned(*range(5, 99))
+    with pytest.raises(Diverged, match="rolled back 2 times before"):
+        loop.train(
+            source.model(),
+            source,
+            SETTINGS,
+            seed=3,
+            report=lambda _: None,
+            folder=tmp_path,
+            policy=DivergencePolicy(rollback=True, most=2),
+        )
+    assert checkpoint.load_newest(open_store(tmp_path)).step == 4  # nothing that was finished is lost
+
+
+def test_a_loss_that_leaps_diverges():
+    progress = TrainingState(fresh("vae"), SETTINGS, WorkerContext())
+    watch = DivergenceGuard(WorkerContext(), DivergencePolicy(spike=8), lambda: False)
+    (objective,), norm = progress.objectives, torch.tensor(1.0)
+    for n in range(SPIKE_WARMUP_UPDATES):
+        assert watch.rejection_reason(progress, objective, torch.tensor(5 + 0.1 * (n % 7)), norm) is None
+    assert watch.rejection_reason(progress, objective, torch.tensor(6.0), norm) is None
+    before = json.dumps(progress.facts())
+    assert "leapt to 20" in watch.rejection_reason(progress, objective, torch.tensor(20.0), norm)
+    assert json.dumps(progress.facts()) == before  # what is refused leaves no trace
+    calm = DivergenceGuard(WorkerContext(), DivergencePolicy(), lambda: False)
+    assert calm.rejection_reason(progress, objective, torch.tensor(20.0), norm) is None
+
+
+def poisoned_rank(rank: int, world_size: int, port: str, out: str) -> None:
+    """The loss of rank 1 alone is not finite."""
+    place = joined(rank, world_size, port)
+    model = fresh("vae")
+    objective = model.objectives()[0]
+    if rank == 1:
+        forward = type(objective).forward
+        count = iter(range(99))
+
+        def bad(self, batch, noise):
+            losses = forward(self, batch, noise)
+            worst = float("nan") if next(count) == 3 else 1.0
+            return replace(losses, total=losses.total.detach() * worst + losses.total)
+
+        type(objective).forward = bad
+    before = []
+    try:
+        loop.train(model, Data(), SETTINGS, seed=3, report=lambda r: before.append(r.examples), context=place)
+    except Diverged as error:
+        Path(f"{out}{rank}").write_text(f"{digest(model)} {error}")
+    torch.distributed.destroy_process_group()
+
+
+def test_a_loss_that_is_not_finite_on_one_rank_stops_all_before_the_update(tmp_path, unused_port):
+    out = tmp_path / "rank"
+    multiprocessing.spawn(poisoned_rank, (2, unused_port, str(out)), nprocs=2)
+    first, second = Path(f"{out}0").read_text(), Path(f"{out}1").read_text()
+    assert first.split()[0] == second.split()[0]
+    assert "not finite" in first
+    assert "after 96 examples" in first
+
+
+def hanging_rank(rank: int, world_size: int, port: str, out: str) -> None:
+    place = joined(rank, world_size, port, seconds=3)
+
+    class Slow(Data):
+        def batch(self, step: int, rank: int, world_size: int) -> Batch:
+            if step == 2 and rank == 1:
+                while not Path(f"{out}done").exists():
+                    time.sleep(0.1)
+                os._exit(0)
+            return super().batch(step, rank, world_size)
+
+    try:
+        loop.train(fresh("vae"), Slow(), SETTINGS, seed=3, report=lambda _: None, context=place)
+    except LostWorker as error:
+        Path(out).write_text(str(error))
+    Path(f"{out}done").touch()
+    os._exit(0)
+
+
+def test_a_hanging_rank_is_named(tmp_path, unused_port):
+    multiprocessing.spawn(hanging_rank, (2, unused_port, str(tmp_path / "told")), nprocs=2)
+    assert (tmp_path / "told").read_text().startswith("rank 1 of 2 did not answer: it hangs, or it or its node is gone")
+
+
+def test_too_little_memory_suggests_what_to_set_and_is_not_tried_again():
+    class Full(Data):
+        tries = 0
+
+        def batch(self, step: int, rank: int, world_size: int) -> Batch:
+            Full.tries += 1
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    with pytest.raises(RuntimeError, match=r"batch_size 32; set training.accumulate: 2 .* or training.batch_size: 16"):
+        loop.train(fresh("vae"), Full(), SETTINGS, seed=3, report=lambda _: None)
+    assert Full.tries == 1
+
+
+def test_a_checkpoint_says_what_it_is_of_and_another_training_refuses_it(tmp_path):
+    said = {"spec": {"family": "vae"}, "data": "d1", "code": "c1"}
+    run = {"seed": 3, "report": lambda _: None, "folder": tmp_path}
+    loop.train(fresh("vae"), Data(), SETTINGS, identity=said, extra={"run_id": "r1"}, **run)
+    facts = checkpoint.load_newest(open_store(tmp_path)).facts
+    assert (facts["identity"], facts["run_id"], facts["examples"]) == (said, "r1", 12 * BATCH)
+    with pytest.raises(ValueError, match=r"of another training \(code: c1 there, c2 here; spec.family: vae there"):
+        loop.train(fresh("gan"), Data(), SETTINGS, identity={**said, "spec": {"family": "gan"}, "code": "c2"}, **run)
+
+
+def test_a_damaged_best_model_is_said_and_replaced(tmp_path):
+    run = {"seed": 3, "folder": tmp_path}
+    loop.train(fresh("vae"), Data(), SETTINGS, report=scores(), **run)
+    (best,) = tmp_path.glob("best-*")
+    (best / checkpoint.TENSORS).write_bytes(b"")
+    with pytest.warns(UserWarning, match=r"best-.* is damaged"):
+        again = loop.train(fresh("vae"), Data(), SETTINGS, report=scores(), **run)
+    last = loop.train(fresh("vae"), Data(), SETTINGS, report=lambda _: None, seed=3)
+    assert digest(again) == digest(last)
+
+
+def test_asked_to_stop_it_writes_a_checkpoint_and_goes_on_bit_for_bit(tmp_path):
+    torch.set_num_threads(1)
+    settings = replace(SETTINGS, checkpoints=1)  # none is due before the end
+    whole = loop.train(fresh("gan"), Data(), settings, seed=3, report=lambda _: None)
+    asked = iter([False, False, False, True, *[False] * 9])  # twice per update: the GAN has two objectives
+    with pytest.raises(Interrupted, match="stopped after 64 of 384 examples"):
+        loop.train(
+            fresh("gan"),
+            Data(),
+            settings,
+            seed=3,
+            report=lambda _: None,
+            folder=tmp_path,
+            should_stop=lambda: next(asked),
+        )
+    resumed = loop.train(fresh("gan"), Data(), settings, seed=3, report=lambda _: None, folder=tmp_path)
+    assert digest(whole) == digest(resumed)
+
+
+def test_a_node_about_to_go_brings_a_checkpoint_at_once(tmp_path, monkeypatch):
+    """And one at each report until it goes; the training is otherwise the same."""
+    settings = replace(SETTINGS, checkpoints=1)  # none is due before the end
+    whole = loop.train(fresh("gan"), Data(), settings, seed=3, report=lambda _: None)
+    saved, save = [], CheckpointManager.save
+    monkeypatch.setattr(CheckpointManager, "save", lambda self, seen: (saved.append(seen // BATCH), save(self, seen)))
+    told = iter([False] * 5 + [True] * 99)  # asked twice per update: the GAN has two objectives
+    place = WorkerContext(notice=lambda: next(told))
+    noticed = loop.train(fresh("gan"), Data(), settings, seed=3, report=lambda _: None, folder=tmp_path, context=place)
+    assert saved == [3, 4, 6, 8, 10, 12]
+    assert digest(whole) == digest(noticed)
+
+
+def test_workers_that_cannot_share_the_batch_are_refused_with_those_that_can():
+    with pytest.raises(ValueError, match=r"3 workers .* use one of \[1, 2, 4, 8\]"):
+        WorkerContext(0, 3).virtual_ranks(8)
+
+
+def test_a_killed_process_goes_on_bit_for_bit(tmp_path):
+    """SIGKILL in the middle of an update, twice, then to the end; compared with an undisturbed process."""
+    script = Path(__file__).parents[1] / "support/train_vae.py"
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+
+    def run(folder: Path, kill_after: int | None) -> str:
+        command = [sys.executable, str(script), str(folder)]
+        with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+            for count, line in enumerate(process.stdout):
+                if line.startswith("digest"):
+                    return line
+                if count == kill_after:
+                    process.kill()
+        return ""
+
+    undisturbed = run(tmp_path / "a", None)
+    assert run(tmp_path / "b", 1) == run(tmp_path / "b", 2) == ""
+    assert run(tmp_path / "b", None) == undisturbed != ""
