@@ -58,9 +58,9 @@ def run_local(
             except SystemExit:  # Ray's own handler of Ctrl-C ends with status 0, as if all were done
                 raise KeyboardInterrupt from None
     shutil.rmtree(state / "ray", ignore_errors=True)
-    told = failure(state)
-    if told is not None:
-        raise told
+    ended_by = failure(state)
+    if ended_by is not None:
+        raise ended_by
 
 
 SMALL_EXAMPLE_VALUES = 256

@@ -191,16 +191,16 @@ def search(
     """
     state = trial_log.path.parent
     remote = ClusterJob(address, settings.cluster, state)
-    told = 0
+    handled = 0
 
     def tick() -> None:
-        nonlocal told
+        nonlocal handled
         log = state / EVENTS
         lines = log.read_text(encoding="utf-8").split("\n")[:-1] if log.exists() else []
-        for line in lines[told:]:
+        for line in lines[handled:]:
             event = json.loads(line)
             getattr(trial_log, event["what"])(*event["said"])
-        told = len(lines)
+        handled = len(lines)
 
     def request() -> dict[str, Any]:
         wanted = make()
@@ -285,8 +285,8 @@ def main() -> int:
         if ended is None:
             return 0
         if not (state / FAILURE).exists():
-            told = {"kind": type(ended).__name__, "message": str(ended), "rank": -1, "expected": True}
-            write_atomically(state / FAILURE, json.dumps(told))
+            record = {"kind": type(ended).__name__, "message": str(ended), "rank": -1, "expected": True}
+            write_atomically(state / FAILURE, json.dumps(record))
         print(f"{type(ended).__name__}: {ended}", file=sys.stderr)
         return RESUMABLE if isinstance(ended, Interrupted) else 1
 

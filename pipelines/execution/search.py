@@ -156,11 +156,11 @@ def run_trial(job: TrainingJob, report: Callable[[int, float], None]) -> None:
     data = TrainingData(dataset, settings, job.seed, device)
     recorder = Recorder(job)
 
-    def scored(said: TrainingReport) -> float | None:
-        if said.model is None:
+    def scored(progress: TrainingReport) -> float | None:
+        if progress.model is None:
             return None
-        score = recorder.score(said.model)
-        report(said.examples, score)
+        score = recorder.score(progress.model)
+        report(progress.examples, score)
         return score
 
     loop.train(build_model(job), data, settings, seed=job.seed, report=scored, context=WorkerContext(device=device))

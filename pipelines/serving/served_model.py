@@ -164,12 +164,12 @@ class ServedModel(PythonModel):
 
     def _decode(self, model_input: Any) -> Any:
         latent = self._latent()
-        z = self.base._array(model_input, f"float codes [rows, {latent}]")
+        z = self.base.as_array(model_input, f"float codes [rows, {latent}]")
         if not len(z):
             return self.rows.write(self.rows.empty())
         if z.ndim != 2 or z.shape[1] != latent or z.dtype.kind not in "fiu":
             raise ValueError(f"task 'decode' takes float codes [rows, {latent}], got {z.dtype} {list(z.shape)}.")
-        self.base._refuse(z, ~np.isfinite(z), "codes are finite")
+        self.base.refuse(z, ~np.isfinite(z), "codes are finite")
         codes = torch.from_numpy(z.astype(np.float32))
         parts = [self.model.decode(codes[start:stop].to(self.device)).cpu() for start, stop in _chunks(len(codes))]
         return self.rows.write(torch.cat(parts))

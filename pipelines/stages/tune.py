@@ -96,7 +96,7 @@ def _search(
         trial_log = TrialLog(folder, sweep, bar, examples)
         as_written = {name: current(chosen, name) for name in chosen.search}
 
-        def wanted() -> SearchJob:
+        def remaining() -> SearchJob:
             before = trial_log.finished()
             return SearchJob(
                 job=job,
@@ -113,10 +113,12 @@ def _search(
                 if server := remote.job_server(settings.cluster):
                     clear(folder)
                     with terminating(folder / STOP):
-                        remote.search(wanted, settings, server, data.digest, trial_log)
+                        remote.search(remaining, settings, server, data.digest, trial_log)
                 else:
-                    search_local(wanted(), trial_log, settings.cluster.address, verbose=verbose)
-            trials = [{**kept(trial), "as_written": trial["settings"] == as_written} for trial in trial_log.finished()]
+                    search_local(remaining(), trial_log, settings.cluster.address, verbose=verbose)
+            trials = [
+                {**without_name(trial), "as_written": trial["settings"] == as_written} for trial in trial_log.finished()
+            ]
             best, why = select_best(trials, examples, settings.tune.margin)
         except BaseException:
             sweep.finish("FAILED")
@@ -126,7 +128,7 @@ def _search(
     return trials, why, best
 
 
-def kept(trial: Mapping[str, Any]) -> dict[str, Any]:
+def without_name(trial: Mapping[str, Any]) -> dict[str, Any]:
     """A finished trial without the name that Ray gave it, which is another at each run."""
     return {name: value for name, value in trial.items() if name != "trial"}
 

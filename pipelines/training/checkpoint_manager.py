@@ -129,10 +129,10 @@ class CheckpointManager:
             return None
         found = checkpoint.load_newest(self.storage) if self.context.rank == 0 else None
         if self.context.world_size > 1:
-            told = torch.tensor([-1 if found is None else found.step], device=self.context.device)
-            dist.broadcast(told, 0)
-            if found is None and told.item() >= 0:
-                found = checkpoint.read(self.storage, f"{checkpoint.STEP}{int(told.item()):010d}")
+            newest_step = torch.tensor([-1 if found is None else found.step], device=self.context.device)
+            dist.broadcast(newest_step, 0)
+            if found is None and newest_step.item() >= 0:
+                found = checkpoint.read(self.storage, f"{checkpoint.STEP}{int(newest_step.item()):010d}")
         return found
 
     def _restore(self, newest: Checkpoint) -> None:

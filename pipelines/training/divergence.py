@@ -47,12 +47,12 @@ class DivergenceGuard:
         """Why the update must not be made; None where it may."""
         mean, size = torch.stack([loss.detach().double(), norm.double()]).tolist()
         bad = not (math.isfinite(mean) and math.isfinite(size))
-        asked, notice = (self.context.rank == 0 and question() for question in (self.should_stop, self.context.notice))
+        stop, notice = (self.context.rank == 0 and question() for question in (self.should_stop, self.context.notice))
         if self.context.world_size > 1:
-            told = torch.tensor([bad, asked, notice, mean], dtype=torch.float64, device=self.context.device)
-            dist.all_reduce(told)
-            bad, asked, notice, mean = *map(bool, told[:3]), float(told[3]) / self.context.world_size
-        self.stop_requested = self.stop_requested or asked
+            signals = torch.tensor([bad, stop, notice, mean], dtype=torch.float64, device=self.context.device)
+            dist.all_reduce(signals)
+            bad, stop, notice, mean = *map(bool, signals[:3]), float(signals[3]) / self.context.world_size
+        self.stop_requested = self.stop_requested or stop
         if notice and self.preempted_at is None:
             self.preempted_at = state.step
         if bad:

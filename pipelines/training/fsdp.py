@@ -48,9 +48,9 @@ class Sharded(nn.Module):
         self.inner = fully_shard(_Tensors(objective), mesh=mesh, reshard_after_forward=False)
         self._others: tuple[FSDPModule, ...] = ()
 
-    def link_peers(self, players: Sequence[Sharded]) -> None:
+    def link_peers(self, peers: Sequence[Sharded]) -> None:
         """Name all objectives of the model: what one trains, another may read."""
-        self._others = tuple(player.inner for player in players if player is not self)
+        self._others = tuple(player.inner for player in peers if player is not self)
 
     def forward(self, batch: Batch, generator: Streams) -> Losses:
         found = dict(self.inner(batch, generator))

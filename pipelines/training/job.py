@@ -112,10 +112,11 @@ def failure(state: Path) -> Exception | None:
     """The error that ended a training, if one did."""
     if not (state / FAILURE).exists():
         return None
-    told = json.loads((state / FAILURE).read_text(encoding="utf-8"))
+    record = json.loads((state / FAILURE).read_text(encoding="utf-8"))
     kinds = {"Diverged": Diverged, "Interrupted": Interrupted, "RuntimeError": RuntimeError}
-    if told["expected"]:
-        return kinds.get(told["kind"], ValueError)(told["message"])
+    if record["expected"]:
+        return kinds.get(record["kind"], ValueError)(record["message"])
     return RuntimeError(
-        f"a bug stopped the training, first on rank {told['rank']}; trying again would not help:\n{told['traceback']}"
+        f"a bug stopped the training, first on rank {record['rank']}; trying again would not help:\n"
+        f"{record['traceback']}"
     )

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 LIVENESS_TIMEOUT_S = 5.0
-"""Seconds in which partners must answer after a collective operation has failed."""
+"""Seconds in which the other workers must answer after a collective operation has failed."""
 
 
 @contextmanager

@@ -63,9 +63,9 @@ class Recorder:
 
     def on_start(self, examples: int) -> None:
         """Training begins after so many examples: what was recorded beyond is dropped and will come again."""
-        kept = [point for point in read_metrics(self.state) if point["examples"] <= examples]
-        write_atomically(self.state / "metrics.jsonl", "".join(json.dumps(p) + "\n" for p in kept))
-        self.earlier = kept[-1]["seconds"] if kept else 0.0
+        earlier_points = [point for point in read_metrics(self.state) if point["examples"] <= examples]
+        write_atomically(self.state / "metrics.jsonl", "".join(json.dumps(p) + "\n" for p in earlier_points))
+        self.earlier = earlier_points[-1]["seconds"] if earlier_points else 0.0
         self.started = time.perf_counter()
 
     def __call__(self, report: TrainingReport) -> float | None:
@@ -113,7 +113,7 @@ def run_worker(config: dict[str, Any], context: WorkerContext) -> None:
 
     An error that would come again is left in `failure.json`, the first one only, and no worker trains
     while it is there: so a restart of all workers ends at once, with the error that caused it. What a
-    restart can fix, a partner that was lost, is left to the one who restarts.
+    restart can fix, a lost worker, is left to the one who restarts.
     """
     job = TrainingJob(**config)
     with synced_state(job.state) as state:
