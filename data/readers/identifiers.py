@@ -46,6 +46,7 @@ class IdentifiersSeen:
     width: int = 0
     steady: bool = True
     highest: int = 0
+    whole: bool = True
 
     def add(self, texts: pa.Array) -> None:
         """Note the identifiers of a batch, in their order."""
@@ -78,6 +79,7 @@ class IdentifiersSeen:
             self.prefix = head if self.first is None and not self.prefix else self.prefix
             number = int(digits[-18:]) if digits else 0
             self.highest = max(self.highest, number)
+            self.whole &= not head and (text == "0" or text[0] != "0") and len(text) < 19
             if not self.steady:
                 continue
             if not digits:

@@ -96,7 +96,10 @@ class Sources:
                 mark = marks.most_common(1)[0][0]
                 entry["mark"] = "" if mark in ("null", "nan", "inf") else mark
             if entry["name"] in self.identifiers:
-                entry["identifier"] = self.identifiers[entry["name"]].fresh()
+                seen = self.identifiers[entry["name"]]
+                entry["identifier"] = seen.fresh()
+                if entry.pop("open", False):
+                    entry["dtype"] = "int64" if seen.whole else "string"
 
 
 def open_table(card: Card, path: Path, report: IngestReport, mapper: Mapper) -> Reader:
@@ -159,6 +162,8 @@ def described(
             entry["value"] = column.categories[0] if column.categories else ""
             entry["pattern"] = column.format
         elif entry["role"] == "identifier":
+            if pa.types.is_binary(raw.types[name]):
+                entry["open"] = True  # text files leave the type open
             sources.identifiers[name] = IdentifiersSeen(restart=column.type == "index")
         if column.why:
             entry["why"] = column.why
