@@ -147,7 +147,7 @@ def _read(one: Any, texts: Iterable[str | None], width: int) -> tuple[NDArray[An
 
 # Dates, times, durations
 
-TOKEN = re.compile(r"%[-^]?[YymbBdHIMSpzaAq]|%\d?f|%%")
+TOKEN = re.compile(r"%[-^]?[YymbBdHIMSpaAq]|%:?z|%\d?f|%%")
 FIELDS = {
     "Y": r"\d{4}", "y": r"\d{2}", "m": r"\d{1,2}", "d": r"\d{1,2}", "H": r"\d{1,2}", "I": r"\d{1,2}", "M": r"\d{1,2}",
     "S": r"\d{1,2}", "p": r"[AaPp]\.?[Mm]\.?", "z": r"Z|[+-]\d{2}:?\d{2}|[+-]\d{2}", "q": "[1-4]",
@@ -354,8 +354,8 @@ class DateTimeFormat:
     """Dates and times as a pattern of `strftime` writes them, `-` after the percent sign for no leading zero.
 
     Arguments:
-        pattern: For example `%Y-%m-%d %H:%M:%S`, `%-d/%-m/%y`, `%I:%M %p`, `%d %b %Y`, `%Y-%m-%dT%H:%M:%S%z`,
-            `%Y-Q%q`; `%3f` are milliseconds.
+        pattern: For example `%Y-%m-%d %H:%M:%S`, `%-d/%-m/%y`, `%I:%M %p`, `%d %b %Y`, `%Y-Q%q`,
+            `%Y-%m-%dT%H:%M:%S%:z` (`%z` without the colon); `%3f` are milliseconds.
         parts: What is learned.
 
     Example:
@@ -380,7 +380,7 @@ class DateTimeFormat:
     @property
     def zoned(self) -> bool:
         """Whether it states a zone."""
-        return "%z" in self.pattern
+        return "z" in {token[-1] for token in TOKEN.findall(self.pattern)}
 
     @cached_property
     def _regex(self) -> re.Pattern[str]:
@@ -461,7 +461,7 @@ class DateTimeFormat:
         when = date.fromordinal(days + 719163)
         seconds, nanoseconds = divmod(clock, UNITS["s"])
         hour, minute, second = seconds // 3600, seconds // 60 % 60, seconds % 60
-        colon = "" if "%H%M" in self.pattern else ":"
+        colon = ":" if "%:z" in self.pattern else ""
         values: dict[str, str] = {
             "Y": f"{when.year:04}", "y": f"{when.year % 100:02}", "m": f"{when.month:02}", "d": f"{when.day:02}",
             "b": MONTHS[when.month - 1][:3], "B": MONTHS[when.month - 1], "H": f"{hour:02}",

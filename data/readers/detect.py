@@ -773,7 +773,7 @@ def _patterns(text: str) -> list[str]:
         clock += (
             zone
             if zone.strip() in ("Z", "UTC", "GMT")
-            else zone[: len(zone) - len(zone.lstrip())] + ("%z" if zone else "")
+            else zone[: len(zone) - len(zone.lstrip())] + (("%:z" if ":" in zone else "%z") if zone else "")
         )
         rest = text[: time.start()]
     if not rest.strip():
