@@ -31,42 +31,42 @@ def rehearse(card: Card, path: Path, mapper: Mapper, say: Callable[[str], None])
     Raises:
         ValueError: If there is none: what `prepare` would say.
     """
-    findings = IngestReport(on_bad="drop", max_bad=1.0)
+    report = IngestReport(on_bad="drop", max_bad=1.0)
     with tempfile.TemporaryDirectory(prefix="fivefold-add-") as folder:
-        reader = open_source(replace(card, on_bad="drop", max_bad=1.0), path, findings, mapper)
+        reader = open_source(replace(card, on_bad="drop", max_bad=1.0), path, report, mapper)
         with closing(SplitIndex(Path(folder))) as ledger:
             for chunk in reader.chunks():
                 ledger.add(chunk)
-                findings.read += len(chunk.x)
-        card = _with_bad(card, findings, str(path), say)
+                report.read += len(chunk.x)
+        card = _with_bad(card, report, str(path), say)
         card = _with_splits(card, ledger, say)
         card = _with_copies(card, ledger, str(path), say)
-    if findings.unlabelled:
-        say(f"{findings.unlabelled} of {findings.read} rows have no label: they are kept, with label -1")
+    if report.unlabelled:
+        say(f"{report.unlabelled} of {report.read} rows have no label: they are kept, with label -1")
     return card
 
 
-def _with_bad(card: Card, findings: IngestReport, source: str, say: Callable[[str], None]) -> Card:
+def _with_bad(card: Card, report: IngestReport, source: str, say: Callable[[str], None]) -> Card:
     """`on_bad: drop` and a bearable `max_bad` where there are bad examples."""
-    if not findings.read and not findings.dropped:
-        findings.close(source)
-    if not findings.dropped:
+    if not report.read and not report.dropped:
+        report.close(source)
+    if not report.dropped:
         return card
-    first = findings.bad_first[0]
+    first = report.bad_first[0]
     shown = f"{first['where']}: {first['reason']}: {first['detail'].rstrip('.')}"
-    unsafe = next((item for item in findings.bad_first if item["reason"] == UNSAFE), None)
+    unsafe = next((item for item in report.bad_first if item["reason"] == UNSAFE), None)
     if unsafe is not None:
         raise ValueError(f"{unsafe['where']}: {UNSAFE}: {unsafe['detail'].rstrip('.')}. Take it out of the source.")
-    if findings.dropped > findings.read:
+    if report.dropped > report.read:
         raise ValueError(
-            f"{shown}, and so in {findings.dropped} of {findings.read + findings.dropped} examples. "
+            f"{shown}, and so in {report.dropped} of {report.read + report.dropped} examples. "
             "If it is a table: is row 1 the header, and is the delimiter right? Fix the source."
         )
-    total = findings.read + findings.dropped
-    causes = ", ".join(f"{count} × {reason}" for reason, count in findings.bad.most_common())
-    share = max(card.max_bad, math.ceil(1000 * findings.dropped / total) / 1000)
+    total = report.read + report.dropped
+    causes = ", ".join(f"{count} × {reason}" for reason, count in report.bad.most_common())
+    share = max(card.max_bad, math.ceil(1000 * report.dropped / total) / 1000)
     say(
-        f"{findings.dropped} of {total} examples are bad ({causes}) and are left out; the first is {shown}; "
+        f"{report.dropped} of {total} examples are bad ({causes}) and are left out; the first is {shown}; "
         f"the card says `on_bad: drop`, `max_bad: {share:g}`"
     )
     return replace(card, on_bad="drop", max_bad=share)

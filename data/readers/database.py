@@ -46,7 +46,7 @@ def open_query(path: Path, query: str) -> RawTable:
     names, notes = column_names(schema.names)
     types = dict(zip(names, schema.types, strict=True))
 
-    def batches(findings: IngestReport) -> Iterator[RawBatch]:
+    def batches(report: IngestReport) -> Iterator[RawBatch]:
         start = 0
         with _asked(path, query) as reader:
             for batch in reader:
@@ -111,7 +111,7 @@ def _open_sqlite(path: Path, query: str) -> RawTable:
     names, notes = column_names(originals)
     kinds = {name: type_of(counter) for name, counter in zip(names, seen, strict=True)}
 
-    def batches(findings: IngestReport) -> Iterator[RawBatch]:
+    def batches(report: IngestReport) -> Iterator[RawBatch]:
         start = 0
         with _sqlite(path) as database:
             cursor = database.execute(query)

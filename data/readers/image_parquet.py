@@ -121,7 +121,7 @@ def _batches(path: Path, columns: ImageColumns) -> Iterator[tuple[Path, int, lis
             raise ValueError(f"{file} is damaged: {one_line(error)} Fetch it again.") from None
 
 
-def open_image_parquet(card: Card, path: Path, findings: IngestReport, mapper: Mapper) -> Reader:
+def open_image_parquet(card: Card, path: Path, report: IngestReport, mapper: Mapper) -> Reader:
     """Look at Parquet files with images and return their reader."""
     assert card.image is not None
     target = Target(**{item.name: getattr(card.image, item.name) for item in fields(Target)})
@@ -146,9 +146,9 @@ def open_image_parquet(card: Card, path: Path, findings: IngestReport, mapper: M
             for place, (blob, name) in enumerate(zip(blobs, names, strict=True)):
                 where = f"{file}: row {position + place + 1}"
                 if blob is None:
-                    findings.reject(where, "no image", f"expected bytes in column {columns.image!r}, got none")
+                    report.reject(where, "no image", f"expected bytes in column {columns.image!r}, got none")
                 elif name is not None and name not in index:
-                    findings.reject(where, "unknown label", f"expected one of the card's classes, got {name!r}")
+                    report.reject(where, "unknown label", f"expected one of the card's classes, got {name!r}")
                 else:
                     kept.append((where, blob, -1 if name is None else index[name], position + place))
             position += len(blobs)
@@ -163,11 +163,11 @@ def open_image_parquet(card: Card, path: Path, findings: IngestReport, mapper: M
         size = sum(file.stat().st_size for file in table_files(path, PARQUET_SUFFIXES))
         for decoded in mapper(decode_batch, encoded(), size):
             for what, where in decoded.conversions:
-                findings.convert(what, where)
+                report.convert(what, where)
             for where, reason, detail in decoded.faults:
-                findings.reject(where, reason, detail)
+                report.reject(where, reason, detail)
             without = decoded.label < 0
-            findings.unlabelled += int(without.sum()) if classes else 0
+            report.unlabelled += int(without.sum()) if classes else 0
             label = np.where(without, -1, codes[decoded.label]) if known else decoded.label
             odd = ~without & anomalous[decoded.label] if known else np.zeros(len(decoded.x), np.bool_)
             split = split_by_rows(card, decoded.source) if card.splits.rows else decoded.split

@@ -62,12 +62,12 @@ def open_json_lines(path: Path, files: list[Path], encoding: str) -> RawTable:
     ]
     notes += [f"key {name!r} holds values of several types: taken as text" for name in mixed]
 
-    def batches(findings: IngestReport) -> Iterator[RawBatch]:
+    def batches(report: IngestReport) -> Iterator[RawBatch]:
         offset = 0
         for file, split in zip(files, splits, strict=True):
             kept: list[tuple[int, dict[str, Any]]] = []
             last = 0
-            for number, row in _rows(file, encoding, findings):
+            for number, row in _rows(file, encoding, report):
                 kept.append((number, row))
                 last = number
                 if len(kept) == ROWS:
@@ -83,7 +83,7 @@ def open_json_lines(path: Path, files: list[Path], encoding: str) -> RawTable:
     )  # fmt: skip
 
 
-def _rows(file: Path, encoding: str, findings: IngestReport) -> Iterator[tuple[int, dict[str, Any]]]:
+def _rows(file: Path, encoding: str, report: IngestReport) -> Iterator[tuple[int, dict[str, Any]]]:
     """Objects with the number of their line (of a list: of the item), from 1."""
     with closing(inflated(file)) as stream:
         text = Decoded(stream, encoding, file)
@@ -96,18 +96,18 @@ def _rows(file: Path, encoding: str, findings: IngestReport) -> Iterator[tuple[i
             *lines, ready = ready.split(b"\n")
             for line in lines:
                 number += 1
-                yield from _line(file, number, line, findings)
+                yield from _line(file, number, line, report)
             piece = text.read(1 << 20)
             if not piece:
                 if ready:
-                    yield from _line(file, number + 1, ready, findings)
+                    yield from _line(file, number + 1, ready, report)
                 return
             ready += piece
             if len(ready) > LINE_LIMIT and b"\n" not in ready:
                 raise ValueError(f"{file}: line {number + 1} has more than {LINE_LIMIT >> 20} MiB. Is it JSON lines?")
 
 
-def _line(file: Path, number: int, line: bytes, findings: IngestReport) -> Iterator[tuple[int, dict[str, Any]]]:
+def _line(file: Path, number: int, line: bytes, report: IngestReport) -> Iterator[tuple[int, dict[str, Any]]]:
     if not line.strip():
         return
     try:
@@ -118,7 +118,7 @@ def _line(file: Path, number: int, line: bytes, findings: IngestReport) -> Itera
         got = f"a {type(row).__name__}"
     except (ValueError, RecursionError) as error:
         got = str(error)
-    findings.reject(f"{file}: row {number}", "not a JSON object", f'expected an object such as {{"a": 1}}, got {got}')
+    report.reject(f"{file}: row {number}", "not a JSON object", f'expected an object such as {{"a": 1}}, got {got}')
 
 
 def _items(file: Path, body: bytes) -> Iterator[tuple[int, dict[str, Any]]]:

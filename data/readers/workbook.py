@@ -55,8 +55,8 @@ def open_workbook(path: Path, source: Source) -> RawTable:
         columns[label], mixed = _column(column)
         notes += [f"column {label!r} holds cells of several types: taken as text"] if mixed else []
 
-    def batches(findings: IngestReport) -> Iterator[RawBatch]:
-        findings.ignored.update({"blank rows": int((~filled).sum())} if not filled.all() else {})
+    def batches(report: IngestReport) -> Iterator[RawBatch]:
+        report.ignored.update({"blank rows": int((~filled).sum())} if not filled.all() else {})
         kept = np.flatnonzero(filled)
         for start in range(0, len(kept), ROWS):
             here = kept[start : start + ROWS]
