@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import difflib
 import itertools
 import json
@@ -15,11 +16,19 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from data.formats import format_of
+
 CATALOG = Path("data/catalog")
-FORMATS = ("images", "idx", "npy", "npz", "csv", "parquet")
-COLUMN_TYPES = ("continuous", "integer", "categorical", "skip")
+FORMATS = ("images", "idx", "npy", "npz", "csv", "jsonl", "parquet", "arrow", "excel", "sql")
+LEARNED = ("continuous", "integer", "categorical", "datetime", "duration")
+NOT_LEARNED = ("identifier", "index", "text", "constant", "skip")
+COLUMN_TYPES = (*LEARNED, *NOT_LEARNED)
 SPLITS = ("train", "val", "test")
-MISSING = ("", "NA", "N/A", "n/a", "nan", "NaN", "NAN", "null", "NULL", "None", "?")
+MISSING = (
+    "", "NA", "N/A", "n/a", "<NA>", "nan", "NaN", "NAN", "-nan", "-NaN", "null", "NULL", "None", "#N/A", "#N/A N/A",
+    "#NA", "1.#IND", "-1.#IND", "1.#QNAN", "-1.#QNAN", "?",
+)  # fmt: skip
+"""What pandas takes for missing, and the question mark of older collections."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,7 +41,13 @@ class Source:
         url: `https://…` or `s3://bucket/key`.
         sha256: Of the file; of a folder, over its files' names and content.
         format: How to read it, one of `FORMATS`.
-        delimiter: Between the cells of a CSV file.
+        delimiter: Between the cells of a CSV file; a blank stands for any number of blanks.
+        encoding: Of a text file, a name that Python knows.
+        header: `first` takes the names of the columns from the first row, `none` numbers them.
+        skip: Lines before the header (a title, comments).
+        sheet: Of a workbook; the first when empty.
+        query: What is asked of a database.
+        image, label: Of Parquet files with images: the columns that hold the image and its class.
     """
 
     builtin: str = ""
@@ -41,6 +56,13 @@ class Source:
     sha256: str = ""
     format: str = "images"
     delimiter: str = ","
+    encoding: str = "utf-8"
+    header: str = "first"
+    skip: int = 0
+    sheet: str = ""
+    query: str = ""
+    image: str = ""
+    label: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,7 +74,8 @@ class ImageShape:
         width: Pixels.
         channels: 1 (grey) or 3 (red, green, blue).
         levels: Distinct values a pixel takes, spread evenly over 0 … 255.
-        resize: `none` treats another size as a fault, `stretch` ignores the aspect, `crop` cuts the middle out.
+        resize: `none` treats another size as a fault, `stretch` ignores the aspect, `crop` cuts the middle out,
+            `pad` adds an edge.
         alpha: What shows through transparent pixels, `white` or `black`.
         max_pixels: An image with more is refused unread.
     """
@@ -72,13 +95,25 @@ class Column:
 
     Arguments:
         name: As in the source.
-        type: `continuous`, `integer`, `categorical`, or `skip` to leave it out.
-        categories: The values of a categorical column, in the order of their codes; empty to find them.
+        type: `continuous`, `integer`, `categorical`, `datetime` (dates, times, both) or `duration`: learned.
+            `identifier` (fresh ones are drawn), `index` (counts the rows), `text` and `constant`: not learned, but
+            their place is kept in the output. `skip` leaves it out.
+        categories: The values of a categorical column, in the order of their codes, empty to find them; of a
+            constant its value.
+        format: How its cells are written: a pattern of numbers or of dates (see `data.formats`); empty for plain
+            numbers and for native dates.
+        parts: What a date, time or duration is learned as.
+        missing: Texts that mean "not known" in this column, beside those of the card.
+        why: Why it is not learned.
     """
 
     name: str
     type: str
     categories: tuple[str, ...] = ()
+    format: str = ""
+    parts: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+    why: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -132,7 +167,8 @@ class Card:
         columns: The table's columns; empty to find them.
         label: The column that names the class of a row.
         anomaly: Which rows are anomalies.
-        missing: Cells that mean "not known" in numeric columns; in text columns only the empty cell does.
+        missing: `model` learns where cells are missing, and draws have gaps as the data has; `fill` draws whole rows.
+        marks: Texts that mean "not known".
         max_categories: A categorical column may not have more.
         splits: How examples are divided.
         duplicates: `separate` lets no content be in two splits, `fail` refuses it, `keep` only counts it.
@@ -151,8 +187,9 @@ class Card:
     columns: tuple[Column, ...] = ()
     label: str = ""
     anomaly: Anomaly | None = None
-    missing: tuple[str, ...] = MISSING
-    max_categories: int = 1000
+    missing: str = "model"
+    marks: tuple[str, ...] = MISSING
+    max_categories: int = 10_000
     splits: SplitPlan = field(default_factory=SplitPlan)
     duplicates: str = "separate"
     on_bad: str = "fail"
@@ -205,7 +242,9 @@ def parse_card(text: str, path: Path) -> Card:
         else:
             values[key] = _section(section, values[key], key, problems)
     values["columns"] = tuple(_columns(values.get("columns"), problems))
-    for key in ("classes", "missing"):
+    if isinstance(values.get("missing"), list):  # as cards before `marks` had it
+        values["marks"] = values.pop("missing")
+    for key in ("classes", "marks"):
         if values.get(key) is None:
             values.pop(key, None)
         elif isinstance(values[key], list):
@@ -279,8 +318,9 @@ def _columns(content: Any, problems: list[str]) -> Iterable[Column]:
         return
     for position, item in enumerate(content):
         values = dict(item) if isinstance(item, Mapping) else item
-        if isinstance(values, dict) and isinstance(values.get("categories"), list):
-            values["categories"] = tuple(_text(value) for value in values["categories"])
+        for key in ("categories", "parts", "missing"):
+            if isinstance(values, dict) and isinstance(values.get(key), list):
+                values[key] = tuple(_text(value) for value in values[key])
         column = _section(Column, values, f"columns[{position}]", problems)
         if column is not None:
             yield column
@@ -297,6 +337,7 @@ def _faults(card: Card, path: Path) -> Iterable[str]:
         ("kind", card.kind, ("image", "table")),
         ("on_bad", card.on_bad, ("fail", "drop")),
         ("duplicates", card.duplicates, ("separate", "fail", "keep")),
+        ("missing", card.missing, ("model", "fill")),
     ):
         if value not in allowed:
             yield f"{key} must be one of {', '.join(allowed)}, got {value!r}"
@@ -319,6 +360,14 @@ def _source_faults(source: Source) -> Iterable[str]:
         yield f"source.format must be one of {', '.join(FORMATS)}, got {source.format!r}"
     if len(source.delimiter) != 1:
         yield f"source.delimiter must be one character, got {source.delimiter!r}"
+    if source.header not in ("first", "none"):
+        yield f"source.header must be first or none, got {source.header!r}"
+    if source.skip < 0:
+        yield f"source.skip must be at least 0, got {source.skip}"
+    try:
+        codecs.lookup(source.encoding)
+    except LookupError:
+        yield f"source.encoding must be an encoding that Python knows (utf-8, cp1252, …), got {source.encoding!r}"
 
 
 def _image_faults(card: Card) -> Iterable[str]:
@@ -332,8 +381,8 @@ def _image_faults(card: Card) -> Iterable[str]:
         yield f"image.channels must be 1 or 3, got {card.image.channels}"
     if not 2 <= card.image.levels <= 256:
         yield f"image.levels must be from 2 to 256, got {card.image.levels}"
-    if card.image.resize not in ("none", "stretch", "crop"):
-        yield f"image.resize must be one of none, stretch, crop, got {card.image.resize!r}"
+    if card.image.resize not in ("none", "stretch", "crop", "pad"):
+        yield f"image.resize must be one of none, stretch, crop, pad, got {card.image.resize!r}"
     if card.image.alpha not in ("white", "black"):
         yield f"image.alpha must be white or black, got {card.image.alpha!r}"
     if card.columns or card.label:
@@ -355,11 +404,29 @@ def _table_faults(card: Card) -> Iterable[str]:
             yield f"the type of column {column.name!r} must be one of {', '.join(COLUMN_TYPES)}, got {column.type!r}"
         if len(set(column.categories)) < len(column.categories):
             yield f"the categories of column {column.name!r} must not repeat"
+        yield from _format_faults(column)
     roles = {"label": card.label, "anomaly.column": card.anomaly.column if card.anomaly else ""}
     for key, name in {**roles, "splits.column": card.splits.column}.items():
         if name and names and name not in names:
             near = difflib.get_close_matches(name, names, 1)
             yield f"{key} names no column: {name!r}" + (f" (did you mean {near[0]!r}?)" if near else "")
+
+
+def _format_faults(column: Column) -> Iterable[str]:
+    numeric = column.type in ("continuous", "integer")
+    try:
+        if column.type in ("datetime", "duration"):
+            form = format_of(column.type, column.format, column.parts)
+            if column.format:
+                form.read([""])
+            if not column.parts:
+                yield f'column {column.name!r} needs parts, such as [year, week, weekday] or ["clock:1min"]'
+        elif numeric and column.format:
+            format_of("number", column.format).read([""])
+        elif column.format or column.parts:
+            yield f"column {column.name!r} is {column.type}: format and parts belong to numbers, dates and times"
+    except ValueError as error:
+        yield f"column {column.name!r}: {error}"
 
 
 def _split_faults(plan: SplitPlan) -> Iterable[str]:

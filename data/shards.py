@@ -14,6 +14,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from data.files import file_sha256
+from data.formats import is_plain
 
 SCHEMA = 1
 SHARD_BYTES = (4 << 20, 64 << 20)
@@ -77,5 +78,13 @@ def content_digest(manifest: Mapping[str, Any]) -> str:
         "class_names": manifest["class_names"],
         "splits": splits,
     }
+    forms = [
+        [entry["name"], entry["role"], entry.get("pattern", ""), entry.get("parts", [])]
+        for entry in manifest.get("table", ())
+        if entry["role"] in ("datetime", "duration", "identifier", "text", "constant")
+        or not is_plain(entry.get("pattern", ""))
+    ]
+    if forms:  # tables of plain numbers and categories are what they were before formats were known
+        identity["formats"] = forms
     text = json.dumps(identity, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()

@@ -87,13 +87,25 @@ def _add_data(verbs: argparse._SubParsersAction, common: argparse.ArgumentParser
     data = verbs.add_parser("data", help="add a dataset, or show one")
     actions = data.add_subparsers(dest="action", required=True, metavar="action")
     add = actions.add_parser("add", help="inspect a source and write its card", parents=[common])
-    add.add_argument("source", help="path or URL of images, an archive, CSV, Parquet, IDX, NPY")
+    add.add_argument(
+        "source", help="path or URL of images or a table: archive, CSV, JSON lines, Parquet, Arrow, Excel, …"
+    )
     add.add_argument("--name", required=True, help="name of the card")
     add.add_argument("--label", metavar="COLUMN", help="column of a table that holds the class")
     add.add_argument("--anomaly", metavar="COLUMN=VALUE", help="rows kept out of training to measure detection")
-    export = actions.add_parser("export", help="write prepared data as Parquet, a file per split", parents=[common])
+    add.add_argument("--size", metavar="WxH", help="width and height that images are brought to")
+    add.add_argument("--fit", choices=("crop", "pad", "stretch"), help="how images of other sizes are brought to one")
+    add.add_argument("--query", metavar="SQL", help="what is asked of a database (SQLite, DuckDB)")
+    add.add_argument("--sheet", metavar="NAME", help="sheet of a workbook (default: the first that holds something)")
+    export = actions.add_parser("export", help="write prepared data as files, one per split", parents=[common])
     export.add_argument("name", help="name of the dataset")
     export.add_argument("--to", required=True, type=Path, metavar="FOLDER", help="the folder to write")
+    export.add_argument(
+        "--format",
+        default="parquet",
+        choices=("parquet", "csv", "jsonl"),
+        help="of the files; csv and jsonl of tables only, every cell as its source has it (default: parquet)",
+    )
     show = actions.add_parser("show", help="print card, counts and a few examples", parents=[common])
     show.add_argument("name", help="name of the card")
 
@@ -191,9 +203,10 @@ def _data(arguments: argparse.Namespace) -> None:
         case "show":
             show(arguments.name)
         case "export":
-            export(arguments.name, arguments.to)
+            export(arguments.name, arguments.to, arguments.format)
         case _:
-            add(arguments.source, arguments.name, label=arguments.label or "", anomaly=arguments.anomaly or "")
+            keys = ("label", "anomaly", "size", "fit", "query", "sheet")
+            add(arguments.source, arguments.name, **{key: getattr(arguments, key) or "" for key in keys})
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -75,7 +75,7 @@ def images_as_text(x: NDArray[Any]) -> str:
 
 def image_hashes(x: NDArray[np.uint8]) -> NDArray[np.uint64]:
     """Hashes of images by their pixels, `[n]`."""
-    flat = np.ascontiguousarray(x).reshape(len(x), -1)
+    flat = np.ascontiguousarray(x).reshape(len(x), -1) if len(x) else x
     digests = b"".join([hashlib.blake2b(row, digest_size=8).digest() for row in flat])
     return np.frombuffer(digests, "<u8").astype(np.uint64)
 

@@ -21,19 +21,6 @@ PLAIN = {
 """Types by the names that `data.readers.columns.type_name` gives them."""
 
 
-def column_type(column: dict[str, Any]) -> pa.DataType:
-    """The type a column had in its source, or the nearest that holds its values exactly.
-
-    Arguments:
-        column: An entry of the manifest's domain.
-    """
-    if column["dtype"] in PLAIN:
-        return PLAIN[column["dtype"]]
-    if column["type"] == "categorical":
-        return pa.dictionary(pa.int32(), pa.string())
-    return pa.int64() if column["type"] == "integer" else pa.float64()
-
-
 def category_array(codes: NDArray[np.int64], names: list[str]) -> pa.DictionaryArray:
     """Codes as texts; below 0 is null."""
     return pa.DictionaryArray.from_arrays(pa.array(codes, pa.int32(), mask=codes < 0), pa.array(names, pa.string()))
@@ -44,13 +31,21 @@ def table_lines(card: Card, inspection: Inspection) -> list[str]:
     lines = [
         f"label: {quoted(card.label)}" if card.label else '# label: ""  # the column that names the class of a row'
     ]
-    lines.append("missing: [" + ", ".join(map(quoted, card.missing)) + "]  # cells that mean: not known")
-    lines.append("columns:  # type: continuous, integer, categorical, or skip to leave it out")
+    lines.append(f"missing: {card.missing}  # model: draws have gaps where the data has them; fill: none")
+    lines.append("marks: [" + ", ".join(map(quoted, card.marks)) + "]  # cells that mean: not known")
+    lines.append(
+        "columns:  # learned: continuous, integer, categorical, datetime, duration; its place kept: identifier,"
+    )
+    lines.append("  # index, text, constant; left out: skip. `format` is how the cells are written")
     for column in card.columns:
         doubt = inspection.column_warnings.get(column.name)
-        categories = f", categories: [{', '.join(map(quoted, column.categories))}]" if column.categories else ""
         comment = f"  # unsure: {one_line(doubt)}" if doubt else ""
-        lines.append(f"  - {{name: {quoted(column.name)}, type: {column.type}{categories}}}{comment}")
+        keys = [f"name: {quoted(column.name)}", f"type: {column.type}"]
+        keys += [f"{key}: {quoted(value)}" for key in ("format", "why") if (value := getattr(column, key))]
+        for key in ("categories", "parts", "missing"):
+            if getattr(column, key):
+                keys.append(f"{key}: [{', '.join(map(quoted, getattr(column, key)))}]")
+        lines.append(f"  - {{{', '.join(keys)}}}{comment}")
     return lines
 
 
@@ -196,6 +191,7 @@ def table_domain(columns: list[dict[str, Any]], statistics: dict[str, Any]) -> d
     for column in columns:
         found = statistics["columns"][column["name"]]
         entry = {**column, "missing": found["missing"]}
+        entry["missing_share"] = found["missing"] / max(1, found["missing"] + found["count"])
         if column["type"] == "categorical":
             entry["frequencies"] = found["frequencies"]
         else:

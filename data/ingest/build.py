@@ -58,11 +58,6 @@ def build(card: Card, root: Path, out: Path, mapper: Mapper) -> dict[str, Any]:
         ingest_report.close(located.name)
         located.check_unchanged()
         assignment = divide(card, split_index, located.name)
-        if not (assignment.split == NAMES.index("train")).any():
-            raise ValueError(
-                f"{located.name}: none of its {ingest_report.read} examples belongs to the training split. "
-                "Fix anomaly or splits in the card, or give more data."
-            )
         for name in sorted(
             {"train", "val", "test"} - {NAMES[code] for code in np.unique(assignment.split) if code >= 0}
         ):
@@ -136,6 +131,9 @@ def _manifest(
         "citation": card.citation,
         "statistics": statistics,
     }
+    if reader.table:
+        manifest["table"] = reader.table
+        manifest["missing"] = card.missing
     manifest["digest"] = content_digest(manifest)
     return manifest
 

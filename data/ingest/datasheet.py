@@ -55,7 +55,24 @@ def _page(card: Card, manifest: dict[str, Any], report: dict[str, Any]) -> str:
         )
     else:
         parts.append("## Columns (training split)\n\n" + columns_text(manifest))
+        aside = _not_learned(manifest)
+        if aside:
+            parts.append("## Columns that are not learned\n\n" + aside)
     return "\n\n".join(parts) + "\n"
+
+
+def _not_learned(manifest: dict[str, Any]) -> str:
+    """Which columns of the source are not learned, and why; empty when all are."""
+    place = {
+        "identifier": "fresh ones are drawn from its pattern, never one that occurred",
+        "text": "a place is kept for it", "constant": "comes back as it is", "skip": "left out of what is drawn",
+    }  # fmt: skip
+    aside = [entry for entry in manifest.get("table", ()) if entry["role"] in place]
+    lines = ["| column | kind | why | in what is drawn |", "|---|---|---|---|"]
+    for entry in aside:
+        cells = [entry["name"], entry["role"], entry.get("why", "the card says so"), place[entry["role"]]]
+        lines.append("| " + " | ".join(map(cell_text, cells)) + " |")
+    return "\n".join(lines) if aside else ""
 
 
 def _splits(manifest: dict[str, Any]) -> str:
@@ -76,6 +93,8 @@ def account(report: dict[str, Any]) -> list[str]:
     lines += [f"{item['where']}: {item['reason']}: {item['detail']}" for item in report["dropped_first"]]
     lines += [f"converted: {count} × {what}" for what, count in report["converted"].items()]
     lines += [f"ignored: {count} × {what}" for what, count in report["ignored_files"].items()]
+    if report.get("without_label"):
+        lines.append(f"{report['without_label']} examples have no label (their label is -1)")
     for column, counts in report["missing_cells"].items():
         tokens = ", ".join(f"{count} × {token!r}" for token, count in counts.items())
         lines.append(f"missing cells in {column!r}: {tokens}")

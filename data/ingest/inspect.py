@@ -12,23 +12,28 @@ from data.cards import CATALOG, Anomaly, Card, ImageShape, Inspection, Source, o
 from data.domains.image import image_lines
 from data.domains.table import table_lines
 from data.files import write_text
-from data.readers.base import natural_sorted
-from data.readers.csv import CSV_SUFFIXES
+from data.ingest.rehearsal import rehearse
+from data.readers.base import Mapper, here, natural_sorted
 from data.readers.idx import IDX_NAME, idx_parts
 from data.readers.image_arrays import Part
+from data.readers.image_decoding import SUFFIXES as IMAGE_SUFFIXES
 from data.readers.image_folder import inspect_folders, is_image
+from data.readers.image_parquet import image_columns, inspect_image_parquet
 from data.readers.npy import npy_parts
-from data.readers.parquet import PARQUET_SUFFIXES
+from data.readers.suffixes import SUFFIXES
 from data.readers.table import inspect_table
-from data.sources.archive import is_archive
+from data.sources.archive import is_archive, members
 from data.sources.download import fetch
 from data.sources.files import tree, tree_sha256
-from data.sources.streams import is_utf8
+from data.sources.streams import is_utf8, zipped_table
 
 __all__ = ["Inspection", "card_text", "inspect", "source_format", "write_card"]
 
 
-def inspect(source: str, name: str, root: Path, *, label: str = "", anomaly: str = "") -> Inspection:
+def inspect(
+    source: str, name: str, root: Path, *, label: str = "", anomaly: str = "", size: str = "", query: str = "",
+    fit: str = "", sheet: str = "", mapper: Mapper = here,
+) -> Inspection:  # fmt: skip
     """Look at a source and describe it.
 
     Arguments:
@@ -37,6 +42,11 @@ def inspect(source: str, name: str, root: Path, *, label: str = "", anomaly: str
         root: The project's root.
         label: The column that names the class of a row.
         anomaly: `COLUMN=VALUE`, rows with this value are anomalies (`class=NAME` for images).
+        size: `WIDTHxHEIGHT` (or one number), what images are brought to.
+        fit: How images of other sizes are brought to it: `crop`, `pad` or `stretch`.
+        query: What is asked of a database.
+        sheet: Of a workbook.
+        mapper: Where decoding happens.
     Raises:
         FileNotFoundError: If there is nothing at the path.
         ValueError: If the source cannot be read, or is of an unknown kind.
@@ -46,16 +56,24 @@ def inspect(source: str, name: str, root: Path, *, label: str = "", anomaly: str
     if anomaly and not (column and equals):
         raise ValueError(f"anomaly must be COLUMN=VALUE (for images class=NAME), got {anomaly!r}")
     form = source_format(path)
-    kind = "table" if form in ("csv", "parquet") else "image"
+    if fit not in ("", "crop", "pad", "stretch"):
+        raise ValueError(f"fit must be crop, pad or stretch, got {fit!r}")
+    pictures = image_columns(path) if form == "parquet" else None
+    kind = "table" if form in SUFFIXES and pictures is None else "image"
     base = Card(
-        name=name, kind=kind, source=replace(place, sha256=tree_sha256(path), format=form),
+        name=name, kind=kind, source=replace(place, sha256=tree_sha256(path), format=form, query=query, sheet=sheet),
         label=label, anomaly=Anomaly(column=column, value=value) if anomaly else None,
     )  # fmt: skip
     if kind == "table":
-        return inspect_table(base, path)
-    if label:
+        inspection = inspect_table(base, path)
+    elif pictures is not None:
+        inspection = inspect_image_parquet(base, path, pictures, size, fit)
+    elif label:
         raise ValueError(f"label names a column of a table; {path} holds images, whose class is their folder's name")
-    return inspect_folders(base, path) if form == "images" else _arrays(base, path)
+    else:
+        inspection = inspect_folders(base, path, size, fit) if form == "images" else _arrays(base, path)
+    inspection.card = rehearse(inspection.card, path, mapper, inspection.warnings.append)
+    return inspection
 
 
 def _obtain(source: str, name: str, root: Path) -> tuple[Path, Source]:
@@ -89,20 +107,26 @@ def source_format(path: Path) -> str:
     """
     name = path.name.lower()
     if path.is_file():
+        if name.endswith(".zip") and zipped_table(path) and not any(True for _ in members(path, is_image)):
+            inside = zipped_table(path).lower()
+            return "jsonl" if inside.endswith((".jsonl", ".ndjson", ".json")) else "csv"
         if is_archive(path):
             return "images"
-        for form, suffixes in (
-            ("csv", CSV_SUFFIXES),
-            ("parquet", PARQUET_SUFFIXES),
-            ("npy", (".npy",)),
-            ("npz", (".npz",)),
-        ):
+        for form, suffixes in SUFFIXES.items():
             if name.endswith(suffixes):
+                return form
+        for form in ("npy", "npz"):
+            if name.endswith(f".{form}"):
                 return form
         if IDX_NAME.match(path.name):
             return "idx"
+        found = _format_by_content(path)
+        if found:
+            return found
         raise ValueError(
-            f"{path}: unknown kind of file. Read are: a folder, zip or tar of images; IDX; NPY, NPZ; CSV, TSV; Parquet."
+            f"{path}: unknown kind of file. Read are: a folder, zip or tar of images; IDX; NPY, NPZ; CSV, TSV and "
+            "other delimited text (also .gz, .bz2, .xz, .zst, .zip); JSON lines; Parquet; Feather and Arrow; Excel and "
+            "OpenDocument workbooks; SQLite and DuckDB databases with a query."
         )
     kinds: Counter[str] = Counter()
     for inside, file in tree(path):
@@ -111,16 +135,35 @@ def source_format(path: Path) -> str:
             kinds["images"] += 1
         elif IDX_NAME.match(file.name):
             kinds["idx"] += 1
-        elif lowered.endswith(PARQUET_SUFFIXES):
-            kinds["parquet"] += 1
-        elif lowered.endswith((".csv", ".tsv", ".csv.gz", ".tsv.gz")):
-            kinds["csv"] += 1
+        else:
+            kinds.update(
+                form for form, suffixes in SUFFIXES.items()
+                if lowered.endswith(suffixes) and form not in ("excel", "sql") and not lowered.startswith("_")
+                and not lowered.endswith((".txt", ".json"))
+            )  # fmt: skip
+    if kinds["images"]:  # tables beside images are their labels
+        return "images"
     if not kinds:
         raise ValueError(
-            f"{path} holds no images (png, jpg, webp, bmp, gif), IDX, Parquet or CSV files (links to folders are not "
-            "followed). Give another source."
+            f"{path} holds no images ({', '.join(sorted(s[1:] for s in IMAGE_SUFFIXES))}), IDX files or tables (CSV, "
+            "JSON lines, Parquet, Arrow); links to folders are not followed. Give another source."
         )
     return kinds.most_common(1)[0][0]
+
+
+def _format_by_content(path: Path) -> str:
+    """The format of a file whose name says nothing, by its first bytes; empty when unknown."""
+    with path.open("rb") as file:
+        head = file.read(4096)
+    for start, form in ((b"PAR1", "parquet"), (b"ARROW1", "arrow"), (b"SQLite format 3", "sql")):
+        if head.startswith(start):
+            return form
+    if head[8:12] == b"DUCK":
+        return "sql"
+    if head.lstrip()[:1] == b"{":
+        return "jsonl"
+    text = head.decode("utf-8", "replace")
+    return "csv" if "\n" in text and sum(not c.isprintable() and c not in "\r\n\t" for c in text) <= 1 else ""
 
 
 def _arrays(card: Card, path: Path) -> Inspection:
@@ -161,6 +204,13 @@ def card_text(inspection: Inspection) -> str:
     ]
     if source.format == "csv":
         lines.append(f"  delimiter: {quoted(source.delimiter)}")
+        lines.append(f"  header: {source.header}  # first: the first row names the columns; none: they are numbered")
+        lines += [f"  skip: {source.skip}  # lines before the table"] if source.skip else []
+    if source.format in ("csv", "jsonl"):
+        lines.append(f"  encoding: {source.encoding}")
+    lines += [
+        f"  {key}: {quoted(value)}" for key in ("sheet", "query", "image", "label") if (value := getattr(source, key))
+    ]
     lines += image_lines(card) if card.kind == "image" else table_lines(card, inspection)
     if card.anomaly:
         lines.append("anomaly:  # kept out of training, used to measure detection")

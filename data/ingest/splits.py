@@ -58,9 +58,10 @@ class SplitIndex:
         for file in (self._labels, *self._hashes):
             file.close()
 
-    def published(self) -> NDArray[np.int8]:
-        """The published split of every example (or -1, or `ANOMALY`), `[size]`; may be asked for once."""
-        parts, self._published = self._published, []
+    def published(self, *, keep: bool = False) -> NDArray[np.int8]:
+        """The published split of every example (or -1, or `ANOMALY`), `[size]`; may be asked for once unless kept."""
+        parts = self._published
+        self._published = parts if keep else []
         return np.concatenate(parts) if parts else np.empty(0, np.int8)
 
     def labels(self) -> Iterator[tuple[int, NDArray[np.int32]]]:
@@ -99,13 +100,18 @@ class SplitAssignment:
     facts: dict[str, Any]
 
 
-def divide(card: Card, split_index: SplitIndex, source: str) -> SplitAssignment:
+def divide(card: Card, split_index: SplitIndex, source: str, *, keep: bool = False) -> SplitAssignment:
     """Assign every example to a split.
 
+    Arguments:
+        card: Says how.
+        split_index: What is known of the examples.
+        source: What messages call the source.
+        keep: Whether the ledger will be asked again.
     Raises:
-        ValueError: If published splits are unusable, or duplicates cross splits and must not.
+        ValueError: If published splits are unusable, duplicates cross splits and must not, or none is for training.
     """
-    split = split_index.published()
+    split = split_index.published(keep=keep)
     present = {name for code, name in enumerate(SPLITS) if (split == code).any()}
     if not card.splits.published or not present - {"train"}:
         split[(split != ANOMALY)] = UNPUBLISHED
@@ -116,6 +122,11 @@ def divide(card: Card, split_index: SplitIndex, source: str) -> SplitAssignment:
     free = _free(split, present, published)
     _assign(card, split_index, split, free, published)
     facts = _separate(card, split_index, split, free, source)
+    if not (split == SPLITS.index("train")).any():
+        raise ValueError(
+            f"{source}: none of its {split_index.size} examples belongs to the training split. "
+            "Fix anomaly or splits in the card, or give more data."
+        )
     return SplitAssignment(split=split, published=published, facts=facts)
 
 

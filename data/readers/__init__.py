@@ -9,7 +9,9 @@ from data.readers.base import IngestReport, Mapper, Opener, Reader
 from data.readers.digits import open_digits
 from data.readers.idx import open_idx
 from data.readers.image_folder import open_images
+from data.readers.image_parquet import open_image_parquet
 from data.readers.npy import open_npy
+from data.readers.suffixes import SUFFIXES
 from data.readers.table import open_table
 
 BUILTIN: dict[str, Opener] = {"digits": open_digits}
@@ -18,8 +20,8 @@ OPENERS: dict[tuple[str, str], Opener] = {
     ("image", "idx"): open_idx,
     ("image", "npy"): open_npy,
     ("image", "npz"): open_npy,
-    ("table", "csv"): open_table,
-    ("table", "parquet"): open_table,
+    ("image", "parquet"): open_image_parquet,
+    **{("table", form): open_table for form in SUFFIXES},
 }
 
 

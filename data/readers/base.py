@@ -22,6 +22,12 @@ Mapper = Callable[[Callable[[Any], Any], Iterable[Any], int], Iterator[Any]]
 Its third argument is about how many bytes there are behind all items: too few are not worth sharing.
 """
 
+
+def here(function: Callable[[Any], Any], items: Iterable[Any], size: int) -> Iterator[Any]:
+    """A `Mapper` that works in this process."""
+    return map(function, items)
+
+
 UNPUBLISHED = -1
 SPLIT_NAMES = {
     "train": "train", "training": "train",
@@ -60,7 +66,9 @@ class Reader:
         event_shape: Shape of an example.
         dtype: `uint8` or `float64`.
         class_names: Names of the classes, empty when there are no labels; complete once all chunks were read.
-        columns: Of a table: name, type, categories and original dtype of each column.
+        columns: Of a table: name, type, categories and original dtype of each column that is learned.
+        table: Of a table: the columns of the source, as `data.formats.SourceTable` takes them; complete once all
+            chunks were read.
         chunks: Reads the source from the start.
     """
 
@@ -69,6 +77,7 @@ class Reader:
     class_names: list[str]
     chunks: Callable[[], Iterator[Chunk]]
     columns: list[dict[str, Any]] = field(default_factory=list)
+    table: list[dict[str, Any]] = field(default_factory=list)
 
 
 class Opener(Protocol):
@@ -144,6 +153,7 @@ class IngestReport:
     converted_first: dict[str, list[str]] = field(default_factory=dict)
     ignored: Counter[str] = field(default_factory=Counter)
     missing: dict[str, Counter[str]] = field(default_factory=dict)
+    unlabelled: int = 0
     warnings: list[str] = field(default_factory=list)
 
     @property
@@ -209,6 +219,7 @@ class IngestReport:
             "converted": dict(sorted(self.converted.items())),
             "converted_first": dict(sorted(self.converted_first.items())),
             "ignored_files": dict(sorted(self.ignored.items())),
+            "without_label": self.unlabelled,
             "missing_cells": {name: dict(sorted(counts.items())) for name, counts in self.missing.items()},
             "warnings": self.warnings,
         }

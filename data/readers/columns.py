@@ -1,11 +1,9 @@
-"""Cells to numbers and category codes, and finding out which of the two a column holds."""
+"""Cells to numbers, category codes, dates and times: the parsers of `prepare`, by which `add` decides, too."""
 
 from __future__ import annotations
 
-import re
 from collections import Counter
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -13,13 +11,10 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from data.cards import Column
-from data.readers.base import natural_sorted
+from data.formats import DAY, UNITS, Instants, format_of, is_plain, parts_of
 
 NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
-COMMAS = r"[+-]?[\d.,\s]*[,\s][\d.,\s]*"
 EXACT = 2**53
-DATES = r"\d{4}[-/.]\d\d?[-/.]\d\d?.*|\d\d?[-/.]\d\d?[-/.]\d{2,4}.*"
-TEXT_MISSING = ("", "?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +22,7 @@ class Cells:
     """A column's cells of one batch.
 
     Arguments:
-        values: Numbers or category codes, NaN where missing or bad, `[n]`.
+        values: Numbers or category codes, NaN where missing or bad, `[n]`; of dates and times the parts, `[n, parts]`.
         bad: Which cells are neither a value nor missing, `[n]`.
         reason: What is wrong with them.
         expected: What they should have been.
@@ -43,7 +38,11 @@ class Cells:
 
 def is_text(kind: pa.DataType) -> bool:
     """Whether a column holds text (CSV columns do)."""
-    return pa.types.is_binary(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind)
+    if pa.types.is_dictionary(kind):
+        return is_text(kind.value_type)
+    return (
+        pa.types.is_binary(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind) or kind == "string_view"
+    )
 
 
 def is_numeric(kind: pa.DataType) -> bool:
@@ -51,11 +50,16 @@ def is_numeric(kind: pa.DataType) -> bool:
     return pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
 
 
+def is_temporal(kind: pa.DataType) -> bool:
+    """Whether a column holds dates, times or durations as such."""
+    return pa.types.is_temporal(kind) and not pa.types.is_interval(kind)
+
+
 def is_readable(kind: pa.DataType) -> bool:
     """Whether a column's type can be learned from at all."""
     if pa.types.is_dictionary(kind):
         return is_readable(kind.value_type)
-    return is_text(kind) or is_numeric(kind) or pa.types.is_boolean(kind)
+    return is_text(kind) or is_numeric(kind) or pa.types.is_boolean(kind) or is_temporal(kind)
 
 
 def type_name(kind: pa.DataType) -> str:
@@ -120,6 +124,10 @@ def numbers(array: pa.Array, *, integer: bool, tokens: tuple[str, ...]) -> Cells
         nulls = array.null_count
         missing.update({name: count for name, count in (("null", nulls), ("nan", int(absent.sum()) - nulls)) if count})
         bad = np.zeros(len(values), np.bool_)
+    if "inf" in tokens:
+        infinite = np.isinf(values)
+        missing.update({"inf": int(infinite.sum())} if infinite.any() else {})
+        values, absent = np.where(infinite, np.nan, values), absent | infinite
     infinite = np.isinf(values) | (np.isnan(values) & ~absent & ~bad)
     reason, expected = "not a number", "a number"
     if infinite.any() and not bad.any():
@@ -180,138 +188,79 @@ def codes(array: pa.Array, categories: list[str], tokens: tuple[str, ...]) -> Ce
     return Cells(values, bad, reason, f"one of {shown}" if not broken.any() else "UTF-8 text", missing)
 
 
-@dataclass(kw_only=True, slots=True)
-class ColumnScan:
-    """What a column was seen to hold.
+def native_instants(array: pa.Array) -> tuple[Instants, NDArray[np.bool_]]:
+    """Dates, times and durations of a column that holds them as such, and which are missing, `[n]`."""
+    kind = array.type
+    missing = array.is_null().to_numpy(zero_copy_only=False)
+    unit = UNITS[kind.unit] if hasattr(kind, "unit") else UNITS["ms"]
+    if pa.types.is_date(kind):
+        days = pc.fill_null(array.cast(pa.date32()).cast(pa.int32()), 0).to_numpy().astype(np.int64)
+        return Instants(days, np.zeros_like(days), np.zeros_like(days)), missing
+    counts = pc.fill_null(array.cast(pa.int32() if kind.bit_width == 32 else pa.int64()), 0).to_numpy().astype(np.int64)
+    zero = np.zeros_like(counts)
+    if pa.types.is_timestamp(kind):
+        days, rest = np.divmod(counts, DAY // unit)
+        return Instants(days, rest * unit, zero), missing
+    return Instants(zero, counts * unit, zero), missing
+
+
+def read_cells(array: pa.Array, column: Column, tokens: tuple[str, ...]) -> Cells:
+    """Read the cells of a column as what is learned of them.
 
     Arguments:
-        name: Of the column.
-        kind: Its type in the source.
-        limit: Distinct values are counted up to so many.
+        array: The cells.
+        column: The card's entry.
+        tokens: Texts that mean "missing" in every column.
     """
-
-    name: str
-    kind: pa.DataType
-    limit: int
-    cells: int = 0
-    known: int = 0
-    numeric: int = 0
-    whole: bool = True
-    exact: bool = True
-    low: float = np.inf
-    high: float = -np.inf
-    first_text: tuple[int, str] | None = None
-    values: Counter[str] | None = field(default_factory=Counter)
-
-    def add(self, array: pa.Array, rows: NDArray[np.int64], tokens: tuple[str, ...]) -> None:
-        """Note the cells of a batch."""
-        self.cells += len(array)
-        if not is_readable(self.kind):
-            return
-        cells = numbers(array, integer=False, tokens=tokens) if self._maybe_numeric(array) else None
-        if cells is not None:
-            good = cells.values[~np.isnan(cells.values)]
-            self.numeric += len(good)
-            self.known += len(good) + int(cells.bad.sum())
-            self.whole = self.whole and bool((good == np.floor(good)).all())
-            self.exact = self.exact and bool((np.abs(good) <= EXACT).all())
-            if len(good):
-                self.low, self.high = min(self.low, float(good.min())), max(self.high, float(good.max()))
-            if self.first_text is None and cells.bad.any():
-                index = int(np.flatnonzero(cells.bad)[0])
-                text = array[index].as_py()
-                self.first_text = (
-                    int(rows[index]),
-                    text.decode("utf-8", "replace") if isinstance(text, bytes) else str(text),
-                )
-        if self.values is not None:
-            for item in pc.value_counts(as_text(array).drop_null()).to_pylist():
-                self.values[item["values"]] += item["counts"]
-            if len(self.values) > self.limit:
-                self.values = None
-
-    def _maybe_numeric(self, array: pa.Array) -> bool:
-        """Whether trying to read numbers is worth it (not for long text)."""
-        kind = array.type.value_type if pa.types.is_dictionary(array.type) else array.type
-        return is_numeric(kind) or is_text(kind)
-
-    @property
-    def categories(self) -> tuple[str, ...]:
-        """Distinct values in natural order, those that mean "missing" aside; empty when there are too many."""
-        return tuple(natural_sorted(value for value in self.values or () if value.strip() not in TEXT_MISSING))
-
-    @property
-    def dtype(self) -> str:
-        """The original type, as a DataFrame names it."""
-        if not pa.types.is_binary(self.kind):
-            return type_name(self.kind)
-        if self.numeric and self.numeric == self.known:
-            return "int64" if self.whole else "float64"
-        return "string"
-
-    def column(self, *, as_category: bool = False) -> tuple[Column, list[str]]:
-        """The column's description, and what is doubtful about it."""
-        kind = self.kind.value_type if pa.types.is_dictionary(self.kind) else self.kind
-        if not is_readable(self.kind):
-            return Column(name=self.name, type="skip"), [f"type {self.kind} is not supported"]
-        if as_category or pa.types.is_boolean(kind):
-            return self._category([])
-        if not self.known and not self.categories:
-            return Column(name=self.name, type="skip"), ["it has no values"]
-        if self.numeric * 2 >= self.known and self.numeric:
-            return self._number()
-        warnings = []
-        if self.numeric:
-            warnings.append(f"{self.numeric} of {self.known} cells look like numbers, the others do not")
-        return self._category(warnings)
-
-    def _number(self) -> tuple[Column, list[str]]:
-        warnings = []
-        if self.first_text is not None:
-            row, text = self.first_text
-            warnings.append(
-                f"{self.known - self.numeric} of {self.known} cells are not finite numbers, the first in row {row}: "
-                f"{text!r}; list such texts under `missing`, or set `on_bad: drop`, or `type: categorical`"
-            )
-        distinct = len(self.values) if self.values is not None else self.limit + 1
-        if self.whole and distinct <= 10 and self.cells > 50:
-            warnings.append(f"only {distinct} distinct whole numbers: perhaps `type: categorical`")
-        if self.whole and not self.exact:
-            return Column(name=self.name, type="skip"), ["its numbers are too large to be exact: identifiers?"]
-        return Column(name=self.name, type="integer" if self.whole else "continuous"), warnings
-
-    def _category(self, warnings: list[str]) -> tuple[Column, list[str]]:
-        texts = self.categories or ((self.first_text[1],) if self.first_text else ())
-        if texts and all(re.fullmatch(COMMAS, text) for text in texts):
-            warnings = [
-                *warnings,
-                f"its texts look like numbers with commas or blanks ({texts[0]!r}): write them with a point and "
-                "without marks between thousands",
-            ]
-        elif texts and all(re.fullmatch(DATES, text) for text in texts):
-            warnings = [
-                *warnings,
-                f"its texts look like dates ({texts[0]!r}): write them as numbers to learn from them",
-            ]
-        if self.values is None:
-            return Column(name=self.name, type="skip"), [
-                *warnings, f"more than {self.limit} distinct texts: an identifier or free text?"
-            ]  # fmt: skip
-        if any(value != value.strip() for value in self.categories):
-            warnings = [*warnings, "some texts have blanks around them, which count as part of the category"]
-        doubtful = [value for value in self.categories if value.strip() in ("NA", "N/A", "n/a", "None", "null", "nan")]
-        if doubtful:
-            warnings = [*warnings, f"{doubtful} taken as categories; remove them from `categories` to mean missing"]
-        if self.cells > 50 and len(self.categories) > 0.5 * self.cells:
-            return Column(name=self.name, type="skip"), [*warnings, "nearly every row has its own text: an identifier?"]
-        return Column(name=self.name, type="categorical", categories=self.categories), warnings
+    tokens = (*tokens, *column.missing)
+    if column.type == "categorical":
+        return codes(array, list(column.categories), tokens)
+    if column.type in ("datetime", "duration"):
+        return _instants(array, column, tokens)
+    if column.format and not is_plain(column.format):
+        return _formatted(array, column, tokens)
+    return numbers(array, integer=column.type == "integer", tokens=tokens)
 
 
-def described(column: Column, scan: ColumnScan | None, kind: pa.DataType) -> dict[str, Any]:
-    """A column as the manifest's domain lists it."""
-    dtype = scan.dtype if scan is not None else type_name(kind)
-    if scan is None and pa.types.is_binary(kind):
-        dtype = {"integer": "int64", "continuous": "float64"}.get(column.type, "string")
-    entry: dict[str, Any] = {"name": column.name, "type": column.type, "dtype": dtype}
-    entry["categories"] = list(column.categories) if column.type == "categorical" else []
-    return entry
+def _formatted(array: pa.Array, column: Column, tokens: tuple[str, ...]) -> Cells:
+    missing: Counter[str] = Counter()
+    texts, broken = _known_texts(array, tokens, missing)
+    values, bad = format_of("number", column.format).read(texts)
+    if column.type == "integer":
+        bad |= (values[:, 0] != np.floor(values[:, 0])) & ~np.isnan(values[:, 0])
+    values[bad] = np.nan
+    return Cells(values[:, 0], bad | broken, "not a number", f"a number written as {column.format}", missing)
+
+
+def _instants(array: pa.Array, column: Column, tokens: tuple[str, ...]) -> Cells:
+    missing: Counter[str] = Counter()
+    form = format_of(column.type, column.format, column.parts)
+    if is_temporal(array.type):
+        when, absent = native_instants(array)
+        missing.update({"null": int(absent.sum())} if absent.any() else {})
+        values, wrong = parts_of(when, form.parts)  # pyright: ignore[reportAttributeAccessIssue]
+        values[absent | wrong] = np.nan
+        bad = wrong & ~absent
+    else:
+        texts, broken = _known_texts(array, tokens, missing)
+        values, bad = form.read(texts)
+        bad |= broken
+    learned = ", ".join(column.parts)
+    expected = f"one that {column.format or 'its type'} and the parts {learned} can say"
+    return Cells(values, bad, f"not a {'date or time' if column.type == 'datetime' else 'duration'}", expected, missing)
+
+
+def _known_texts(
+    array: pa.Array, tokens: tuple[str, ...], missing: Counter[str]
+) -> tuple[list[str | None], NDArray[np.bool_]]:
+    """Trimmed texts, `None` where missing, and which are no text at all."""
+    broken = not_utf8(array)
+    trimmed = pc.utf8_trim_whitespace(as_text(array))
+    absent = pc.or_(pc.is_null(trimmed), pc.is_in(trimmed, value_set=pa.array(tokens, pa.string())))
+    _count(trimmed.filter(pc.and_(absent, pa.array(~broken))), missing)
+    return pc.if_else(absent, None, trimmed).to_pylist(), broken
+
+
+def _count(texts: pa.Array, missing: Counter[str]) -> None:
+    for item in pc.value_counts(texts).to_pylist():
+        missing[item["values"] or ""] += item["counts"]

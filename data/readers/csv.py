@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import re
 from collections.abc import Iterator
 from contextlib import closing
@@ -17,23 +15,46 @@ import pyarrow.csv
 from numpy.typing import NDArray
 
 from data.readers.base import IngestReport
-from data.readers.raw_table import RawBatch, RawTable, check_names, same_columns, splits_of
+from data.readers.dialects import BLANKS, Body, Dialect, Heading, heading
+from data.readers.encodings import Decoded
+from data.readers.raw_table import (
+    RawBatch,
+    RawTable,
+    absent_notes,
+    splits_of,
+    united,
+    with_columns,
+)
 from data.sources.streams import Readable, inflated
 
 BLOCK_BYTES = 1 << 19  # pyarrow reads up to 32 blocks ahead
 
 FOREIGN = {
-    b"PK\3\4": "a zip archive or an Excel workbook: export it as CSV",
-    b"\xd0\xcf\x11\xe0": "an old Excel workbook: export it as CSV",
+    b"PK\3\4": "a zip archive or an Excel workbook: name it .zip or .xlsx",
+    b"\xd0\xcf\x11\xe0": "an old Excel workbook: name it .xls",
     b"PAR1": "a Parquet file: name it .parquet",
+    b"ARROW1": "an Arrow file: name it .arrow",
     b"\x1f\x8b": "compressed with gzip: name it .csv.gz",
-    b"SQLite format 3": "an SQLite database: export the table as CSV",
+    b"\x28\xb5\x2f\xfd": "compressed with zstd: name it .csv.zst",
+    b"SQLite format 3": "an SQLite database: name it .sqlite, and give a query",
     b"%PDF": "a PDF document: export the table as CSV",
     b"<!doctype": "a web page: fetch the file itself",
     b"<html": "a web page: fetch the file itself",
 }
 """How files begin that are named like CSV and are something else."""
-CSV_SUFFIXES = (".csv", ".tsv", ".txt", ".csv.gz", ".tsv.gz", ".txt.gz")
+
+
+def check_kind(path: Path) -> None:
+    """Make sure that a file named like a text file is one.
+
+    Raises:
+        ValueError: If it is something else, or empty.
+    """
+    with closing(inflated(path)) as stream:
+        head = stream.read(1 << 12)
+    for start, what in FOREIGN.items():
+        if head.lstrip()[: len(start)].lower() == start.lower():
+            raise ValueError(f"{path} is not a CSV file but {what}.")
 
 
 class _Watched:
@@ -58,58 +79,43 @@ class _Watched:
         self.closed = True
 
 
-def csv_header(path: Path, delimiter: str) -> list[str]:
-    """Names of the columns of a CSV file.
-
-    Raises:
-        ValueError: If the file is empty, not UTF-8, or a name is missing or repeated.
-    """
-    with closing(inflated(path)) as stream:
-        head = stream.read(1 << 20)
-    names = header_cells(head, delimiter)
-    if not head.strip():
-        raise ValueError(f"{path} is empty: expected a header row and data. Give another file.")
-    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise ValueError(f"{path} is encoded as UTF-16: expected UTF-8. Save it as UTF-8.")
-    for start, what in FOREIGN.items():
-        if head.lstrip()[: len(start)].lower() == start.lower():
-            raise ValueError(f"{path} is not a CSV file but {what}.")
-    if not names:
-        raise ValueError(f"{path}: the header cannot be read (a quotation mark that is never closed?). Fix row 1.")
-    check_names(path, names)
-    return names
-
-
-def header_cells(head: bytes, delimiter: str) -> list[str]:
-    """The cells of a CSV file's first row, as they are."""
-    text = head.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "surrogateescape")
-    try:
-        return next(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter), [])
-    except csv.Error:
-        return []
-
-
-def open_csv(path: Path, files: list[Path], delimiter: str) -> RawTable:
-    """CSV files of one header as raw batches.
+def open_csv(path: Path, files: list[Path], dialect: Dialect) -> RawTable:
+    """Delimited text files of one table as raw batches.
 
     Raises:
         ValueError: If the files have different columns.
     """
-    names = csv_header(files[0], delimiter)
-    for file in files[1:]:
-        same_columns(file, csv_header(file, delimiter), files[0], names)
+    for file in files:
+        check_kind(file)
+    heads = [heading(file, dialect) for file in files]
     splits = splits_of(path, files)
+    names = united([head.names for head in heads], files, splits)
+    notes = list(dict.fromkeys(note for head in heads for note in head.notes))
+    notes += absent_notes([head.names for head in heads], files, names)
+    titles = {
+        name: title
+        for head in heads
+        for name, title in zip(head.names, head.titles, strict=False)
+        if name != title or not head.titles
+    }
 
     def batches(report: IngestReport) -> Iterator[RawBatch]:
         offset = 0
-        for file, split in zip(files, splits, strict=True):
-            last = 1
-            for batch in _csv_batches(file, split, names, delimiter, report, offset):
+        for file, head, split in zip(files, heads, splits, strict=True):
+            last = head.first_row - 1
+            for batch in _csv_batches(file, head, split, dialect, report, offset):
                 last = int(batch.rows[-1]) if len(batch.rows) else last
-                yield batch
-            offset += last - 1
+                yield with_columns(batch, names)
+            offset += last - head.first_row + 1
 
-    return RawTable(name=str(path), names=names, types=dict.fromkeys(names, pa.binary()), batches=batches)
+    return RawTable(
+        name=str(path),
+        names=names,
+        types=dict.fromkeys(names, pa.binary()),
+        batches=batches,
+        titles=titles,
+        notes=notes,
+    )
 
 
 @dataclass(slots=True)
@@ -118,6 +124,7 @@ class _Ragged:
 
     file: Path
     report: IngestReport
+    first_row: int
     numbers: list[int] = field(default_factory=list)
     error: ValueError | None = None
 
@@ -126,7 +133,7 @@ class _Ragged:
         text = row.text if len(row.text) <= 60 else row.text[:60] + "…"
         try:
             self.report.reject(
-                f"{self.file}: row {row.number}",
+                f"{self.file}: row {row.number + self.first_row - 1}",
                 "wrong number of cells",
                 f"expected {row.expected_columns}, got {row.actual_columns}: {text!r} "
                 "(a delimiter inside a cell needs quotation marks; a quotation mark that is never closed joins rows)",
@@ -137,23 +144,24 @@ class _Ragged:
         return "skip"
 
     def rows(self, emitted: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Row numbers, the header being 1, of rows counted from 0 without the skipped ones."""
-        gaps = np.array(self.numbers, np.int64) - 2 - np.arange(len(self.numbers))
-        return emitted + 2 + np.searchsorted(gaps, emitted, side="right")
+        """Row numbers for people of rows counted from 0 without the skipped ones."""
+        gaps = np.array(self.numbers, np.int64) - 1 - np.arange(len(self.numbers))
+        return emitted + self.first_row + np.searchsorted(gaps, emitted, side="right")
 
 
 def _csv_batches(
-    file: Path, split: int, names: list[str], delimiter: str, report: IngestReport, offset: int
+    file: Path, head: Heading, split: int, dialect: Dialect, report: IngestReport, offset: int
 ) -> Iterator[RawBatch]:
-    ragged = _Ragged(file, report)
+    ragged = _Ragged(file, report, head.first_row)
+    names, delimiter = head.names, dialect.delimiter
     emitted = 0
     ends_inside = False
     with closing(inflated(file)) as stream:
-        watched = _Watched(stream)
+        watched = _Watched(Body(Decoded(stream, dialect.encoding, file), head.lines, blanks=delimiter == BLANKS))
         try:
             reader = pa.csv.open_csv(
                 watched,
-                read_options=pa.csv.ReadOptions(use_threads=False, block_size=BLOCK_BYTES),
+                read_options=pa.csv.ReadOptions(use_threads=False, block_size=BLOCK_BYTES, column_names=names),
                 parse_options=pa.csv.ParseOptions(
                     delimiter=delimiter, invalid_row_handler=ragged, newlines_in_values=True, ignore_empty_lines=False
                 ),
@@ -167,9 +175,9 @@ def _csv_batches(
                 rows = ragged.rows(np.arange(emitted, emitted + batch.num_rows))
                 emitted += batch.num_rows
                 ends_inside = any(b"\n" in (column[-1].as_py() or b"") for column in batch.columns)
-                yield _without_blank(file, rows, offset, split, batch, report)
+                yield _without_blank(file, rows, offset - head.first_row, split, batch, report)
         except pa.ArrowInvalid as error:
-            raise ragged.error or _csv_error(file, error, emitted) from None
+            raise ragged.error or _csv_error(file, error, emitted + head.first_row - 2) from None
         opened = re.search(rb"(^|\n|" + re.escape(delimiter.encode()) + rb')"[^"\n]*$', watched.end)
         if watched.quotes % 2 and (ends_inside or opened):
             last = int(ragged.rows(np.array([emitted - 1]))[0])
@@ -201,4 +209,4 @@ def _without_blank(
         report.ignored["blank rows"] += int(blank.sum())
         batch, rows = batch.filter(pa.array(~blank)), rows[~blank]
     columns = dict(zip(batch.schema.names, batch.columns, strict=True))
-    return RawBatch(file=file, rows=rows, positions=rows - 2 + offset, split=split, columns=columns)
+    return RawBatch(file=file, rows=rows, positions=rows + offset, split=split, columns=columns)

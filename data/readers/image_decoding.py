@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import (
+    AvifImagePlugin,
     BmpImagePlugin,
     GifImagePlugin,
     Image,
@@ -22,12 +23,19 @@ from PIL import (
     ImageOps,
     JpegImagePlugin,
     PngImagePlugin,
+    PpmImagePlugin,
+    TiffImagePlugin,
     WebPImagePlugin,
 )
 
 from data.domains.image import image_hashes
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".dib", ".gif")
+SUFFIXES = (
+    ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".dib", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm",
+    ".pnm", ".avif", ".avifs",
+)  # fmt: skip
+TURNED = (5, 6, 7, 8)
+"""EXIF orientations under which width and height change places."""
 
 
 class PlainJpeg(ImageFile.ImageFile):
@@ -72,6 +80,9 @@ PLUGINS: dict[str, Callable[[io.BytesIO], ImageFile.ImageFile]] = {
     "WEBP": WebPImagePlugin.WebPImageFile,
     "GIF": GifImagePlugin.GifImageFile,
     "BMP": BmpImagePlugin.BmpImageFile,
+    "TIFF": TiffImagePlugin.TiffImageFile,
+    "PPM": PpmImagePlugin.PpmImageFile,
+    "AVIF": AvifImagePlugin.AvifImageFile,
 }
 """The readers by format; no other of Pillow's plugins ever sees a stranger's bytes."""
 
@@ -204,6 +215,12 @@ def image_format(blob: bytes) -> str:
         return "WEBP"
     if blob.startswith((b"GIF87a", b"GIF89a")):
         return "GIF"
+    if blob.startswith((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")):
+        return "TIFF"
+    if blob[:1] == b"P" and blob[1:2] in b"123456" and blob[2:3].isspace():
+        return "PPM"
+    if blob[4:12] in (b"ftypavif", b"ftypavis"):
+        return "AVIF"
     return "BMP" if blob.startswith(b"BM") else ""
 
 
@@ -216,8 +233,13 @@ def opened(blob: bytes, max_pixels: int) -> Image.Image:
     if not blob:
         raise Fault("empty file", "expected an image, got 0 bytes")
     kind = image_format(blob)
+    if blob[4:8] == b"ftyp" and blob[8:12] in (b"heic", b"heix", b"hevc", b"mif1", b"heim", b"heis"):
+        raise Fault("HEIC image", "expected an image that Pillow reads, got HEIC. Convert it to JPEG or AVIF")
     if not kind:
-        raise Fault("not an image", f"expected PNG, JPEG, WebP, BMP or GIF, got a file that starts with {blob[:8]!r}")
+        raise Fault(
+            "not an image",
+            f"expected PNG, JPEG, WebP, AVIF, TIFF, PPM, BMP or GIF, got a file that starts with {blob[:8]!r}",
+        )
     try:
         image = PLUGINS[kind](io.BytesIO(blob))
     except Exception as error:  # Pillow's plugins raise whatever a stranger's bytes make them raise
@@ -226,6 +248,15 @@ def opened(blob: bytes, max_pixels: int) -> Image.Image:
         size = f"{image.width}×{image.height}"
         raise Fault("too many pixels", f"expected at most {max_pixels} (image.max_pixels), got {size}")
     return image
+
+
+def upright_size(image: Image.Image) -> tuple[int, int]:
+    """Width and height of an image once it is turned as its EXIF orientation says."""
+    try:
+        turned = "exif" in image.info and image.getexif().get(0x0112, 1) in TURNED
+    except Exception:  # a stranger's EXIF data
+        turned = False
+    return (image.height, image.width) if turned else image.size
 
 
 def decode(blob: bytes, target: Target, note: Callable[[str], Any]) -> NDArray[np.uint8]:
@@ -244,7 +275,12 @@ def decode(blob: bytes, target: Target, note: Callable[[str], Any]) -> NDArray[n
     except Exception as error:  # as above
         raise Fault("broken image", f"its pixels cannot be read: {error}") from None
     plain = "L" if target.channels == 1 else "RGB"
-    special = "exif" in image.info or "transparency" in image.info or getattr(image, "n_frames", 1) > 1
+    special = (
+        image.format in ("TIFF", "AVIF")
+        or "exif" in image.info
+        or "transparency" in image.info
+        or getattr(image, "n_frames", 1) > 1
+    )
     if image.format == "JPEG" and not special and blob.find(b"\xff\xd9") != len(blob) - 2:
         note("JPEG that goes on after an end mark (damaged, or more than a picture)")
     if image.mode != plain or special or image.format == "GIF" or (image.format == "PNG" and blob[24] == 16):
@@ -276,7 +312,7 @@ def _plain(image: Image.Image, blob: bytes, target: Target, note: Callable[[str]
         raise Fault("unsupported pixel type", f"expected at most 16 bits per channel, got mode {image.mode}")
     elif image.format == "PNG" and len(blob) > 24 and blob[24] == 16:
         note("16-bit to 8-bit")
-    if "exif" in image.info and image.getexif().get(0x0112, 1) not in (0, 1):
+    if ("exif" in image.info or image.format == "TIFF") and image.getexif().get(0x0112, 1) not in (0, 1):
         note("turned upright by its EXIF orientation")
         image = ImageOps.exif_transpose(image)
     if image.mode == "1":
@@ -309,9 +345,12 @@ def _resized(image: Image.Image, target: Target, note: Callable[[str], Any]) -> 
         raise Fault(
             "wrong size",
             f"expected {target.width}×{target.height} (width×height), got {image.width}×{image.height}; "
-            "`image: {resize: crop}` or `stretch` in the card brings all to one size",
+            "`image: {resize: crop}`, `pad` or `stretch` in the card brings all to one size",
         )
     note(f"resized ({target.resize})")
+    if target.resize == "pad":
+        ground = {"L": 255, "RGB": (255, 255, 255)}[image.mode] if target.alpha == "white" else 0
+        return ImageOps.pad(image, size, Image.Resampling.LANCZOS, color=ground)
     if target.resize == "stretch":
         return image.resize(size, Image.Resampling.LANCZOS)
     return ImageOps.fit(image, size, Image.Resampling.LANCZOS)

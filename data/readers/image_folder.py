@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, fields, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -25,7 +25,9 @@ from data.readers.base import (
     natural_sorted,
     split_by_rows,
 )
-from data.readers.image_decoding import SUFFIXES, Decoded, Encoded, Fault, Target, decode_batch, opened
+from data.readers.image_decoding import SUFFIXES, Decoded, Encoded, Fault, Target, decode_batch, opened, upright_size
+from data.readers.image_metadata import metadata_labels
+from data.readers.image_size import LOOKED_AT, image_shape
 from data.sources.archive import members
 from data.sources.files import tree
 from data.sources.streams import Member, is_utf8, unsafe
@@ -54,6 +56,7 @@ class FolderLayout:
         ignored: Other files, by suffix.
         unlabelled: Images that lie beside class folders instead of in one.
         published: Splits found.
+        labels: Classes by the names of the images, where a `metadata.csv` or `metadata.jsonl` states them.
     """
 
     prefix: int
@@ -64,6 +67,7 @@ class FolderLayout:
     ignored: Counter[str]
     unlabelled: int
     published: tuple[str, ...]
+    labels: Mapping[str, str] = field(default_factory=dict)
 
     def meaning(self, folder: str) -> tuple[int, str | None]:
         """Published split (its index in `SPLITS`, or -1) and class (`None` without one) of a folder's files."""
@@ -98,7 +102,9 @@ def scan_layout(path: Path) -> FolderLayout:
         raise ValueError(f"{path} holds no images that may be used; the first: {faults[0]}. Give another source.")
     if not folders:
         kinds = ", ".join(f"{count} × {suffix}" for suffix, count in ignored.most_common(5)) or "nothing"
-        raise ValueError(f"{path} holds no images (png, jpg, webp, bmp, gif), but {kinds}. Give another source.")
+        raise ValueError(
+            f"{path} holds no images (png, jpg, webp, avif, tif, ppm, bmp, gif), but {kinds}. Give another source."
+        )
     prefix = _shared(list(folders))
     below = Counter({parts[prefix:]: 0 for parts in folders})
     for parts, count in folders.items():
@@ -107,6 +113,13 @@ def scan_layout(path: Path) -> FolderLayout:
     strange = sorted("/".join(parts) for parts in below if not is_utf8("/".join(parts)))
     if strange:
         raise ValueError(f"{path}: the name of folder {strange[0]!r} is not valid UTF-8, and names a class. Rename it.")
+    stated = metadata_labels(path) if ignored[".csv"] + ignored[".jsonl"] else {}
+    if stated:
+        return FolderLayout(
+            prefix=prefix, split=split, labelled=True, classes=tuple(sorted(set(stated.values()))),
+            images=sum(folders.values()), ignored=ignored, unlabelled=0, labels=stated,
+            published=tuple(sorted({SPLIT_NAMES[parts[split].lower()] for parts in below})) if split >= 0 else (),
+        )  # fmt: skip
     rests = {parts: (parts[:split] + parts[split + 1 :]) if split >= 0 else parts for parts in below}
     labelled = any(rests.values())
     return FolderLayout(
@@ -218,6 +231,7 @@ def _batches(
         if home not in meanings:
             meanings[home] = layout.meaning(home)
         split, folder = meanings[home]
+        folder = layout.labels.get(member.name) if layout.labels else folder
         blob = _usable(member, where, folder, layout, known, report)
         if blob is None:
             continue
@@ -240,7 +254,8 @@ def _usable(
         report.reject(where, "unsafe or unreadable file", member.fault)
         return None
     if layout.labelled and folder is None:
-        report.reject(where, "no label", "expected a class folder around it, as other images have")
+        stated = "a row in metadata.csv or .jsonl" if layout.labels else "a class folder around it"
+        report.reject(where, "no label", f"expected {stated}, as other images have")
         return None
     if folder is not None and folder not in known:
         report.reject(where, "unknown label", f"expected one of the card's classes, got {folder!r}")
@@ -269,16 +284,13 @@ def _chunk(
     )
 
 
-LOOKED_AT = 20_000
-
-
-def inspect_folders(card: Card, path: Path) -> Inspection:
+def inspect_folders(card: Card, path: Path, size: str, fit: str) -> Inspection:
     """The card that fits a folder or archive of images."""
     layout = scan_layout(path)
     sizes: Counter[tuple[int, int]] = Counter()
     modes: Counter[str] = Counter()
     faults: list[str] = []
-    bad = 0
+    bad = turned = 0
     for index, member in enumerate(members(path, is_image)):
         if index == LOOKED_AT:
             break
@@ -291,14 +303,19 @@ def inspect_folders(card: Card, path: Path) -> Inspection:
             if len(faults) < 3:
                 faults.append(f"{member.name}: {': '.join(map(str, fault.args))}")
             continue
-        sizes[image.size] += 1
+        sizes[upright_size(image)] += 1
+        turned += upright_size(image) != image.size
         modes[image.mode] += 1
     if not sizes:
         raise ValueError(f"{path}: none of its {layout.images} images can be read; the first: {faults[0]}")
     inspection = Inspection(card=card)
     if layout.images > LOOKED_AT:
         inspection.found.append(f"looked at the first {LOOKED_AT} of {layout.images} images")
-    shape = _image_shape(sizes, modes, inspection)
+    if turned:
+        inspection.found.append(
+            f"{turned} images are turned upright by their EXIF orientation before they are measured"
+        )
+    shape = image_shape(sizes, modes, inspection, size, fit)
     anomalous = card.anomaly.value if card.anomaly else None
     classes = tuple(name for name in natural_sorted(layout.classes) if name != anomalous)
     if anomalous is not None and anomalous not in layout.classes:
@@ -316,32 +333,6 @@ def inspect_folders(card: Card, path: Path) -> Inspection:
             f"{bad} images cannot be read, for example {faults[0]}; `on_bad: drop` leaves them out"
         )
     return inspection
-
-
-def _image_shape(sizes: Counter[tuple[int, int]], modes: Counter[str], inspection: Inspection) -> ImageShape:
-    """One shape for all images; the most common, or a modest one when they differ."""
-    (width, height), same = sizes.most_common(1)[0]
-    total = sum(sizes.values())
-    grey = sum(modes[mode] for mode in ("L", "1", "I;16", "I;16B", "LA"))
-    channels = 1 if grey == total else 3
-    resize = "none"
-    if same < total:
-        inspection.warnings.append(f"{len(sizes)} different sizes; {same} of {total} images are {width}×{height}")
-    if same < 0.5 * total:
-        shorter = sorted(min(size) for size in sizes.elements())[total // 2]
-        width = height = max(8, min(64, shorter // 8 * 8))
-        resize = "crop"
-        inspection.warnings.append(
-            f"all are cropped to a square and scaled to {width}×{height}; choose otherwise in `image`"
-        )
-    if 0 < grey < total:
-        inspection.warnings.append(f"{grey} of {total} images are grey, the others colour: all become colour")
-    if modes["P"]:
-        inspection.warnings.append(
-            f"{modes['P']} images have a palette and are taken as colour; channels: 1 if all are grey"
-        )
-    inspection.found.append(f"size {width}×{height}, {'grey' if channels == 1 else 'colour'}")
-    return ImageShape(height=height, width=width, channels=channels, resize=resize)
 
 
 def _split_plan(published: tuple[str, ...]) -> SplitPlan:

@@ -1,10 +1,9 @@
-"""CSV and Parquet files as batches of raw columns, with the place of every row kept for messages."""
+"""Files of tables as batches of raw columns, with the place of every row kept for messages."""
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 
 from data.cards import SPLITS
 from data.readers.base import SPLIT_NAMES, UNPUBLISHED, IngestReport
+from data.readers.dialects import column_names
 from data.sources.files import tree
 
 
@@ -41,15 +41,19 @@ class RawTable:
 
     Arguments:
         name: What messages call it.
-        names: Names of the columns.
-        types: Original types of the columns; `pa.binary()` where a CSV file leaves them open.
+        names: Names of the columns, each its own.
+        types: Original types of the columns; `pa.binary()` where a text file leaves them open.
         batches: Reads it from the start, noting bad rows.
+        titles: Names as the source has them, where they are others.
+        notes: What was found that a person should know.
     """
 
     name: str
     names: list[str]
     types: dict[str, pa.DataType]
     batches: Callable[[IngestReport], Iterator[RawBatch]]
+    titles: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
 
 def table_files(path: Path, suffixes: tuple[str, ...]) -> list[Path]:
@@ -81,34 +85,119 @@ def splits_of(path: Path, files: list[Path]) -> list[int]:
     return found
 
 
-def check_names(path: Path, names: list[str]) -> None:
-    """Make sure that every column has a name of its own.
+def united(listed: list[list[str]], files: list[Path], splits: list[int]) -> list[str]:
+    """The columns of a table of several files; only published splits may lack some.
 
     Raises:
-        ValueError: If a name is missing, repeated or no text.
+        ValueError: If files of one split have different columns.
     """
-    for position, name in enumerate(names, 1):
-        kinds = {unicodedata.category(letter) for letter in name}
-        if kinds & {"Cc", "Cs"}:
-            wrong = "is not valid UTF-8 text" if "Cs" in kinds else "holds control characters"
-            shown = f"{name[:60]}…" if len(name) > 60 else name
+    longest = max(listed, key=len)
+    order = list(dict.fromkeys([*longest, *(name for names in listed for name in names)]))
+    for file, names in zip(files, listed, strict=True):
+        absent = [name for name in order if name not in names]
+        if absent and (UNPUBLISHED in splits or len(absent) > len(names)):
+            first = next(other for other, found in zip(files, listed, strict=True) if absent[0] in found)
             raise ValueError(
-                f"{path}: the name of column {position} {wrong}: {shown!r}. Save the file as UTF-8 text, and close "
-                "every quotation mark in its first row."
+                f"{file} has other columns than {first.name}: missing {', '.join(map(repr, absent))}, additional "
+                f"{', '.join(repr(n) for n in names if n not in listed[files.index(first)]) or 'none'}. "
+                "Give all files of the table the same columns."
             )
-        if not name.strip():
-            raise ValueError(f"{path}: column {position} of {len(names)} has no name in the header. Name every column.")
-    repeated = sorted({name for name in names if names.count(name) > 1})
-    if repeated:
-        raise ValueError(f"{path}: {', '.join(map(repr, repeated))} names more than one column. Rename the columns.")
+    return order
 
 
-def same_columns(file: Path, found: list[str], first: Path, expected: list[str]) -> None:
-    """Refuse a file whose columns are not those of the first."""
-    absent, extra = [n for n in expected if n not in found], [n for n in found if n not in expected]
-    if absent or extra:
-        raise ValueError(
-            f"{file} has other columns than {first.name}: "
-            f"missing {', '.join(map(repr, absent)) or 'none'}, additional {', '.join(map(repr, extra)) or 'none'}. "
-            "Give all files of the table the same columns."
-        )
+def absent_notes(listed: list[list[str]], files: list[Path], names: list[str]) -> list[str]:
+    """What to say of columns that are not in every file."""
+    return [
+        f"{file.name} has no column {', '.join(repr(name) for name in names if name not in found)}: "
+        "its cells are missing"
+        for file, found in zip(files, listed, strict=True)
+        if len(set(found)) < len(names)
+    ]
+
+
+def with_columns(batch: RawBatch, names: list[str], types: dict[str, pa.DataType] | None = None) -> RawBatch:
+    """A batch with all of the table's columns, those that its file lacks being empty."""
+    n = len(batch.rows)
+    columns = {
+        name: batch.columns[name] if name in batch.columns
+        else pa.nulls(n, (types or {}).get(name, pa.binary()))
+        for name in names
+    }  # fmt: skip
+    return replace(batch, columns=columns)
+
+
+def columnar(
+    path: Path,
+    files: list[Path],
+    schemas: list[pa.Schema],
+    read: Callable[[Path, list[str]], Iterator[pa.RecordBatch]],
+) -> RawTable:
+    """A table of files that state the types of their columns.
+
+    Arguments:
+        path: The source.
+        files: Its files.
+        schemas: Theirs.
+        read: Reads columns of a file.
+    """
+    splits = splits_of(path, files)
+    listed = [list(schema.names) for schema in schemas]
+    for file, found in zip(files, listed, strict=True):
+        repeated = sorted({name for name in found if found.count(name) > 1})
+        if repeated:
+            raise ValueError(
+                f"{file}: {', '.join(map(repr, repeated))} names more than one column. Rename the columns."
+            )
+    originals = united(listed, files, splits)
+    names, renamed = column_names(originals)
+    types: dict[str, pa.DataType] = {}
+    for file, schema in zip(files, schemas, strict=True):
+        for original, name in zip(originals, names, strict=True):
+            if original in schema.names:
+                types[name] = _common(types.get(name), schema.field(original).type, name, file, files[0])
+
+    def batches(report: IngestReport) -> Iterator[RawBatch]:
+        offset = 0
+        for file, found, split in zip(files, listed, splits, strict=True):
+            start = 0
+            for batch in read(file, found):
+                rows = np.arange(start, start + batch.num_rows)
+                start += batch.num_rows
+                held = dict(zip(batch.schema.names, batch.columns, strict=True))
+                columns = {
+                    name: held[original] if held[original].type == types[name] else held[original].cast(types[name])
+                    for original, name in zip(originals, names, strict=True)
+                    if original in held
+                }
+                raw = RawBatch(file=file, rows=rows + 1, positions=rows + offset, split=split, columns=columns)
+                yield with_columns(raw, names, types)
+            offset += start
+
+    return RawTable(
+        name=str(path), names=names, types=types, batches=batches,
+        titles={name: original for name, original in zip(names, originals, strict=True) if name != original},
+        notes=renamed + absent_notes(listed, files, originals),
+    )  # fmt: skip
+
+
+def _common(known: pa.DataType | None, found: pa.DataType, name: str, file: Path, first: Path) -> pa.DataType:
+    """The type that holds the cells of both.
+
+    Raises:
+        ValueError: If they are of different kinds.
+    """
+    if known is None or known == found or pa.types.is_null(found):
+        return known or found
+    if pa.types.is_null(known):
+        return found
+    numeric = [pa.types.is_integer(kind) or pa.types.is_floating(kind) for kind in (known, found)]
+    if all(numeric):
+        return pa.float64() if not (pa.types.is_integer(known) and pa.types.is_integer(found)) else pa.int64()
+    raise ValueError(
+        f"{file}: column {name!r} has type {found}, in {first.name} it has {known}. "
+        "Write all files with the same types."
+    )
+
+
+def one_line(error: Exception) -> str:
+    return " ".join(str(error).split()).rstrip(".") + "."

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import bz2
-import io
 import lzma
 import os
+import zipfile
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import Any, BinaryIO, Protocol
+
+import pyarrow as pa
 
 MEMBER_LIMIT = 512 << 20
 RATIO_FREE_BYTES = 256 << 20
 MOST_RATIO = 200
 PIECE = 1 << 20
+PLAIN_TEXT = (".csv", ".tsv", ".txt", ".tab", ".data", ".dat", ".jsonl", ".ndjson", ".json")
+"""Endings of text files that hold tables."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,13 +145,86 @@ def check_decompression_ratio(path: Path, given: int, taken: int) -> None:
         )
 
 
-def inflated(path: Path) -> BinaryIO | Inflating:
-    """A file as a stream, decompressed if its name says so (gz, bz2, xz)."""
+class Checked:
+    """A decompressed stream, checked against swelling and damage.
+
+    Arguments:
+        stream: What is read.
+        path: The compressed file.
+    """
+
+    def __init__(self, stream: Any, path: Path) -> None:
+        self._stream, self.path, self._size = stream, path, path.stat().st_size
+        self.given = 0
+        self.closed = False
+
+    def readable(self) -> bool:
+        """True: this is a stream to read."""
+        return True
+
+    def close(self) -> None:
+        """Close the file."""
+        self._stream.close()
+        self.closed = True
+
+    def read(self, size: int = -1, /) -> bytes:
+        """Up to `size` bytes, fewer only at the end.
+
+        Raises:
+            ValueError: If the file is damaged or swells beyond reason.
+        """
+        pieces = b""
+        while size < 0 or len(pieces) < size:
+            try:
+                piece = self._stream.read(4 * PIECE if size < 0 else size - len(pieces))
+            except (OSError, EOFError, RuntimeError, zlib.error, lzma.LZMAError, zipfile.BadZipFile) as error:
+                raise ValueError(f"{self.path} is damaged or ends early: {error}. Fetch it again.") from None
+            if not piece:
+                break
+            pieces += piece
+            self.given += len(piece)
+            check_decompression_ratio(self.path, self.given, self._size)
+        return pieces
+
+
+def zipped_table(path: Path) -> str:
+    """The name of the one text file in a zip archive; empty if it holds none.
+
+    Raises:
+        ValueError: If it holds several.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = [
+                item.filename for item in archive.infolist()
+                if item.filename.lower().endswith(PLAIN_TEXT) and "__MACOSX" not in item.filename
+            ]  # fmt: skip
+    except (zipfile.BadZipFile, OSError):
+        return ""
+    if len(names) > 1:
+        raise ValueError(
+            f"{path} holds {len(names)} tables ({', '.join(names[:3])}). Unpack it, and give the folder if they "
+            "are one table, or a file."
+        )
+    return names[0] if names else ""
+
+
+def inflated(path: Path) -> BinaryIO | Inflating | Checked:
+    """A file as a stream, decompressed if its name says so (gz, bz2, xz, zst; zip with one text file)."""
     name = path.name.lower()
     if name.endswith((".gz", ".tgz")):
         return Inflating(path)
     if name.endswith((".bz2", ".tbz2")):
-        return io.BufferedReader(bz2.BZ2File(path), PIECE)  # type: ignore[arg-type]
+        return Checked(bz2.BZ2File(path), path)
     if name.endswith((".xz", ".txz")):
-        return io.BufferedReader(lzma.LZMAFile(path), PIECE)  # type: ignore[arg-type]
+        return Checked(lzma.LZMAFile(path), path)
+    if name.endswith(".zst"):
+        return Checked(pa.CompressedInputStream(pa.OSFile(str(path)), "zstd"), path)
+    if name.endswith(".zip"):
+        member = zipped_table(path)
+        if not member:
+            raise ValueError(
+                f"{path} holds no table: expected one file named {', '.join('*' + s for s in PLAIN_TEXT)}."
+            )
+        return Checked(zipfile.ZipFile(path).open(member), path)
     return path.open("rb", buffering=PIECE)

@@ -12,12 +12,25 @@ from data.domains.image import images_as_text
 from data.domains.table import rows_as_text
 from data.ingest.datasheet import account
 from data.ingest.inspect import inspect, write_card
+from data.ingest.parallel import in_processes
+from data.readers.base import Mapper
 from pipelines.cli.recipes import recipe_text
 from pipelines.stages.prepare import at
 
 
 def add(
-    source: str, name: str, label: str = "", anomaly: str = "", *, root: Path | None = None, quiet: bool = False
+    source: str,
+    name: str,
+    label: str = "",
+    anomaly: str = "",
+    *,
+    size: str = "",
+    fit: str = "",
+    query: str = "",
+    sheet: str = "",
+    root: Path | None = None,
+    quiet: bool = False,
+    mapper: Mapper = in_processes,
 ) -> Path:
     """Look at a source and write its card; prints what was found and what is doubtful.
 
@@ -28,8 +41,13 @@ def add(
         name: What to call the dataset.
         label: The column that names the class of a row (tables).
         anomaly: `COLUMN=VALUE`: rows with this value are anomalies (`class=NAME` for images).
+        size: `WIDTHxHEIGHT` (or one number) that images are brought to.
+        fit: How images of other sizes are brought to it: `crop`, `pad` or `stretch`.
+        query: What is asked of a database.
+        sheet: Of a workbook.
         root: The project's root, the working directory when not given.
         quiet: Print nothing.
+        mapper: Where decoding happens.
     Returns:
         The card's path.
     Raises:
@@ -39,7 +57,8 @@ def add(
     root = root or Path.cwd()
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
         raise ValueError(f"name must consist of letters, digits, '-', '_' and '.', got {name!r}")
-    inspection = inspect(source, name, root, label=label or "", anomaly=anomaly or "")
+    options = {"size": size or "", "fit": fit or "", "query": query or "", "sheet": sheet or ""}
+    inspection = inspect(source, name, root, label=label or "", anomaly=anomaly or "", mapper=mapper, **options)
     path = write_card(inspection, root)
     recipe = root / "recipes" / f"{name}.yaml"
     if not recipe.exists():  # DVC knows no optional dependencies
@@ -87,22 +106,27 @@ def show(name: str, *, root: Path | None = None, rows: int = 8) -> None:
         print(f"contact sheet: {folder / 'contact.png'}")
 
 
-def export(name: str, to: Path, *, root: Path | None = None) -> None:
-    """Write prepared data as Parquet, a file per split; see `data.export`.
+def export(name: str, to: Path, form: str = "parquet", *, root: Path | None = None) -> None:
+    """Write prepared data as files, one per split; see `data.export`.
 
     Arguments:
         name: Name of the dataset.
         to: The folder to write.
+        form: `parquet`; of tables also `csv` or `jsonl`, every cell as its source has it.
         root: The project's root, the working directory when not given.
     Raises:
         FileNotFoundError: If the dataset is not prepared.
         FileExistsError: If the folder holds something else than an earlier export.
     """
     from data.dataset import Dataset  # imports torch, which the other verbs do without
-    from data.export import export_parquet
+    from data.export import export_parquet, export_text
 
     root = root or Path.cwd()
     card = load_card(name, root)
     with at(root / to):
-        counts = export_parquet(Dataset.open(root / "data" / "prepared" / name), root / to, card.label or "label")
-    print(f"wrote {root / to}: " + ", ".join(f"{split}.parquet with {n} rows" for split, n in counts.items()))
+        dataset = Dataset.open(root / "data" / "prepared" / name)
+        if form == "parquet":
+            counts = export_parquet(dataset, root / to)
+        else:
+            counts = export_text(dataset, root / to, form, card.source)
+    print(f"wrote {root / to}: " + ", ".join(f"{split}.{form} with {n} rows" for split, n in counts.items()))

@@ -63,8 +63,9 @@ def _metric_tags(results: Mapping[str, Any]) -> dict[str, str]:
 
 @contextmanager
 def vendored_code() -> Iterator[Path]:
-    """The code as it travels: a copy of `models`, under a name of its own, with `serving` within."""
+    """The code as it travels: a copy of `models` under a name of its own, with `serving` and the cells' formats."""
     import models
+    from data import formats
     from pipelines import serving
 
     with tempfile.TemporaryDirectory() as temporary:
@@ -72,4 +73,5 @@ def vendored_code() -> Iterator[Path]:
         for source, target in ((models, package), (serving, package / "serving")):
             folder = Path(str(source.__file__)).parent
             shutil.copytree(folder, target, ignore=shutil.ignore_patterns("__pycache__", ".*"))
+        shutil.copyfile(str(formats.__file__), package / "serving/formats.py")
         yield package

@@ -22,8 +22,9 @@ the weights as safetensors whose SHA-256 is checked before use. Nothing is pickl
 
 Examples are the dataset's own. Images are uint8 `[rows, height, width, channels]`, 0..255 (over HTTP,
 whole numbers in that range). Tables are DataFrames with the dataset's columns, in any order: numbers,
-categories by name, and any cell missing (`None`, NaN), whatever the task; they come back with the
-original types, several draws below one another with their number in a first column `draw`.
+categories by name, dates and currencies as the source writes them, and any cell missing (`None`, NaN), whatever
+the task; identifiers and free text need not be given. They come back in the original types and formats with the
+places of all columns, several draws below one another with their number in a first column `draw`.
 
 The device is `MLFLOW_DEFAULT_PREDICTION_DEVICE`, else a GPU if there is one.
 """
@@ -99,7 +100,7 @@ class ServedModel(PythonModel):
         self.facts = facts
         self.tasks = package.tasks(self.model)
         self.streams = package.Streams
-        self.rows = domains.CONVERSIONS[facts["domain"]["kind"]](facts["domain"])
+        self.rows = domains.conversion(facts, _formats(package))
         self.base = domains.base
 
     def predict(  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -132,7 +133,12 @@ class ServedModel(PythonModel):
         for start, stop in _chunks(options["n"]):
             labels = self._labels(stop - start, options)
             parts.append(self.model.sample(stop - start, labels, generator, steps=options["steps"]).cpu())
-        return self.rows.write(torch.cat(parts) if parts else self.rows.empty())
+        drawn = torch.cat(parts) if parts else self.rows.empty()
+        if not hasattr(self.rows, "table"):
+            return self.rows.write(drawn)
+        known = self.facts["classes"] and options["label"] >= 0
+        label = torch.full((len(drawn),), options["label"]) if known else None
+        return self.rows.write(drawn, label, options["seed"])
 
     def _labels(self, n: int, options: Mapping[str, Any]) -> torch.Tensor | None:
         """The label asked for, once per row; `None` if the model knows none."""
@@ -281,6 +287,14 @@ def vendored(folder: Path) -> ModuleType:
             sys.modules.pop(name, None)
             raise
     return sys.modules[name]
+
+
+def _formats(package: ModuleType) -> ModuleType | None:
+    """The reader and writer of a table's cells, where it came along with the model."""
+    try:
+        return importlib.import_module(f"{package.__name__}.serving.formats")
+    except ModuleNotFoundError:
+        return None
 
 
 def _best_device() -> str:

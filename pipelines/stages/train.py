@@ -135,6 +135,7 @@ def _publish(job: TrainingJob, settings: Params, folder: Path, run_id: str, data
         **job.spec,
         "dataset": settings.dataset,
         "class_names": data.class_names,
+        "table": data.manifest.get("table", []),
         "data_digest": data.digest,
         "run_key": key,
         "run_id": run_id,

@@ -266,14 +266,14 @@ def save_served(
             python_model=str(served_model.__file__),
             artifacts={"model": str(Path(model).absolute())},
             code_paths=[str(package)],
-            signature=ModelSignature(outputs=_schema(facts["domain"]), params=params),
+            signature=ModelSignature(outputs=_schema(facts), params=params),
             pip_requirements=needs,
             mlflow_model=Model(artifact_path=location, run_id=run_id, model_id=model_id, model_uuid=model_id),
         )
     _refuse_pickles(Path(folder))
 
 
-def _schema(domain: Mapping[str, Any]) -> Schema | None:
+def _schema(facts: Mapping[str, Any]) -> Schema | None:
     """The columns of a table as MLflow names them; `None` for images.
 
     It stands for what comes back. What goes in is checked by the model itself: MLflow would let no
@@ -281,11 +281,17 @@ def _schema(domain: Mapping[str, Any]) -> Schema | None:
     """
     from mlflow.types import ColSpec, Schema
 
+    from pipelines.serving.domains.source_table import entry_kind
     from pipelines.serving.domains.table import column_kind
 
+    domain = facts["domain"]
     if domain["kind"] != "table":
         return None
-    return Schema([ColSpec(column_kind(column), str(column["name"])) for column in domain["columns"]])
+    learned = domain["columns"]
+    if not facts.get("table"):
+        return Schema([ColSpec(column_kind(column), str(column["name"])) for column in learned])
+    kinds = [(entry, entry_kind(entry, learned)) for entry in facts["table"] if entry["role"] not in ("skip", "label")]
+    return Schema([ColSpec(kind, str(entry["name"])) for entry, kind in kinds])
 
 
 @contextlib.contextmanager

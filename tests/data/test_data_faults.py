@@ -6,6 +6,7 @@ import gzip
 import io
 import json
 import os
+import shutil
 import struct
 import tarfile
 import zipfile
@@ -25,7 +26,7 @@ from data.sources import streams
 from pipelines.cli.data import add
 from pipelines.stages.prepare import prepare
 
-GOOD = "a,b,c\n" + "".join(f"{i},{i / 7:.3f},{'xy'[i % 2]}\n" for i in range(100))
+GOOD = "a,b,c\n" + "".join(f"{i % 90},{i / 7:.3f},{'xy'[i % 2]}\n" for i in range(100))
 
 
 def csv_at(root: Path, text: str | bytes, name: str = "t.csv") -> Path:
@@ -83,7 +84,10 @@ def refused(root: Path, source: Path, *fragments: str, card: tuple[str, ...] = (
 def accepted(root: Path, source: Path, *card: str, **options: str) -> Dataset:
     add(str(source), "d", root=root, quiet=True, **options)
     if card:
-        edited(root, "d", *card)
+        edited(root, "d", *[line for line in card if ":" in line])
+    if "CSV AS UTF-8" in card:
+        path = root / "data/catalog/d.yaml"
+        path.write_text(path.read_text().replace("encoding: cp1252", "encoding: utf-8"))
     prepare("d", root=root)
     return Dataset.open(root / "data/prepared/d")
 
@@ -105,9 +109,13 @@ def test_40_ragged_row(tmp_path: Path, row: str, cells: int) -> None:
     lines = GOOD.splitlines()
     lines.insert(31, row)
     source = csv_at(tmp_path, "\n".join(lines) + "\n")
-    refused(tmp_path, source, "t.csv: row 32", f"expected 3, got {cells}")
-    (tmp_path / "data/catalog/d.yaml").unlink()
-    data = accepted(tmp_path, source, "on_bad: drop")
+    refused(tmp_path, source, "t.csv: row 32", f"expected 3, got {cells}", card=("on_bad: fail",))
+    card = tmp_path / "data/catalog/d.yaml"
+    assert f"1 of 101 examples are bad (1 × wrong number of cells) and are left out; the first is {source}: row 32" in (
+        card.read_text()
+    )
+    card.unlink()
+    data = accepted(tmp_path, source)
     assert report(tmp_path)["dropped_by_reason"] == {"wrong number of cells": 1}
     assert sum(map(len, map(data.split, data.splits))) == 100
     assert sorted(np.concatenate([data.split(s).sources for s in data.splits])) == [*range(30), *range(31, 101)]
@@ -123,18 +131,29 @@ def test_40_unclosed_quote(tmp_path: Path) -> None:
 
 def test_41_mixed_types(tmp_path: Path) -> None:
     source = csv_at(tmp_path, GOOD.replace("\n17,", "\nseventeen,"))
-    refused(tmp_path, source, "t.csv: row 19, column 'a'", "expected a number", "got 'seventeen'", "on_bad: drop")
-    card = (tmp_path / "data/catalog/d.yaml").read_text()
-    assert "1 of 100 cells are not finite numbers, the first in row 19: 'seventeen'" in card
-    edited(tmp_path, "d", 'missing: ["", "seventeen"]')
-    prepare("d", root=tmp_path)
+    strict = "columns: [{name: a, type: integer}, {name: b, type: continuous}, {name: c, type: categorical}]"
+    where = ("t.csv: row 19, column 'a'", "expected a number", "got 'seventeen'", "on_bad: drop")
+    refused(tmp_path, source, *where, card=(strict,))
+    card = tmp_path / "data/catalog/d.yaml"
+    card.unlink()
+    accepted(tmp_path, source)
+    assert "all other cells fit, so taken as missing: 1 × 'seventeen'" in card.read_text()
     assert report(tmp_path)["missing_cells"] == {"a": {"seventeen": 1}}
+    card.unlink()
+    data = accepted(tmp_path, csv_at(tmp_path, GOOD.replace("\n1", "\nn1")))
+    assert [column["type"] for column in data.domain["columns"]] == ["categorical", "continuous", "categorical"]
+    assert "88 of 100 cells are numbers, the first that is none in row 3: 'n1'" in card.read_text()
 
 
 @pytest.mark.parametrize("text", ["1e999", "-inf", "Infinity"])
 def test_42_not_finite(tmp_path: Path, text: str) -> None:
     source = csv_at(tmp_path, GOOD.replace("\n17,", f"\n{text},"))
-    refused(tmp_path, source, "row 19, column 'a'", "finite", repr(text))
+    strict = "columns: [{name: a, type: integer}, {name: b, type: continuous}, {name: c, type: categorical}]"
+    refused(tmp_path, source, "row 19, column 'a'", "finite", repr(text), card=(strict,))
+    (tmp_path / "data/catalog/d.yaml").unlink()
+    data = accepted(tmp_path, source)
+    assert sum(report(tmp_path)["missing_cells"]["a"].values()) == 1
+    assert data.domain["columns"][0]["max"] < 90
 
 
 def test_42_nan_is_missing_and_counted(tmp_path: Path) -> None:
@@ -145,19 +164,38 @@ def test_42_nan_is_missing_and_counted(tmp_path: Path) -> None:
     table = pa.table({"x": [0.5, float("nan"), None, float("inf")] * 25})
     pq.write_table(table, tmp_path / "f.parquet")
     (tmp_path / "data/catalog/d.yaml").unlink()
-    with pytest.raises(ValueError, match=r"f.parquet: row 4, column 'x': not a finite number.*got inf"):
-        accepted(tmp_path, tmp_path / "f.parquet")
+    accepted(tmp_path, tmp_path / "f.parquet")
+    assert report(tmp_path)["missing_cells"] == {"x": {"nan": 25, "null": 25, "inf": 25}}
+    assert "taken as missing: 25 infinite numbers" in (tmp_path / "data/catalog/d.yaml").read_text()
 
 
 def test_43_duplicate_header(tmp_path: Path) -> None:
-    refused(tmp_path, csv_at(tmp_path, GOOD.replace("a,b,c", "a,b,a")), "t.csv", "'a' names more than one column")
-    refused(tmp_path, csv_at(tmp_path, GOOD.replace("a,b,c", "a,,c")), "column 2 of 3 has no name")
+    for header, names, said in (
+        ("a,b,a", ["a", "b", "a.1"], "'a' names more than one column: column 3 is called 'a.1'"),
+        ("a,,c", ["a", "unnamed_2", "c"], "column 2 has no name: it is called 'unnamed_2'"),
+    ):
+        data = accepted(tmp_path, csv_at(tmp_path, GOOD.replace("a,b,c", header)))
+        assert [column["name"] for column in data.domain["columns"]] == names
+        assert [column["title"] for column in data.manifest["table"]] == header.split(",")
+        card = tmp_path / "data/catalog/d.yaml"
+        assert said in card.read_text()
+        card.unlink()
 
 
 def test_44_bad_utf8_and_bom(tmp_path: Path) -> None:
-    refused(tmp_path, csv_at(tmp_path, GOOD.encode().replace(b"\n17,2.429,y", b"\n17,2.429,\xe9")), "row 19", "UTF-8")
-    refused(tmp_path, csv_at(tmp_path, GOOD.encode("utf-16"), "u.csv"), "UTF-16")
-    (tmp_path / "data/catalog/d.yaml").unlink()
+    body = GOOD.encode().replace(b"\n17,2.429,y", b"\n17,2.429,\xe9")
+    refused(tmp_path, csv_at(tmp_path, body), "row 19", "UTF-8", card=("CSV AS UTF-8",))
+    card = tmp_path / "data/catalog/d.yaml"
+    for text, encoding in (
+        (body, "cp1252"),
+        (GOOD.encode("utf-16"), "utf-16"),
+        (GOOD.encode("utf-16-be"), "utf-16-be"),
+    ):
+        card.unlink()
+        data = accepted(tmp_path, csv_at(tmp_path, text))
+        assert f"encoding: {encoding}" in card.read_text()
+        assert data.domain["columns"][2]["categories"] == (["x", "y", "é"] if encoding == "cp1252" else ["x", "y"])
+    card.unlink()
     data = accepted(tmp_path, csv_at(tmp_path, b"\xef\xbb\xbf" + GOOD.encode(), "b.csv"))
     assert [column["name"] for column in data.domain["columns"]] == ["a", "b", "c"]
 
@@ -210,7 +248,7 @@ def jpeg(array: np.ndarray, **options: object) -> bytes:
 def test_48_49_52_bad_images(tmp_path: Path, name: str, body: bytes, reason: str) -> None:
     folder = broken_images(tmp_path, name, body)
     add(str(folder), "d", root=tmp_path, quiet=True)
-    edited(tmp_path, "d", "image: {height: 8, width: 8, channels: 1}")
+    edited(tmp_path, "d", "image: {height: 8, width: 8, channels: 1}", "on_bad: fail", "max_bad: 0.01")
     with pytest.raises(ValueError, match=f"{name}'.*{reason}.*on_bad: drop"):
         prepare("d", root=tmp_path)
     assert not list((tmp_path / "data/prepared").iterdir())
@@ -234,7 +272,7 @@ def test_50_decompression_bomb(tmp_path: Path) -> None:
     body = zlib.compress(b"\0" * (side + 1) * 64)
     bomb = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", body) + chunk(b"IEND", b"")
     folder = broken_images(tmp_path, "bomb.png", bomb)
-    refused(tmp_path, folder, "bomb.png", "too many pixels", "12000×12000")
+    refused(tmp_path, folder, "bomb.png", "too many pixels", "12000×12000", card=("on_bad: fail",))
 
 
 def test_51_defined_conversions(tmp_path: Path) -> None:
@@ -290,9 +328,12 @@ def test_53_constant_column(tmp_path: Path) -> None:
 
 def test_54_labels(tmp_path: Path) -> None:
     source = csv_at(tmp_path, GOOD.replace("\n17,2.429,y", "\n17,2.429,"))
-    refused(tmp_path, source, "row 19, column 'c'", "no label", label="c")
     refused(tmp_path, source, "label names no column: 'z'", label="z")
-    (tmp_path / "data/catalog/d.yaml").unlink()
+    data = accepted(tmp_path, source, label="c")
+    assert (
+        sum(int((data.split(name).labels < 0).sum()) for name in data.splits) == report(tmp_path)["without_label"] == 1
+    )
+    shutil.rmtree(tmp_path / "data")
     refused(tmp_path, csv_at(tmp_path, GOOD, "g.csv"), "unknown label", "got 'y'", card=("classes: [x]",), label="c")
 
 
@@ -304,7 +345,7 @@ def test_54_label_files(tmp_path: Path) -> None:
     refused(tmp_path, folder, "5 images", "4 labels")
     images = images_at(tmp_path, 200)
     (images / "stray.png").write_bytes(png(noise(999, 8, 8)))
-    refused(tmp_path, images, "stray.png", "no label")
+    refused(tmp_path, images, "stray.png", "no label", card=("on_bad: fail",))
 
 
 def test_56_leakage_without_published_splits(tmp_path: Path) -> None:
@@ -339,7 +380,8 @@ def test_56_leakage_across_published_splits(tmp_path: Path) -> None:
         (folder / "train" / f"leak{i}.png").write_bytes(png(noise(3 * i, 8, 8)))
     (tmp_path / "data/catalog/d.yaml").unlink()
     with pytest.raises(ValueError, match=r"also occur in a published.*max_bad.*duplicates: keep"):
-        accepted(tmp_path, folder)
+        accepted(tmp_path, folder, "duplicates: separate")
+    assert "too many to leave out; the card keeps them" in (tmp_path / "data/catalog/d.yaml").read_text()
 
 
 def make_zip(path: Path, entries: dict[str, bytes]) -> Path:
@@ -362,7 +404,6 @@ def test_57_zip_slip(tmp_path: Path, name: str) -> None:
             info = tarfile.TarInfo(inside)
             info.size = len(body)
             archive.addfile(info, io.BytesIO(body))
-    (tmp_path / "data/catalog/d.yaml").unlink()
     refused(tmp_path, tmp_path / "a.tar.gz", "leads out of the archive", "evil.png")
 
 

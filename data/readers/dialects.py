@@ -1,0 +1,352 @@
+"""How a text file holds a table: its delimiter, where it begins, whether its first row names the columns."""
+
+from __future__ import annotations
+
+import csv
+import io
+import itertools
+import math
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from data.readers.columns import NUMBER
+from data.readers.encodings import Decoded
+from data.sources.streams import Readable, inflated
+
+HEAD = 1 << 20
+ROWS = 500
+DELIMITERS = ",;\t|"
+BLANKS = " "
+NUMERIC = re.compile(rf"{NUMBER}|^[$€£(\-+]*\d[\d.,]*\s?%?\)?$")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Dialect:
+    """How a file holds its table; see `data.cards.Source`.
+
+    Arguments:
+        encoding, delimiter, header, skip: As there.
+        notes: What was found that is not the ordinary.
+    """
+
+    encoding: str = "utf-8"
+    delimiter: str = ","
+    header: str = "first"
+    skip: int = 0
+    notes: list[str] = field(default_factory=list)
+
+
+def sniff(path: Path, encoding: str) -> Dialect:
+    """Find out how a file holds its table, from its first megabyte."""
+    text = head_of(path, encoding)
+    lines = [line.rstrip("\r\n") for line in _lines(text)]
+    if len(text) >= HEAD // 2 and not text.endswith(("\n", "\r")):
+        lines = lines[:-1]
+    lines = lines[: ROWS * 4]
+    tabbed = ".tsv" in path.name.lower()
+    delimiter = _delimiter(lines, "\t" if tabbed else ",")
+    skip = _skipped(lines, delimiter)
+    rows = [row for row in cells("\n".join(lines[skip:]), delimiter) if any(cell.strip() for cell in row)][:ROWS]
+    notes = []
+    if skip:
+        shown = next((line.strip() for line in lines[:skip] if line.strip()), "")
+        notes.append(f"{skip} line(s) before the table are skipped, beginning with {shown[:60]!r}")
+    header, why = _header(rows)
+    if why:
+        notes.append(why)
+    if delimiter == BLANKS:
+        notes.append("its cells are divided by blanks")
+    return Dialect(encoding=encoding, delimiter=delimiter, header=header, skip=skip, notes=notes)
+
+
+def head_of(path: Path, encoding: str) -> str:
+    """The beginning of a text file."""
+    stream = inflated(path)
+    try:
+        return Decoded(stream, encoding, path).read(HEAD).decode("utf-8", "replace")
+    finally:
+        stream.close()
+
+
+def cells(text: str, delimiter: str) -> list[list[str]]:
+    """The rows of a text; empty if it cannot be read as such."""
+    if delimiter == BLANKS:
+        return [_split_blanks(line) for line in text.splitlines()]
+    try:
+        return list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter))
+    except csv.Error:
+        return []
+
+
+def _split_blanks(line: str) -> list[str]:
+    return next(csv.reader([re.sub(r"[ \t]+", " ", line.strip())], delimiter=" "), [])
+
+
+def _delimiter(lines: Sequence[str], usual: str) -> str:
+    """The delimiter by which most lines, the first among them, have the same number of cells, the more the better."""
+    kept = [line for line in lines if line.strip() and not line.startswith("#")]
+    if not kept:
+        return usual
+    text = "\n".join(kept)
+    best, found = 0.0, usual
+    for delimiter in (*DELIMITERS, BLANKS):
+        rows = [row for row in cells(text, delimiter) if row]
+        widths = Counter(len(row) for row in rows if len(row) > 1)
+        if not widths:
+            continue
+        width, count = widths.most_common(1)[0]
+        share = count / len(rows)
+        heading = 1.0 if len(rows[0]) == width else 0.6
+        if delimiter == BLANKS and (share < 0.98 or heading < 1):
+            continue
+        foreign = ";\t|".replace(delimiter, "")
+        other = re.compile(r"[;\t|]|(?<!\d),|,(?!\d)" if delimiter == BLANKS else f"[{foreign}]")
+        clean = sum(not any(map(other.search, row)) for row in rows) / len(rows)
+        score = share * clean * heading * (1 + math.log(width)) + 1e-6 * (delimiter == usual)
+        if score > best:
+            best, found = score, delimiter
+    return found
+
+
+def _skipped(lines: Sequence[str], delimiter: str) -> int:
+    """Lines before the header: blank ones, comments, and titles with fewer cells than the table has columns."""
+    widths = Counter(len(row) for row in cells("\n".join(lines), delimiter) if len(row) > 1)
+    if not widths:
+        first = next((i for i, line in enumerate(lines) if line.strip() and not line.startswith("#")), 0)
+        return first if len(lines) > first + 1 else 0
+    width = widths.most_common(1)[0][0]
+    least = width - 1 if width > 2 else width
+    for index, line in enumerate(lines[:200]):
+        row = next(iter(cells(line, delimiter)), [])
+        if not line.strip() or (line.startswith("#") and len(row) != width):
+            continue
+        filled = sum(bool(cell.strip()) for cell in row)
+        opens = line.count('"') % 2 == 1
+        if opens or (len(row) >= least and filled >= max(2, width // 2)) or (width == 2 and len(row) == 2):
+            return index
+        if index + 1 < len(lines) and len(row) > 1 and filled > 1:
+            return index
+    return 0
+
+
+def _header(rows: list[list[str]]) -> tuple[str, str]:
+    """Whether the first row names the columns, and what to say of it."""
+    if len(rows) < 2:
+        return "first", ""
+    first, body = [cell.strip() for cell in rows[0]], rows[1:]
+    columns = [[row[i].strip() for row in body if i < len(row)] for i in range(len(first))]
+    numeric = [_numeric(column) for column in columns]
+    numbers = [bool(NUMERIC.match(cell)) for cell in first]
+    if any(
+        is_number and not cell_is and cell for is_number, cell_is, cell in zip(numeric, numbers, first, strict=True)
+    ):
+        return "first", ""  # a word above numbers
+    like_body = [i for i, cell in enumerate(first) if cell and numeric[i] and numbers[i]]
+    if like_body and len(like_body) == sum(numeric):
+        if _counts(first) or (len(like_body) > 1 and _counts([first[i] for i in like_body])):
+            return "first", f"its header holds numbers that count up ({', '.join(first[:4])})"
+        shown = ", ".join(first[:4])
+        return "none", (
+            f"its first row is like the others ({shown}), so it is taken for data and the columns are numbered; "
+            "set `header: first` under source in the card if it names them"
+        )
+    words = [i for i, cell in enumerate(first) if cell and not numeric[i] and not numbers[i]]
+    again = [i for i in words if len(columns[i]) > 10 and first[i] in columns[i]]
+    if words and not any(numeric) and len(again) == len(words) and len(words) > 1:
+        return "none", (
+            f"the words of its first row come again below ({', '.join(first[:4])}), so it is taken for data; "
+            "set `header: first` under source in the card if it names the columns"
+        )
+    if sum(numbers) and not any(numeric):
+        return "first", f"the first row, taken for the header, holds numbers ({', '.join(first[:4])})"
+    return "first", ""
+
+
+def _numeric(column: Sequence[str]) -> bool:
+    known = [cell for cell in column if cell]
+    return bool(known) and sum(bool(NUMERIC.match(cell)) for cell in known) >= 0.9 * len(known)
+
+
+def _counts(names: Sequence[str]) -> bool:
+    """Whether these are whole numbers in steps of one, as years are, or the names of columns that have none."""
+    try:
+        numbers = [int(name) for name in names if name]
+    except ValueError:
+        return False
+    return len(numbers) > 1 and all(b - a == 1 for a, b in itertools.pairwise(numbers))
+
+
+def column_names(header: Sequence[str]) -> tuple[list[str], list[str]]:
+    """A name of its own for every column, and what was renamed.
+
+    Blank names become `unnamed_1`, repeated ones `name.1`, as pandas has it; line breaks become blanks.
+    """
+    names: list[str] = []
+    notes: list[str] = []
+    taken = {cell.strip() for cell in header}
+    for position, cell in enumerate(header, 1):
+        name = "".join(" " if unicodedata.category(letter) == "Cc" else letter for letter in cell).strip()
+        if not name:
+            name = f"unnamed_{position}"
+            notes.append(f"column {position} has no name: it is called {name!r}")
+        if name in names:
+            number = 1
+            while f"{name}.{number}" in names or f"{name}.{number}" in taken:
+                number += 1
+            notes.append(f"{name!r} names more than one column: column {position} is called '{name}.{number}'")
+            name = f"{name}.{number}"
+        names.append(name)
+    return names, notes
+
+
+def numbered(width: int) -> list[str]:
+    """Names of the columns of a file without a header."""
+    return [f"column_{position}" for position in range(1, width + 1)]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Heading:
+    """What stands above the rows of a file.
+
+    Arguments:
+        names: Of the columns, each its own.
+        titles: Of the columns, as the file has them; empty without a header.
+        lines: Physical lines before the first row of data.
+        first_row: Number of the first row of data, for people.
+        notes: What was renamed or added.
+    """
+
+    names: list[str]
+    titles: list[str]
+    lines: int
+    first_row: int
+    notes: list[str]
+
+
+def heading(path: Path, dialect: Dialect) -> Heading:
+    """Read what stands above the rows.
+
+    Raises:
+        ValueError: If the file is empty or its first row cannot be read.
+    """
+    text = head_of(path, dialect.encoding)
+    if not text.strip():
+        raise ValueError(f"{path} is empty: expected a header row and data. Give another file.")
+    lines = _lines(text)[dialect.skip :]
+    if dialect.delimiter == BLANKS:
+        lines = [re.sub(r"[ \t]+", " ", line.strip()) + "\n" for line in lines]
+    first, used = _first_row(lines, dialect.delimiter)
+    if not first:
+        raise ValueError(
+            f"{path}: the header cannot be read (a quotation mark that is never closed?). Fix row {dialect.skip + 1}."
+        )
+    below = [row for row in cells("".join(lines[used : used + ROWS]), dialect.delimiter) if row]
+    widths, last = Counter(len(row) for row in below), {row[-1] for row in below}
+    if dialect.header == "none":
+        width = max(widths.most_common(1)[0][0] if widths else 0, len(first))
+        return Heading(names=numbered(width), titles=[], lines=dialect.skip, first_row=dialect.skip + 1, notes=[])
+    notes: list[str] = []
+    _check_text(path, first, dialect.skip + 1)
+    if widths and widths.most_common(1)[0][0] == len(first) + 1:
+        if last == {""}:
+            first = [*first, ""]
+        else:
+            first = ["", *first]
+            notes.append("its rows have one cell more than its header: the first is taken for the name of the row")
+    names, renamed = column_names(first)
+    return Heading(
+        names=names, titles=first, lines=dialect.skip + used, first_row=dialect.skip + 2, notes=notes + renamed
+    )
+
+
+def _lines(text: str) -> list[str]:
+    """Lines that end as a file's do: not at every character that `str.splitlines` knows."""
+    return [line.decode() for line in text.encode("utf-8", "replace").splitlines(keepends=True)]
+
+
+def _first_row(lines: Sequence[str], delimiter: str) -> tuple[list[str], int]:
+    """The first row that is not blank, and how many lines it and those before it take."""
+    reader = csv.reader(io.StringIO("".join(lines), newline=""), delimiter=delimiter)
+    try:
+        first = next(reader, [])
+        while not first and reader.line_num < len(lines):
+            first = next(reader, [])
+    except csv.Error:
+        return [], 0
+    return first, reader.line_num
+
+
+def _check_text(path: Path, titles: Sequence[str], row: int) -> None:
+    for position, title in enumerate(titles, 1):
+        if "\0" in title or "�" in title or len(title) > 10_000 or title.count("\n") > 4:
+            shown = f"{title[:60]}…" if len(title) > 60 else title
+            raise ValueError(
+                f"{path}: the name of column {position} (row {row}) is no text of the file's encoding: {shown!r}. "
+                "Fix source.encoding in the card, or close every quotation mark in that row."
+            )
+
+
+class Body:
+    """A stream of a table's rows as UTF-8: without what stands above them, and with single blanks between cells.
+
+    Arguments:
+        stream: UTF-8 text.
+        lines: Physical lines to leave out.
+        blanks: Whether cells are divided by any number of blanks.
+    """
+
+    def __init__(self, stream: Readable, lines: int, *, blanks: bool) -> None:
+        self._stream, self._blanks = stream, blanks
+        self._ready = self._without(lines)
+        self._rest = b""
+        self.closed = False
+
+    def _without(self, lines: int) -> bytes:
+        ready = b""
+        while lines:
+            piece = self._stream.read(HEAD)
+            ready += piece
+            kept = ready.splitlines(keepends=True)
+            if len(kept) > lines or not piece:
+                return b"".join(kept[lines:])
+        return ready
+
+    def readable(self) -> bool:
+        """True: this is a stream to read."""
+        return True
+
+    def close(self) -> None:
+        """Nothing: whoever opened the stream closes it."""
+        self.closed = True
+
+    def read(self, size: int = -1, /) -> bytes:
+        """Up to `size` bytes; fewer only at the end."""
+        if not self._blanks:
+            if self._ready:
+                taken, self._ready = (self._ready, b"") if size < 0 else (self._ready[:size], self._ready[size:])
+                if size < 0 or len(taken) < size:
+                    taken += self._stream.read(size - len(taken) if size >= 0 else -1)
+                return taken
+            return self._stream.read(size)
+        while size < 0 or len(self._rest) < size:
+            piece = self._ready or self._stream.read(HEAD)
+            self._ready = b""
+            if not piece:
+                break
+            while not piece.endswith(b"\n"):  # whole lines only
+                more = self._stream.read(HEAD)
+                if not more:
+                    break
+                piece += more
+                head, newline, tail = piece.rpartition(b"\n")
+                if newline:
+                    piece, self._ready = head + newline, tail
+                    break
+            self._rest += b"".join(re.sub(rb"[ \t]+", b" ", line.strip()) + b"\n" for line in piece.splitlines())
+        size = len(self._rest) if size < 0 else size
+        taken, self._rest = self._rest[:size], self._rest[size:]
+        return taken

@@ -1,0 +1,375 @@
+"""A zoo of columns crossed with every container: what add accepts is prepared, and comes back as it was.
+
+The expected types and cells are what the generator wrote, not what the readers say of them.
+"""
+
+from __future__ import annotations
+
+import bz2
+import csv
+import gzip
+import io
+import json
+import lzma
+import sqlite3
+import uuid
+import zipfile
+from collections.abc import Callable
+from datetime import UTC, date, datetime, time, timedelta
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.feather
+import pyarrow.parquet as pq
+import pytest
+
+from data.dataset import Dataset
+from data.formats import PLACEHOLDER
+from pipelines.cli.data import add, export
+from pipelines.stages.prepare import prepare
+
+ROWS = 60
+START = datetime(2019, 11, 3, 8, 15)
+
+
+def days(i: int) -> date:
+    return START.date() + timedelta(days=37 * i % 900)
+
+
+def moment(i: int) -> datetime:
+    return START + timedelta(days=37 * i % 900, minutes=15 * (i * i % 96))
+
+
+def grouped(value: float, mark: str, point: str, decimals: int) -> str:
+    return f"{value:,.{decimals}f}".replace(",", "\0").replace(".", point).replace("\0", mark)
+
+
+def number(i: int) -> float:
+    return round((i * 7919 % 1000) * 12.37 - 900, 2)
+
+
+TEXT: dict[str, tuple[str, Callable[[int], str]]] = {
+    "int": ("integer", lambda i: str(i * i % 31 - 9)),
+    "fixed": ("continuous", lambda i: f"{number(i):.2f}"),
+    "free": ("continuous", lambda i: repr(number(i) / 8)),
+    "tiny": ("continuous", lambda i: repr((i * i % 29 + 1) * 1.5e-7)),
+    "percent": ("continuous", lambda i: f"{i * 7 % 100 / 2:.1f}%"),
+    "dollars": ("continuous", lambda i: ("-" if number(i) < 0 else "") + f"${abs(number(i)):,.2f}"),
+    "booked": ("continuous", lambda i: f"({-number(i):,.2f})" if number(i) < 0 else f"{number(i):,.2f}"),
+    "euros": ("continuous", lambda i: grouped(number(i), ".", ",", 2) + " €"),
+    "swiss": ("continuous", lambda i: grouped(abs(number(i)) + 900, "'", ".", 1)),
+    "people": ("integer", lambda i: f"{1234 + 999983 * (i * 17 % 41):,}"),
+    "comma": ("continuous", lambda i: f"{i * i % 97 / 4:.2f}".replace(".", ",")),
+    "mass": ("integer", lambda i: f"{i * i % 53 + 40} kg"),
+    "iso": ("datetime", lambda i: days(i).isoformat()),
+    "american": ("datetime", lambda i: f"{days(i).month}/{days(i).day}/{days(i).year}"),
+    "german": ("datetime", lambda i: days(i).strftime("%d.%m.%Y")),
+    "word": ("datetime", lambda i: days(i).strftime("%d %b %Y")),
+    "press": ("datetime", lambda i: f"{days(i):%B} {days(i).day}, {days(i).year}"),
+    "compact": ("datetime", lambda i: days(i).strftime("%Y%m%d")),
+    "stamp": ("datetime", lambda i: moment(i).strftime("%Y-%m-%d %H:%M:%S")),
+    "zulu": ("datetime", lambda i: moment(i).strftime("%Y-%m-%dT%H:%M:%SZ")),
+    "zoned": ("datetime", lambda i: moment(i).strftime("%Y-%m-%dT%H:%M:%S") + ("+02:00", "+01:00")[i % 3 == 0]),
+    "millis": ("datetime", lambda i: moment(i).strftime("%Y-%m-%d %H:%M:%S.") + f"{i * i % 1000:03}"),
+    "month": ("datetime", lambda i: days(i).strftime("%Y-%m")),
+    "quarter": ("datetime", lambda i: f"{days(i).year}-Q{(days(i).month + 2) // 3}"),
+    "clock": ("datetime", lambda i: moment(i).strftime("%H:%M")),
+    "noon": ("datetime", lambda i: moment(i).strftime("%I:%M %p")),
+    "span": ("duration", lambda i: f"{20 + i * i % 47}:{i % 60:02}:30"),
+    "pause": ("duration", lambda i: f"PT{i * i % 50 + 1}M"),
+    "yes": ("categorical", lambda i: ("yes", "no")[i % 3 == 0]),
+    "flag": ("categorical", lambda i: ("TRUE", "FALSE")[i % 5 == 0]),
+    "zip": ("categorical", lambda i: f"{i % 12 * 37:05}"),
+    "rare": ("categorical", lambda i: "Ünïque" if i == 7 else ("ash", "elm")[i % 2]),
+    "dashes": ("integer", lambda i: "-" if i % 7 == 3 else str(i * i % 17)),
+    "unknown": ("continuous", lambda i: "Unknown" if i % 11 == 3 else f"{i * 3 % 19 / 2:.1f}"),
+    "lost": ("datetime", lambda i: "NA" if i % 9 == 4 else days(i).isoformat()),
+    "gaps": ("categorical", lambda i: "" if i % 4 == 1 else ("x", "y, z", 'a "b"')[i % 3]),
+    "customer_id": ("identifier", lambda i: str(100000 + i)),
+    "ticket": ("identifier", lambda i: f"T-{i * 7919 % 10007:05}"),
+    "uuid": ("identifier", lambda i: str(uuid.UUID(int=i * 0x9E3779B97F4A7C15F39CC0605CEDC835 % 2**128, version=4))),
+    "note": ("text", lambda i: f"the {i}th of these notes, written in a hurry on a rainy day by somebody"),
+    "same": ("constant", lambda i: "2.50"),
+    "empty": ("constant", lambda i: ""),
+}  # fmt: skip
+"""By name: the type that the card must state, and the cell of a row."""
+FRESH = ("identifier", "text")
+
+
+def cells(names: list[str]) -> list[list[str]]:
+    return [[TEXT[name][1](i) for name in names] for i in range(ROWS)]
+
+
+def written(names: list[str], *, delimiter: str = ",", header: bool = True, end: str = "\n", tail: str = "") -> str:
+    stream = io.StringIO()
+    writer = csv.writer(stream, delimiter=delimiter, lineterminator=tail + end)
+    writer.writerows([names] * header + cells(names))
+    return stream.getvalue()
+
+
+def compressed(name: str, body: bytes) -> bytes:
+    if name.endswith(".gz"):
+        return gzip.compress(body)
+    if name.endswith(".bz2"):
+        return bz2.compress(body)
+    if name.endswith(".xz"):
+        return lzma.compress(body)
+    if name.endswith(".zst"):
+        return pa.compress(body, "zstd", asbytes=True)
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        archive.writestr("inside.csv", body)
+    return stream.getvalue()
+
+
+NAMES = list(TEXT)
+PLAIN = [name for name in NAMES if name not in ("gaps", "empty", "rare")]
+NO_BLANKS = [name for name in PLAIN if not any(" " in TEXT[name][1](i) for i in range(ROWS))]
+WESTERN = written(NAMES)
+TEXT_FILES: dict[str, tuple[str, Callable[[], bytes], list[str]]] = {
+    "comma": ("t.csv", lambda: WESTERN.encode(), NAMES),
+    "semicolon": ("t.csv", lambda: written(NAMES, delimiter=";", end="\r\n").encode(), NAMES),
+    "tab": ("t.tsv", lambda: written(NAMES, delimiter="\t").encode(), NAMES),
+    "pipe": ("t.txt", lambda: written(NAMES, delimiter="|").encode(), NAMES),
+    "blanks": ("t.dat", lambda: written(NO_BLANKS, delimiter=" ").replace(" ", "   ").encode(), NO_BLANKS),
+    "cp1252": ("t.csv", lambda: WESTERN.encode("cp1252"), NAMES),
+    "utf-16": ("t.csv", lambda: WESTERN.encode("utf-16"), NAMES),
+    "bom": ("t.csv", lambda: b"\xef\xbb\xbf" + WESTERN.encode(), NAMES),
+    "title": ("t.csv", lambda: b"Trees of the town\n\n# counted in 2021\n" + WESTERN.encode(), NAMES),
+    "headerless": ("t.csv", lambda: written(NAMES, header=False).encode(), NAMES),
+    "trailing": ("t.csv", lambda: written(NAMES, tail=",").encode(), NAMES),
+    **{end: (f"t.csv{end}", lambda end=end: compressed(end, WESTERN.encode()), NAMES)
+       for end in (".gz", ".bz2", ".xz", ".zst", ".zip")},
+}  # fmt: skip
+
+
+def prepared(root: Path, source: str, name: str = "d", **options: str) -> Dataset:
+    add(source, name, root=root, quiet=True, **options)
+    prepare(name, root=root)
+    return Dataset.open(root / "data/prepared" / name)
+
+
+def rows_of(path: Path, dataset: Dataset, delimiter: str, encoding: str) -> dict[int, list[str]]:
+    """The exported rows by their place in the source."""
+    found: dict[int, list[str]] = {}
+    for split in dataset.splits:
+        text = (path / f"{split}.csv").read_text(encoding=encoding)
+        table = list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter))
+        places = dataset.split(split).sources.tolist()
+        found.update(zip(places, table[len(table) - len(places) :], strict=True))
+    return found
+
+
+@pytest.mark.parametrize("container", TEXT_FILES)
+def test_every_text_comes_back_as_it_was(tmp_path: Path, container: str) -> None:
+    name, body, names = TEXT_FILES[container]
+    (tmp_path / name).write_bytes(body())
+    dataset = prepared(tmp_path, name)
+    roles = {"integer": "number", "continuous": "number", "categorical": "category"}
+    entries = dataset.manifest["table"][: len(names)]
+    expected = [TEXT[column][0] for column in names]
+    assert [entry["role"] for entry in entries] == [roles.get(kind, kind) for kind in expected]
+    kinds = {column["name"]: column["type"] for column in dataset.domain["columns"]}
+    if container != "headerless":
+        assert {k: v for k, v in kinds.items() if k in TEXT} == {
+            column: kind for column, kind in zip(names, expected, strict=True) if column in kinds
+        }
+        assert [entry["title"] for entry in entries] == names
+    export("d", Path("out"), "csv", root=tmp_path)
+    delimiter = {"semicolon": ";", "tab": "\t", "pipe": "|", "blanks": " "}.get(container, ",")
+    found = rows_of(tmp_path / "out", dataset, delimiter, container if container in ("cp1252", "utf-16") else "utf-8")
+    assert sorted(found) == list(range(ROWS))
+    for place, column in enumerate(names):
+        source = [TEXT[column][1](i) for i in range(ROWS)]
+        drawn = [found[i][place] for i in range(ROWS)]
+        if TEXT[column][0] == "identifier":
+            assert len(set(drawn)) == ROWS
+            assert not set(drawn) & set(source)
+            assert {len(text) for text in drawn} == {len(text) for text in source}
+        elif TEXT[column][0] == "text":
+            assert set(drawn) == {PLACEHOLDER}
+        elif column in ("free", "tiny"):
+            assert list(map(float, drawn)) == list(map(float, source))
+        else:
+            assert drawn == source, column
+
+
+def test_what_is_exported_is_read_as_the_same(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text(WESTERN)
+    first = prepared(tmp_path, "t.csv")
+    for form in ("csv", "jsonl", "parquet"):
+        export("d", Path(form), form, root=tmp_path)
+        again = prepared(tmp_path, form, f"again-{form}")
+        kept = [e["role"] for e in first.manifest["table"] if e["role"] != "text"]
+        roles = [e["role"] for e in again.manifest["table"] if e["name"] != "note"]
+        assert roles == kept, form
+        for split in first.splits:
+            order, other = (np.argsort(d.split(split).sources.numpy()) for d in (first, again))
+            del order
+            assert len(other) == len(first.split(split))
+        values = [
+            np.sort(np.concatenate([d.split(s).all().x[:, i].numpy() for s in d.splits]))
+            for d in (first, again)
+            for i, column in enumerate(d.domain["columns"])
+            if column["type"] != "categorical" and column["name"] in TEXT
+        ]
+        half = len(values) // 2
+        for mine, theirs in zip(values[:half], values[half:], strict=True):
+            np.testing.assert_allclose(mine, theirs, rtol=1e-12)
+
+
+NATIVE: dict[str, tuple[str, pa.DataType, Callable[[int], object]]] = {
+    "int32": ("number", pa.int32(), lambda i: None if i % 13 == 4 else i * i % 41),
+    "uint8": ("number", pa.uint8(), lambda i: i * i % 41),
+    "float32": ("number", pa.float32(), lambda i: i * i % 41 / 8),
+    "float64": ("number", pa.float64(), lambda i: None if i % 13 == 4 else number(i) / 7),
+    "rounded": ("number", pa.float64(), lambda i: number(i)),
+    "decimal": ("number", pa.decimal128(12, 2), lambda i: round(number(i), 2)),
+    "bool": ("category", pa.bool_(), lambda i: None if i % 13 == 4 else i % 3 == 0),
+    "text": ("category", pa.string(), lambda i: None if i % 13 == 4 else ("u", "v w", "ü")[i % 3]),
+    "date32": ("datetime", pa.date32(), lambda i: None if i % 13 == 4 else days(i)),
+    "starts": ("datetime", pa.date32(), lambda i: days(i).replace(day=1)),
+    "ends": ("datetime", pa.date32(), lambda i: days(i).replace(day=1) - timedelta(days=1)),
+    "stamp_s": ("datetime", pa.timestamp("s"), lambda i: moment(i)),
+    "stamp_ns": ("datetime", pa.timestamp("ns"), lambda i: moment(i) + timedelta(microseconds=i)),
+    "utc": ("datetime", pa.timestamp("us", "UTC"), lambda i: moment(i).replace(tzinfo=UTC)),
+    "time64": ("datetime", pa.time64("us"), lambda i: moment(i).time()),
+    "time32": ("datetime", pa.time32("s"), lambda i: time(i % 24, i * 7 % 60)),
+    "elapsed": ("duration", pa.duration("ms"), lambda i: timedelta(seconds=i * i % 977) if i % 13 - 4 else None),
+    "key": ("identifier", pa.int64(), lambda i: 7_000_000 + i * i * 31),
+    "fixed": ("constant", pa.float64(), lambda i: 2.5),
+    "nothing": ("constant", pa.null(), lambda i: None),
+    "nested": ("skip", pa.struct([("a", pa.int64())]), lambda i: {"a": i}),
+    "blob": ("skip", pa.binary(), lambda i: b"\xff\xfe\x00" + bytes([i])),
+}  # fmt: skip
+
+
+def native(names: list[str]) -> pa.Table:
+    columns = {}
+    for name in names:
+        _, kind, cell = NATIVE[name]
+        values = [cell(i) for i in range(ROWS)]
+        columns[name] = (
+            pa.array(values, pa.float64()).cast(kind) if pa.types.is_decimal(kind) else pa.array(values, kind)
+        )
+    return pa.table(columns)
+
+
+@pytest.mark.parametrize("container", ["t.parquet", "t.feather", "t.arrow", "stream.arrow", "t.duckdb"])
+def test_every_native_type_comes_back_as_it_was(tmp_path: Path, container: str) -> None:
+    table = native([name for name in NATIVE if container != "t.duckdb" or name not in ("stamp_s", "time32", "nothing")])
+    path = tmp_path / container
+    options = {}
+    if container == "t.parquet":
+        pq.write_table(table, path, row_group_size=17)
+    elif container == "t.feather":
+        pyarrow.feather.write_feather(table, str(path))
+    elif container == "t.duckdb":
+        duckdb = pytest.importorskip("duckdb")
+        with duckdb.connect(str(path)) as database:
+            database.register("source", table)
+            database.execute("CREATE TABLE kept AS SELECT * FROM source")
+        options["query"] = "SELECT * FROM kept"
+    else:
+        make = pa.ipc.new_stream if container.startswith("stream") else pa.ipc.new_file
+        with pa.OSFile(str(path), "wb") as file, make(file, table.schema) as writer:
+            writer.write_table(table, max_chunksize=13)
+    dataset = prepared(tmp_path, container, **options)
+    expected_roles = {name: NATIVE[name][0] for name in table.column_names}
+    if container == "t.duckdb":
+        expected_roles["elapsed"] = "skip"  # DuckDB's intervals may hold months, which have no length
+    assert {entry["name"]: entry["role"] for entry in dataset.manifest["table"]} == expected_roles
+    export("d", Path("out"), root=tmp_path)
+    for split in dataset.splits:
+        found = pq.read_table(tmp_path / f"out/{split}.parquet")
+        expected = table.take(dataset.split(split).sources.numpy())
+        for name in table.column_names:
+            role, kind = expected_roles[name], NATIVE[name][1]
+            if role == "skip":
+                assert name not in found.column_names
+            elif role == "identifier":
+                assert found.schema.field(name).type == kind
+                assert not set(found[name].to_pylist()) & set(table[name].to_pylist())
+            else:
+                assert found[name].to_pylist() == expected[name].to_pylist(), name
+                if container != "t.duckdb" and name not in ("text", "nothing", "stamp_s", "time32"):  # Parquet's own
+                    assert found.schema.field(name).type == kind
+
+
+def json_cell(name: str, i: int) -> object:
+    text = TEXT[name][1](i)
+    if text == "":
+        return None
+    return json.loads(text) if name in ("int", "fixed", "free", "tiny", "customer_id", "same") else text
+
+
+@pytest.mark.parametrize("container", ["t.jsonl", "t.json", "t.ndjson.gz", "t.sqlite", "t.xlsx"])
+def test_rows_of_values(tmp_path: Path, container: str) -> None:
+    """JSON, SQLite and workbooks: cells with types of their own, text formats within."""
+    names = [name for name in NAMES if name != "empty"]
+    rows = [{name: json_cell(name, i) for name in names} for i in range(ROWS)]
+    lines = "\n".join(json.dumps(row, ensure_ascii=False) for row in rows) + "\n"
+    options = {}
+    if container == "t.json":
+        (tmp_path / container).write_text(json.dumps(rows))
+    elif container == "t.sqlite":
+        database = sqlite3.connect(tmp_path / container)
+        database.execute(f"CREATE TABLE t ({', '.join(names)})")
+        database.executemany(f"INSERT INTO t VALUES ({', '.join('?' * len(names))})", [tuple(r.values()) for r in rows])
+        database.commit()
+        database.close()
+        options["query"] = "SELECT * FROM t"
+    elif container == "t.xlsx":
+        pytest.importorskip("python_calamine")
+        (tmp_path / container).write_bytes(workbook([names, *[list(row.values()) for row in rows]]))
+    else:
+        body = lines.encode()
+        (tmp_path / container).write_bytes(gzip.compress(body) if container.endswith(".gz") else body)
+    dataset = prepared(tmp_path, container, **options)
+    roles = {"integer": "number", "continuous": "number", "categorical": "category"}
+    found = {entry["name"]: entry["role"] for entry in dataset.manifest["table"]}
+    assert found == {name: roles.get(TEXT[name][0], TEXT[name][0]) for name in names}
+    export("d", Path("out"), "jsonl", root=tmp_path)
+    for split in dataset.splits:
+        drawn = [json.loads(line) for line in (tmp_path / f"out/{split}.jsonl").read_text().splitlines()]
+        for row, place in zip(drawn, dataset.split(split).sources.tolist(), strict=True):
+            marks = ("-", "Unknown", "NA")
+            expected = {k: None if v in marks else v for k, v in rows[place].items() if TEXT[k][0] not in FRESH}
+            assert {k: v for k, v in row.items() if TEXT[k][0] not in FRESH} == expected
+
+
+def workbook(rows: list[list[object]]) -> bytes:
+    """A minimal .xlsx file."""
+    from xml.sax.saxutils import escape
+
+    def cell(value: object) -> str:
+        if value is None:
+            return "<c/>"
+        if isinstance(value, (int, float)):
+            return f"<c><v>{value!r}</v></c>"
+        return f'<c t="inlineStr"><is><t xml:space="preserve">{escape(str(value))}</t></is></c>'
+
+    space = "http://schemas.openxmlformats.org"
+    sheet = "".join("<row>" + "".join(map(cell, row)) + "</row>" for row in rows)
+    relation = f'<Relationship Id="r1" Type="{space}/officeDocument/2006/relationships'
+    files = {
+        "[Content_Types].xml": f'<Types xmlns="{space}/package/2006/content-types"><Default Extension="xml" '
+        'ContentType="application/xml"/><Default Extension="rels" '
+        'ContentType="application/vnd.openxmlformats-package.relationships+xml"/></Types>',
+        "_rels/.rels": f'<Relationships xmlns="{space}/package/2006/relationships">{relation}/officeDocument" '
+        'Target="xl/workbook.xml"/></Relationships>',
+        "xl/workbook.xml": f'<workbook xmlns="{space}/spreadsheetml/2006/main" '
+        f'xmlns:r="{space}/officeDocument/2006/relationships"><sheets><sheet name="trees" sheetId="1" r:id="r1"/>'
+        "</sheets></workbook>",
+        "xl/_rels/workbook.xml.rels": f'<Relationships xmlns="{space}/package/2006/relationships">{relation}/'
+        'worksheet" '
+        'Target="worksheets/sheet1.xml"/></Relationships>',
+        "xl/worksheets/sheet1.xml": f'<worksheet xmlns="{space}/spreadsheetml/2006/main"><sheetData>{sheet}</sheetData>'
+        "</worksheet>",
+    }
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        for name, body in files.items():
+            archive.writestr(name, body)
+    return stream.getvalue()
