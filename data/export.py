@@ -16,9 +16,9 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from data.dataset import Dataset
-from data.domains.image import png_bytes
 from data.domains.table import category_array, column_type
 from data.files import whole_folder
+from data.image_grid import png
 
 ROWS = 4096
 
@@ -72,7 +72,7 @@ def _batches(dataset: Dataset, split: str, schema: pa.Schema) -> Iterator[pa.Rec
 
 def _columns(dataset: Dataset, x: NDArray[Any], schema: pa.Schema) -> Iterator[pa.Array]:
     if dataset.kind == "image":
-        yield pa.array([png_bytes(image) for image in x], pa.binary())
+        yield pa.array([png(image, smallest=False) for image in x], pa.binary())
         return
     for index, column in enumerate(dataset.domain["columns"]):
         values = x[:, index]

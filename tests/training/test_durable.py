@@ -17,7 +17,7 @@ from pipelines.storage import model_folder
 from pipelines.storage.stores import LocalStore, open_store
 from pipelines.training import checkpoint
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def write_checkpoint(folder: Path) -> Path:
