@@ -52,22 +52,29 @@ def build(cls: type, content: Any, where: str, errors: list[str]) -> Any:
         where: Its key, dotted; empty for the whole file.
         errors: Where faults are noted.
     Returns:
-        The dataclass, or None where something is wrong.
+        The dataclass, a scalar that does not fit left at its default so that the rest can be checked at
+        once; None where it cannot be made. It is to be used only if `errors` stays empty.
     """
     content = {} if content is None else content
     if not isinstance(content, Mapping):
         errors.append(f"{where}: must be a mapping with {', '.join(f.name for f in fields(cls))}, got {content!r}")
         return None
-    before, prefix = len(errors), f"{where}." if where else ""
+    prefix, whole = f"{where}." if where else "", True
     known, kinds = {item.name: item for item in fields(cls)}, get_type_hints(cls)
     errors += [f"{prefix}{key}: unknown key{nearest(str(key), known)}" for key in content if key not in known]
     values = {}
     for name, item in known.items():
+        before, needed = len(errors), item.default is MISSING and item.default_factory is MISSING
         if content.get(name) is not None:
-            values[name] = converted(content[name], kinds[name], prefix + name, errors)
-        elif item.default is MISSING and item.default_factory is MISSING:
+            value = converted(content[name], kinds[name], prefix + name, errors)
+            if len(errors) == before or value is not None:
+                values[name] = value
+            else:
+                whole = whole and not needed and not isinstance(content[name], Mapping)
+        elif needed:
             errors.append(f"{prefix}{name}: is missing")
-    if len(errors) > before:
+            whole = False
+    if not whole:
         return None
     try:
         return cls(**values)
