@@ -13,10 +13,10 @@ from jaxtyping import Float, Num
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from data.files import json_text
 from pipelines.evaluation.domain import DIM, FeatureEncoder, FigureWriter, partners
 from pipelines.evaluation.metrics.base import MOST_PAIRWISE
 from pipelines.evaluation.metrics.tabular import Associations, column_distances
-from pipelines.evaluation.storage import json_text
 from pipelines.serving.interpolation import spherical
 
 
