@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from data.files import whole_file, write_atomically
 from data.image_grid import grid, png
 from pipelines import tracking
 

@@ -96,7 +96,7 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
             hashes = {name: sha256(folder / name) for name in (artifact.FACTS, artifact.WEIGHTS)}
             (folder / artifact.MANIFEST).write_text(json.dumps({"format": artifact.FORMAT, "files": hashes}))
             with vendored_code() as package:
-                (package / "echo.py").write_text(Path(__file__).with_name("echo.py").read_text())
+                (package / "echo.py").write_text((Path(__file__).parents[1] / "support/echo.py").read_text())
                 with (package / "__init__.py").open("a") as file:
                     file.write('\nfrom .echo import Echo\n\nFAMILIES["echo"] = Echo\n')
                 model_registry.save_served(
