@@ -9,13 +9,10 @@ import json
 import math
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
-
+from data import schema
 from data.formats import format_of
 
 CATALOG = Path("data/catalog")
@@ -228,102 +225,15 @@ def parse_card(text: str, path: Path) -> Card:
         ValueError: Naming every fault of the card.
     """
     problems: list[str] = []
-    try:
-        content = YAML(typ="safe", pure=True).load(text)
-    except YAMLError as error:
-        raise ValueError(f"{path} is not valid YAML: {' '.join(str(error).split())}. Fix the card.") from None
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} must be a mapping of keys to values, got {type(content).__name__}. Fix the card.")
-    values = dict(content)
-    sections = {"source": Source, "image": ImageShape, "splits": SplitPlan, "anomaly": Anomaly}
-    for key, section in sections.items():
-        if values.get(key) is None:
-            values.pop(key, None)
-        else:
-            values[key] = _section(section, values[key], key, problems)
-    values["columns"] = tuple(_columns(values.get("columns"), problems))
-    if isinstance(values.get("missing"), list):  # as cards before `marks` had it
-        values["marks"] = values.pop("missing")
-    for key in ("classes", "marks"):
-        if values.get(key) is None:
-            values.pop(key, None)
-        elif isinstance(values[key], list):
-            values[key] = tuple(_text(value) for value in values[key])
-    card = _section(Card, values, "", problems)
+    content = schema.parse_yaml(text, path)
+    if isinstance(content.get("missing"), list):  # as cards before `marks` had it
+        content["marks"] = content.pop("missing")
+    card = schema.build(Card, content, "", problems)
     if card is not None:
         problems += _faults(card, path)
     if problems or card is None:
         raise ValueError(f"{path} has {len(problems)} fault(s): " + "; ".join(problems) + ". Fix the card.")
     return card
-
-
-def _text(value: Any) -> str:
-    """A YAML scalar as the text a data file would hold."""
-    return {True: "true", False: "false"}.get(value, str(value)) if isinstance(value, bool) else str(value)
-
-
-def _section(section: type, content: Any, where: str, problems: list[str]) -> Any:
-    """Build a dataclass from a mapping, noting unknown keys, missing keys and wrong types."""
-    dot = f"{where}." if where else ""
-    if not isinstance(content, Mapping):
-        problems.append(f"{where} must be a mapping, got {content!r}")
-        return None
-    known = {item.name: item for item in fields(section)}
-    for key in content:
-        if key not in known:
-            near = difflib.get_close_matches(str(key), known, 1)
-            problems.append(f"unknown key {dot}{key}" + (f" (did you mean {near[0]}?)" if near else ""))
-    values, whole = {}, True
-    for key, item in known.items():
-        if key not in content or content[key] is None:
-            continue
-        value, fault = _converted(content[key], str(item.type))
-        if fault:
-            problems.append(f"{dot}{key} must be {fault}, got {content[key]!r}")
-            whole = False
-        values[key] = value
-    try:
-        return section(**values) if whole else None
-    except TypeError as error:
-        problems.append(f"{where or 'the card'}: {str(error).split('__init__() ')[-1]}")
-        return None
-
-
-def _converted(value: Any, kind: str) -> tuple[Any, str]:
-    """A value as a field's type wants it, and what was expected if it cannot be."""
-    if kind == "str":
-        return _text(value), "" if isinstance(value, (str, int, float)) else "text"
-    if kind == "bool":
-        return value, "" if isinstance(value, bool) else "true or false"
-    if kind == "int":
-        return value, "" if isinstance(value, int) and not isinstance(value, bool) else "an integer"
-    if kind == "float":
-        return value, "" if isinstance(value, (int, float)) and not isinstance(value, bool) else "a number"
-    if kind.startswith("tuple"):
-        return value, "" if isinstance(value, tuple) else "a list"
-    if kind.startswith("Mapping"):
-        right = isinstance(value, Mapping) and all(
-            isinstance(pair, list) and len(pair) == 2 and all(isinstance(row, int) for row in pair)
-            for pair in value.values()
-        )
-        return ({key: tuple(pair) for key, pair in value.items()}, "") if right else (value, "split: [first, end]")
-    return value, ""
-
-
-def _columns(content: Any, problems: list[str]) -> Iterable[Column]:
-    if content is None:
-        return
-    if not isinstance(content, list):
-        problems.append(f"columns must be a list, got {content!r}")
-        return
-    for position, item in enumerate(content):
-        values = dict(item) if isinstance(item, Mapping) else item
-        for key in ("categories", "parts", "missing"):
-            if isinstance(values, dict) and isinstance(values.get(key), list):
-                values[key] = tuple(_text(value) for value in values[key])
-        column = _section(Column, values, f"columns[{position}]", problems)
-        if column is not None:
-            yield column
 
 
 def _faults(card: Card, path: Path) -> Iterable[str]:

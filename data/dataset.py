@@ -16,7 +16,7 @@ from jaxtyping import Int, Shaped
 from numpy.typing import NDArray
 from torch import Tensor
 
-from data.files import file_sha256
+from data.files import recover, sha256
 from data.shards import SCHEMA, content_digest
 
 
@@ -135,7 +135,7 @@ class Split:
 
     def _check(self, shard: dict[str, Any]) -> None:
         path = self.folder / shard["file"]
-        found = file_sha256(path)
+        found = sha256(path)
         if found != shard["sha256"]:
             raise ValueError(
                 f"{path} is damaged: its SHA-256 is {found}, the manifest says {shard['sha256']}. "
@@ -183,6 +183,7 @@ class Dataset:
         folder = Path(folder)
         again = f"Run `fivefold prepare --dataset {folder.name}`."
         path = folder / "manifest.json"
+        recover(folder)
         if not path.exists():
             raise FileNotFoundError(f"there is no prepared dataset at {folder} (no manifest.json). {again}")
         try:

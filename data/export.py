@@ -21,7 +21,6 @@ import pyarrow.parquet as pq
 
 from data.cards import Source
 from data.dataset import Dataset
-from data.domains.image import png_bytes
 from data.domains.table import PLAIN, category_array
 from data.files import whole_folder
 from data.formats import DAY, UNITS, SourceTable, as_text, is_plain
@@ -108,7 +107,7 @@ def _batches(dataset: Dataset, split: str, schema: pa.Schema) -> Iterator[pa.Rec
         return
     for start in range(0, len(examples), ROWS):
         part = examples.slice(start, start + ROWS)
-        arrays = [pa.array([png_bytes(image) for image in part.x.numpy()], pa.binary())]
+        arrays = [pa.array([png(image, smallest=False) for image in part.x.numpy()], pa.binary())]
         if dataset.class_names:
             arrays.append(category_array(part.label.numpy(), dataset.class_names))
         yield pa.record_batch(arrays, schema=schema)

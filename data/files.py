@@ -1,34 +1,56 @@
-"""Files and folders written whole or not at all, and their digests."""
+"""Files and folders written whole or not at all, and their digests.
+
+A file or folder is written under a hidden name beside its own, `.<name>.<process>.tmp`, flushed to the disk and
+renamed. Where a folder replaces another, the two change names in one step if the file system can; if it cannot,
+the older one steps aside to `.<name>.<process>.old` for the moment between two renames, and a process that is
+killed in that moment is made good by whoever opens or writes the folder next (`recover`).
+"""
 
 from __future__ import annotations
 
-import contextlib
+import ctypes
+import errno
+import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
+AT_FDCWD, RENAME_EXCHANGE = -100, 2
+"""From <fcntl.h> and <linux/fs.h>."""
 
-def file_sha256(path: Path) -> str:
+LIBC = ctypes.CDLL(None, use_errno=True)
+
+CANNOT_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EBADF)
+"""What a file system answers that cannot sync a folder."""
+
+
+def sha256(path: str | Path) -> str:
     """SHA-256 of a file's bytes, in hexadecimal."""
-    with path.open("rb") as file:
+    with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def sync(path: Path) -> None:
-    """Force a file's or folder's content to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def canonical(value: Any) -> bytes:
+    """The one JSON text of a value: sorted keys, no spaces (what digests are taken of)."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def json_text(value: Any) -> str:
+    """Indented JSON in the order given; NaN and infinity are refused.
+
+    Raises:
+        ValueError: If a number is not finite.
+    """
+    return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def append(file: BinaryIO, values: NDArray[Any]) -> None:
@@ -40,62 +62,183 @@ def append(file: BinaryIO, values: NDArray[Any]) -> None:
     file.write(np.ascontiguousarray(values).view(np.uint8).reshape(-1).data if values.size else b"")
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a text file atomically: a temporary name in the same folder, fsync, rename."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+def fsync(path: Path) -> None:
+    """Flush a file, or a folder's names, to the disk; a folder only where the file system can."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in CANNOT_SYNC or not path.is_dir():
+            raise
     finally:
-        temporary.unlink(missing_ok=True)
-    sync(path.parent)
+        os.close(descriptor)
 
 
-def write_json(path: Path, content: Any) -> None:
-    """Write a JSON file atomically."""
-    write_text(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+def fsync_tree(path: Path) -> None:
+    """Flush a file, or a folder and everything below it, to the disk."""
+    for folder, _, files in os.walk(path, topdown=False):
+        for name in files:
+            fsync(Path(folder, name))
+        fsync(Path(folder))
+    if not path.is_dir():
+        fsync(path)
 
 
 @contextmanager
-def whole_folder(out: Path) -> Iterator[Path]:
-    """A temporary folder beside `out` that takes its place when the block ends without an error.
+def whole_file(path: Path) -> Iterator[Path]:
+    """A temporary name beside `path`, of the same suffix, that takes its place when the block ends without an error.
 
-    What an earlier, killed run left behind is removed first; what `out` held before stays until the
-    new content is complete and on disk.
+    Raises:
+        OSError: If it cannot be written; what `path` held before stays.
     """
-    out.parent.mkdir(parents=True, exist_ok=True)
-    _remove_abandoned(out)
-    temporary = out.parent / f".{out.name}.{os.getpid()}.tmp"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _remove_abandoned(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp{path.suffix}")
+    try:
+        yield temporary
+        fsync(temporary)
+        os.replace(temporary, path)
+        fsync(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_atomically(path: str | Path, content: bytes | str) -> None:
+    """Write a file whole or not at all.
+
+    Raises:
+        OSError: If the folder cannot be written; nothing is left behind.
+    """
+    with whole_file(Path(path)) as temporary:
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def write_json(path: str | Path, content: Any) -> None:
+    """Write a JSON file whole or not at all."""
+    write_atomically(path, json_text(content))
+
+
+@contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """A temporary folder beside `folder` that takes its place when the block ends without an error.
+
+    What `folder` held before stays until the new content is complete and on the disk, and stays on failure.
+    What an earlier, killed process left behind is removed first. At whichever instruction a process is
+    killed, the older or the newer content is there for who calls `recover` before looking.
+
+    Raises:
+        OSError: If it cannot be written.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    recover(folder)
+    _remove_abandoned(folder)
+    temporary = _beside(folder, "tmp")
+    _delete(temporary)
     temporary.mkdir()
     try:
         yield temporary
-        for path in sorted(temporary.iterdir()):
-            sync(path)
-        sync(temporary)
-        previous = out.parent / f".{out.name}.{os.getpid()}.old"
-        if out.exists():
-            out.rename(previous)
-        temporary.rename(out)
-        sync(out.parent)
-        shutil.rmtree(previous, ignore_errors=True)
+        fsync_tree(temporary)
+        _replace(temporary, folder)
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        _delete(temporary)
 
 
-def _remove_abandoned(out: Path) -> None:
-    """Remove temporary folders of runs that are no longer alive; put back what one had set aside."""
-    for kind in ("old", "tmp"):
-        for path in out.parent.glob(f".{out.name}.*.{kind}"):
-            owner = path.suffixes[-2][1:]
-            if not owner.isdigit() or (int(owner) != os.getpid() and _alive(int(owner))):
-                continue
-            if kind == "old" and not out.exists() and (path / "manifest.json").exists():
-                path.rename(out)
-            else:
-                shutil.rmtree(path, ignore_errors=True)
+def recover(folder: Path) -> None:
+    """Put back a folder that a process, killed between two renames, had set aside; call it before opening one."""
+    if os.path.lexists(folder) or not folder.parent.is_dir() or not _left(folder, "old"):
+        return
+    with _renaming(folder.parent):  # whoever has set it aside is dead, or done by now
+        for old in _left(folder, "old"):
+            if not os.path.lexists(folder):
+                os.rename(old, folder)
+
+
+def recover_all(parent: Path) -> None:
+    """Put back every folder below `parent` that a killed process had set aside."""
+    for path in parent.glob(".*.old"):
+        if name := re.fullmatch(r"\.(.+)\.\d+\.old", path.name):
+            recover(parent / name[1])
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a folder so that, killed in between, nothing of it is seen; what is missing already is no error.
+
+    Raises:
+        OSError: If it cannot be removed.
+    """
+    if folder.parent.is_dir():
+        _remove_abandoned(folder)
+    if folder.exists():
+        doomed = _beside(folder, "tmp")
+        _delete(doomed)
+        os.rename(folder, doomed)
+        shutil.rmtree(doomed)
+
+
+def _replace(temporary: Path, folder: Path) -> None:
+    """Rename `temporary` to `folder`; what that held before is then at `temporary`."""
+    with _renaming(folder.parent):
+        if not os.path.lexists(folder):
+            os.rename(temporary, folder)
+        elif not _exchange(temporary, folder):
+            old = _beside(folder, "old")
+            _delete(old)
+            os.rename(folder, old)
+            try:
+                os.rename(temporary, folder)
+            except OSError:
+                os.rename(old, folder)
+                raise
+            fsync(folder.parent)
+            os.rename(old, temporary)
+    fsync(folder.parent)
+
+
+def _exchange(first: Path, second: Path) -> bool:
+    """Let two names change places in one step; False where the system or the file system cannot."""
+    rename = getattr(LIBC, "renameat2", None)
+    return bool(rename and rename(AT_FDCWD, os.fsencode(first), AT_FDCWD, os.fsencode(second), RENAME_EXCHANGE) == 0)
+
+
+@contextmanager
+def _renaming(parent: Path) -> Iterator[None]:
+    """Keep other processes from renaming in a folder, where the file system can lock one (NFS cannot)."""
+    descriptor = os.open(parent, os.O_RDONLY)
+    try:
+        with suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        with suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_UN)  # closing alone would not, had another thread forked meanwhile
+        os.close(descriptor)
+
+
+def _beside(path: Path, kind: str) -> Path:
+    """The hidden name of this process beside a file or folder."""
+    return path.with_name(f".{path.name}.{os.getpid()}.{kind}")
+
+
+def _left(path: Path, kind: str) -> list[Path]:
+    """What processes have left beside a file or folder under their hidden names."""
+    pattern = re.compile(rf"\.{re.escape(path.name)}\.\d+\.{kind}(\.[^.]*)?")
+    return sorted(Path(path.parent, name) for name in os.listdir(path.parent) if pattern.fullmatch(name))
+
+
+def _remove_abandoned(path: Path) -> None:
+    """Remove what processes that are no longer alive have left beside a file or folder that is whole or not there."""
+    for left in (*_left(path, "tmp"), *_left(path, "old")):
+        owner = int(left.name[len(path.name) + 2 :].split(".")[0])
+        if owner != os.getpid() and not _alive(owner):
+            _delete(left)
+
+
+def _delete(path: Path) -> None:
+    """Remove a file or a folder if it is there and can be removed."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _alive(pid: int) -> bool:
@@ -107,49 +250,3 @@ def _alive(pid: int) -> bool:
     except PermissionError:
         return True
     return True
-
-
-def sha256(path: str | Path) -> str:
-    """SHA-256 of a file, in hex."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def canonical(value: Any) -> bytes:
-    """The one JSON text of a value: sorted keys, no spaces (what digests are taken of)."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
-
-
-def write_atomically(path: str | Path, content: bytes | str) -> None:
-    """Write a file whole or not at all: temporary name in the same folder, fsync, rename.
-
-    Raises:
-        OSError: If the folder cannot be written; nothing is left behind.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    sync_folder(path.parent)
-
-
-def fsync(path: Path) -> None:
-    """Flush a file or a folder to disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def sync_folder(folder: Path) -> None:
-    """Flush a folder's entries to disk, where the file system can."""
-    with contextlib.suppress(OSError):  # some file systems cannot sync a folder
-        fsync(folder)

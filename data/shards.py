@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from data.files import file_sha256
+from data.files import canonical, sha256
 from data.formats import is_plain
 
 SCHEMA = 1
@@ -44,12 +42,9 @@ def write_shard(path: Path, x: NDArray[Any], label: NDArray[np.int64], source: N
     flat = pa.FixedSizeListArray.from_arrays(_as_arrow(x), x[0].size)
     tensors = pa.ExtensionArray.from_storage(kind, flat)
     batch = pa.record_batch([tensors, _as_arrow(label), _as_arrow(source)], names=["x", "label", "source"])
-    with path.open("wb") as file:
-        with pa.ipc.new_file(file, batch.schema) as writer:
-            writer.write_batch(batch)
-        file.flush()
-        os.fsync(file.fileno())
-    return {"file": path.name, "rows": len(x), "bytes": path.stat().st_size, "sha256": file_sha256(path)}
+    with path.open("wb") as file, pa.ipc.new_file(file, batch.schema) as writer:
+        writer.write_batch(batch)
+    return {"file": path.name, "rows": len(x), "bytes": path.stat().st_size, "sha256": sha256(path)}
 
 
 def _as_arrow(values: NDArray[Any]) -> pa.Array:
@@ -86,5 +81,4 @@ def content_digest(manifest: Mapping[str, Any]) -> str:
     ]
     if forms:  # tables of plain numbers and categories are what they were before formats were known
         identity["formats"] = forms
-    text = json.dumps(identity, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(canonical(identity)).hexdigest()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
 import re
 from collections.abc import Mapping
@@ -11,10 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import TypeAdapter, ValidationError
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
-
+from data.schema import build, nearest, parse_yaml
 from models import FAMILIES
 from pipelines.evaluation import config as evaluation_config
 from pipelines.evaluation.config import Evaluate
@@ -247,16 +243,11 @@ def read_yaml(path: Path) -> dict[str, Any]:
         ValueError: If it is not YAML, repeats a key, or is not a mapping.
     """
     try:
-        loaded = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+        return parse_yaml(path.read_text(encoding="utf-8"), path)
     except FileNotFoundError:
         raise FileNotFoundError(f"{path} does not exist; run from the project's root folder") from None
-    except (YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
-    if loaded is None:
-        return {}
-    if not isinstance(loaded, dict):
-        raise ValueError(f"{path} must be a mapping of keys to values, got {type(loaded).__name__}")
-    return loaded
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not valid UTF-8: {error}. Fix the file.") from None
 
 
 def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -289,12 +280,6 @@ def with_settings(family: Family, changes: Mapping[str, Any]) -> Family:
     )
 
 
-def nearest(name: str, known: list[str]) -> str:
-    """A hint: the nearest known name, or all of them."""
-    close = difflib.get_close_matches(name, known, n=1)
-    return f"; did you mean {close[0]}?" if close else f"; known: {', '.join(known)}"
-
-
 def _params(settings: Mapping[str, Any], errors: list[str]) -> Params:
     for key in settings:
         if key not in TOP and key not in FAMILIES:
@@ -305,7 +290,7 @@ def _params(settings: Mapping[str, Any], errors: list[str]) -> Params:
     if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
         errors.append(f"seed: must be a whole number, 0 or more, got {seed!r}")
     families = _families(settings.get("families"), errors)
-    sections = {name: _section(cls, settings.get(name), name, errors) for name, cls in SECTIONS.items()}
+    sections = {name: build(cls, settings.get(name), name, errors) for name, cls in SECTIONS.items()}
     family = {name: _family(name, settings[name], errors) for name in FAMILIES if name in settings}
     for name in families:
         if name not in settings and name in FAMILIES:
@@ -336,13 +321,13 @@ def _family(name: str, value: Any, errors: list[str]) -> Family | None:
     for key in value:
         if key not in ("model", "training", "search"):
             errors.append(f"{name}.{key}: unknown key{nearest(str(key), ['model', 'training', 'search'])}")
-    model = _section(FAMILIES[name].Config, value.get("model"), f"{name}.model", errors)
-    training = _section(TrainingConfig, value.get("training"), f"{name}.training", errors)
+    model = build(FAMILIES[name].Config, value.get("model"), f"{name}.model", errors)
+    training = build(TrainingConfig, value.get("training"), f"{name}.training", errors)
     ranges = value.get("search") or {}
     if not isinstance(ranges, Mapping):
         errors.append(f"{name}.search: must be a mapping of settings to ranges, got {ranges!r}")
         return None
-    search = {key: _section(Range, span, f"{name}.search.{key}", errors) for key, span in ranges.items()}
+    search = {key: build(Range, span, f"{name}.search.{key}", errors) for key, span in ranges.items()}
     if model is None or training is None:
         return None
     family = Family(model=model, training=training, search=search)
@@ -353,22 +338,3 @@ def _family(name: str, value: Any, errors: list[str]) -> Family | None:
         except ValueError as error:
             errors.append(f"{name}.search.{key}: {error}")
     return family
-
-
-def _section(cls: type, value: Any, path: str, errors: list[str]) -> Any:
-    """A dataclass from a mapping; errors are collected, and None is returned."""
-    value = {} if value is None else value
-    cls.__pydantic_config__ = {"extra": "forbid", "strict": False}  # type: ignore[attr-defined]
-    try:
-        return TypeAdapter(cls).validate_python(value)
-    except ValidationError as error:
-        for item in error.errors():
-            location = [str(part) for part in item["loc"]]
-            key = ".".join([path, *location[:1]])
-            if item["type"] == "unexpected_keyword_argument":
-                known = [f.name for f in dataclasses.fields(cls)]
-                errors.append(f"{key}: unknown key{nearest(location[0], known)}")
-            else:
-                told = item["msg"].removeprefix("Value error, ")
-                errors.append(f"{key}: {told[0].lower()}{told[1:]}" + (f", got {item['input']!r}" if location else ""))
-        return None

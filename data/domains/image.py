@@ -3,24 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import io
 from pathlib import Path
 from threading import Lock
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from data.cards import Card, quoted
 from data.domains.base import first_rows
-
-
-def png_bytes(image: NDArray[np.uint8]) -> bytes:
-    """An image as a PNG file's bytes."""
-    stream = io.BytesIO()
-    Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(stream, "PNG")
-    return stream.getvalue()
+from data.image_grid import grid
 
 
 def image_lines(card: Card) -> list[str]:
@@ -43,23 +35,18 @@ def image_lines(card: Card) -> list[str]:
 SHEET = 10
 
 
-def contact_sheet(folder: Path, manifest: dict[str, Any]) -> Image.Image:
+def contact_sheet(folder: Path, manifest: dict[str, Any]) -> NDArray[np.uint8]:
     """A picture of the first training images: a row per class, or a square of them when there are no classes."""
     x, label = first_rows(folder, manifest, "train", 4096)
-    height, width, channels = x.shape[1:]
     if manifest["class_names"]:
         rows = [np.flatnonzero(label == code)[:SHEET] for code in range(min(len(manifest["class_names"]), 2 * SHEET))]
         rows = [row for row in rows if len(row)]
     else:
         rows = np.array_split(np.arange(min(len(x), SHEET * SHEET)), -(-min(len(x), SHEET * SHEET) // SHEET))
-    sheet = np.full(((height + 1) * max(1, len(rows)) + 1, (width + 1) * SHEET + 1, channels), 128, np.uint8)
+    sheet = np.full((max(1, len(rows)), SHEET, *x.shape[1:]), 255, np.uint8)
     for down, row in enumerate(rows):
-        for across, index in enumerate(row):
-            top, left = down * (height + 1) + 1, across * (width + 1) + 1
-            sheet[top : top + height, left : left + width] = x[index]
-    scale = max(1, 32 // max(height, width))
-    image = Image.fromarray(sheet[..., 0] if channels == 1 else sheet)
-    return image.resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST)
+        sheet[down, : len(row)] = x[row]
+    return grid(sheet.reshape(-1, *x.shape[1:]), SHEET)
 
 
 def images_as_text(x: NDArray[Any]) -> str:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from data import image_grid
 from data.cards import Card
 from data.domains.image import contact_sheet
 from data.domains.table import cell_text, columns_text
-from data.files import sync, write_json, write_text
+from data.files import write_atomically, write_json
 from data.ingest.splits import SplitAssignment
 from data.readers.base import IngestReport
 
@@ -30,9 +31,8 @@ def write_summary(
     }
     write_json(folder / "report.json", report)
     if card.kind == "image":
-        contact_sheet(folder, manifest).save(folder / "contact.png")
-        sync(folder / "contact.png")
-    write_text(folder / "README.md", _page(card, manifest, report))
+        image_grid.write(folder / "contact.png", contact_sheet(folder, manifest))
+    write_atomically(folder / "README.md", _page(card, manifest, report))
 
 
 def _page(card: Card, manifest: dict[str, Any], report: dict[str, Any]) -> str:

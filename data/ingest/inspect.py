@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from data.cards import CATALOG, Anomaly, Card, ImageShape, Inspection, Source, one_line, parse_card, quoted
 from data.domains.image import image_lines
 from data.domains.table import table_lines
-from data.files import write_text
+from data.files import write_atomically
 from data.ingest.rehearsal import rehearse
 from data.readers.base import Mapper, here, natural_sorted
 from data.readers.idx import IDX_NAME, idx_parts
@@ -242,6 +242,5 @@ def write_card(inspection: Inspection, root: Path) -> Path:
     parse_card(text, path)
     if path.exists() and path.read_text(encoding="utf-8") != text:
         raise FileExistsError(f"{path} exists already. Choose another --name, or remove that card first.")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, text)
+    write_atomically(path, text)
     return path

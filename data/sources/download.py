@@ -6,7 +6,6 @@ import errno
 import http.client
 import ipaddress
 import json
-import os
 import re
 import shutil
 import ssl
@@ -20,12 +19,15 @@ from urllib.parse import unquote, urlsplit
 
 from pyarrow import fs
 
-from data.files import sync, write_text
-from data.s3 import TIMEOUT_S, file_system
+from data.files import fsync, fsync_tree, write_json
+from data.s3 import file_system
 from data.sources.files import tree_sha256
 from data.sources.streams import unsafe
 
 ATTEMPTS = 5
+TIMEOUT_S = 30
+S3_ATTEMPTS = 2
+"""Times a request to a bucket is made in each attempt, which goes on where the one before stopped."""
 
 PIECE = 1 << 20
 LOCAL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO}
@@ -74,10 +76,10 @@ def fetch(url: str, folder: Path, sha256: str) -> Path:
             f"{url}: expected SHA-256 {sha256}, got {found}. Nothing was installed. The file changed, or the card is "
             "wrong: compare with what its publisher states, then fix source.sha256."
         )
-    sync(part)
+    fsync_tree(part)
     _remove(path)
     part.rename(path)
-    sync(folder)
+    fsync(folder)
     _meta(part).unlink(missing_ok=True)
     return path
 
@@ -176,7 +178,7 @@ def _fetch_once(url: str, part: Path) -> bool:
             have, total = 0, int(whole) if whole and whole.isdigit() else None
         validator = response.headers.get("ETag") or response.headers.get("Last-Modified") or ""
         validator = "" if validator.startswith("W/") else validator
-        write_text(_meta(part), json.dumps({"url": url, "validator": validator, "total": total}))
+        write_json(_meta(part), {"url": url, "validator": validator, "total": total})
         with part.open("r+b" if have else "wb") as file:
             file.seek(have)
             return _copy(response, file, have, total)
@@ -195,8 +197,6 @@ def _copy(source: IO[bytes], file: IO[bytes], have: int, total: int | None) -> b
     while piece := source.read(PIECE):
         file.write(piece)
         have += len(piece)
-    file.flush()
-    os.fsync(file.fileno())
     if total is not None and have > total:
         raise OSError(f"the server announced {total} bytes and sent {have}")
     return total is None or have == total
@@ -227,13 +227,13 @@ def _fetch_s3(url: str, part: Path) -> None:
 
 def _copy_s3(url: str, part: Path) -> None:
     """One attempt. What lies in the partial file or folder is always of the versions noted beside it."""
-    store, path = file_system(url)
+    store, path = file_system(url, attempts=S3_ATTEMPTS)
     objects = dict(_objects(url, store, path))
     versions = {name: [info.size, info.mtime_ns] for name, info in objects.items()}
     for name, version in _known(url, part).get("objects", {}).items():
         if versions.get(name) != version:
             (part / name).unlink(missing_ok=True)
-    write_text(_meta(part), json.dumps({"url": url, "objects": versions}))
+    write_json(_meta(part), {"url": url, "objects": versions})
     for name, info in objects.items():
         target = part / name
         target.parent.mkdir(parents=True, exist_ok=True)

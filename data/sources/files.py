@@ -7,17 +7,17 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from data.files import file_sha256
+from data.files import sha256
 from data.sources.streams import leads_to_file
 
 
 def tree_sha256(path: Path) -> str:
     """SHA-256 of a file; of a folder, over its files' names and contents in the order of their names."""
     if path.is_file():
-        return file_sha256(path)
+        return sha256(path)
     total = hashlib.sha256()
     for name, file in tree(path):
-        total.update(f"{name}\0{file_sha256(file)}\n".encode("utf-8", "surrogateescape"))
+        total.update(f"{name}\0{sha256(file)}\n".encode("utf-8", "surrogateescape"))
     return total.hexdigest()
 
 

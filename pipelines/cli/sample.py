@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
 
+from data.files import whole_file, write_atomically
+from data.image_grid import grid, png
 from pipelines import tracking
 
-SMALLEST_SIDE = 32
-"""Pixels: smaller images are enlarged in a grid, by whole factors."""
 TABLES: dict[str, Callable[[Any, Path], None]] = {
     ".csv": lambda frame, path: frame.to_csv(path, index=False),
     ".parquet": lambda frame, path: frame.to_parquet(path, index=False),
@@ -64,16 +61,17 @@ def sample(
         )
         raise ValueError(f"{out} does not fit: {name_or_uri} draws {expected}.")
     if table:
-        _write(out, lambda path: TABLES[out.suffix](drawn, path))
+        with whole_file(out) as path:
+            TABLES[out.suffix](drawn, path)
     elif out.suffix == ".npy":
-        _write(out, lambda path: np.save(path, drawn))
+        with whole_file(out) as path:
+            np.save(path, drawn)
     elif out.suffix == ".png":
-        _write(out, lambda path: picture(grid(drawn)).save(path))
+        write_atomically(out, png(grid(drawn, math.ceil(math.sqrt(n)))))
     else:
         out.mkdir(parents=True, exist_ok=True)
         for index, image in enumerate(drawn):
-            file = out / f"{index:0{len(str(n - 1))}d}.png"
-            _write(file, lambda path, image=image: picture(image).save(path))
+            write_atomically(out / f"{index:0{len(str(n - 1))}d}.png", png(image))
     return out
 
 
@@ -82,38 +80,3 @@ def model_uri(name_or_uri: str) -> str:
     if "/" in name_or_uri:
         return name_or_uri
     return f"models:/{name_or_uri}" if "@" in name_or_uri else f"models:/{name_or_uri}@generation"
-
-
-def grid(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Images side by side in a square or nearly so, one pixel apart.
-
-    Arguments:
-        images: `[n, height, width, channels]`.
-    Returns:
-        `[height, width, channels]`; small images enlarged by a whole factor.
-    """
-    factor = max(1, math.ceil(SMALLEST_SIDE / min(images.shape[1:3])))
-    images = images.repeat(factor, axis=1).repeat(factor, axis=2)
-    n, height, width, channels = images.shape
-    columns = math.ceil(math.sqrt(n))
-    rows = math.ceil(n / columns)
-    sheet = np.full((rows * (height + 1) + 1, columns * (width + 1) + 1, channels), 128, np.uint8)
-    for index, image in enumerate(images):
-        top, left = (index // columns) * (height + 1) + 1, (index % columns) * (width + 1) + 1
-        sheet[top : top + height, left : left + width] = image
-    return sheet
-
-
-def picture(image: NDArray[np.uint8]) -> Image.Image:
-    """One image, `[height, width, 1 or 3]`, for Pillow."""
-    return Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
-
-
-def _write(path: Path, save) -> None:  # noqa: ANN001 - any writer
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.tmp-{os.getpid()}{path.suffix}")
-    try:
-        save(temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

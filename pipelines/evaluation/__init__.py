@@ -9,5 +9,5 @@
 | `reference/` | the frozen networks, floors and classical baselines that models are compared with |
 | `domain.py`, `domains/` | what is needed of a kind of data: network inputs, corruptions, figures |
 | `use_cases.py`, `leaderboard.py` | what a model may be wanted for, and which family is best at it |
-| `config.py`, `image_grid.py`, `storage.py` | settings, images on a grid, the folder written whole |
+| `config.py` | settings |
 """

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import torch
 from jaxtyping import Float, Num
 from torch import Tensor
 
@@ -85,16 +84,3 @@ class FigureWriter(ABC):
     @abstractmethod
     def write(self, folder: Path) -> None:
         """Write everything collected."""
-
-
-def between(first: Tensor, last: Tensor, steps: int) -> Tensor:
-    """Codes from each first to each last, both included, `[pairs, steps, code]`.
-
-    The length of a code goes linearly from one to the other too: halfway between two Gaussian codes
-    lies a point too near the origin to be typical.
-    """
-    start, end = first[:, None], last[:, None]
-    part = torch.linspace(0, 1, steps)[None, :, None]
-    path = start + part * (end - start)
-    length = start.norm(dim=2, keepdim=True) * (1 - part) + end.norm(dim=2, keepdim=True) * part
-    return path * length / path.norm(dim=2, keepdim=True).clamp(min=1e-12)

@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from .domains.base import Rows
     from .domains.image import Images
     from .domains.table import Tables
+    from .interpolation import Interpolation
 
 PACKAGE = "fivefold_models"
 """Name of the families' package inside a registered model."""
@@ -82,6 +83,7 @@ class ServedModel(PythonModel):
     streams: Any
     rows: Images | Tables
     base: ModuleType
+    spherical: Interpolation
 
     def load_context(self, context: PythonModelContext) -> None:
         """Build the model from the folder that MLflow fetched.
@@ -102,6 +104,7 @@ class ServedModel(PythonModel):
         self.streams = package.Streams
         self.rows = domains.conversion(facts, _formats(package))
         self.base = domains.base
+        self.spherical = package.serving.interpolation.spherical
 
     def predict(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, context: PythonModelContext, model_input: np.ndarray, params: dict[str, Any] | None = None
@@ -186,7 +189,7 @@ class ServedModel(PythonModel):
         if not len(x) or not n:
             return self.rows.write(self.rows.empty())
         codes = torch.cat([self.model.encode(x[start:stop].to(self.device)) for start, stop in _chunks(len(x))])
-        path = spherical(codes[0::2], codes[1::2], n).flatten(0, 1)
+        path = self.spherical(codes[0::2], codes[1::2], n).flatten(0, 1)
         parts = [self.model.decode(path[start:stop]).cpu() for start, stop in _chunks(len(path))]
         return self.rows.write(torch.cat(parts))
 
@@ -236,30 +239,6 @@ class ServedModel(PythonModel):
             raise ValueError(f"label must be -1 (any) or 0 to {classes - 1}{known}, got {label}.")
 
 
-def spherical(first: torch.Tensor, last: torch.Tensor, n: int) -> torch.Tensor:
-    """`n` codes from each first to each last, both ends included: direction along the great circle, length linearly.
-
-    Arguments:
-        first: `[pairs, latent]`.
-        last: `[pairs, latent]`.
-        n: Codes per pair; 1 gives the first only.
-    Returns:
-        `[pairs, n, latent]`.
-    """
-    t = torch.linspace(0, 1, n, device=first.device, dtype=first.dtype)[None, :, None]
-    a, b = first[:, None], last[:, None]  # [pairs, 1, latent]
-    length_a, length_b = (v.norm(dim=-1, keepdim=True) for v in (a, b))
-    cosine = ((a * b).sum(-1, keepdim=True) / (length_a * length_b).clamp(min=1e-12)).clamp(-1, 1)
-    angle = cosine.arccos()
-    sine = angle.sin()
-    straight = (sine < 1e-4) | (length_a == 0) | (length_b == 0)
-    safe = torch.where(straight, torch.ones_like(sine), sine)
-    unit_a, unit_b = a / length_a.clamp(min=1e-12), b / length_b.clamp(min=1e-12)
-    direction = ((1 - t) * angle).sin() / safe * unit_a + (t * angle).sin() / safe * unit_b
-    curved = direction * torch.lerp(length_a, length_b, t)
-    return torch.where(straight, torch.lerp(a.expand_as(curved), b.expand_as(curved), t), curved)
-
-
 def vendored(folder: Path) -> ModuleType:
     """Import the families' package from a registered model's own folder.
 
@@ -281,7 +260,7 @@ def vendored(folder: Path) -> ModuleType:
         sys.modules[name] = module
         try:
             spec.loader.exec_module(module)
-            for part in ("serving.artifact", "serving.domains"):
+            for part in ("serving.artifact", "serving.domains", "serving.interpolation"):
                 importlib.import_module(f"{name}.{part}")
         except BaseException:
             sys.modules.pop(name, None)

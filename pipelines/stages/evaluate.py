@@ -10,10 +10,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from data.files import write_atomically
+from data.files import whole_folder, write_json
 from pipelines.evaluation.evaluator import Evaluator
 from pipelines.evaluation.reference.reference import Reference
-from pipelines.evaluation.storage import json_text, whole_folder
 from pipelines.serving import artifact
 from pipelines.storage import model_folder
 
@@ -78,6 +77,6 @@ def evaluate(
         **measured,
     }
     flat = {name: value["value"] for name, value in result["metrics"].items()}
-    write_atomically(folder / "results" / f"{family}.metrics.json", json_text(flat))
-    write_atomically(folder / "results" / f"{family}.json", json_text(result))
+    write_json(folder / "results" / f"{family}.metrics.json", flat)
+    write_json(folder / "results" / f"{family}.json", result)
     return result

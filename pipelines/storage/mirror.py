@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from data.files import write_atomically
+from data.files import whole_folder, write_atomically
 from pipelines.serving.artifact import MANIFEST
 from pipelines.storage import stores
 
@@ -142,7 +142,6 @@ def local_copy(place: str) -> Path:
     with (CACHE / f"{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (CACHE / name).exists():
-            with stores.open_store(root).fetched(name) as fetched:
-                temporary = Path(shutil.copytree(fetched, CACHE / f".{name}", dirs_exist_ok=True))
-            temporary.rename(CACHE / name)
+            with stores.open_store(root).fetched(name) as fetched, whole_folder(CACHE / name) as temporary:
+                shutil.copytree(fetched, temporary, dirs_exist_ok=True)
     return CACHE / name

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from safetensors.torch import save_file
 
-from data.files import fsync, sha256, sync_folder
+from data.files import recover, sha256, whole_folder
 from pipelines.serving.artifact import FACTS, FORMAT, MANIFEST, SPEC, WEIGHTS, fill, model_digest, read
 
 if TYPE_CHECKING:
@@ -37,19 +35,12 @@ def save(model: GenerativeModel, folder: str | Path, facts: Mapping[str, Any]) -
     if missing:
         raise ValueError(f"facts for {folder / FACTS} lack {', '.join(missing)}: expected at least {', '.join(SPEC)}.")
     text = _json_text(facts, folder)
-    temporary = _sibling(folder, "tmp")
-    temporary.mkdir(parents=True)
-    try:
+    with whole_folder(folder) as temporary:
         tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
         save_file(tensors, temporary / WEIGHTS)
         (temporary / FACTS).write_text(text, encoding="utf-8")
         manifest = {"format": FORMAT, "files": {name: sha256(temporary / name) for name in (FACTS, WEIGHTS)}}
         (temporary / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
-        for path in (*temporary.iterdir(), temporary):
-            fsync(path)
-        _replace_folder(temporary, folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return model_digest(folder)
 
 
@@ -64,6 +55,7 @@ def load(folder: str | Path, device: str = "cpu") -> tuple[GenerativeModel, dict
     """
     from models import build
 
+    recover(Path(folder))
     facts, tensors = read(folder)
     return fill(build({key: facts[key] for key in SPEC}), tensors, folder).to(device).eval(), facts
 
@@ -73,26 +65,3 @@ def _json_text(facts: Mapping[str, Any], folder: Path) -> str:
         return json.dumps(dict(facts), indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
     except (TypeError, ValueError) as error:
         raise ValueError(f"facts for {folder / FACTS} cannot be written as JSON: {error}.") from error
-
-
-def _sibling(folder: Path, kind: str) -> Path:
-    """A hidden name beside a folder, cleared of what a killed process may have left there."""
-    path = folder.with_name(f".{folder.name}.{kind}")
-    shutil.rmtree(path, ignore_errors=True)
-    return path
-
-
-def _replace_folder(new: Path, folder: Path) -> None:
-    """Rename `new` to `folder`; an older folder steps aside first and comes back on failure."""
-    old = _sibling(folder, "old")
-    had_one = folder.exists()
-    if had_one:
-        os.rename(folder, old)
-    try:
-        os.rename(new, folder)
-    except OSError:
-        if had_one:
-            os.rename(old, folder)
-        raise
-    sync_folder(folder.parent)
-    shutil.rmtree(old, ignore_errors=True)

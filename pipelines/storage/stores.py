@@ -15,10 +15,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
-from data.files import fsync, sync_folder, write_atomically
-from data.s3 import ATTEMPTS, retrying_file_system
+from data import s3
+from data.files import recover, recover_all, remove_folder, whole_folder, write_atomically
 
 MANIFEST = "manifest.json"
 """The file that makes a checkpoint one."""
@@ -82,34 +81,20 @@ class LocalStore(Storage):
         return str(self.root)
 
     def names(self, prefix: str) -> list[str]:
+        recover_all(self.root)
         return sorted((path.name for path in self.root.glob(f"{prefix}*")), reverse=True)
 
     def install(self, name: str, fill: Callable[[Path], None]) -> None:
-        self.root.mkdir(parents=True, exist_ok=True)
-        temporary = self.root / f".{name}.tmp"
-        try:
-            shutil.rmtree(temporary, ignore_errors=True)
-            temporary.mkdir()
+        with whole_folder(self.root / name) as temporary:
             fill(temporary)
-            for path in (*temporary.iterdir(), temporary):
-                fsync(path)
-            self.remove(name)
-            temporary.replace(self.root / name)
-            sync_folder(self.root)
-        except BaseException:
-            shutil.rmtree(temporary, ignore_errors=True)
-            raise
 
     @contextmanager
     def fetched(self, name: str) -> Iterator[Path]:
+        recover(self.root / name)
         yield self.root / name
 
     def remove(self, name: str) -> None:
-        if (self.root / name).exists():
-            doomed = self.root / f".{name}.old"
-            shutil.rmtree(doomed, ignore_errors=True)
-            (self.root / name).rename(doomed)
-            shutil.rmtree(doomed)
+        remove_folder(self.root / name)
 
     def set_aside(self, name: str) -> str:
         aside = f"corrupt-{name}"
@@ -122,6 +107,7 @@ class LocalStore(Storage):
         return str(self.root / name)
 
     def remove_partial(self) -> None:
+        recover_all(self.root)
         for suffix in ("tmp", "old"):
             for path in self.root.glob(f".*.{suffix}"):
                 shutil.rmtree(path, ignore_errors=True)
@@ -131,17 +117,15 @@ class S3Store(Storage):
     """A prefix in a bucket of any store that speaks the S3 protocol.
 
     Credentials, region and endpoint come from the usual variables (`AWS_ACCESS_KEY_ID`, `AWS_REGION`,
-    `AWS_ENDPOINT_URL`, …). Requests that fail are made again, up to `ATTEMPTS` times.
+    `AWS_ENDPOINT_URL`, …; see `data.s3`). Requests that fail are made again, up to `s3.ATTEMPTS` times.
 
     Arguments:
         url: `s3://bucket/prefix`.
     """
 
     def __init__(self, url: str) -> None:
-        place = urlsplit(url)
         self.url = url.rstrip("/")
-        self.root = f"{place.netloc}/{unquote(place.path).strip('/')}".rstrip("/")
-        self.files = retrying_file_system(place.netloc)
+        self.files, self.root = s3.file_system(self.url)
 
     def __str__(self) -> str:
         return self.url
@@ -170,13 +154,13 @@ class S3Store(Storage):
 
     def _fetch(self, key: str, path: Path) -> None:
         """Copy one object to a file, again from its start where the answer ends too early."""
-        for attempt in range(ATTEMPTS):
+        for attempt in range(s3.ATTEMPTS):
             try:
                 with self.files.open_input_stream(f"{self.root}/{key}") as source, path.open("wb") as file:
                     shutil.copyfileobj(source, file, PIECE)
                 return
             except OSError:
-                if attempt == ATTEMPTS - 1:
+                if attempt == s3.ATTEMPTS - 1:
                     raise
                 time.sleep(0.1 * 2**attempt)
 

@@ -93,7 +93,7 @@ class Recorder:
 
     def picture(self, model: GenerativeModel, examples: int) -> None:
         """A grid of samples from the same latents each time, a column per class."""
-        from pipelines.evaluation.image_grid import grid, png
+        from data.image_grid import grid, png
 
         columns = min(model.classes, 10) or 8
         label = torch.arange(columns).repeat(4).to(model.label_frequencies.device) if model.classes else None

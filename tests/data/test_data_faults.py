@@ -20,7 +20,6 @@ import pytest
 from PIL import Image
 
 from data.dataset import Dataset
-from data.ingest import build
 from data.readers import open_source
 from data.sources import streams
 from pipelines.cli.data import add
@@ -482,7 +481,7 @@ def test_60_file_changes_during_the_run(tmp_path: Path, monkeypatch: pytest.Monk
         source.write_text(GOOD.replace("1", "2"))
         return reader
 
-    monkeypatch.setattr(build, "open_source", meddling)
+    monkeypatch.setattr("data.ingest.build.open_source", meddling)
     with pytest.raises(ValueError, match=r"t.csv changed while it was being read"):
         prepare("d", root=tmp_path)
     assert not list((tmp_path / "data/prepared").iterdir())

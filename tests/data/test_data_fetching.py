@@ -27,6 +27,8 @@ from data.sources import download
 from data.sources.download import fetch
 from pipelines.cli.data import add
 from pipelines.stages.prepare import prepare
+from pipelines.storage.mirror import StateMirror
+from pipelines.storage.stores import open_store
 
 TABLE = ("a,b\n" + "".join(f"{i},{i / 7:.4f}\n" for i in range(200_000))).encode()
 
@@ -279,3 +281,29 @@ def test_s3_folder(s3: fs.S3FileSystem, tmp_path: Path, monkeypatch: pytest.Monk
     data = Dataset.open(tmp_path / "data/prepared/t")
     values = np.concatenate([data.split(name).all().x[:, 0] for name in data.splits])
     assert sorted(values.tolist()) == [*range(50), *range(100, 150), *range(1050, 1100)]
+
+
+@pytest.mark.parametrize("unsigned", ["", "true"])
+def test_all_requests_to_a_bucket_are_signed_or_none_is(
+    s3: fs.S3FileSystem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unsigned: str
+) -> None:
+    """Sources and stores have one client: `AWS_NO_SIGN_REQUEST` is meant for both."""
+    signed = []
+
+    def noting(request: Faulty) -> None:
+        signed.append("Authorization" in request.headers)
+        request.answer()
+
+    for method in ("GET", "HEAD"):
+        monkeypatch.setattr(Faulty, f"do_{method}", noting)
+    monkeypatch.setenv("AWS_NO_SIGN_REQUEST", unsigned)
+    put(s3, "open/t.csv", TABLE[:100])
+    put(s3, "open/run/step-1/manifest.json", b"{}")
+    for read in (
+        lambda: fetch("s3://open/t.csv", tmp_path, ""),
+        lambda: open_store("s3://open/run").names("step-"),
+        lambda: StateMirror("s3://open/run/step-1", tmp_path / "state").pull(),
+    ):
+        signed.clear()
+        read()
+        assert set(signed) == {not unsigned}

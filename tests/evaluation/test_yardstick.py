@@ -12,11 +12,10 @@ from hypothesis import strategies as st
 from scipy.linalg import sqrtm
 from sklearn.metrics import roc_auc_score
 
-from pipelines.evaluation.domain import between
+from data.image_grid import grid, paired
 from pipelines.evaluation.domains import feature_encoder
 from pipelines.evaluation.domains.image import ImageFeatureEncoder, IndependentPixels, corrupted
 from pipelines.evaluation.domains.table import TableFeatureEncoder
-from pipelines.evaluation.image_grid import grid, paired
 from pipelines.evaluation.inference import proportional_labels
 from pipelines.evaluation.leaderboard import best, rows
 from pipelines.evaluation.metrics import anomaly, memorization
@@ -34,6 +33,7 @@ from pipelines.evaluation.metrics.likelihood import bits_per_dim
 from pipelines.evaluation.metrics.probe import probe
 from pipelines.evaluation.reference.baseline import ClassicalBaseline
 from pipelines.evaluation.use_cases import USE_CASES
+from pipelines.serving.interpolation import spherical
 
 
 def points(n: int, dim: int, seed: int, shift: float = 0.0) -> np.ndarray:
@@ -619,12 +619,13 @@ def test_what_decides_a_job_and_in_which_direction():
 
 
 def test_between_two_codes_lies_one_of_a_length_between():
-    """Straight between two codes of right angles, but as long as these."""
+    """On the arc between two codes of right angles, in equal steps of 22.5 degrees, and as long as these."""
     first, last = torch.tensor([[3.0, 0.0], [0.0, 2.0]]), torch.tensor([[0.0, 3.0], [0.0, 6.0]])
-    path = between(first, last, 5)
+    path = spherical(first, last, 5)
     assert path.shape == (2, 5, 2)
     assert torch.allclose(path[:, 0], first)
     assert torch.allclose(path[:, -1], last)
+    assert path[0, 1] == pytest.approx([3 * math.cos(math.pi / 8), 3 * math.sin(math.pi / 8)], rel=1e-6)
     assert path[0, 2] == pytest.approx([3 / math.sqrt(2)] * 2, rel=1e-6)
     assert path[1] == pytest.approx(torch.tensor([[0.0, v] for v in (2, 3, 4, 5, 6)]), rel=1e-6)
 

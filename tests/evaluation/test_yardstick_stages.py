@@ -15,13 +15,13 @@ import torch
 from PIL import Image
 
 from data.dataset import Dataset, Examples
+from data.files import json_text, whole_folder
 from models.capabilities import AnomalyScoring, Coding, Density, DensityBound, Reconstruction, Sampling
 from models.contract import GenerativeModel
 from models.domains import grid
 from pipelines.evaluation.config import ReferenceConfig
 from pipelines.evaluation.leaderboard import leaderboard
 from pipelines.evaluation.reference.reference import Reference
-from pipelines.evaluation.storage import json_text, whole_folder
 from pipelines.serving import artifact
 from pipelines.stages.evaluate import evaluate
 from pipelines.stages.features import features

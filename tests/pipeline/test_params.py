@@ -39,6 +39,13 @@ def test_the_file_that_ships_is_valid(tmp_path):
         ("lr: 2e-3", "lr: -2e-3", r"autoencoder\.training: lr must be positive, got -0\.002"),
         ("lr: 2e-3", "lr: .nan", r"autoencoder\.training: lr must be positive, got nan"),
         ("workers: auto", "workers: many", r"train\.workers: .*, got 'many'"),
+        (
+            "workers: auto",
+            "workers: [1, 2, 4]",
+            r"train\.workers: must be .* \[a whole number, a whole number\] or auto, got",
+        ),
+        ("lr: 2e-3", "lr: true", r"autoencoder\.training\.lr: must be a number, got True"),
+        ("trials: 3", "trials: 2.5", r"tune\.trials: must be a whole number, got 2\.5"),
         ("workers: auto", "storage: ftp://x", r"train: storage must be a folder or s3://bucket/prefix, got 'ftp://x'"),
         ("workers: auto", "on_divergence: hope", r"train\.on_divergence: .* got 'hope'"),
         ("lr: 2e-3", "accumulate: 3", r"autoencoder\.training: accumulate must divide virtual_ranks \(8\), got 3"),

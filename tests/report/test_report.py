@@ -20,7 +20,7 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from pipelines.evaluation.image_grid import grid, png
+from data.image_grid import grid, png
 from pipelines.report import charts, family, metrics, numbers
 from pipelines.report.domains import table
 from pipelines.stages.report import report

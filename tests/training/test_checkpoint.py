@@ -327,8 +327,7 @@ def test_a_bucket_that_goes_away_is_an_error_and_the_previous_checkpoint_stays(s
         server, lambda _, method: "500" if method in ("PUT", "POST") and next(writes) >= sent else ""
     ) as proxy:
         use(monkeypatch, proxy)
-        for module in ("data.s3", "pipelines.storage.stores"):
-            monkeypatch.setattr(f"{module}.ATTEMPTS", 2)
+        monkeypatch.setattr("data.s3.ATTEMPTS", 2)
         with (
             pytest.raises(OSError, match=r"during PutObject"),
             AsyncCheckpointWriter(open_store(f"s3://bucket/{tmp_path.name}")) as writer,

@@ -6,10 +6,12 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from data import files
 from data.files import write_atomically
 from pipelines.serving import artifact
 from pipelines.stages.prepare import prepare
@@ -30,7 +32,8 @@ def write_note(folder: Path) -> Path:
 
 def write_model(folder: Path) -> Path:
     model = torch.nn.Linear(2, 1)
-    model_folder.save(model, folder / "vae", dict.fromkeys(artifact.SPEC, 0))
+    for _ in range(2):  # the second takes the place of the first
+        model_folder.save(model, folder / "vae", dict.fromkeys(artifact.SPEC, 0))
     return folder / "vae"
 
 
@@ -63,20 +66,21 @@ def test_all_is_synced_before_it_is_renamed(
         events.append(("sync", os.readlink(f"/proc/self/fd/{descriptor}")))
         sync(descriptor)
 
-    def spied(rename: Callable[..., None]) -> Callable[..., None]:
-        def renamed(source: str | Path, target: str | Path) -> None:
+    def spied(rename: Callable[..., Any]) -> Callable[..., Any]:
+        def renamed(source: str | Path, target: str | Path) -> Any:
             if not Path(target).name.startswith("."):
-                files = [Path(source), *Path(source).rglob("*")]
-                missed = [path.name for path in files if state(path) not in synced]
+                written = [Path(source), *Path(source).rglob("*")]
+                missed = [path.name for path in written if state(path) not in synced]
                 assert not missed, f"renamed before they are on the disk: {missed}"
                 events.append(("rename", str(target)))
-            rename(source, target)
+            return rename(source, target)
 
         return renamed
 
     monkeypatch.setattr(os, "fsync", spied_sync)
     for name in ("rename", "replace"):
         monkeypatch.setattr(os, name, spied(getattr(os, name)))
+    monkeypatch.setattr(files, "_exchange", spied(files._exchange))
     written = write(tmp_path / "out")
     last = max(index for index, event in enumerate(events) if event == ("rename", str(written)))
     assert ("sync", str(written.parent)) in events[last:]

@@ -13,9 +13,10 @@ from scipy.special import logsumexp
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pipelines.evaluation.domain import DIM, FeatureEncoder, FigureWriter, between, partners
-from pipelines.evaluation.image_grid import grid, paired, write
+from data.image_grid import grid, paired, write
+from pipelines.evaluation.domain import DIM, FeatureEncoder, FigureWriter, partners
 from pipelines.evaluation.metrics.anomaly import Images
+from pipelines.serving.interpolation import spherical
 
 
 def corrupted(x: Images, label: Int[Tensor, " n"], levels: int, seed: int) -> dict[str, Images]:
@@ -247,7 +248,7 @@ class ImageFigureWriter(FigureWriter):
     ) -> None:
         """From one example to another through their codes, a row per pair."""
         rows = min(rows, len(codes) // 2)
-        path = between(codes[:rows], codes[rows : 2 * rows], steps)
+        path = spherical(codes[:rows], codes[rows : 2 * rows], steps)
         self.pictures["interpolations"] = grid(decode(path.flatten(0, 1)), steps)
 
     def anomalies(self, x: Tensor, score: np.ndarray) -> None:

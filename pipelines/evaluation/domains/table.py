@@ -13,10 +13,11 @@ from jaxtyping import Float, Num
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pipelines.evaluation.domain import DIM, FeatureEncoder, FigureWriter, between, partners
+from data.files import json_text
+from pipelines.evaluation.domain import DIM, FeatureEncoder, FigureWriter, partners
 from pipelines.evaluation.metrics.base import MOST_PAIRWISE
 from pipelines.evaluation.metrics.tabular import Associations, column_distances
-from pipelines.evaluation.storage import json_text
+from pipelines.serving.interpolation import spherical
 
 
 def mixed(x: Float[Tensor, "n columns"], seed: int) -> Float[Tensor, "n columns"]:
@@ -207,7 +208,7 @@ class TableFigureWriter(FigureWriter):
 
     def interpolations(self, codes: Tensor, decode: Callable[[Tensor], Tensor], *, steps: int = 7) -> None:
         """From one row to another through their codes."""
-        rows = decode(between(codes[:1], codes[1:2], steps).flatten(0, 1))
+        rows = decode(spherical(codes[:1], codes[1:2], steps).flatten(0, 1))
         self.tables["interpolations"] = self._rows("step", rows, None)
 
     def anomalies(self, x: Tensor, score: np.ndarray) -> None:

@@ -13,7 +13,7 @@ from jaxtyping import Int
 from safetensors.torch import save_file
 from torch import Tensor
 
-from data.files import canonical, sha256
+from data.files import canonical, json_text, sha256, whole_folder
 from models.domains.table import Table
 from pipelines.evaluation.domain import FeatureEncoder, error_unit
 from pipelines.evaluation.domains import feature_encoder
@@ -35,7 +35,6 @@ from pipelines.evaluation.reference.fit import PseudoLabels, fit, fixed_threads
 from pipelines.evaluation.reference.imputers import classical_imputation
 from pipelines.evaluation.reference.networks import network
 from pipelines.evaluation.reference.reference import FACTS, FORMAT, SPACES, Space, standardized
-from pipelines.evaluation.storage import json_text, whole_folder
 
 if TYPE_CHECKING:
     from data.dataset import Dataset, Examples

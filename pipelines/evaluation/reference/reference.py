@@ -22,7 +22,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from data.dataset import Examples
-from data.files import sha256
+from data.files import recover, sha256
 from pipelines.evaluation.domain import FeatureEncoder
 from pipelines.evaluation.domains import feature_encoder
 from pipelines.evaluation.reference.networks import network
@@ -162,6 +162,7 @@ def checked_facts(folder: Path) -> dict[str, Any]:
         ValueError: If a file is missing or altered, or the layout is newer than this code.
     """
     fix = "Make the yardstick again: `fivefold features`."
+    recover(folder)
     if not (folder / FACTS).is_file():
         raise FileNotFoundError(f"There is no yardstick in {folder}. {fix}")
     try:

@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from jaxtyping import UInt8
 from PIL import Image
-from torch import Tensor
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 SMALLEST = 32
 """Fewest pixels an image is drawn with, on its shorter side."""
 
-Images = UInt8[Tensor, "n height width channels"]
 
-
-def grid(images: Images, columns: int, *, gap: int = 2, row_gaps: tuple[int, ...] = ()) -> UInt8[np.ndarray, "h w c"]:
+def grid(
+    images: UInt8[np.ndarray | Tensor, "n height width channels"],
+    columns: int,
+    *,
+    gap: int = 2,
+    row_gaps: tuple[int, ...] = (),
+) -> UInt8[np.ndarray, "h w c"]:
     """Images row by row on white, every pixel a square block.
 
     Arguments:
@@ -28,7 +34,7 @@ def grid(images: Images, columns: int, *, gap: int = 2, row_gaps: tuple[int, ...
     """
     height, width = images.shape[1:3]
     block = max(-(-SMALLEST // min(height, width)), 1)
-    large = images.repeat_interleave(block, 1).repeat_interleave(block, 2).numpy()
+    large = np.asarray(images).repeat(block, 1).repeat(block, 2)
     rows = -(-len(images) // columns)
     extra = 4 * gap
     tops = [r * (height * block + gap) + sum(extra for after in row_gaps if after <= r) for r in range(rows)]
@@ -39,22 +45,29 @@ def grid(images: Images, columns: int, *, gap: int = 2, row_gaps: tuple[int, ...
     return canvas
 
 
-def paired(above: Images, below: Images, columns: int) -> UInt8[np.ndarray, "h w c"]:
+def paired(
+    above: UInt8[Tensor, "n height width channels"], below: UInt8[Tensor, "n height width channels"], columns: int
+) -> UInt8[np.ndarray, "h w c"]:
     """Each image over its partner, `columns` pairs a row; an incomplete row is left out."""
     columns = min(columns, len(above))
-    rows = []
+    rows: list[Tensor] = []
     for start in range(0, len(above) - columns + 1, columns):
         rows += [above[start : start + columns], below[start : start + columns]]
-    return grid(torch.cat(rows), columns, row_gaps=tuple(range(2, len(rows), 2)))
+    return grid(np.concatenate(rows), columns, row_gaps=tuple(range(2, len(rows), 2)))
 
 
-def png(canvas: UInt8[np.ndarray, "h w c"]) -> bytes:
-    """A PNG file, the same bytes for the same picture."""
+def picture(image: UInt8[np.ndarray, "height width channels"]) -> Image.Image:
+    """One image of 1 or 3 channels, for Pillow."""
+    return Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image)
+
+
+def png(image: UInt8[np.ndarray, "height width channels"], *, smallest: bool = True) -> bytes:
+    """A PNG file's bytes, the same for the same picture; `smallest` takes more time."""
     file = io.BytesIO()
-    Image.fromarray(canvas[:, :, 0] if canvas.shape[2] == 1 else canvas).save(file, "PNG", optimize=True)
+    picture(image).save(file, "PNG", optimize=smallest)
     return file.getvalue()
 
 
-def write(path: Path, canvas: UInt8[np.ndarray, "h w c"]) -> None:
+def write(path: Path, canvas: UInt8[np.ndarray, "height width channels"]) -> None:
     """Write a picture."""
     path.write_bytes(png(canvas))

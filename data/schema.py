@@ -1,0 +1,150 @@
+"""What a person writes in YAML, as dataclasses: every fault at once, each with its key, what is expected and got."""
+
+from __future__ import annotations
+
+import difflib
+import sys
+import types
+from collections.abc import Iterable, Mapping
+from dataclasses import MISSING, fields, is_dataclass
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+
+class Misfit(ValueError):
+    """A value is not of a type; says what is expected."""
+
+
+def parse_yaml(text: str, path: Path) -> dict[str, Any]:
+    """A YAML 1.2 mapping (so that `1e-4` is a number); nothing at all is an empty one.
+
+    Raises:
+        ValueError: If it is not YAML, repeats a key, or is not a mapping; `path` is named.
+    """
+    try:
+        loaded = YAML(typ="safe", pure=True).load(text)
+    except YAMLError as error:
+        raise ValueError(f"{path} is not valid YAML: {' '.join(str(error).split())}. Fix the file.") from None
+    if loaded is None:
+        return {}
+    if not isinstance(loaded, dict):
+        raise ValueError(f"{path} must be a mapping of keys to values, got {type(loaded).__name__}. Fix the file.")
+    return loaded
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A hint: the nearest known name, or all of them."""
+    known = list(known)
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean {close[0]}?" if close else f"; known: {', '.join(known)}"
+
+
+def build(cls: type, content: Any, where: str, errors: list[str]) -> Any:
+    """A dataclass from a mapping; a key without a value takes its default.
+
+    Arguments:
+        cls: The dataclass. Understood are fields of text, numbers, true or false, literals, tuples,
+            mappings, other dataclasses and unions of these.
+        content: The mapping; `None` for an empty one.
+        where: Its key, dotted; empty for the whole file.
+        errors: Where faults are noted.
+    Returns:
+        The dataclass, a scalar that does not fit left at its default so that the rest can be checked at
+        once; None where it cannot be made. It is to be used only if `errors` stays empty.
+    """
+    content = {} if content is None else content
+    if not isinstance(content, Mapping):
+        errors.append(f"{where}: must be a mapping with {', '.join(f.name for f in fields(cls))}, got {content!r}")
+        return None
+    prefix, whole = f"{where}." if where else "", True
+    known, kinds = {item.name: item for item in fields(cls)}, get_type_hints(cls)
+    errors += [f"{prefix}{key}: unknown key{nearest(str(key), known)}" for key in content if key not in known]
+    values = {}
+    for name, item in known.items():
+        before, needed = len(errors), item.default is MISSING and item.default_factory is MISSING
+        if content.get(name) is not None:
+            value = converted(content[name], kinds[name], prefix + name, errors)
+            if len(errors) == before or value is not None:
+                values[name] = value
+            else:
+                whole = whole and not needed and not isinstance(content[name], Mapping)
+        elif needed:
+            errors.append(f"{prefix}{name}: is missing")
+            whole = False
+    if not whole:
+        return None
+    try:
+        return cls(**values)
+    except ValueError as error:
+        errors.append(f"{where}: {error}" if where else str(error))
+        return None
+
+
+def converted(value: Any, kind: Any, where: str, errors: list[str]) -> Any:
+    """A value as a field's type wants it; None, and a fault noted, where it cannot be."""
+    if is_dataclass(kind):
+        return build(kind, value, where, errors)  # type: ignore[arg-type]
+    origin, inner = get_origin(kind), get_args(kind)
+    if origin in (Union, types.UnionType):
+        choices = [choice for choice in inner if choice is not type(None)]
+        if len(choices) > 1:
+            return _first(value, choices, where, errors)
+        return converted(value, choices[0], where, errors)
+    if origin is tuple and isinstance(value, (list, tuple)):
+        each = [inner[0]] * len(value) if inner[1:] == (...,) else list(inner)
+        if len(each) == len(value):
+            numbered = enumerate(zip(value, each, strict=True))
+            return tuple(converted(item, wanted, f"{where}[{i}]", errors) for i, (item, wanted) in numbered)
+    if isinstance(origin, type) and issubclass(origin, Mapping) and isinstance(value, Mapping):
+        return {_text(key): converted(item, inner[1], f"{where}.{key}", errors) for key, item in value.items()}
+    try:
+        return _scalar(value, kind)
+    except Misfit as misfit:
+        errors.append(f"{where}: must be {misfit}, got {value!r}")
+        return None
+
+
+def _first(value: Any, choices: list[Any], where: str, errors: list[str]) -> Any:
+    """A value as the first of several types that takes it."""
+    for choice in choices:
+        faults: list[str] = []
+        found = converted(value, choice, where, faults)
+        if not faults:
+            return found
+    errors.append(f"{where}: must be {' or '.join(map(_name, choices))}, got {value!r}")
+    return None
+
+
+def _scalar(value: Any, kind: Any) -> Any:
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if kind is Any:
+        return value
+    if kind is str and isinstance(value, (str, int, float)):
+        return _text(value)
+    if kind is bool and isinstance(value, bool):
+        return value
+    if kind is int and is_number and (isinstance(value, int) or value.is_integer()):
+        return int(value)
+    if kind is float and is_number and not (isinstance(value, int) and abs(value) > sys.float_info.max):
+        return float(value)
+    if get_origin(kind) is Literal and not isinstance(value, bool) and value in get_args(kind):
+        return value
+    raise Misfit(_name(kind))
+
+
+def _name(kind: Any) -> str:
+    """What a type is called to a person."""
+    inner = get_args(kind)
+    if get_origin(kind) is Literal:
+        return ("one of " if len(inner) > 1 else "") + ", ".join(map(str, inner))
+    if get_origin(kind) is tuple:
+        return "a list" if inner[1:] == (...,) else f"[{', '.join(map(_name, inner))}]"
+    return {str: "text", bool: "true or false", int: "a whole number", float: "a number"}.get(kind, "a mapping")
+
+
+def _text(value: Any) -> str:
+    """A YAML scalar as the text a data file would hold."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
