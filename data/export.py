@@ -24,6 +24,7 @@ from data.dataset import Dataset
 from data.domains.table import PLAIN, category_array
 from data.files import whole_folder
 from data.formats import DAY, UNITS, SourceTable, as_text, is_plain
+from data.image_grid import png
 
 ROWS = 4096
 

@@ -240,7 +240,7 @@ class Domain(ABC):
         """Errors of the values of model space, flattened, weighed so that what belongs together counts as one."""
         return error
 
-    def settler(self, classes: int, *, sigma: float, width: int) -> nn.Module | None:
+    def settler(self, classes: int, *, sigma: float, width: int) -> Any:
         """A network that draws an example's values one after the other given their noisy versions (see `Settler`);
         `None` where values need none, or for a `sigma` of 0."""
         return None
