@@ -202,7 +202,7 @@ def test_likelihood_of_cells_sums_to_one_and_is_how_often_they_are_drawn():
 def test_a_generators_categories_are_drawn_as_often_as_its_outputs_say():
     domain = Table(columns=table(torch.arange(6)[:, None].double() % 3, "3")["columns"])
     raw = torch.tensor([[0.3, -1.0, 0.9]])
-    drawn = domain.activate(raw.expand(20_000, -1), torch.randn(20_000, domain.gumbel, generator=seeded())).argmax(1)
+    drawn = domain.generator_output(raw.expand(20_000, -1), torch.randn(20_000, domain.gumbel, generator=seeded())).argmax(1)
     assert torch.allclose(torch.bincount(drawn) / 20_000, raw[0].softmax(0), atol=0.012)
 
 
@@ -217,12 +217,12 @@ def test_networks_of_rows_see_which_cells_are_known_and_nothing_of_the_others(ki
     observed = torch.rand(x.shape, generator=seeded()) < 0.5
     other = torch.where(domain.expand(observed), domain.to_model(x), 7.0)
     with torch.no_grad():
-        seen = domain.look(network, domain.to_model(x), observed)
-        assert torch.equal(seen, domain.look(network, other, observed))
+        seen = domain.apply_masked(network, domain.to_model(x), observed)
+        assert torch.equal(seen, domain.apply_masked(network, other, observed))
         fewer = observed.clone()
         fewer[:, :3] = False
         zeroed = torch.where(domain.expand(fewer), domain.to_model(x), 0.0)
-        masks = [domain.look(network, zeroed, mask) for mask in (observed, fewer)]
+        masks = [domain.apply_masked(network, zeroed, mask) for mask in (observed, fewer)]
         changed = (observed != fewer).any(1)
         assert ((masks[0] != masks[1]).any(1) == changed).all()
 
