@@ -150,7 +150,7 @@ def test_every_setting_changes_something(family, name):
     """A setting that nobody reads would leave all answers as they are, of images and of rows."""
     needed = {"architecture": "principal"} if (family, name) == ("flow", "components") else WITH.get(name, {})
     other = needed | {name: NUMBERS[family][name]}
-    for domain in ("grey 8x8, 17 levels", "table"):
+    for domain in ("table", "grey 8x8, 17 levels"):  # rows are the cheaper
         if domain == "table" and needed.get("levels") == 2:
             continue
         pairs = zip(answers(family, domain, needed), answers(family, domain, other), strict=True)

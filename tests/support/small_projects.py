@@ -100,7 +100,7 @@ def train(root: Path, name: str, family: str, config: Mapping[str, Any]) -> None
     data = Dataset.open(root / "data/prepared" / name)
     spec = {"family": family, "config": config, "domain": data.domain, "classes": len(data.class_names)}
     torch.manual_seed(0)
-    settings = TrainingConfig(total_examples=60_000, batch_size=128, lr=2e-3, evaluations=1, reports=2)
+    settings = TrainingConfig(total_examples=45_000, batch_size=128, lr=2e-3, evaluations=1, reports=2)
     model = loop.train(build(spec), TrainingData(data, settings, 0, "cpu"), settings, seed=0, report=lambda _: None)
     with tracking.TrainingRun.open(
         dataset=name, family=family, run_key=family, params={}, manifest=data.manifest

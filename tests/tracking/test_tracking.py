@@ -22,7 +22,6 @@ from PIL import Image
 
 from pipelines import tracking
 from pipelines.tracking import runs
-from pipelines.tracking import server as server_module
 from pipelines.tracking.server import flatten, get_client
 
 ROOT = Path(__file__).parents[2]
@@ -230,7 +229,7 @@ def test_training_goes_on_while_the_server_is_away(
     run = open_run(spool=spool)
     run.follow(metrics)
     with monkeypatch.context() as away:
-        away.setattr(server_module, "get_client", _unreachable)
+        away.setattr(runs, "get_client", _unreachable)
         for i in range(3, 6):
             write_points(metrics, i, i + 1)
             run.follow(metrics)
@@ -261,7 +260,7 @@ def test_an_answer_that_was_lost_leaves_no_duplicates(store: Path, monkeypatch: 
             raise TimeoutError("the answer was lost")
 
     with monkeypatch.context() as lossy:
-        lossy.setattr(server_module, "get_client", Lossy)
+        lossy.setattr(runs, "get_client", Lossy)
         run.log([{"examples": 100, "metrics": {"loss": 1.0}}])  # no time: the server could not tell a repetition
     assert run._points
     assert run.flush(now=True)
