@@ -2,7 +2,7 @@
 
 | file | what |
 | --- | --- |
-| `loading.py` | the files of a run tree, read so that a missing or broken one becomes a remark |
+| `loading.py` | the files of a run tree, read so that a missing or broken one becomes a problem said on the page |
 | `metrics.py` | what each metric says, in one line; marks of the best |
 | `page.py` | what the page shows: verdicts, leaderboard, families, lineage |
 | `domains/` | figures by kind of data: rows, histograms and associations of a table |

@@ -186,7 +186,7 @@ def section(family: Family, facts: Mapping[str, str], held: list[str], classes: 
         settings=settings(family),
         tuned=tuned(family),
         trials=trials(family),
-        remarks=family.problems,
+        problems=family.problems,
     )
 
 

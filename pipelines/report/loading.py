@@ -1,4 +1,4 @@
-"""The files of a run tree, read so that a missing or broken one becomes a remark and never an error."""
+"""The files of a run tree, read so that a missing or broken one becomes a problem said on the page and never an error."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ class Reader:
     """Reads files and remembers the newest.
 
     Arguments:
-        root: The project's root, to which remarks are relative.
+        root: The project's root, to which problems are relative.
         newest: When the newest file was written, in seconds.
     """
 
@@ -141,7 +141,7 @@ class Reader:
     problems: list[Problem] = field(default_factory=list)
 
     def bytes(self, path: Path, command: str) -> bytes | None:
-        """A file's content; `None` and a remark if it cannot be read."""
+        """A file's content; `None` and a problem if it cannot be read."""
         try:
             content = path.read_bytes()
             self.newest = max(self.newest, path.stat().st_mtime)
@@ -154,7 +154,7 @@ class Reader:
         return None
 
     def json(self, path: Path, command: str) -> dict[str, Any]:
-        """A JSON object; an empty one and a remark if there is none."""
+        """A JSON object; an empty one and a problem if there is none."""
         content = self.bytes(path, command)
         if content is None:
             return {}
@@ -169,7 +169,7 @@ class Reader:
         return found
 
     def picture(self, path: Path, command: str) -> Picture | None:
-        """A PNG file; `None` and a remark if it is none, or cut short."""
+        """A PNG file; `None` and a problem if it is none, or cut short."""
         content = self.bytes(path, command)
         if content is None:
             return None
@@ -205,7 +205,7 @@ class Reader:
         self.problems.append(Problem(what=f"{shown} {what}", command=command))
 
     def taken(self) -> list[Problem]:
-        """The remarks since the last call."""
+        """The problems since the last call."""
         found, self.problems = self.problems, []
         return found
 
@@ -237,11 +237,11 @@ def read(dataset: str, families: Sequence[str], root: Path) -> Run:
         "registry": (runs / "registry.json", f"fivefold register --dataset {dataset}"),
     }
     found: dict[str, dict[str, Any]] = {}
-    remarks: dict[str, Problem] = {}
+    problems: dict[str, Problem] = {}
     for name, (path, command) in sections.items():
         found[name] = reader.json(path, command)
-        for remark in reader.taken():
-            remarks[name] = remark
+        for problem in reader.taken():
+            problems[name] = problem
     read_families = [_family(reader, runs, dataset, name) for name in families]
     newest = datetime.fromtimestamp(int(reader.newest), UTC) if reader.newest else None
     return Run(
@@ -250,7 +250,7 @@ def read(dataset: str, families: Sequence[str], root: Path) -> Run:
         yardstick=found["yardstick"],
         registry=found["registry"],
         families=read_families,
-        remarks=remarks,
+        problems=problems,
         newest=newest,
     )
 
@@ -278,7 +278,7 @@ def _family(reader: Reader, runs: Path, dataset: str, name: str) -> Family:
         pictures={p: picture for p, picture in pictures.items() if picture},
         exhibits=exhibits,
         progress=progress,
-        remarks=reader.taken(),
+        problems=reader.taken(),
     )
 
 

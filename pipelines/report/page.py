@@ -48,7 +48,7 @@ class UseCaseSummary:
         standing: How the value stands to floor and baseline.
         why: Why the holder holds it.
         plot: All families' values; `None` if nobody has one.
-        report_problem: What is missing; `None` if nothing.
+        problem: What is missing; `None` if nothing.
     """
 
     job: str
@@ -67,7 +67,7 @@ class UseCaseSummary:
     standing: str
     why: str
     plot: charts.Forest | None
-    report_problem: Problem | None
+    problem: Problem | None
 
 
 @cache
@@ -190,7 +190,7 @@ def verdict(run: Run, job: str) -> UseCaseSummary:
         standing=metrics.comparison_text(held, {"the classical baseline": baseline, "real data": floor}),
         why=str(record.get("why") or ""),
         plot=plot,
-        remark=run.problems.get("registry"),
+        problem=run.problems.get("registry"),
     )
 
 

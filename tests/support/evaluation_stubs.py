@@ -180,7 +180,7 @@ def reference(
     }
     labels = {split: part.label for split, part in rows.items()}
     return Reference(
-        facts=facts, inputs=to_inputs, spaces=spaces, judge=judge, labels=labels, index=index, baseline=baseline
+        facts=facts, inputs=to_inputs, spaces=spaces, label_classifier=judge, labels=labels, index=index, baseline=baseline
     )
 
 
