@@ -1,4 +1,4 @@
-"""The files of a run tree, read so that a missing or broken one becomes a problem said on the page and never an error."""
+"""The files of a run tree, read so that a missing or broken one is a problem told on the page and never an error."""
 
 from __future__ import annotations
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from pipelines.report.domains.base import Use
 from pipelines.report.loading import mapping, sequence
 from pipelines.report.numbers import finite, plain
 
@@ -98,6 +99,12 @@ class Matrix:
 
 
 WIDTH, LEFT = 320.0, 96.0
+
+
+def use(domain: Mapping[str, Any]) -> Use:
+    """Samples of rows, whose columns the model knows."""
+    nothing = "pd.DataFrame(columns=model.metadata.get_output_schema().input_names())"
+    return Use(library="pandas as pd", nothing=nothing, file="rows.csv")
 
 
 def rows(exhibits: Mapping[str, Any], name: str) -> Rows | None:
