@@ -41,6 +41,10 @@ SAMPLE_METRICS = (
     SampleMetric(file="distribution"),
     SampleMetric(file="label_accuracy", floor="test"),
     SampleMetric(file="tabular", kind="table"),
+    SampleMetric(file="shapes_trends", kind="table"),
+    SampleMetric(file="coherence", kind="table", floor="test"),
+    SampleMetric(file="tails", kind="table"),
+    SampleMetric(file="tree_c2st", kind="table"),
     SampleMetric(file="memorization", floor=None),
 )
 """Measured of every model that samples, in this order."""
