@@ -13,7 +13,7 @@ from pipelines.report.domains import USES, use
 
 ROOT = Path(__file__).parents[2]
 QUESTION = re.compile(
-    r"""kind["'\])]*\s*(==|!=|in\b)\s*[(\["']|["'](image|table)["']\s*(==|!=)|\bndim\s*(==|!=)\s*[34]
+    r"""kind["'\])]*\s*(==|!=|in\b)\s*[(\[]?["'](image|table)|["'](image|table)["']\s*(==|!=)|\bndim\s*(==|!=)\s*[34]
     |len\([\w.]*shape\)|isinstance\([^)]*\b(Image|Table|Grid)\b""",
     re.VERBOSE,
 )
