@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,24 +15,21 @@ import torch
 from torch import Tensor
 
 from models.capabilities import AnomalyScoring, Coding, Density, DensityBound, Imputation, Reconstruction, Sampling
-from models.contract import GenerativeModel
 from pipelines.evaluation import inference
-from pipelines.evaluation.domain import FigureWriter, error_unit
+from pipelines.evaluation.domain import FigureWriter
+from pipelines.evaluation.domains import evaluation_domain
 from pipelines.evaluation.domains.anomalies import anomalous_examples
-from pipelines.evaluation.domains.image import ImageFigureWriter
-from pipelines.evaluation.domains.table import TableFigureWriter
 from pipelines.evaluation.inference import evaluation_subset
-from pipelines.evaluation.metrics import compression, imputation
+from pipelines.evaluation.metrics import compression, sample_metrics
 from pipelines.evaluation.metrics.anomaly import anomaly_metrics
-from pipelines.evaluation.metrics.base import Metric, root_mean, share
-from pipelines.evaluation.metrics.distribution import distribution_metrics
-from pipelines.evaluation.metrics.label_accuracy import matches_label
+from pipelines.evaluation.metrics.base import Metric
+from pipelines.evaluation.metrics.imputation import imputation_metrics
 from pipelines.evaluation.metrics.likelihood import density_metric
-from pipelines.evaluation.metrics.memorization import CRITERION, copy_metrics
-from pipelines.evaluation.metrics.probe import probe_metric
-from pipelines.evaluation.metrics.reconstruction import squared_error
-from pipelines.evaluation.metrics.tabular import row_metrics
+from pipelines.evaluation.metrics.probe import PROBE_ACCURACY, probe_metric
+from pipelines.evaluation.metrics.reconstruction import RECONSTRUCTION_RMSE, squared_error
+from pipelines.evaluation.metrics.samples import SampleSet
 from pipelines.evaluation.reference.reference import Reference
+from pipelines.evaluation.reference.replay import ReplayedRows
 
 if TYPE_CHECKING:
     from data.dataset import Dataset, Examples
@@ -55,21 +52,23 @@ class Clock:
 
 
 class Evaluator:
-    """One model, measured.
+    """One model, measured: a family's, the classical baseline, or real rows in place of samples.
 
     Arguments:
-        model: The finished model.
+        model: What is measured, by the capabilities it has.
         dataset: The prepared dataset.
         reference: The dataset's yardstick.
         samples: Samples drawn.
         seed: Seed of samples, folds and resamples.
         bootstrap: Resamples behind each interval.
         bound_samples: Draws behind each likelihood bound.
+        chunk: Rows a model is asked about at a time.
+        figures: What draws example figures; `None` for the kind of data's own.
     """
 
     def __init__(
         self,
-        model: GenerativeModel,
+        model: object,
         dataset: Dataset,
         reference: Reference,
         *,
@@ -77,42 +76,31 @@ class Evaluator:
         seed: int,
         bootstrap: int,
         bound_samples: int,
+        chunk: int = inference.CHUNK,
+        figures: FigureWriter | None = None,
     ) -> None:
         self.model, self.dataset, self.reference = model, dataset, reference
         self.samples, self.seed, self.bootstrap, self.bound_samples = (samples, seed, bootstrap, bound_samples)
+        self.chunk = chunk
         self.train: Examples = dataset.split("train").take(reference.index["train"])
         self.test: Examples = dataset.split("test").take(reference.index["test"])
         self.asked: Examples = evaluation_subset(self.test)
         self.metrics: dict[str, Metric] = {}
         self.clock = Clock()
-        self.extra: dict[str, Any] = {}
-        self.figures: FigureWriter = (
-            ImageFigureWriter(dataset.class_names)
-            if dataset.kind == "image"
-            else TableFigureWriter(dataset.domain, dataset.class_names, self.test.x, self.test.label)
-        )
+        self.details: dict[str, Any] = {}
+        self.domain = evaluation_domain(dataset.domain)
+        self.figures = self.domain.figures(dataset.class_names, self.test) if figures is None else figures
+        self.sample_metrics = sample_metrics(dataset.kind)
+        """The files of metrics that samples are measured by."""
 
     def run(self, pictures: Path) -> dict[str, Any]:
         """Measure everything the model can do, draw the pictures, and say what was found."""
-        steps: list[tuple[str, type, Callable[[], None]]] = [
-            ("sample", Sampling, self._sample),
-            ("log_prob", Density, self._log_prob),
-            ("elbo", DensityBound, self._elbo),
-            ("reconstruct", Reconstruction, self._reconstruct),
-            ("codes", Coding, self._codes),
-            ("anomaly", AnomalyScoring, self._anomaly),
-            ("impute", Imputation, self._impute),
-        ]
-        for name, capability, step in steps:
-            if isinstance(self.model, capability):
-                with self.clock(name):
-                    step()
-                log.info("%s measured in %.1f s", name, self.clock.seconds[name])
+        self.measure()
         self.figures.write(pictures)
         floors, baseline = (self.reference.facts["reference"]["floors"], self.reference.facts["reference"]["baseline"])
         return {
             "metrics": {name: self._beside(name, value, floors, baseline) for name, value in self.metrics.items()},
-            **self.extra,
+            **self.details,
             "settings": {
                 "samples": self.samples,
                 "compared": self._compared,
@@ -124,6 +112,28 @@ class Evaluator:
             "pictures": sorted(path.name for path in pictures.iterdir()),
             "seconds": self.clock.seconds,
         }
+
+    def measure(self, steps: Collection[str] | None = None) -> dict[str, Metric]:
+        """Measure what the model can do.
+
+        Arguments:
+            steps: Of these only, by name; `None` for all.
+        """
+        known: list[tuple[str, type, Callable[[], None]]] = [
+            ("sample", Sampling, self._sample),
+            ("log_prob", Density, self._log_prob),
+            ("elbo", DensityBound, self._elbo),
+            ("reconstruct", Reconstruction, self._reconstruct),
+            ("codes", Coding, self._codes),
+            ("anomaly", AnomalyScoring, self._anomaly),
+            ("impute", Imputation, self._impute),
+        ]
+        for name, capability, step in known:
+            if isinstance(self.model, capability) and (steps is None or name in steps):
+                with self.clock(name):
+                    step()
+                log.info("%s measured in %.1f s", name, self.clock.seconds[name])
+        return self.metrics
 
     @property
     def _options(self) -> dict[str, int]:
@@ -143,95 +153,133 @@ class Evaluator:
     # One step per capability
 
     def _sample(self) -> None:
-        counts = self.reference.facts["label_counts"]
-        asked = bool(self.model.classes) and sum(counts) > 0
-        label = inference.proportional_labels(counts, self.samples, self.seed) if asked else None
+        label = self._labels()
         with self.clock("draw"):
-            drawn = inference.sample(self.model, self.samples, label, self.seed)
-        n = self._compared
-        points = {name: space.features(drawn[:n]) for name, space in self.reference.spaces.items()}
-        strata = (None, None) if label is None else (label[:n].numpy(), self.test.label.numpy())
-        self.metrics |= distribution_metrics(self._real("test"), points, strata=strata, **self._options)
-        self._refresh_reference(n)
-        if self.dataset.kind == "table":
-            self.metrics |= self._of_rows(drawn[:n], None if label is None else label[:n])
-        if label is not None and self.reference.label_classifier is not None:
-            right = matches_label(self.reference.label_classifier, drawn, label, self.reference.inputs)
-            self.metrics["accuracy"] = share(right, self.bootstrap, self.seed)
-        train = self.dataset.split("train").all().x
-        found, check, nearest = copy_metrics(drawn, train, self.test.x, self.reference.inputs, **self._options)
-        self.metrics |= found
-        self.extra["copies"] = {"clean": check.clean, "nearer_than_test": check.nearer, "criterion": CRITERION}
+            drawn = inference.sample(self.model, self.samples, label, self.seed, chunk=self.chunk)
+        samples = SampleSet(
+            drawn=drawn,
+            label=label,
+            compared=self._compared,
+            train=self.train,
+            every=self.dataset.split("train").all().x,
+            test=self.test,
+            domain=self.dataset.domain,
+            inputs=self.reference.inputs,
+            spaces=self.reference.spaces,
+            label_classifier=self.reference.label_classifier,
+            resamples=self.bootstrap,
+            seed=self.seed,
+        )
+        for entry in self.sample_metrics:
+            found = entry.measure(samples)
+            self.metrics |= found.metrics
+            self.details |= found.details
+            if found.nearest is not None:
+                self.figures.nearest(drawn, samples.every[torch.from_numpy(found.nearest)])
+        if not isinstance(self.model, ReplayedRows):
+            self._refresh_reference(samples.compared)
         self.figures.samples(drawn, label)
-        self.figures.nearest(drawn, train[torch.from_numpy(nearest.index)])
 
-    def _real(self, rows: str) -> dict[str, np.ndarray]:
-        return {name: space.rows[rows] for name, space in self.reference.spaces.items()}
+    def _labels(self) -> Tensor | None:
+        """Labels of the samples: those of replayed rows, else in the training rows' proportions; `None` for none."""
+        if isinstance(self.model, ReplayedRows):
+            return None if self.model.label is None else self.model.label[: self.samples]
+        counts = self.reference.facts["label_counts"]
+        asked = bool(getattr(self.model, "classes", 0)) and sum(counts) > 0
+        return inference.proportional_labels(counts, self.samples, self.seed) if asked else None
 
     def _refresh_reference(self, n: int) -> None:
         """Floors and baseline for `n` rows, where the yardstick holds them for another number."""
-        reference = self.reference.facts["reference"]
-        if reference["samples"] == n:
+        facts = self.reference.facts["reference"]
+        if facts["samples"] == n:
             return
-        for rows, kept in (("train", "floors"), ("baseline", "baseline")):
-            points = {name: values[:n] for name, values in self._real(rows).items()}
-            scores = distribution_metrics(self._real("test"), points, resamples=0, seed=self.seed)
-            if self.dataset.kind == "table":
-                kept_rows = self.train if rows == "train" else self.reference.baseline
-                scores |= self._of_rows(kept_rows.x[:n], kept_rows.label[:n], resamples=0)
-            reference[kept] = {**reference[kept], **{name: value.as_dict() for name, value in scores.items()}}
-        reference["samples"] = n
-
-    def _of_rows(self, x: Tensor, label: Tensor | None, resamples: int | None = None) -> dict[str, Metric]:
-        """What is measured of a table's rows alone."""
-        label = torch.full((len(x),), -1) if label is None else label
-        resamples = self.bootstrap if resamples is None else resamples
-        rows = type(self.test)(x=x, label=label)
-        return row_metrics(self.test, rows, self.dataset.domain["columns"], resamples=resamples, seed=self.seed)
+        for rows, kept in ((self.train, "floors"), (self.reference.baseline, "baseline")):
+            fresh = replayed(rows.x[:n], rows.label[:n], self.dataset, self.reference, seed=self.seed, bootstrap=0)
+            facts[kept] = {**facts[kept], **{name: value.as_dict() for name, value in fresh.items()}}
+        facts["samples"] = n
 
     def _log_prob(self) -> None:
-        nats = inference.log_prob(self.model, self.asked.x, self.seed)
+        nats = inference.log_prob(self.model, self.asked.x, self.seed, chunk=self.chunk)
         self.metrics |= density_metric(nats, self.reference.inputs, **self._options)
 
     def _elbo(self) -> None:
-        nats = inference.elbo(self.model, self.asked.x, self.seed, self.bound_samples)
+        nats = inference.elbo(self.model, self.asked.x, self.seed, self.bound_samples, chunk=self.chunk)
         self.metrics |= density_metric(nats, self.reference.inputs, **self._options, bound=True)
 
     def _reconstruct(self) -> None:
-        rebuilt = inference.reconstruct(self.model, self.asked.x, self.seed)
-        error = squared_error(self.asked.x, rebuilt, self.reference.inputs)
-        unit = error_unit(self.reference.inputs)
-        self.metrics["reconstruction_rmse"] = root_mean(error, self.bootstrap, self.seed, unit=unit)
+        rebuilt = inference.reconstruct(self.model, self.asked.x, self.seed, chunk=self.chunk)
+        inputs = self.reference.inputs
+        error = squared_error(self.asked.x, rebuilt, inputs)
+        found = RECONSTRUCTION_RMSE.root_mean(error, self.bootstrap, self.seed, unit=inputs.error_unit)
+        self.metrics[RECONSTRUCTION_RMSE.name] = found
         self.figures.reconstructions(self.asked.x, rebuilt)
 
     def _codes(self) -> None:
         rows = evaluation_subset(self.train)
-        train, test = inference.encode(self.model, rows.x), inference.encode(self.model, self.asked.x)
-        self.extra["code_size"] = test.shape[1]
+        train, test = (inference.encode(self.model, x, chunk=self.chunk) for x in (rows.x, self.asked.x))
+        self.details["code_size"] = test.shape[1]
         if self.reference.label_classifier is not None:
             known, labels = (train.double().numpy(), rows.label), (test.double().numpy(), self.asked.label)
-            self.metrics["probe_accuracy"] = probe_metric(*known, *labels, **self._options)
-        self.figures.interpolations(test, lambda codes: inference.decode(self.model, codes))
+            self.metrics[PROBE_ACCURACY.name] = probe_metric(*known, *labels, **self._options)
+        self.figures.interpolations(test, lambda codes: inference.decode(self.model, codes, chunk=self.chunk))
         few = test[: compression.ROWS]
-        decoded, to_inputs = inference.decode(self.model, compression.rounded(few)), self.reference.inputs
+        decoded = inference.decode(self.model, compression.rounded(few), chunk=self.chunk)
         self.metrics |= compression.compression_metrics(
-            self.asked.x[: compression.ROWS], few, decoded, to_inputs, unit=error_unit(to_inputs), **self._options
+            self.asked.x[: compression.ROWS], few, decoded, self.reference.inputs, **self._options
         )
 
     def _anomaly(self) -> None:
         anomalous = anomalous_examples(self.dataset, self.asked, self.reference.facts["seed"])
-        normal = inference.anomaly_score(self.model, self.asked.x, self.seed)
+
+        def score(x: Tensor) -> np.ndarray:
+            return inference.anomaly_score(self.model, x, self.seed, chunk=self.chunk)
+
+        normal = score(self.asked.x)
         self.figures.anomalies(self.asked.x, normal)
         if anomalous:
-            scores = {kind: inference.anomaly_score(self.model, x, self.seed) for kind, x in anomalous.items()}
-            self.metrics |= anomaly_metrics(normal, scores, **self._options)
+            self.metrics |= anomaly_metrics(normal, {kind: score(x) for kind, x in anomalous.items()}, **self._options)
 
     def _impute(self) -> None:
-        kind = self.dataset.kind
-        x = self.asked.x[: imputation.ROWS[kind]]
-        hidden = imputation.hidden_cells(x, kind, self.reference.facts["seed"])
+        x = self.asked.x[: self.domain.imputation_rows]
+        hidden = self.domain.hidden_cells(x, self.reference.facts["seed"])
         if not hidden.any():
             return
-        draws = inference.impute(self.model, x, ~hidden, self.seed, draws=imputation.DRAWS[kind])
-        self.metrics |= imputation.imputation_metrics(x, hidden, draws, self.dataset.domain, **self._options)
+        draws = inference.impute(self.model, x, ~hidden, self.seed, draws=self.domain.imputation_draws)
+        self.metrics |= imputation_metrics(x, hidden, draws, self.domain, **self._options)
         self.figures.imputations(x, hidden, draws)
+
+
+def replayed(
+    x: Tensor,
+    label: Tensor | None,
+    dataset: Dataset,
+    reference: Reference,
+    *,
+    seed: int,
+    bootstrap: int,
+    floor: Collection[str | None] = ("train",),
+) -> dict[str, Metric]:
+    """What known rows score in place of samples.
+
+    Arguments:
+        x: The rows in data space.
+        label: Their labels; `None` where the data have none.
+        dataset: The prepared dataset.
+        reference: The dataset's yardstick.
+        seed: Seed of folds and resamples.
+        bootstrap: Resamples behind each interval.
+        floor: Only by metrics whose floor is one of these.
+    """
+    rows = Evaluator(
+        ReplayedRows(x, label),
+        dataset,
+        reference,
+        samples=len(x),
+        seed=seed,
+        bootstrap=bootstrap,
+        bound_samples=1,
+        chunk=max(len(x), 1),
+        figures=FigureWriter(),
+    )
+    rows.sample_metrics = [entry for entry in rows.sample_metrics if entry.floor in floor]
+    return rows.measure()

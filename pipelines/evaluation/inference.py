@@ -42,7 +42,7 @@ def proportional_labels(counts: list[int], n: int, seed: int) -> Int[Tensor, " n
 
 
 def sample(
-    model: GenerativeModel, n: int, label: Int[Tensor, " n"] | None, seed: int, *, chunk: int = CHUNK
+    model: object, n: int, label: Int[Tensor, " n"] | None, seed: int, *, chunk: int = CHUNK
 ) -> Num[Tensor, "n *data"]:
     """`n` samples on the CPU, with the labels asked for."""
     assert isinstance(model, Sampling)
@@ -55,13 +55,15 @@ def sample(
     return _finite(torch.cat(parts), "sample")
 
 
-def log_prob(model: GenerativeModel, x: Num[Tensor, "n *data"], seed: int) -> Float[np.ndarray, " n"]:
+def log_prob(model: object, x: Num[Tensor, "n *data"], seed: int, *, chunk: int = CHUNK) -> Float[np.ndarray, " n"]:
     """Log-probability of each row in nats."""
     assert isinstance(model, Density)
-    return _rows(model, model.log_prob, x, seed, "log_prob").double().numpy()
+    return _rows(model, model.log_prob, x, seed, "log_prob", chunk).double().numpy()
 
 
-def elbo(model: GenerativeModel, x: Num[Tensor, "n *data"], seed: int, samples: int) -> Float[np.ndarray, " n"]:
+def elbo(
+    model: object, x: Num[Tensor, "n *data"], seed: int, samples: int, *, chunk: int = CHUNK
+) -> Float[np.ndarray, " n"]:
     """Lower bound of the log-probability of each row in nats, with `samples` draws."""
     assert isinstance(model, DensityBound)
     bound = model.elbo
@@ -69,37 +71,40 @@ def elbo(model: GenerativeModel, x: Num[Tensor, "n *data"], seed: int, samples: 
     def ask(part: Tensor, streams: Streams) -> Tensor:
         return bound(part, streams, samples=samples)
 
-    return _rows(model, ask, x, seed, "elbo").double().numpy()
+    return _rows(model, ask, x, seed, "elbo", chunk).double().numpy()
 
 
-def encode(model: GenerativeModel, x: Num[Tensor, "n *data"]) -> Float[Tensor, "n latent"]:
-    """Codes of each row, flattened."""
+def encode(model: object, x: Num[Tensor, "n *data"], *, chunk: int = CHUNK) -> Float[Tensor, "n latent"]:
+    """Codes of each row, flattened; of a network as float32."""
     assert isinstance(model, Coding)
     encoder = model.encode
-    return _rows(model, lambda part, _: encoder(part), x, 0, "encode").flatten(1).float()
+    codes = _rows(model, lambda part, _: encoder(part), x, 0, "encode", chunk).flatten(1)
+    return codes.float() if isinstance(model, GenerativeModel) else codes
 
 
-def decode(model: GenerativeModel, z: Float[Tensor, "n latent"]) -> Num[Tensor, "n *data"]:
+def decode(model: object, z: Float[Tensor, "n latent"], *, chunk: int = CHUNK) -> Num[Tensor, "n *data"]:
     """Examples of each code."""
     assert isinstance(model, Coding)
     decoder = model.decode
-    return _rows(model, lambda part, _: decoder(part), z, 0, "decode")
+    return _rows(model, lambda part, _: decoder(part), z, 0, "decode", chunk)
 
 
-def reconstruct(model: GenerativeModel, x: Num[Tensor, "n *data"], seed: int) -> Num[Tensor, "n *data"]:
+def reconstruct(model: object, x: Num[Tensor, "n *data"], seed: int, *, chunk: int = CHUNK) -> Num[Tensor, "n *data"]:
     """The model's version of each row."""
     assert isinstance(model, Reconstruction)
-    return _rows(model, model.reconstruct, x, seed, "reconstruct")
+    return _rows(model, model.reconstruct, x, seed, "reconstruct", chunk)
 
 
-def anomaly_score(model: GenerativeModel, x: Num[Tensor, "n *data"], seed: int) -> Float[np.ndarray, " n"]:
+def anomaly_score(
+    model: object, x: Num[Tensor, "n *data"], seed: int, *, chunk: int = CHUNK
+) -> Float[np.ndarray, " n"]:
     """Outlier number of each row; higher is stranger."""
     assert isinstance(model, AnomalyScoring)
-    return _rows(model, model.anomaly_score, x, seed, "anomaly_score").double().numpy()
+    return _rows(model, model.anomaly_score, x, seed, "anomaly_score", chunk).double().numpy()
 
 
 def impute(
-    model: GenerativeModel,
+    model: object,
     x: Num[Tensor, "n *data"],
     observed: Bool[Tensor, "n *data"],
     seed: int,
@@ -120,20 +125,20 @@ def impute(
             rows, known = x[start : start + chunk], observed[start : start + chunk]
             part = model.impute(rows.to(device), known.to(device), streams, draws=draws).cpu()
             known = known & ~rows.isnan() if rows.is_floating_point() else known
-            if not torch.equal(part[:, known], rows[known].expand(draws, -1)):
+            if not torch.equal(part[:, known], rows[known].to(part).expand(draws, -1)):
                 raise ValueError(f"impute of {type(model).__name__} altered cells that were given")
             parts.append(part)
     return _finite(torch.cat(parts, dim=1), "impute")
 
 
 def _rows(
-    model: GenerativeModel, ask: Callable[[Tensor, Streams], Tensor], rows: Tensor, seed: int, name: str
+    model: object, ask: Callable[[Tensor, Streams], Tensor], rows: Tensor, seed: int, name: str, chunk: int
 ) -> Tensor:
     parts = []
     with _asking(model) as device:
-        for start in range(0, len(rows), CHUNK):
+        for start in range(0, len(rows), chunk):
             streams = Streams.seeded(seed, name, start, device=device)
-            parts.append(ask(rows[start : start + CHUNK].to(device), streams).cpu())
+            parts.append(ask(rows[start : start + chunk].to(device), streams).cpu())
     answer = torch.cat(parts)
     if len(answer) != len(rows):
         raise ValueError(f"{name} of {type(model).__name__} gave {len(answer)} rows for {len(rows)}")
@@ -141,8 +146,14 @@ def _rows(
 
 
 @contextmanager
-def _asking(model: GenerativeModel) -> Iterator[torch.device]:
-    """Evaluation mode without gradients; yields the model's device and restores its mode."""
+def _asking(model: object) -> Iterator[torch.device]:
+    """Evaluation mode without gradients; yields the model's device and restores its mode.
+
+    What is no network (the classical baseline, replayed rows) has no mode and answers on the CPU.
+    """
+    if not isinstance(model, GenerativeModel):
+        yield torch.device("cpu")
+        return
     training = model.training
     model.eval()
     try:

@@ -16,10 +16,12 @@ class UseCase:
     Arguments:
         metrics: The deciding metric, then what stands in for it where a family lacks it.
         better: Which direction is better.
+        guards: Metrics by which no model may be worse than the holder it would replace, where both have them.
     """
 
     metrics: tuple[str, ...]
     better: Better
+    guards: tuple[str, ...] = ()
 
     def metric(self, metrics: Mapping[str, Any]) -> tuple[str, Metric] | None:
         """The deciding metric of one family's `metrics` and its name; `None` if it cannot do the job."""
@@ -30,7 +32,7 @@ class UseCase:
 
 
 USE_CASES: dict[str, UseCase] = {
-    "generation": UseCase(metrics=("frechet",), better="lower"),
+    "generation": UseCase(metrics=("frechet",), better="lower", guards=("impossible_pairs",)),
     "density": UseCase(
         metrics=("bits_per_dim", "nats_per_row", "bits_per_dim_bound", "nats_per_row_bound"), better="lower"
     ),

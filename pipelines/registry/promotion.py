@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from pipelines import tracking
@@ -27,6 +27,7 @@ class Candidate:
         score: Its value and interval.
         data_digest: The data it was trained and measured on.
         yardstick_digest: What it was measured with.
+        guards: By name, metrics in which it may not be worse than the holder it would replace.
     """
 
     family: str
@@ -35,16 +36,27 @@ class Candidate:
     score: Metric
     data_digest: str
     yardstick_digest: str
+    guards: Mapping[str, Metric] = field(default_factory=dict)
 
     def beats(self, other: Candidate) -> bool:
         """Whether the difference exceeds both bootstrap intervals."""
-        reversed_score = replace(other.score, better="higher" if self.score.better == "lower" else "lower")
-        return self.score.beats(other.score) and reversed_score.beats(self.score)
+        return _beats(self.score, other.score)
+
+    def failed_guards(self, holder: Candidate) -> list[str]:
+        """Guards by which the holder is better beyond both intervals."""
+        both = [name for name in self.guards if name in holder.guards]
+        return [name for name in both if _beats(holder.guards[name], self.guards[name])]
 
     def __str__(self) -> str:
         low, high = self.score.low, self.score.high
         interval = "" if low is None or high is None else f" [{low:.4g}, {high:.4g}]"
         return f"{self.family} (version {self.number}) with {self.metric} {self.score.value:.4g}{interval}"
+
+
+def _beats(one: Metric, other: Metric) -> bool:
+    """Whether one number is better than another beyond the intervals of both."""
+    reversed_other = replace(other, better="higher" if one.better == "lower" else "lower")
+    return one.beats(other) and reversed_other.beats(one)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,13 +81,14 @@ def job_table() -> Jobs:
 
 def assign_alias(name: str, job: str, metrics: Sequence[str], registered: Mapping[str, Version]) -> dict[str, Any]:
     """Decide one job, move its alias if need be, and say so."""
+    guards = USE_CASES[job].guards if job in USE_CASES else ()
     holder_number = tracking.aliases(name).get(job)
-    candidates = [standing for version in registered.values() if (standing := candidate_of(version, metrics))]
+    candidates = [standing for version in registered.values() if (standing := candidate_of(version, metrics, guards))]
     holder, gone = None, ""
     if holder_number is not None:
         known = {version.number: version for version in tracking.versions(name)}
         version = known.get(holder_number)
-        holder = candidate_of(version, metrics) if version else None
+        holder = candidate_of(version, metrics, guards) if version else None
         gone = _incomparable_reason(version, holder, holder_number, registered)
     decision = decide(candidates, holder, gone)
     if decision.moved:
@@ -107,8 +120,9 @@ def _incomparable_reason(
     return ""
 
 
-def candidate_of(version: Version, metrics: Sequence[str]) -> Candidate | None:
+def candidate_of(version: Version, metrics: Sequence[str], guards: Sequence[str] = ()) -> Candidate | None:
     """How a version does by the first of some metrics that it has; `None` when it has none."""
+    kept = {name: _score(json.loads(text)) for name in guards if (text := version.tags.get(f"metric.{name}"))}
     for name in metrics:
         if text := version.tags.get(f"metric.{name}"):
             return Candidate(
@@ -118,6 +132,7 @@ def candidate_of(version: Version, metrics: Sequence[str]) -> Candidate | None:
                 score=_score(json.loads(text)),
                 data_digest=version.tags.get("data_digest", ""),
                 yardstick_digest=version.tags.get("yardstick_digest", ""),
+                guards=kept,
             )
     return None
 
@@ -144,6 +159,12 @@ def decide(candidates: Sequence[Candidate], holder: Candidate | None, gone: str 
     if best is None or best.number == holder.number:
         return Decision(holder=holder, moved=False, why=f"{holder} holds it and is the best.")
     winners = [candidate for candidate in ranked if candidate.beats(holder)]
-    if winners:
-        return Decision(holder=winners[0], moved=True, why=f"{winners[0]} beats {holder} beyond their intervals.")
+    refused = {candidate.number: failed for candidate in winners if (failed := candidate.failed_guards(holder))}
+    winners_left = [candidate for candidate in winners if candidate.number not in refused]
+    if winners_left:
+        why = f"{winners_left[0]} beats {holder} beyond their intervals."
+        return Decision(holder=winners_left[0], moved=True, why=why)
+    if refused:
+        why = f"{winners[0]} beats {holder}, but is worse in {', '.join(refused[winners[0].number])}."
+        return Decision(holder=holder, moved=False, why=why)
     return Decision(holder=holder, moved=False, why=f"{best} does not beat {holder} beyond their intervals.")

@@ -2,10 +2,10 @@
 
 | file | what |
 | --- | --- |
-| `loading.py` | the files of a run tree, read so that a missing or broken one becomes a remark |
-| `metrics.py` | what each metric says, in one line; marks of the best |
+| `loading.py` | the files of a run tree, read so that a missing or broken one becomes a problem said on the page |
+| `metrics.py` | metrics as the leaderboard shows them; marks of the best |
 | `page.py` | what the page shows: verdicts, leaderboard, families, lineage |
-| `domains/` | figures by kind of data: rows, histograms and associations of a table |
+| `domains/` | by kind of data: how a model is asked for samples; rows, histograms, associations of a table |
 | `charts.py` | geometry of the drawings; `charts.html` draws them as SVG |
 | `numbers.py` | numbers as people read them |
 | `page.html`, `page.css` | the page |

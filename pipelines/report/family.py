@@ -140,6 +140,7 @@ class Section:
         figures: Pictures of the finished model, or rows.
         histograms: Of a table's columns.
         matrices: Associations of a table's columns.
+        told_apart: By which columns of a table samples are told from real rows; empty if unknown.
         curves: Charts.
         settings: By heading, the settings as (name, value, whether `tune` chose it).
         tuned: What `tune` chose and why.
@@ -156,6 +157,7 @@ class Section:
     figures: list[Figure]
     histograms: list[table.Histogram]
     matrices: list[table.Matrix]
+    told_apart: str
     curves: list[charts.Curve]
     settings: dict[str, list[tuple[str, str, bool]]]
     tuned: str
@@ -182,6 +184,7 @@ def section(family: Family, facts: Mapping[str, str], held: list[str], classes: 
         figures=figures(family, classes) if family.results or family.pictures else [],
         histograms=table.histograms(family.exhibits),
         matrices=table.matrices(family.exhibits),
+        told_apart=table.told_apart(family.results),
         curves=curves(family),
         settings=settings(family),
         tuned=tuned(family),

@@ -1,4 +1,4 @@
-"""The files of a run tree, read so that a missing or broken one becomes a remark and never an error."""
+"""The files of a run tree, read so that a missing or broken one is a problem told on the page and never an error."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ class Reader:
     """Reads files and remembers the newest.
 
     Arguments:
-        root: The project's root, to which remarks are relative.
+        root: The project's root, to which problems are relative.
         newest: When the newest file was written, in seconds.
     """
 
@@ -141,7 +141,7 @@ class Reader:
     problems: list[Problem] = field(default_factory=list)
 
     def bytes(self, path: Path, command: str) -> bytes | None:
-        """A file's content; `None` and a remark if it cannot be read."""
+        """A file's content; `None` and a problem if it cannot be read."""
         try:
             content = path.read_bytes()
             self.newest = max(self.newest, path.stat().st_mtime)
@@ -154,7 +154,7 @@ class Reader:
         return None
 
     def json(self, path: Path, command: str) -> dict[str, Any]:
-        """A JSON object; an empty one and a remark if there is none."""
+        """A JSON object; an empty one and a problem if there is none."""
         content = self.bytes(path, command)
         if content is None:
             return {}
@@ -169,7 +169,7 @@ class Reader:
         return found
 
     def picture(self, path: Path, command: str) -> Picture | None:
-        """A PNG file; `None` and a remark if it is none, or cut short."""
+        """A PNG file; `None` and a problem if it is none, or cut short."""
         content = self.bytes(path, command)
         if content is None:
             return None

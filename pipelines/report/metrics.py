@@ -1,4 +1,4 @@
-"""What each metric says, in one line, and which family is best by it."""
+"""Metrics as the leaderboard shows them, and which family is best by each."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from pipelines.evaluation.metrics import GROUPS, KINDS
+from pipelines.evaluation.metrics import describe, descriptions
+from pipelines.evaluation.metrics.base import GROUPS
 from pipelines.report.numbers import decimals_for, finite, plain
 
 Mark = Literal["best", "tied", ""]
@@ -54,27 +55,20 @@ class Row:
 
 def explained(name: str) -> tuple[str, str]:
     """Title and one line of a metric; an unknown one is called by its name."""
-    for group in GROUPS.values():
-        if name in group:
-            return group[name]
-    prefix, title, line = KINDS
-    if name.startswith(prefix):
-        return title.format(name.removeprefix(prefix)), line
-    return name.replace("_", " "), ""
+    found = describe(name)
+    if found is None:
+        return name.replace("_", " "), ""
+    return found.title.format(name.removeprefix(found.name)), found.sentence
 
 
 def grouped(names: Sequence[str]) -> dict[str, list[str]]:
     """Names that occur, by group, unknown ones last."""
-    left = list(dict.fromkeys(names))
-    found: dict[str, list[str]] = {}
-    for title, group in GROUPS.items():
-        chosen = [name for name in group if name in left]
-        if "anomaly_auroc" in group:
-            chosen += sorted(name for name in left if name.startswith(KINDS[0]))
-        if chosen:
-            found[title] = chosen
-            left = [name for name in left if name not in chosen]
-    return found | ({"Other": left} if left else {})
+    found: dict[str, list[str]] = {title: [] for title in GROUPS}
+    known = {name: description for name in sorted(set(names)) if (description := describe(name))}
+    for description in descriptions():
+        found[description.group] += [name for name, its in known.items() if its == description]
+    other = [name for name in dict.fromkeys(names) if name not in known]
+    return {title: group for title, group in found.items() if group} | ({"Other": other} if other else {})
 
 
 def row(

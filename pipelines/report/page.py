@@ -10,9 +10,9 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from pipelines.evaluation.metrics import KINDS
+from pipelines.evaluation.metrics.anomaly import ANOMALY_AUROC_OF_KIND
 from pipelines.evaluation.use_cases import USE_CASES
-from pipelines.report import charts, metrics
+from pipelines.report import charts, domains, metrics
 from pipelines.report.family import Section, section
 from pipelines.report.loading import Family, Problem, Run, mapping, sequence
 from pipelines.report.metrics import Row
@@ -120,16 +120,9 @@ def head(run: Run) -> dict[str, Any]:
         "commit": ", ".join(commit[:12] for commit in commits),
         "dirty": dirty,
         "newest": run.newest,
-        "shape": shape(domain),
-        "table": domain.get("kind") == "table",
+        "use": domains.use(domain),
         "classes": [str(name) for name in sequence(run.yardstick.get("class_names"))],
     }
-
-
-def shape(domain: Mapping[str, Any]) -> str:
-    """The shape of one image as Python writes it; empty for what is no image."""
-    sizes = [domain.get(name) for name in ("height", "width", "channels")]
-    return ", ".join(str(size) for size in sizes) if domain.get("kind") == "image" and all(sizes) else ""
 
 
 def versions(run: Run) -> dict[str, dict[str, Any]]:
@@ -264,7 +257,8 @@ def how_measured(run: Run) -> list[str]:
         accuracy = finite(mapping(mapping(network).get("accuracy")).get("test"))
         if accuracy is not None:
             said.append(f"The yardstick's {role} recognizes {100 * accuracy:.1f} % of the test data.")
-    kinds = sorted({n.removeprefix(KINDS[0]) for f in run.families for n in f.metrics if n.startswith(KINDS[0])})
+    prefix = ANOMALY_AUROC_OF_KIND.name
+    kinds = sorted({n.removeprefix(prefix) for f in run.families for n in f.metrics if n.startswith(prefix)})
     if kinds:
         said.append(f"Anomalies measured: {', '.join(kinds)}.")
     criterion = mapping(results.get("copies")).get("criterion")

@@ -27,7 +27,7 @@ def features(dataset: str, *, seed: int = 0, settings: ReferenceConfig | None = 
         OSError: If the folder cannot be written.
     """
     from data.dataset import Dataset
-    from pipelines.evaluation.reference.build import make
+    from pipelines.evaluation.reference_builder import make
 
     prepared = Dataset.open(Path(root) / "data" / "prepared" / dataset)
     make(

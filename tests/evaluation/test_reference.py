@@ -15,13 +15,13 @@ from scipy.stats import ks_2samp
 from torch import nn
 
 from pipelines.evaluation.config import ReferenceConfig
-from pipelines.evaluation.domains import feature_encoder
-from pipelines.evaluation.domains.image import jittered
+from pipelines.evaluation.domains import evaluation_domain, feature_encoder
+from pipelines.evaluation.domains.grid import jittered
 from pipelines.evaluation.domains.table import noisy
-from pipelines.evaluation.reference.build import make
 from pipelines.evaluation.reference.fit import fit
 from pipelines.evaluation.reference.networks import network
 from pipelines.evaluation.reference.reference import Reference, standardized
+from pipelines.evaluation.reference_builder import make
 
 SIZES = {"train": 300, "val": 150, "test": 120, "anomaly": 30}
 SETTINGS = ReferenceConfig(examples=4_000, rows=200, samples=180, bootstrap=100, components=(1, 4), learning_rate=5e-3)
@@ -177,6 +177,11 @@ def test_rows_of_tables_have_floors_and_a_baseline_of_their_own(table: SimpleNam
         assert scores["utility_auroc"].value > 0.97
     assert table.yardstick.facts["networks"]["judge"]["accuracy"]["test"] > 0.95
     assert {"nats_per_row", "anomaly_auroc_mixed", "imputation_accuracy"} <= set(table.baseline)
+    of_rows = {"impossible_pairs", "tail_quantile", "tail_excess", "shapes", "trends", "c2st_trees"}
+    assert of_rows <= set(table.baseline)
+    assert of_rows <= set(table.floors)
+    for scores in (table.floors, table.baseline):  # without gaps in categories both count the same
+        assert scores["shapes"].value == pytest.approx(1 - scores["column_distance"].value)
 
 
 @pytest.mark.parametrize("kind", ["image", "table"])
@@ -240,8 +245,9 @@ def test_a_space_is_standardized_but_for_what_never_varies():
 @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 28, 20), (12,)])
 @pytest.mark.parametrize("role", ["classifier", "judge", "random"])
 def test_networks_are_a_function_of_their_seed(role: str, shape: tuple[int, ...]):
+    domain = evaluation_domain({"kind": "image" if len(shape) == 3 else "table"})
     classes = 0 if role == "random" or (role == "classifier" and len(shape) == 1) else 5
-    one, two, other = (network(role, shape=shape, classes=classes, seed=seed).eval() for seed in (0, 0, 1))
+    one, two, other = (network(domain, role, shape=shape, classes=classes, seed=seed).eval() for seed in (0, 0, 1))
     x = torch.randn(3, *shape, generator=torch.Generator().manual_seed(0))
     assert torch.equal(one.features(x), two.features(x))
     assert not torch.equal(one.features(x), other.features(x))

@@ -13,8 +13,9 @@ from scipy.linalg import sqrtm
 from sklearn.metrics import roc_auc_score
 
 from data.image_grid import grid, paired
-from pipelines.evaluation.domains import feature_encoder
-from pipelines.evaluation.domains.image import ImageFeatureEncoder, IndependentPixels, corrupted
+from models.rng import Streams
+from pipelines.evaluation.domains import evaluation_domain, feature_encoder
+from pipelines.evaluation.domains.grid import ImageFeatureEncoder, IndependentPixels, corrupted
 from pipelines.evaluation.domains.table import TableFeatureEncoder
 from pipelines.evaluation.inference import proportional_labels
 from pipelines.evaluation.leaderboard import best, rows
@@ -473,10 +474,13 @@ def test_the_baselines_density_has_mass_one_and_the_classes_their_shares(columns
     x = torch.from_numpy(random.standard_normal((400, columns)) * [1.0, 0.4][:columns])
     x[:, 0] += torch.where(label == 1, 4.0, -4.0)
     spec = {"kind": "table", "columns": [number | {"name": name} for name in "ab"[:columns]]}
-    baseline = ClassicalBaseline(x, label, feature_encoder(spec), components=1, seed=0)
+    baseline = ClassicalBaseline(x, label, evaluation_domain(spec), components=1, seed=0)
     side = np.linspace(-12, 12, 481)
     cells = np.stack(np.meshgrid(*[side] * columns, indexing="ij"), -1).reshape(-1, columns)
-    mass = np.exp(-baseline.anomaly_score(torch.from_numpy(cells))) * (side[1] - side[0]) ** columns
+    mass = (
+        np.exp(-baseline.anomaly_score(torch.from_numpy(cells), Streams.seeded(0)).numpy())
+        * (side[1] - side[0]) ** columns
+    )
     assert mass.sum() == pytest.approx(1, abs=1e-3)
     assert mass[cells[:, 0] > 0].sum() == pytest.approx(0.1, abs=0.005)
     if columns == 2:
@@ -490,21 +494,23 @@ def test_the_baseline_learns_a_mixture():
         {"name": n, "type": "continuous", "mean": 0.0, "std": 1.0, "min": -99.0, "max": 99.0, "missing": 0}
         for n in "abc"
     ]
-    table = feature_encoder({"kind": "table", "columns": columns})
+    table = evaluation_domain({"kind": "table", "columns": columns})
     label = torch.arange(2000) % 2
     centre = np.where((np.arange(2000) % 2)[:, None], 3.0, -3.0)
     x = torch.from_numpy(centre + random.standard_normal((2000, 3)) * [1.0, 2.0, 0.5])
     baseline = ClassicalBaseline(x, label, table, components=3, seed=0)
-    drawn = baseline.sample(label, seed=1)
-    assert torch.equal(drawn, baseline.sample(label, seed=1))
+    drawn = baseline.sample(2000, label, Streams.seeded(1))
+    assert torch.equal(drawn, baseline.sample(2000, label, Streams.seeded(1)))
     for c in (0, 1):
         assert frechet(drawn[label == c].numpy(), x[label == c].numpy()) < 0.05
-    assert baseline.anomaly_score(x + 20).min() > baseline.anomaly_score(x).max()
+    assert baseline.anomaly_score(x + 20, Streams.seeded(0)).min() > baseline.anomaly_score(x, Streams.seeded(0)).max()
     few = ClassicalBaseline(x, label, table, components=2, seed=0)
     flat = x.numpy() - x.numpy().mean(0)
     axes = np.linalg.svd(flat, full_matrices=False)[2][:2]
-    assert np.abs(few.encode(x)) == pytest.approx(np.abs(flat @ axes.T), abs=1e-5)
-    assert few.reconstruct(x).numpy() == pytest.approx(flat @ axes.T @ axes + x.numpy().mean(0), abs=1e-5)
+    assert np.abs(few.encode(x).numpy()) == pytest.approx(np.abs(flat @ axes.T), abs=1e-5)
+    assert few.reconstruct(x, Streams.seeded(0)).numpy() == pytest.approx(
+        flat @ axes.T @ axes + x.numpy().mean(0), abs=1e-5
+    )
 
 
 def test_the_baseline_draws_from_lumps_of_unequal_size_and_slanting_shape():
@@ -513,18 +519,18 @@ def test_the_baseline_draws_from_lumps_of_unequal_size_and_slanting_shape():
     rows = random.multivariate_normal([0, 0], [[1, 0.8], [0.8, 1]], 1000)
     rows[:, 0] += np.where(np.arange(1000) % 5 == 0, 9, -9)
     number = {"type": "continuous", "mean": 0.0, "std": 1.0, "min": -99.0, "max": 99.0, "missing": 0}
-    table = feature_encoder({"kind": "table", "columns": [number | {"name": name} for name in "ab"]})
+    table = evaluation_domain({"kind": "table", "columns": [number | {"name": name} for name in "ab"]})
     x = torch.from_numpy(rows) / 4  # networks see five deviations
     one = torch.zeros(1000, dtype=torch.int64)
     baseline = ClassicalBaseline(x, one, table, components=2, seed=0)
-    drawn = 4 * baseline.sample(one, seed=1).numpy()
+    drawn = 4 * baseline.sample(1000, one, Streams.seeded(1)).numpy()
     right = drawn[:, 0] > 0
     assert right.mean() == pytest.approx(0.2, abs=0.05)
     for side, place in ((right, 9), (~right, -9)):
         assert drawn[side].mean(0) == pytest.approx([place, 0], abs=0.35)
         assert np.cov(drawn[side].T) == pytest.approx(np.array([[1, 0.8], [0.8, 1]]), abs=0.3)
     assert baseline.models[0].mixture.n_components == 2
-    assert not np.array_equal(drawn, 4 * baseline.sample(one, seed=2).numpy())
+    assert not np.array_equal(drawn, 4 * baseline.sample(1000, one, Streams.seeded(2)).numpy())
 
 
 # Putting them together

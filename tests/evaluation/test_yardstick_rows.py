@@ -13,13 +13,15 @@ from scipy.stats.contingency import association
 
 from data.dataset import Examples
 from models.domains.table import Table
-from pipelines.evaluation.domains import feature_encoder
+from models.domains.table_quantiles import MARGIN
+from models.rng import Streams
+from pipelines.evaluation.domains import evaluation_domain, feature_encoder
 from pipelines.evaluation.domains.table import mixed
 from pipelines.evaluation.metrics.base import counts
 from pipelines.evaluation.metrics.compression import rounded
-from pipelines.evaluation.metrics.imputation import hidden_cells, imputation_metrics
+from pipelines.evaluation.metrics.imputation import imputation_metrics
 from pipelines.evaluation.metrics.likelihood import independent_columns
-from pipelines.evaluation.metrics.memorization import copy_metrics
+from pipelines.evaluation.metrics.memorization import check_copies, nearest_training_rows
 from pipelines.evaluation.metrics.tabular import (
     Associations,
     column_distances,
@@ -27,7 +29,7 @@ from pipelines.evaluation.metrics.tabular import (
     row_metrics,
     utility_metrics,
 )
-from pipelines.evaluation.reference.imputers import classical_imputation
+from pipelines.evaluation.reference.imputers import sklearn_imputers
 
 COLUMNS = [
     {"name": "a", "type": "continuous", "mean": 0.0, "std": 1.0, "min": -4.0, "max": 4.0, "missing": 0},
@@ -36,6 +38,7 @@ COLUMNS = [
     {"name": "d", "type": "categorical", "categories": ["p", "q"], "frequencies": [1, 1], "missing": 0},
 ]
 DOMAIN = {"kind": "table", "columns": COLUMNS}
+EVALUATION = evaluation_domain(DOMAIN)
 
 
 def rows(n: int, seed: int, tied: float = 0.8) -> np.ndarray:
@@ -162,7 +165,7 @@ def test_every_row_metric_prefers_the_truth():
 
 def test_the_ranked_score_of_a_gaussian_is_the_closed_form():
     """CRPS of N(0, 1) at y (Gneiting and Raftery, 2007, eq. 5): y (2 Phi(y) - 1) + 2 phi(y) - 1 / sqrt(pi)."""
-    domain = {"kind": "table", "columns": [COLUMNS[0] | {"std": 2.0}]}
+    domain = evaluation_domain({"kind": "table", "columns": [COLUMNS[0] | {"std": 2.0}]})
     y = torch.linspace(-2, 2, 5, dtype=torch.float64)
     normal = torch.distributions.Normal(torch.tensor(0.0).double(), 1.0)
     exact = y * (2 * normal.cdf(y) - 1) + 2 * normal.log_prob(y).exp() - math.pi**-0.5
@@ -176,7 +179,7 @@ def test_the_ranked_score_of_a_gaussian_is_the_closed_form():
 
 def test_the_ranked_score_is_unbiased():
     """Draws at 0 and 1, truth 0: half a unit off, less half their mean distance, which is 1."""
-    domain = {"kind": "table", "columns": [COLUMNS[0]]}
+    domain = evaluation_domain({"kind": "table", "columns": [COLUMNS[0]]})
     hidden = torch.ones(1, 1, dtype=torch.bool)
 
     def score(draws: list[float], truth: float = 0.0) -> float:
@@ -196,13 +199,13 @@ def test_errors_are_averaged_over_cells_each_in_its_columns_unit():
     off = torch.tensor([[2.0, -6.0, 9.0, 0.0], [9.0, 4.0, 1.0, 9.0]]).double()  # columns a and b deviate by 1 and by 2
     right = torch.tensor([[False, False, False, True], [False, False, False, False]])
     draws = torch.where(right, x, torch.where(torch.tensor([True, True, False, False]), x + off, (x + 1) % 2))[None]
-    found = imputation_metrics(x, hidden, draws, DOMAIN, resamples=0, seed=0)
+    found = imputation_metrics(x, hidden, draws, EVALUATION, resamples=0, seed=0)
     assert found["imputation_rmse"].value == pytest.approx(math.sqrt((2**2 + 3**2 + 2**2) / 3))
     assert found["imputation_crps"].value == pytest.approx((2 + 3 + 2 + 0 + 1) / 5)
     assert found["imputation_accuracy"].value == pytest.approx(1 / 2)
     assert found["imputation_rmse"].low is None
     many = imputation_metrics(
-        x.repeat(200, 1), hidden.repeat(200, 1), draws.repeat(1, 200, 1), DOMAIN, resamples=200, seed=0
+        x.repeat(200, 1), hidden.repeat(200, 1), draws.repeat(1, 200, 1), EVALUATION, resamples=200, seed=0
     )
     # rows of 3 and of 2 cells, 2.5 and 1.5 off: the ratio of sums by the delta method
     totals, cells = np.array([5.0, 3.0]), np.array([3.0, 2.0])
@@ -220,31 +223,40 @@ def test_scores_of_categories_and_of_one_draw():
     hidden = torch.tensor([[False, False, True, False]])
     draws = x.repeat(4, 1, 1)
     draws[:, 0, 2] = torch.tensor([1.0, 1.0, 2.0, 0.0])
-    found = imputation_metrics(x, hidden, draws, DOMAIN, resamples=3, seed=0)
+    found = imputation_metrics(x, hidden, draws, EVALUATION, resamples=3, seed=0)
     apart = np.mean([a != b for a, b in itertools.permutations([1, 1, 2, 0], 2)])
     assert found["imputation_crps"].value == pytest.approx(0.5 - apart / 2)
     assert found["imputation_accuracy"].value == 1
-    assert imputation_metrics(x, hidden, draws[2:3], DOMAIN, resamples=3, seed=0)["imputation_crps"].value == 1
+    assert imputation_metrics(x, hidden, draws[2:3], EVALUATION, resamples=3, seed=0)["imputation_crps"].value == 1
 
 
 @pytest.mark.parametrize("kind", ["table", "image"])
 def test_hidden_cells_are_known_ones_in_the_stated_share(kind: str):
+    hidden_cells = evaluation_domain({"kind": kind, "columns": COLUMNS}).hidden_cells
     if kind == "table":
         x = torch.from_numpy(rows(500, 0))
         x[::5, 1] = torch.nan
-        hidden = hidden_cells(x, kind, 0)
+        hidden = hidden_cells(x, 0)
         assert not hidden[x.isnan()].any()
         assert hidden[~x.isnan()].double().mean() == pytest.approx(0.3, abs=0.03)
     else:
-        hidden = hidden_cells(torch.zeros(500, 8, 10, 3, dtype=torch.uint8), kind, 0)
+        hidden = hidden_cells(torch.zeros(500, 8, 10, 3, dtype=torch.uint8), 0)
         assert (hidden.flatten(1).sum(1) == 4 * 5 * 3).all()
         assert hidden.any(0).all()
         boxes = hidden[:, :, :, 0]
         sides = [boxes.any(axis).sum(1).unique().tolist() for axis in (2, 1)]
         assert sides == [[4], [5]]  # rows and columns of one box
         x = torch.zeros(500, 8, 10, 3, dtype=torch.uint8)
-    assert torch.equal(hidden, hidden_cells(x, kind, 0))
-    assert not torch.equal(hidden, hidden_cells(x, kind, 1))
+    assert torch.equal(hidden, hidden_cells(x, 0))
+    assert not torch.equal(hidden, hidden_cells(x, 1))
+
+
+def classical_imputation(train: torch.Tensor, x: torch.Tensor, spec: dict) -> dict[str, dict]:
+    """The metrics of each of scikit-learn's ways to fill in the cells that are hidden."""
+    domain, streams = evaluation_domain(spec), Streams.seeded(0)
+    hidden = domain.hidden_cells(x, 0)
+    draws = {way: imputer.impute(x, ~hidden, streams) for way, imputer in sklearn_imputers(train, domain, seed=0)}
+    return {way: imputation_metrics(x, hidden, made, domain, resamples=3, seed=0) for way, made in draws.items()}
 
 
 def test_classical_imputation_of_a_gaussian_is_near_its_conditional():
@@ -253,15 +265,15 @@ def test_classical_imputation_of_a_gaussian_is_near_its_conditional():
     first = random.standard_normal((2300, 1))
     x = torch.from_numpy(np.hstack([first, 0.9 * first + math.sqrt(0.19) * random.standard_normal((2300, 1))]))
     domain = {"kind": "table", "columns": columns}
-    found = classical_imputation(x[:2000], x[2000:], domain, resamples=3, seed=0)
-    hidden = hidden_cells(x[2000:], "table", 0)
+    found = classical_imputation(x[:2000], x[2000:], domain)
+    hidden = evaluation_domain(domain).hidden_cells(x[2000:], 0)
     alone = (hidden.sum(1) == 1).double().mean() / hidden.double().sum(1).mean()
     expected = math.sqrt(0.19 * float(alone) + 1.0 * (1 - float(alone)))
     assert found["iterative"]["imputation_rmse"].value == pytest.approx(expected, abs=0.1)
     assert found["mean"]["imputation_rmse"].value == pytest.approx(1, abs=0.15)
     assert found["iterative"]["imputation_crps"].value < found["mean"]["imputation_crps"].value
     images = torch.randint(0, 2, (60, 4, 4, 1), generator=torch.Generator().manual_seed(0)).mul(255).to(torch.uint8)
-    plain = classical_imputation(images[:50], images[50:], {"kind": "image"}, resamples=3, seed=0)
+    plain = classical_imputation(images[:50], images[50:], {"kind": "image"})
     assert plain["mean"]["imputation_rmse"].value == pytest.approx(0.5, abs=0.05)
 
 
@@ -287,9 +299,10 @@ def test_rows_that_repeat_by_nature_are_no_copies():
     few = np.random.default_rng(0).integers(0, 3, (900, 2)).astype(float)
     columns = [COLUMNS[2] | {"name": name} for name in "cd"]
     train, test, drawn = torch.from_numpy(few).split(300)
-    found, check, _ = copy_metrics(drawn, train, test, feature_encoder({"kind": "table", "columns": columns}), 3, 0)
+    inputs = feature_encoder({"kind": "table", "columns": columns})
+    check = check_copies(*(nearest_training_rows(part, train, inputs) for part in (drawn, test)))
     assert check.clean
-    assert found["near_copies"].floor == pytest.approx(1.01)
+    assert check.exact_test == 1
 
 
 def test_rounded_codes_are_those_of_16_bits():

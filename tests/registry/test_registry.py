@@ -25,6 +25,7 @@ from pipelines import tracking
 from pipelines.cli import sample
 from pipelines.evaluation.metrics.base import Metric
 from pipelines.registry import package
+from pipelines.evaluation.use_cases import USE_CASES
 from pipelines.registry.lineage import verify
 from pipelines.registry.package import vendored_code
 from pipelines.registry.promotion import Candidate, Decision, candidate_of, decide
@@ -227,6 +228,39 @@ def test_a_challenger_must_win_beyond_the_intervals(value: float, half: float, m
     assert decision.moved == moves
     assert decision.holder == (challenger if moves else holder)
     assert "vae" in decision.why
+
+
+@pytest.mark.parametrize(
+    ("held", "new", "moves"),
+    [(0.01, 0.3, False), (0.3, 0.01, True), (0.01, 0.02, True), (0.01, None, True), (None, 0.3, True)],
+)
+def test_no_better_score_makes_up_for_rows_that_are_less_possible(
+    held: float | None, new: float | None, moves: bool
+) -> None:
+    """A guard is judged beyond both intervals, here of 0.015 to each side, where both were measured."""
+
+    def guards(value: float | None) -> dict[str, Metric]:
+        if value is None:
+            return {}
+        return {"impossible_pairs": Metric(value=value, low=value - 0.015, high=value + 0.015, unit="", better="lower")}
+
+    holder = standing("vae", 1, 2.0, guards=guards(held))
+    best, second = (standing(name, n, v, guards=guards(new)) for name, n, v in (("gan", 2, 1.0), ("flow", 3, 1.2)))
+    decision = decide([holder, best, second], holder)
+    assert (decision.holder, decision.moved) == ((best, True) if moves else (holder, False))
+    assert ("worse in impossible_pairs" in decision.why) == (not moves)
+    possible = standing("flow", 3, 1.2, guards=guards(held))
+    assert decide([holder, best, possible], holder).holder == (best if moves else possible)
+
+
+def test_generation_is_guarded_by_impossible_rows() -> None:
+    assert USE_CASES["generation"].guards == ("impossible_pairs",)
+    entry = {"value": 0.2, "low": 0.1, "high": 0.3, "unit": "share", "better": "lower"}
+    tags = {f"metric.{name}": json.dumps(entry) for name in ("frechet", "impossible_pairs")}
+    version = tracking.Version(name="rows", number=3, run_id="", tags=tags)
+    read = candidate_of(version, ("frechet",), USE_CASES["generation"].guards)
+    assert read is not None
+    assert read.guards["impossible_pairs"].value == 0.2
 
 
 def test_a_holder_that_is_gone_is_replaced_even_by_worse() -> None:

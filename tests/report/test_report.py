@@ -582,6 +582,18 @@ def test_a_floor_of_another_number_of_rows_is_the_results_own() -> None:
     assert (row.unit, row.better) == ("u", "lower")
 
 
+def test_the_columns_that_give_samples_away_are_named() -> None:
+    results = {
+        "told_apart": [{"columns": ["job", "age"], "accuracy": 0.75}, {"columns": ["sex"], "accuracy": 0.5}, 7, {}],
+        "impossible_pairs": [{"columns": ["education", "years"], "share": 0.3}],
+    }
+    assert table.told_apart(results) == (
+        "Small trees tell samples from test rows by job × age (0.750), sex (0.500). "
+        "Impossible pairs of values, as shares of the samples: education × years (0.300)."
+    )
+    assert table.told_apart({"told_apart": "x"}) == ""
+
+
 def test_rows_histograms_and_associations_of_a_table() -> None:
     kept = {
         "header": ["a", "b"],

@@ -146,7 +146,7 @@ def reference(
         index: Which rows of each split it keeps, in which order.
         baseline: Samples of the classical baseline.
         samples: Number of rows that its floors are said to be of.
-        label_classifier: What recognizes labels.
+        judge: What recognizes labels.
     """
     to_inputs = feature_encoder(dataset.domain)
     rows = {split: dataset.split(split).take(chosen) for split, chosen in index.items()}

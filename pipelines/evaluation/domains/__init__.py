@@ -1,23 +1,32 @@
-"""What evaluation needs to know of each kind of data."""
+"""What evaluation needs to know of each kind of data, by its name in the dataset's domain."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from pipelines.evaluation.domain import FeatureEncoder
-from pipelines.evaluation.domains.image import ImageFeatureEncoder
-from pipelines.evaluation.domains.table import TableFeatureEncoder
+from pipelines.evaluation.domain import EvaluationDomain, FeatureEncoder
+from pipelines.evaluation.domains.grid import GridEvaluation
+from pipelines.evaluation.domains.table import TableEvaluation
 
-ENCODERS: dict[str, type[FeatureEncoder]] = {"image": ImageFeatureEncoder, "table": TableFeatureEncoder}
+DOMAINS: dict[str, type[EvaluationDomain]] = {"image": GridEvaluation, "table": TableEvaluation}
 
 
-def feature_encoder(domain: dict[str, Any]) -> FeatureEncoder:
+def evaluation_domain(spec: Mapping[str, Any]) -> EvaluationDomain:
+    """What evaluation asks of a dataset's kind of data.
+
+    Raises:
+        ValueError: If the kind of data is unknown.
+    """
+    if spec["kind"] not in DOMAINS:
+        raise ValueError(f"the yardstick knows {', '.join(DOMAINS)}, not data of kind {spec['kind']!r}")
+    return DOMAINS[spec["kind"]](spec)
+
+
+def feature_encoder(spec: Mapping[str, Any]) -> FeatureEncoder:
     """How examples of a dataset's domain become network inputs.
 
     Raises:
         ValueError: If the kind of data is unknown.
     """
-    options = {key: value for key, value in domain.items() if key != "kind"}
-    if domain["kind"] not in ENCODERS:
-        raise ValueError(f"the yardstick knows {', '.join(ENCODERS)}, not data of kind {domain['kind']!r}")
-    return ENCODERS[domain["kind"]](**options)
+    return evaluation_domain(spec).encoder

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from pipelines.evaluation.domains.image import corrupted
-from pipelines.evaluation.domains.table import mixed
+from pipelines.evaluation.domains import evaluation_domain
 from pipelines.evaluation.inference import SUBSET_ROWS
 
 if TYPE_CHECKING:
@@ -18,6 +17,4 @@ def anomalous_examples(dataset: Dataset, test: Examples, seed: int) -> dict[str,
     """What detection is measured on, by kind: known anomalies, or test examples made anomalous; may be empty."""
     if "anomaly" in dataset.splits and len(dataset.split("anomaly")):
         return {"known": dataset.split("anomaly").take(range(min(len(dataset.split("anomaly")), SUBSET_ROWS))).x}
-    if dataset.kind == "image":
-        return corrupted(test.x, test.label, dataset.domain["levels"], seed)
-    return {"mixed": mixed(test.x, seed)} if test.x.shape[1] > 1 else {}
+    return evaluation_domain(dataset.domain).corruptions(test, seed)

@@ -5,19 +5,31 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Num
+from jaxtyping import Bool, Float, Int, Num
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from data.files import json_text
-from pipelines.evaluation.domain import DIM, FeatureEncoder, FigureWriter, partners
+from models.domains.table import Table
+from pipelines.evaluation.domain import (
+    DIM,
+    EvaluationDomain,
+    FeatureEncoder,
+    FigureWriter,
+    LogDensity,
+    partners,
+)
 from pipelines.evaluation.metrics.base import MOST_PAIRWISE
+from pipelines.evaluation.metrics.likelihood import independent_columns
 from pipelines.evaluation.metrics.tabular import Associations, column_distances
 from pipelines.serving.interpolation import spherical
+
+if TYPE_CHECKING:
+    from data.dataset import Examples
 
 
 def mixed(x: Float[Tensor, "n columns"], seed: int) -> Float[Tensor, "n columns"]:
@@ -48,6 +60,8 @@ class TableFeatureEncoder(FeatureEncoder):
     Arguments:
         columns: The columns of the dataset's domain.
     """
+
+    error_unit = "standard deviations"
 
     def __init__(self, *, columns: list[dict[str, Any]]) -> None:
         self.columns = columns
@@ -93,6 +107,9 @@ class TableFeatureEncoder(FeatureEncoder):
                 value = value.masked_fill(part[:, -1] > 0.5**1.5, torch.nan)
             values.append(value)
         return torch.stack(values, 1)
+
+    def augment(self, y: Float[Tensor, "n flat"], generator: torch.Generator) -> Float[Tensor, "n flat"]:
+        return noisy(y, generator)
 
 
 class RowClassifier(nn.Module):
@@ -286,3 +303,45 @@ def _histogram(real: np.ndarray, made: np.ndarray, column: dict[str, Any]) -> di
         shares = [np.histogram(side.clip(edges[0], edges[-1]), edges)[0] / max(len(side), 1) for side in (real, made)]
     real_share, made_share = ([round(float(part), 4) for part in side] for side in shares)
     return {"labels": labels, "real": real_share, "samples": made_share}
+
+
+HIDDEN_SHARE = 0.3
+"""Share of the known cells that is hidden for imputation."""
+
+
+class TableEvaluation(EvaluationDomain):
+    """What evaluation asks of the rows of tables."""
+
+    networks = {"classifier": EncodedRows, "judge": RowClassifier, "random": RandomRows}  # noqa: RUF012
+    trained_features = False
+    error_unit = "standard deviations"
+    imputation_rows = 300
+    imputation_draws = 50
+
+    def _encoder(self, options: dict[str, Any]) -> FeatureEncoder:
+        return TableFeatureEncoder(**options)
+
+    def corruptions(self, test: Examples, seed: int) -> dict[str, Float[Tensor, "n columns"]]:
+        return {"mixed": mixed(test.x, seed)} if test.x.shape[1] > 1 else {}
+
+    def hidden_cells(self, x: Float[Tensor, "n columns"], seed: int) -> Bool[Tensor, "n columns"]:
+        random = np.random.default_rng([seed, len(x)])
+        return torch.from_numpy(random.random(x.shape) < HIDDEN_SHARE) & ~x.isnan()
+
+    def value_scale(self, values: int) -> tuple[Float[Tensor, " values"], Bool[np.ndarray, " values"]]:
+        columns = self.spec["columns"]
+        categories = np.array([column["type"] == "categorical" for column in columns])
+        scale = [1.0 if c["type"] == "categorical" else c["std"] or 1.0 for c in columns]
+        return torch.tensor(scale, dtype=torch.float64), categories
+
+    def categories(self, values: int) -> list[int]:
+        return [max(len(c["categories"]), 1) if c["type"] == "categorical" else 0 for c in self.spec["columns"]]
+
+    def baseline_density(self, x: Float[Tensor, "n columns"], label: Int[Tensor, " n"]) -> tuple[str, LogDensity]:
+        """The columns' distributions are the domain's own, so nothing is learned from the rows."""
+        table = Table(columns=self.spec["columns"])
+        what = "independent columns with their training distributions"
+        return what, lambda rows: torch.from_numpy(independent_columns(rows, table))
+
+    def figures(self, class_names: Sequence[str], test: Examples) -> FigureWriter:
+        return TableFigureWriter(self.spec, class_names, test.x, test.label)

@@ -18,13 +18,37 @@ stays as it is distributed; only how they hang together is broken.
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 from sklearn.metrics import average_precision_score, roc_auc_score
-from torch import Tensor
 
-from pipelines.evaluation.metrics.base import Metric, counts, interval, metric
+from pipelines.evaluation.metrics.base import ANOMALIES, Description, Metric, counts, interval
 
-Images = UInt8[Tensor, "n height width channels"]
+ANOMALY_AUROC = Description(
+    name="anomaly_auroc",
+    title="AUROC",
+    sentence="Chance that an anomaly scores higher than an ordinary example; 0.5 is a guess.",
+    group=ANOMALIES,
+    unit="area",
+    better="higher",
+)
+ANOMALY_AP = Description(
+    name="anomaly_ap",
+    title="Average precision",
+    sentence="Area under the precision-recall curve of all anomalies together.",
+    group=ANOMALIES,
+    unit="area",
+    better="higher",
+)
+ANOMALY_AUROC_OF_KIND = Description(
+    name="anomaly_auroc_",
+    title="AUROC, {}",
+    sentence="The same for one kind of anomaly.",
+    group=ANOMALIES,
+    unit="area",
+    better="higher",
+    by_kind=True,
+)
+DESCRIPTIONS = (ANOMALY_AUROC, ANOMALY_AP, ANOMALY_AUROC_OF_KIND)
 
 
 def auroc(normal: Float[np.ndarray, " n"], anomalous: Float[np.ndarray, " m"]) -> float:
@@ -71,10 +95,10 @@ def anomaly_metrics(
     spread = interval(mean, np.mean(list(draws.values()), 0))
     precision = float(np.mean([average_precision(normal, scores) for scores in anomalous.values()]))
     found = {
-        "anomaly_auroc": metric(value=mean, interval=spread, unit="area", better="higher"),
-        "anomaly_ap": metric(value=precision, unit="area", better="higher"),
+        ANOMALY_AUROC.name: ANOMALY_AUROC.of(mean, spread),
+        ANOMALY_AP.name: ANOMALY_AP.of(precision),
     }
     for kind, value in values.items():
         spread = interval(value, draws[kind])
-        found[f"anomaly_auroc_{kind}"] = metric(value=value, interval=spread, unit="area", better="higher")
+        found[ANOMALY_AUROC_OF_KIND.name + kind] = ANOMALY_AUROC_OF_KIND.of(value, spread)
     return found

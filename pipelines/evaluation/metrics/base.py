@@ -54,6 +54,51 @@ def metric(*, value: float, interval: tuple[float, float] | None = None, unit: s
     return Metric(value=float(value), low=low, high=high, unit=unit, better=better)
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Description:
+    """A metric's name and what the report says of it; makes its numbers.
+
+    Arguments:
+        name: Key in the results.
+        title: What people call it.
+        sentence: What it says, in one line.
+        group: Heading it stands under, one of `GROUPS`.
+        unit: What it is measured in; empty where the data decide.
+        better: Which direction is better.
+        by_kind: Whether `name` is the beginning of many names, of which `title` shows the rest at `{}`.
+    """
+
+    name: str
+    title: str
+    sentence: str
+    group: str
+    unit: str
+    better: Better
+    by_kind: bool = False
+
+    def of(self, value: float, interval: tuple[float, float] | None = None, *, unit: str = "") -> Metric:
+        """The metric of an estimate and its interval."""
+        return metric(value=value, interval=interval, unit=unit or self.unit, better=self.better)
+
+    def mean(self, rows: Shaped[np.ndarray, " n"], resamples: int, seed: int) -> Metric:
+        """The mean of the rows, with its interval."""
+        return self.of(float(np.mean(rows)), mean_interval(rows, resamples, seed))
+
+    def root_mean(self, rows: Shaped[np.ndarray, " n"], resamples: int, seed: int, *, unit: str = "") -> Metric:
+        """The root of the mean of the rows (of squared errors), with its interval."""
+        value = float(np.sqrt(np.mean(rows)))
+        return self.of(value, interval(value, np.sqrt(mean_draws(rows, resamples, seed))), unit=unit)
+
+
+SAMPLES = "Samples: are they like the data?"
+DENSITY = "Density: how well is unseen data predicted?"
+CODES = "Codes and reconstructions"
+IMPUTATION = "Imputation: how well are hidden values filled in?"
+ANOMALIES = "Anomalies: is the strange told from the ordinary?"
+GROUPS = (SAMPLES, DENSITY, CODES, IMPUTATION, ANOMALIES)
+"""Headings of the leaderboard, in this order."""
+
+
 LEVEL = 0.95
 """Coverage the intervals aim at."""
 
@@ -107,15 +152,3 @@ def mean_interval(values: Shaped[np.ndarray, " n"], resamples: int, seed: int) -
 
 MOST_PAIRWISE = 2_000
 """Rows of a side that pairwise metrics look at."""
-
-
-def share(rows: np.ndarray, resamples: int, seed: int, *, unit: str = "share", better: Better = "higher") -> Metric:
-    """The mean of the rows, with its interval."""
-    return metric(value=float(np.mean(rows)), interval=mean_interval(rows, resamples, seed), unit=unit, better=better)
-
-
-def root_mean(rows: np.ndarray, resamples: int, seed: int, *, unit: str) -> Metric:
-    """The root of the mean of the rows (of squared errors), with its interval; lower is better."""
-    value = float(np.sqrt(np.mean(rows)))
-    draws = np.sqrt(mean_draws(rows, resamples, seed))
-    return metric(value=value, interval=interval(value, draws), unit=unit, better="lower")

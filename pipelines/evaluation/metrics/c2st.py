@@ -15,6 +15,17 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold
 
+from pipelines.evaluation.metrics.base import SAMPLES, Description
+
+C2ST = Description(
+    name="c2st",
+    title="Two-sample test",
+    sentence="Accuracy of a classifier telling samples from test data; 0.5 is a guess.",
+    group=SAMPLES,
+    unit="share",
+    better="lower",
+)
+
 
 def c2st_predictions(
     real: Float[np.ndarray, "n dim"], generated: Float[np.ndarray, "n dim"], *, folds: int = 5, seed: int = 0

@@ -8,8 +8,26 @@ from jaxtyping import Float, Num
 from torch import Tensor
 
 from pipelines.evaluation.domain import FeatureEncoder
-from pipelines.evaluation.metrics.base import Metric, metric, root_mean
+from pipelines.evaluation.metrics.base import CODES, Description, Metric
 from pipelines.evaluation.metrics.reconstruction import squared_error
+
+CODE_BYTES = Description(
+    name="code_bytes",
+    title="Bytes per code",
+    sentence="Size of a code of 16-bit floats.",
+    group=CODES,
+    unit="bytes",
+    better="lower",
+)
+CODE_RMSE = Description(
+    name="code_rmse",
+    title="Error from such codes",
+    sentence="Root mean squared error of examples decoded from them.",
+    group=CODES,
+    unit="",
+    better="lower",
+)
+DESCRIPTIONS = (CODE_BYTES, CODE_RMSE)
 
 ROWS = 200
 """Test examples that are compressed."""
@@ -27,7 +45,6 @@ def compression_metrics(
     decoded: Num[Tensor, "n *data"],
     inputs: FeatureEncoder,
     *,
-    unit: str,
     resamples: int,
     seed: int,
 ) -> dict[str, Metric]:
@@ -38,10 +55,9 @@ def compression_metrics(
         codes: Their codes.
         decoded: What the rounded codes decode to.
         inputs: Data space to numbers.
-        unit: Of the error.
         resamples: Bootstrap resamples.
         seed: Their seed.
     """
     size = 2.0 * int(np.prod(codes.shape[1:]))
-    error = root_mean(squared_error(x, decoded, inputs), resamples, seed, unit=unit)
-    return {"code_bytes": metric(value=size, unit="bytes", better="lower"), "code_rmse": error}
+    error = CODE_RMSE.root_mean(squared_error(x, decoded, inputs), resamples, seed, unit=inputs.error_unit)
+    return {CODE_BYTES.name: CODE_BYTES.of(size), CODE_RMSE.name: error}

@@ -7,14 +7,70 @@ the same sizes, and read them beside their floor, which has the same bias.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy.spatial.distance import cdist
 
-from pipelines.evaluation.metrics.base import MOST_PAIRWISE, Metric, counts, interval, metric, share
-from pipelines.evaluation.metrics.c2st import c2st_predictions
+from pipelines.evaluation.metrics.base import MOST_PAIRWISE, SAMPLES, Description, Metric, counts, interval
+from pipelines.evaluation.metrics.c2st import C2ST, c2st_predictions
+from pipelines.evaluation.metrics.samples import Findings, SampleSet
+
+FRECHET = Description(
+    name="frechet",
+    title="Fréchet distance",
+    sentence="Distance between Gaussians fitted to the features of samples and of test data.",
+    group=SAMPLES,
+    unit="squared feature deviations",
+    better="lower",
+)
+KERNEL = Description(
+    name="kernel",
+    title="Kernel distance",
+    sentence="Maximum mean discrepancy; unbiased, so it may fall below zero.",
+    group=SAMPLES,
+    unit="kernel",
+    better="lower",
+)
+PRECISION = Description(
+    name="precision",
+    title="Precision",
+    sentence="Samples that lie among the test data: fidelity.",
+    group=SAMPLES,
+    unit="share",
+    better="higher",
+)
+RECALL = Description(
+    name="recall",
+    title="Recall",
+    sentence="Test data that lie among the samples: variety.",
+    group=SAMPLES,
+    unit="share",
+    better="higher",
+)
+DENSITY = Description(
+    name="density",
+    title="Density",
+    sentence="Test neighbourhoods a sample lies in; 1 for real data, more where samples crowd the typical.",
+    group=SAMPLES,
+    unit="real neighbourhoods around a sample",
+    better="higher",
+)
+COVERAGE = Description(
+    name="coverage",
+    title="Coverage",
+    sentence="Test examples with a sample near by: variety, robust to outliers.",
+    group=SAMPLES,
+    unit="share",
+    better="higher",
+)
+UNTRAINED = "The same in the space of an untrained network."
+FRECHET_RANDOM, KERNEL_RANDOM = (
+    replace(known, name=f"{known.name}_random", title=f"{known.title}, random features", sentence=UNTRAINED)
+    for known in (FRECHET, KERNEL)
+)
+DESCRIPTIONS = (FRECHET, FRECHET_RANDOM, KERNEL, KERNEL_RANDOM, PRECISION, RECALL, DENSITY, COVERAGE, C2ST)
 
 Strata = tuple[Int[np.ndarray, " n"] | None, Int[np.ndarray, " m"] | None]
 """Groups of the rows of two samples within which to resample."""
@@ -170,6 +226,15 @@ def _kth_neighbour(x: np.ndarray, k: int) -> np.ndarray:
     return np.partition(distance, k - 1, axis=1)[:, k - 1]
 
 
+def measure(samples: SampleSet) -> Findings:
+    """Distances in every feature space, of the rows that are compared."""
+    generated = {name: space.features(samples.drawn[: samples.compared]) for name, space in samples.spaces.items()}
+    reference = {name: space.rows["test"] for name, space in samples.spaces.items()}
+    label = None if samples.label is None else samples.label[: samples.compared].numpy()
+    strata = (None, None) if label is None else (label, samples.test.label.numpy())
+    return Findings(metrics=distribution_metrics(reference, generated, strata=strata, **samples.options))
+
+
 MOST_CHUNKS = 5
 """Chunks of samples, each as large as the reference, that neighbourhood metrics are averaged over."""
 
@@ -217,8 +282,8 @@ def _distances(real: np.ndarray, points: np.ndarray, resamples: int, seed: int, 
     few += (strata[1] if strata[1] is None else strata[1][:MOST_PAIRWISE],)
     spread = interval(kernel, kernels.draws(resamples, seed, few))
     return {
-        "frechet": metric(value=distance, interval=between, unit="squared feature deviations", better="lower"),
-        "kernel": metric(value=kernel, interval=spread, unit="kernel", better="lower"),
+        FRECHET.name: FRECHET.of(distance, between),
+        KERNEL.name: KERNEL.of(kernel, spread),
     }
 
 
@@ -228,16 +293,15 @@ def _neighbours(real: np.ndarray, points: np.ndarray, resamples: int, seed: int)
     parts = [points[i * size : (i + 1) * size] for i in range(min(len(points) // size, MOST_CHUNKS))]
     found = [neighbourhoods(real[:size], part) for part in parts]
     rows = {
-        "precision": np.concatenate([part.precision for part in found]),
-        "recall": np.mean([part.recall for part in found], 0),
-        "density": np.concatenate([part.density for part in found]),
-        "coverage": np.mean([part.coverage for part in found], 0),
+        PRECISION: np.concatenate([part.precision for part in found]),
+        RECALL: np.mean([part.recall for part in found], 0),
+        DENSITY: np.concatenate([part.density for part in found]),
+        COVERAGE: np.mean([part.coverage for part in found], 0),
     }
-    units = {"density": "real neighbourhoods around a sample"}
-    return {name: share(values, resamples, seed, unit=units.get(name, "share")) for name, values in rows.items()}
+    return {description.name: description.mean(values, resamples, seed) for description, values in rows.items()}
 
 
 def _c2st(real: np.ndarray, points: np.ndarray, resamples: int, seed: int) -> dict[str, Metric]:
     size = min(len(real), len(points), MOST_PAIRWISE)
     right = c2st_predictions(real[:size], points[:size], seed=seed)
-    return {"c2st": share(right, resamples, seed, better="lower")}
+    return {C2ST.name: C2ST.mean(right, resamples, seed)}

@@ -8,6 +8,27 @@ from torch import Tensor, nn
 
 from pipelines.evaluation.domain import FeatureEncoder
 from pipelines.evaluation.inference import predict
+from pipelines.evaluation.metrics.base import SAMPLES, Description
+from pipelines.evaluation.metrics.samples import Findings, SampleSet
+
+ACCURACY = Description(
+    name="accuracy",
+    title="Label accuracy",
+    sentence="Samples in which an independent classifier sees the label that was asked for.",
+    group=SAMPLES,
+    unit="share",
+    better="higher",
+)
+DESCRIPTIONS = (ACCURACY,)
+
+
+def measure(samples: SampleSet) -> Findings:
+    """How many of the samples with a label show it; nothing of unlabelled data."""
+    if samples.label is None or samples.label_classifier is None:
+        return Findings(metrics={})
+    known = samples.label >= 0
+    right = matches_label(samples.label_classifier, samples.drawn[known], samples.label[known], samples.inputs)
+    return Findings(metrics={ACCURACY.name: ACCURACY.mean(right, **samples.options)})
 
 
 def matches_label(

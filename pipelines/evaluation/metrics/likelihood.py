@@ -12,6 +12,7 @@ upper limit of the bits the model needs.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -21,7 +22,30 @@ from torch import Tensor
 from models.domains.table import Table
 from models.rng import Streams
 from pipelines.evaluation.domain import FeatureEncoder
-from pipelines.evaluation.metrics.base import Metric, share
+from pipelines.evaluation.metrics.base import DENSITY, Description, Metric
+
+BITS_PER_DIM = Description(
+    name="bits_per_dim",
+    title="Bits per dimension, exact",
+    sentence="Bits per value to code a test example, by exact log-likelihood.",
+    group=DENSITY,
+    unit="bits/dim",
+    better="lower",
+)
+NATS_PER_ROW = Description(
+    name="nats_per_row",
+    title="Nats per row",
+    sentence="Negative log-likelihood of a test row; where whole numbers or categories are filled with noise, a bound.",
+    group=DENSITY,
+    unit="nats",
+    better="lower",
+)
+UPPER = "An upper bound of the same: the true number is lower."
+BITS_PER_DIM_BOUND, NATS_PER_ROW_BOUND = (
+    replace(exact, name=f"{exact.name}_bound", title=f"{exact.title.split(',')[0]}, bound", sentence=UPPER)
+    for exact in (BITS_PER_DIM, NATS_PER_ROW)
+)
+DESCRIPTIONS = (BITS_PER_DIM, BITS_PER_DIM_BOUND, NATS_PER_ROW, NATS_PER_ROW_BOUND)
 
 
 def bits_per_dim(nats: Num[np.ndarray, " n"], dimensions: int) -> Float[np.ndarray, " n"]:
@@ -41,15 +65,17 @@ def density_metric(
 
     Arguments:
         nats: Log-probabilities of examples, exact or bounds.
-        inputs: Of the dataset, which knows the kind.
+        inputs: Of the dataset, which says what a density is counted per.
         resamples: Bootstrap resamples.
         seed: Their seed.
         bound: Whether the log-probabilities are lower bounds.
     """
-    image = len(inputs.shape) == 3
-    name, unit = ("bits_per_dim", "bits/dim") if image else ("nats_per_row", "nats")
-    rows = bits_per_dim(nats, int(np.prod(inputs.shape))) if image else -np.asarray(nats, np.float64)
-    return {f"{name}_bound" if bound else name: share(rows, resamples, seed, unit=unit, better="lower")}
+    if inputs.density_per == "dimension":
+        description = BITS_PER_DIM_BOUND if bound else BITS_PER_DIM
+        rows = bits_per_dim(nats, int(np.prod(inputs.shape)))
+    else:
+        description, rows = NATS_PER_ROW_BOUND if bound else NATS_PER_ROW, -np.asarray(nats, np.float64)
+    return {description.name: description.mean(rows, resamples, seed)}
 
 
 def independent_columns(x: Float[Tensor, "n columns"], table: Table) -> Float[np.ndarray, " n"]:

@@ -26,7 +26,26 @@ from scipy.stats import rankdata
 from torch import Tensor
 
 from pipelines.evaluation.domain import FeatureEncoder
-from pipelines.evaluation.metrics.base import Metric, share
+from pipelines.evaluation.metrics.base import SAMPLES, Description
+from pipelines.evaluation.metrics.samples import Findings, SampleSet
+
+NEAR_COPIES = Description(
+    name="near_copies",
+    title="Near copies",
+    sentence="Samples closer to a training example than 99\u202f% of unseen data are.",
+    group=SAMPLES,
+    unit="share",
+    better="lower",
+)
+EXACT_COPIES = Description(
+    name="exact_copies",
+    title="Exact copies",
+    sentence="Samples identical to a training example.",
+    group=SAMPLES,
+    unit="share",
+    better="lower",
+)
+DESCRIPTIONS = (NEAR_COPIES, EXACT_COPIES)
 
 NEAR_COPY_QUANTILE = 0.01
 """A sample is a near copy when it is closer than this share of the test rows."""
@@ -122,16 +141,15 @@ def check_copies(generated: Nearest, test: Nearest) -> CopyCheck:
     return CopyCheck(exact=exact, exact_test=exact_test, near=near, nearer=float(1 - above), clean=clean)
 
 
-def copy_metrics(
-    drawn: Tensor, train: Tensor, test: Tensor, to_inputs: FeatureEncoder, resamples: int, seed: int
-) -> tuple[dict[str, Metric], CopyCheck, Nearest]:
-    """The copy check of samples as metrics, the check itself, and each sample's nearest training row."""
-    neighbours = nearest_training_rows(drawn, train, to_inputs)
-    copies = check_copies(neighbours, nearest_training_rows(test, train, to_inputs))
-    near = share(copies.near, resamples, seed, better="lower")
-    exact = share(neighbours.distance == 0, resamples, seed, better="lower")
+def measure(samples: SampleSet) -> Findings:
+    """The copy check of samples against all training rows, as metrics and as a verdict."""
+    drawn = nearest_training_rows(samples.drawn, samples.every, samples.inputs)
+    copies = check_copies(drawn, nearest_training_rows(samples.test.x, samples.every, samples.inputs))
+    near = NEAR_COPIES.mean(copies.near, **samples.options)
+    exact = EXACT_COPIES.mean(drawn.distance == 0, **samples.options)
     metrics = {
-        "near_copies": near.beside(floor=NEAR_COPY_QUANTILE + copies.exact_test),
-        "exact_copies": exact.beside(floor=copies.exact_test),
+        NEAR_COPIES.name: near.beside(floor=NEAR_COPY_QUANTILE + copies.exact_test),
+        EXACT_COPIES.name: exact.beside(floor=copies.exact_test),
     }
-    return metrics, copies, neighbours
+    verdict = {"clean": copies.clean, "nearer_than_test": copies.nearer, "criterion": CRITERION}
+    return Findings(metrics=metrics, details={"copies": verdict}, nearest=drawn.index)

@@ -10,7 +10,17 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
-from pipelines.evaluation.metrics.base import Metric, share
+from pipelines.evaluation.metrics.base import CODES, Description, Metric
+
+PROBE_ACCURACY = Description(
+    name="probe_accuracy",
+    title="Linear probe",
+    sentence="Accuracy of a linear classifier that sees nothing but the codes.",
+    group=CODES,
+    unit="share",
+    better="higher",
+)
+DESCRIPTIONS = (PROBE_ACCURACY,)
 
 
 def probe(
@@ -39,4 +49,4 @@ def probe_metric(
     """Accuracy of a linear probe, on rows whose label is known."""
     train_rows, test_rows = (train_label >= 0).numpy(), (test_label >= 0).numpy()
     right = probe(train[train_rows], train_label.numpy()[train_rows], test[test_rows], test_label.numpy()[test_rows])
-    return share(right, resamples, seed)
+    return PROBE_ACCURACY.mean(right, resamples, seed)

@@ -7,11 +7,21 @@ from jaxtyping import Float, Num
 from torch import Tensor
 
 from pipelines.evaluation.domain import FeatureEncoder
+from pipelines.evaluation.metrics.base import CODES, Description
+
+RECONSTRUCTION_RMSE = Description(
+    name="reconstruction_rmse",
+    title="Reconstruction error",
+    sentence="Root mean squared error of rebuilt test examples.",
+    group=CODES,
+    unit="",
+    better="lower",
+)
+DESCRIPTIONS = (RECONSTRUCTION_RMSE,)
 
 
 def squared_error(
     x: Num[Tensor, "n *data"], reconstructed: Num[Tensor, "n *data"], inputs: FeatureEncoder
 ) -> Float[np.ndarray, " n"]:
-    """Mean squared error of each example, values scaled to unit range for images (standardized in tables)."""
-    scale = 0.5 if len(inputs.shape) == 3 else 1.0
-    return np.square((inputs.flat(x) - inputs.flat(reconstructed)) * scale).mean(1)
+    """Mean squared error of each example, in the squared unit that the encoder names (`error_unit`)."""
+    return np.square((inputs.flat(x) - inputs.flat(reconstructed)) * inputs.error_scale).mean(1)

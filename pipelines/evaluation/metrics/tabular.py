@@ -6,15 +6,60 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from jaxtyping import Float, Int, Shaped
 from scipy.stats import rankdata
 from sklearn.ensemble import HistGradientBoostingClassifier
 
 from pipelines.evaluation.metrics.anomaly import auroc, auroc_draws
-from pipelines.evaluation.metrics.base import MOST_PAIRWISE, Metric, counts, interval, metric, share
+from pipelines.evaluation.metrics.base import MOST_PAIRWISE, SAMPLES, Description, Metric, counts, interval
+from pipelines.evaluation.metrics.samples import Findings, SampleSet
 
 if TYPE_CHECKING:
     from data.dataset import Examples
+
+
+COLUMN_DISTANCE = Description(
+    name="column_distance",
+    title="Column distance",
+    sentence="Kolmogorov-Smirnov distance (numbers) or total variation (categories), averaged over columns.",
+    group=SAMPLES,
+    unit="share",
+    better="lower",
+)
+ASSOCIATION_DISTANCE = Description(
+    name="association_distance",
+    title="Association distance",
+    sentence="How far the columns' dependences (rank correlations, Cramer's V) are from the real ones, on average.",
+    group=SAMPLES,
+    unit="association",
+    better="lower",
+)
+UTILITY_AUROC = Description(
+    name="utility_auroc",
+    title="Utility, AUROC",
+    sentence="A gradient-boosted classifier taught by samples, judged on real rows; the floor was taught by real ones.",
+    group=SAMPLES,
+    unit="area",
+    better="higher",
+)
+UTILITY_ACCURACY = Description(
+    name="utility_accuracy",
+    title="Utility, accuracy",
+    sentence="The same classifier's share of right labels.",
+    group=SAMPLES,
+    unit="share",
+    better="higher",
+)
+DESCRIPTIONS = (COLUMN_DISTANCE, ASSOCIATION_DISTANCE, UTILITY_AUROC, UTILITY_ACCURACY)
+
+
+def measure(samples: SampleSet) -> Findings:
+    """How like real rows samples are, column by column, pair by pair, and to learn from."""
+    x = samples.drawn[: samples.compared]
+    label = torch.full((len(x),), -1) if samples.label is None else samples.label[: samples.compared]
+    drawn = type(samples.test)(x=x, label=label)
+    return Findings(metrics=row_metrics(samples.test, drawn, samples.domain["columns"], **samples.options))
 
 
 def row_metrics(
@@ -32,12 +77,12 @@ def row_metrics(
     a, b = real.x.double().numpy(), drawn.x.double().numpy()
     value = float(column_distances(a, b, columns).mean())
     spread = interval(value, distance_draws(a, b, columns, resamples=resamples, seed=seed))
-    found = {"column_distance": metric(value=value, interval=spread, unit="share", better="lower")}
+    found = {COLUMN_DISTANCE.name: COLUMN_DISTANCE.of(value, spread)}
     if len(columns) > 1:
         scale, few = Associations(a[:MOST_PAIRWISE], columns), b[:MOST_PAIRWISE]
         value = scale.distance(few)
         spread = interval(value, scale.draws(few, resamples, seed))
-        found["association_distance"] = metric(value=value, interval=spread, unit="association", better="lower")
+        found[ASSOCIATION_DISTANCE.name] = ASSOCIATION_DISTANCE.of(value, spread)
     taught, judged = (b, drawn.label.numpy()), (a, real.label.numpy())
     return found | utility_metrics(taught, judged, columns, resamples=resamples, seed=seed)
 
@@ -209,6 +254,6 @@ def utility_metrics(
     value = float(np.mean(areas))
     spread = interval(value, np.mean(draws, 0))
     return {
-        "utility_auroc": metric(value=value, interval=spread, unit="area", better="higher"),
-        "utility_accuracy": share(right, resamples, seed),
+        UTILITY_AUROC.name: UTILITY_AUROC.of(value, spread),
+        UTILITY_ACCURACY.name: UTILITY_ACCURACY.mean(right, resamples, seed),
     }

@@ -18,14 +18,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, Num
+from jaxtyping import Bool, Float, Int, Num
 from scipy.special import logsumexp
 from sklearn.decomposition import PCA
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
 from torch import Tensor
 
-from pipelines.evaluation.domain import FeatureEncoder
+from models.capabilities import AnomalyScoring, Coding, Density, Imputation, Reconstruction, Sampling
+from models.rng import Streams
+from pipelines.evaluation.domain import EvaluationDomain
+from pipelines.evaluation.inference import proportional_labels
 
 MIXTURES = (1, 2, 3, 4, 6)
 """Numbers of components to choose from."""
@@ -64,21 +67,33 @@ class ClassModel:
         return math.log(self.share) + self.mixture.score_samples(codes) + noise
 
 
-class ClassicalBaseline:
-    """Per class, a Gaussian mixture on principal components.
+class ClassicalBaseline(Sampling, Density, Coding, Reconstruction, AnomalyScoring, Imputation):
+    """Per class, a Gaussian mixture on principal components, with the capabilities that a family may have.
+
+    Densities come from values independent of each other (`EvaluationDomain.baseline_density`), for a
+    mixture has none of the discrete data; imputations from `imputer`, one of scikit-learn's.
 
     Arguments:
         x: Training examples in data space.
         label: Their classes, none unknown.
-        inputs: Data space to numbers and back.
+        domain: What evaluation asks of the kind of data.
         components: Most principal components of a class.
         seed: Seed of the mixtures' starts.
     """
 
     def __init__(
-        self, x: Num[Tensor, "n *data"], label: Int[Tensor, " n"], inputs: FeatureEncoder, *, components: int, seed: int
+        self,
+        x: Num[Tensor, "n *data"],
+        label: Int[Tensor, " n"],
+        domain: EvaluationDomain,
+        *,
+        components: int,
+        seed: int,
     ) -> None:
-        self.inputs = inputs
+        self.inputs = inputs = domain.encoder
+        self.counts = torch.bincount(label).tolist()
+        self.density_name, self.density = domain.baseline_density(x, label)
+        self.imputer: Imputation | None = None
         flat, classes = inputs.flat(x), label.numpy()
         self.models = {
             int(c): _fit_class(flat[classes == c], len(flat), components, seed)
@@ -87,32 +102,55 @@ class ClassicalBaseline:
         }
         self.codes = PCA(min(components, flat.shape[1], len(flat) - 1), **_solver(flat)).fit(flat)
 
-    def sample(self, label: Int[Tensor, " n"], seed: int) -> Num[Tensor, "n *data"]:
-        """One draw for each label, rounded to valid examples."""
+    def sample(
+        self, n: int, label: Int[Tensor, " n"] | None, generator: Streams, *, steps: int = 0
+    ) -> Num[Tensor, "n *data"]:
+        """`n` draws rounded to valid examples, of the training rows' classes in their proportions where none is asked
+        for. The streams give their seed to numpy."""
+        seed = generator.generators[0].initial_seed()
+        if label is None:
+            label = proportional_labels(self.counts, n, seed)
         random = np.random.default_rng(seed)
         some = next(iter(self.models.values()))
-        flat = np.zeros((len(label), int(np.prod(self.inputs.shape))))
+        flat = np.zeros((n, int(np.prod(self.inputs.shape))))
         for c in np.unique(label.numpy()):
             rows = np.flatnonzero(label.numpy() == c)
             flat[rows] = self.models.get(int(c), some).sample(len(rows), random)
         return self.inputs.inverse(torch.from_numpy(flat))
 
-    def anomaly_score(self, x: Num[Tensor, "n *data"]) -> Float[np.ndarray, " n"]:
+    def log_prob(self, x: Num[Tensor, "n *data"], generator: Streams) -> Float[Tensor, " n"]:
+        """Log-probability in nats by the density to beat: of values that are independent of each other."""
+        return self.density(x)
+
+    def anomaly_score(self, x: Num[Tensor, "n *data"], generator: Streams) -> Float[Tensor, " n"]:
         """Negative log-density, summed over classes."""
         flat = self.inputs.flat(x)
-        return -np.asarray(logsumexp([model.log_density(flat) for model in self.models.values()], axis=0))
+        return -torch.from_numpy(np.asarray(logsumexp([m.log_density(flat) for m in self.models.values()], axis=0)))
 
-    def encode(self, x: Num[Tensor, "n *data"]) -> Float[np.ndarray, "n code"]:
+    def encode(self, x: Num[Tensor, "n *data"]) -> Float[Tensor, "n code"]:
         """Principal component codes, all classes together."""
-        return self.codes.transform(self.inputs.flat(x))
+        return torch.from_numpy(self.codes.transform(self.inputs.flat(x)))
 
-    def reconstruct(self, x: Num[Tensor, "n *data"]) -> Num[Tensor, "n *data"]:
+    def reconstruct(self, x: Num[Tensor, "n *data"], generator: Streams) -> Num[Tensor, "n *data"]:
         """Examples from their principal component codes."""
         return self.decode(self.encode(x))
 
-    def decode(self, codes: Float[np.ndarray, "n code"]) -> Num[Tensor, "n *data"]:
+    def decode(self, z: Float[Tensor, "n code"]) -> Num[Tensor, "n *data"]:
         """Examples of principal component codes."""
-        return self.inputs.inverse(torch.from_numpy(self.codes.inverse_transform(codes)))
+        return self.inputs.inverse(torch.from_numpy(self.codes.inverse_transform(z.numpy())))
+
+    def impute(
+        self,
+        x: Num[Tensor, "n *data"],
+        observed: Bool[Tensor, "n *data"],
+        generator: Streams,
+        *,
+        draws: int = 1,
+    ) -> Num[Tensor, "draws n *data"]:
+        """Completions by the classical way of filling in that was chosen."""
+        if self.imputer is None:
+            raise ValueError("the classical baseline fills in nothing before an imputer was chosen: set `imputer`")
+        return self.imputer.impute(x, observed, generator, draws=draws)
 
 
 def _solver(flat: np.ndarray) -> dict[str, Any]:

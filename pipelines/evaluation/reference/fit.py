@@ -16,8 +16,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pipelines.evaluation.domain import FeatureEncoder
-from pipelines.evaluation.domains.image import jittered
-from pipelines.evaluation.domains.table import noisy
 
 
 @contextmanager
@@ -65,12 +63,11 @@ def fit(
     optimizer = torch.optim.AdamW(network.parameters(), lr=learning_rate, weight_decay=0.02, fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=steps + 1, pct_start=0.1)
     generator = torch.Generator().manual_seed(seed)
-    augment = jittered if len(inputs.shape) == 3 else noisy
     network.train()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         for step, rows in enumerate(_shuffled(len(x), batch_size, steps, generator)):
-            logits = network(augment(inputs(x[rows]), generator))
+            logits = network(inputs.augment(inputs(x[rows]), generator))
             loss = F.cross_entropy(logits, label[rows], label_smoothing=0.05)
             if not torch.isfinite(loss):
                 raise ValueError(f"the yardstick's classifier diverged at step {step}: lower features.learning_rate")

@@ -12,21 +12,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from pipelines.evaluation.domains.image import PlainClassifier, RandomConvolutions, ResidualClassifier
-from pipelines.evaluation.domains.table import EncodedRows, RandomRows, RowClassifier
-
-ARCHITECTURES: dict[str, dict[int, type[nn.Module]]] = {
-    "classifier": {3: ResidualClassifier, 1: EncodedRows},
-    "judge": {3: PlainClassifier, 1: RowClassifier},
-    "random": {3: RandomConvolutions, 1: RandomRows},
-}
-"""By role, and by the number of dimensions of an example."""
+from pipelines.evaluation.domain import EvaluationDomain
 
 
-def network(role: str, *, shape: tuple[int, ...], classes: int, seed: int) -> nn.Module:
+def network(domain: EvaluationDomain, role: str, *, shape: tuple[int, ...], classes: int, seed: int) -> nn.Module:
     """A network of the yardstick, its weights a function of `seed` alone.
 
     Arguments:
+        domain: The kind of data, which names the networks.
         role: `classifier`, `judge` or `random`.
         shape: Shape of one input, `(channels, height, width)` or `(columns,)`.
         classes: Classes to tell apart; 0 for a network that is no classifier.
@@ -35,7 +28,7 @@ def network(role: str, *, shape: tuple[int, ...], classes: int, seed: int) -> nn
     options: dict[str, Any] = {"classes": classes} if classes else {}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        built = ARCHITECTURES[role][len(shape)](shape=shape, **options)
+        built = domain.networks[role](shape=shape, **options)
         if role == "random":
             for parameter in built.parameters():
                 nn.init.normal_(parameter, std=parameter[0].numel() ** -0.5 if parameter.ndim > 1 else 0.2)

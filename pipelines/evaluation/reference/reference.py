@@ -23,8 +23,8 @@ from torch import Tensor, nn
 
 from data.dataset import Examples
 from data.files import recover, sha256
-from pipelines.evaluation.domain import FeatureEncoder
-from pipelines.evaluation.domains import feature_encoder
+from pipelines.evaluation.domain import EvaluationDomain, FeatureEncoder
+from pipelines.evaluation.domains import evaluation_domain
 from pipelines.evaluation.reference.networks import network
 
 __all__ = ["FACTS", "FORMAT", "SPACES", "Reference", "Space", "checked_facts", "standardized"]
@@ -121,13 +121,14 @@ class Reference:
         """
         folder = Path(folder)
         facts = checked_facts(folder)
-        to_inputs = feature_encoder(facts["domain"])
+        domain = evaluation_domain(facts["domain"])
+        to_inputs = domain.encoder
         known = load_file(folder / "features.safetensors")
         parts = _by_prefix(known)
         spaces = {}
         for name in SPACES:
             tensors = load_file(folder / f"{name}.safetensors")
-            frozen = _frozen(name, to_inputs, facts["networks"][name]["classes"], tensors)
+            frozen = _frozen(domain, name, facts["networks"][name]["classes"], tensors)
             rows = {split: values.double().numpy() for split, values in parts[name].items()}
             spaces[name] = Space(
                 name=name,
@@ -141,7 +142,7 @@ class Reference:
         label_classifier = None
         if "judge" in facts["networks"]:
             tensors = load_file(folder / "judge.safetensors")
-            label_classifier = _frozen("judge", to_inputs, facts["networks"]["judge"]["classes"], tensors)
+            label_classifier = _frozen(domain, "judge", facts["networks"]["judge"]["classes"], tensors)
         drawn = load_file(folder / "baseline.safetensors")
         return cls(
             facts=facts,
@@ -180,8 +181,8 @@ def checked_facts(folder: Path) -> dict[str, Any]:
     return facts
 
 
-def _frozen(role: str, to_inputs: FeatureEncoder, classes: int, tensors: dict[str, Tensor]) -> nn.Module:
-    built = network(role, shape=to_inputs.shape, classes=classes, seed=0)
+def _frozen(domain: EvaluationDomain, role: str, classes: int, tensors: dict[str, Tensor]) -> nn.Module:
+    built = network(domain, role, shape=domain.encoder.shape, classes=classes, seed=0)
     prefix = "network."
     built.load_state_dict({key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)})
     return built.eval().requires_grad_(False)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from pipelines.report.domains.base import Use
 from pipelines.report.loading import mapping, sequence
 from pipelines.report.numbers import finite, plain
 
@@ -98,6 +99,30 @@ class Matrix:
 
 
 WIDTH, LEFT = 320.0, 96.0
+
+
+def use(domain: Mapping[str, Any]) -> Use:
+    """Samples of rows, whose columns the model knows."""
+    nothing = "pd.DataFrame(columns=model.metadata.get_output_schema().input_names())"
+    return Use(library="pandas as pd", nothing=nothing, file="rows.csv", progress=False)
+
+
+def told_apart(results: Mapping[str, Any]) -> str:
+    """By which columns samples are told from real rows, and which hold impossible pairs, as sentences; may be empty."""
+    said = []
+    for key, start in (
+        ("told_apart", "Small trees tell samples from test rows by"),
+        ("impossible_pairs", "Impossible pairs of values, as shares of the samples:"),
+    ):
+        entries = [mapping(entry) for entry in sequence(results.get(key))]
+        part = "accuracy" if key == "told_apart" else "share"
+        texts = []
+        for entry in entries:
+            columns = [str(column) for column in sequence(entry.get("columns"))]
+            texts += [f"{' × '.join(columns)} ({plain(finite(entry.get(part)), 3)})"] if columns else []
+        if texts:
+            said.append(f"{start} {', '.join(texts)}.")
+    return " ".join(said)
 
 
 def rows(exhibits: Mapping[str, Any], name: str) -> Rows | None:

@@ -1,22 +1,34 @@
-"""Evaluating images: network inputs, feature networks, augmentation, corruptions, figures."""
+"""Evaluating grids of levels (images): network inputs, feature networks, augmentation, corruptions, figures."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from scipy.special import logsumexp
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from data.image_grid import grid, paired, write
-from pipelines.evaluation.domain import DIM, FeatureEncoder, FigureWriter, partners
-from pipelines.evaluation.metrics.anomaly import Images
+from pipelines.evaluation.domain import (
+    DIM,
+    EvaluationDomain,
+    FeatureEncoder,
+    FigureWriter,
+    LogDensity,
+    partners,
+)
 from pipelines.serving.interpolation import spherical
+
+if TYPE_CHECKING:
+    from data.dataset import Examples
+
+Images = UInt8[Tensor, "n height width channels"]
 
 
 def corrupted(x: Images, label: Int[Tensor, " n"], levels: int, seed: int) -> dict[str, Images]:
@@ -99,6 +111,10 @@ class ImageFeatureEncoder(FeatureEncoder):
         levels: Number of equally spaced values a pixel takes.
     """
 
+    error_unit = "unit range"
+    error_scale = 0.5
+    density_per = "dimension"
+
     def __init__(self, *, channels: int, height: int, width: int, levels: int = 256) -> None:
         self.shape = (channels, height, width)
         self.levels = levels
@@ -110,6 +126,9 @@ class ImageFeatureEncoder(FeatureEncoder):
         steps = self.levels - 1
         level = ((y.float().unflatten(1, self.shape) + 1) / 2 * steps).round().clamp(0, steps)
         return (level * (255 / steps)).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+
+    def augment(self, y: Float[Tensor, "n c h w"], generator: torch.Generator) -> Float[Tensor, "n c h w"]:
+        return jittered(y, generator)
 
 
 class Residual(nn.Module):
@@ -266,3 +285,47 @@ class ImageFigureWriter(FigureWriter):
         """Write every picture into `folder` as PNG."""
         for name, canvas in self.pictures.items():
             write(folder / f"{name}.png", canvas)
+
+
+class GridEvaluation(EvaluationDomain):
+    """What evaluation asks of images."""
+
+    networks = {"classifier": ResidualClassifier, "judge": PlainClassifier, "random": RandomConvolutions}  # noqa: RUF012
+    trained_features = True
+    error_unit = "unit range"
+    imputation_rows = 100
+    imputation_draws = 8
+
+    def _encoder(self, options: dict[str, Any]) -> FeatureEncoder:
+        return ImageFeatureEncoder(**options)
+
+    def corruptions(self, test: Examples, seed: int) -> dict[str, Images]:
+        return corrupted(test.x, test.label, self.spec["levels"], seed)
+
+    def hidden_cells(self, x: Images, seed: int) -> Bool[Tensor, "n height width channels"]:
+        """A box of half the height and half the width, somewhere in each image."""
+        random = np.random.default_rng([seed, len(x)])
+        height, width = x.shape[1:3]
+        top, left = (random.integers(0, side - side // 2 + 1, (len(x), 1)) for side in (height, width))
+        down, across = np.arange(height), np.arange(width)
+        rows, columns = (down >= top) & (down < top + height // 2), (across >= left) & (across < left + width // 2)
+        return torch.from_numpy(rows[:, :, None] & columns[:, None, :])[..., None].expand(x.shape).clone()
+
+    def value_scale(self, values: int) -> tuple[Float[Tensor, " values"], Bool[np.ndarray, " values"]]:
+        return torch.full((values,), 255.0, dtype=torch.float64), np.zeros(values, bool)
+
+    def categories(self, values: int) -> list[int]:
+        return [0] * values
+
+    def baseline_density(self, x: Images, label: Int[Tensor, " n"]) -> tuple[str, LogDensity]:
+        levels = self.spec["levels"]
+        pixels = IndependentPixels(_level(x, levels), label.numpy(), levels)
+        what = "per class, independent pixels with histograms"
+        return what, lambda rows: torch.from_numpy(pixels.log_prob(_level(rows, levels)))
+
+    def figures(self, class_names: Sequence[str], test: Examples) -> FigureWriter:
+        return ImageFigureWriter(class_names)
+
+
+def _level(x: Images, levels: int) -> Int[np.ndarray, "n flat"]:
+    return (x.flatten(1).double() * ((levels - 1) / 255)).round().long().numpy()

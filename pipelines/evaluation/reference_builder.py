@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,27 +15,18 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from data.files import canonical, json_text, sha256, whole_folder
-from models.domains.table import Table
-from pipelines.evaluation.domain import FeatureEncoder, error_unit
-from pipelines.evaluation.domains import feature_encoder
-from pipelines.evaluation.domains.anomalies import anomalous_examples
-from pipelines.evaluation.domains.image import IndependentPixels
-from pipelines.evaluation.inference import evaluation_subset, predict, proportional_labels
-from pipelines.evaluation.metrics import compression, imputation
-from pipelines.evaluation.metrics.anomaly import anomaly_metrics
-from pipelines.evaluation.metrics.base import Metric, root_mean, share
-from pipelines.evaluation.metrics.distribution import distribution_metrics, frechet
-from pipelines.evaluation.metrics.label_accuracy import matches_label
-from pipelines.evaluation.metrics.likelihood import density_metric, independent_columns
-from pipelines.evaluation.metrics.memorization import copy_metrics
-from pipelines.evaluation.metrics.probe import probe_metric
-from pipelines.evaluation.metrics.reconstruction import squared_error
-from pipelines.evaluation.metrics.tabular import row_metrics
+from models.rng import Streams
+from pipelines.evaluation.domain import FigureWriter
+from pipelines.evaluation.domains import evaluation_domain
+from pipelines.evaluation.evaluator import Evaluator, replayed
+from pipelines.evaluation.inference import predict, proportional_labels
+from pipelines.evaluation.metrics.base import Metric
+from pipelines.evaluation.metrics.distribution import frechet
 from pipelines.evaluation.reference.baseline import ClassicalBaseline
 from pipelines.evaluation.reference.fit import PseudoLabels, fit, fixed_threads
-from pipelines.evaluation.reference.imputers import classical_imputation
+from pipelines.evaluation.reference.imputers import sklearn_imputers
 from pipelines.evaluation.reference.networks import network
-from pipelines.evaluation.reference.reference import FACTS, FORMAT, SPACES, Space, standardized
+from pipelines.evaluation.reference.reference import FACTS, FORMAT, SPACES, Reference, Space, standardized
 
 if TYPE_CHECKING:
     from data.dataset import Dataset, Examples
@@ -62,7 +54,8 @@ class ReferenceBuilder:
 
     def __init__(self, dataset: Dataset, name: str, seed: int, settings: ReferenceConfig) -> None:
         self.dataset, self.name, self.seed, self.settings = (dataset, name, seed, settings)
-        self.inputs: FeatureEncoder = feature_encoder(dataset.domain)
+        self.domain = evaluation_domain(dataset.domain)
+        self.inputs = self.domain.encoder
         self.index = {split: self._chosen(split) for split in ("train", "val", "test")}
         self.rows: dict[str, Examples] = {
             split: dataset.split(split).take(index) for split, index in self.index.items() if len(index)
@@ -85,7 +78,7 @@ class ReferenceBuilder:
 
     def write(self, folder: Path) -> None:
         """Make everything and write it into an empty folder."""
-        train, test = self.rows["train"], self.rows["test"]
+        train = self.rows["train"]
         labels = self._labels()
         spaces = {"classifier": self._space("classifier", labels), "random": self._space("random", labels)}
         label_classifier = self._label_classifier(labels) if self.labelled else None
@@ -98,25 +91,23 @@ class ReferenceBuilder:
         baseline = self._baseline(spaces["classifier"], points["classifier"], labels["train"])
         counts = torch.bincount(labels["train"][labels["train"] >= 0]).tolist()
         wanted = proportional_labels(counts, self.settings.samples, self.seed)
-        drawn = baseline.sample(wanted, self.seed)
+        drawn = baseline.sample(len(wanted), wanted, seeded(self.seed))
         for name, space in spaces.items():
             points[name]["baseline"] = space.features(drawn)
+        reference = Reference(
+            facts={"label_counts": counts, "seed": self.seed},
+            inputs=self.inputs,
+            spaces={name: replace(space, rows=points[name]) for name, space in spaces.items()},
+            label_classifier=label_classifier,
+            labels=labels,
+            index=self.index,
+            baseline=type(train)(x=drawn, label=wanted),
+        )
         n = min(self.settings.samples, len(train))
-        strata = (labels["train"], wanted) if self.labelled else (None, None)
-        floors = self._scored(points, "train", n, strata[0]) | self._of_rows(train.x[:n], train.label[:n])
-        scores = self._scored(points, "baseline", n, strata[1]) | self._of_rows(drawn[:n], wanted[:n])
-        if label_classifier is not None:
-            known, resamples = test.label >= 0, self.settings.bootstrap
-            right = matches_label(label_classifier, test.x[known], test.label[known], self.inputs)
-            floors["accuracy"] = share(right, resamples, self.seed)
-            scores["accuracy"] = share(
-                matches_label(label_classifier, drawn, wanted, self.inputs), resamples, self.seed
-            )
-        scores |= self._baseline_rows(baseline, drawn, labels["train"])
         self.facts["reference"] = {
             "samples": n,
-            "floors": {name: value.as_dict() for name, value in floors.items()},
-            "baseline": {name: value.as_dict() for name, value in scores.items()},
+            "floors": as_dicts(self._floors(reference, n)),
+            "baseline": as_dicts(self._baseline_scores(reference, baseline)),
         }
         self.files["baseline"] = {"x": drawn, "label": wanted}
         self.files["features"] = self._features(points)
@@ -136,9 +127,11 @@ class ReferenceBuilder:
         return {split: clusters(rows.x) for split, rows in self.rows.items()}
 
     def _space(self, role: str, labels: dict[str, Tensor]) -> Space:
-        if role == "random" or self.dataset.kind == "table":
+        if role == "random" or not self.domain.trained_features:
             seed = self.seed + SPACES.index(role) * 2
-            built = network(role, shape=self.inputs.shape, classes=0, seed=seed).eval().requires_grad_(False)
+            built = (
+                network(self.domain, role, shape=self.inputs.shape, classes=0, seed=seed).eval().requires_grad_(False)
+            )
             self.facts["networks"][role] = {"classes": 0}
         else:
             built = self._classifier(role, labels, self.seed)
@@ -153,7 +146,7 @@ class ReferenceBuilder:
 
     def _classifier(self, role: str, labels: dict[str, Tensor], seed: int) -> torch.nn.Module:
         classes = max(len(self.dataset.class_names), int(labels["train"].max()) + 1)
-        built = network(role, shape=self.inputs.shape, classes=classes, seed=seed)
+        built = network(self.domain, role, shape=self.inputs.shape, classes=classes, seed=seed)
         known = labels["train"] >= 0
         settings = self.settings
         fit(
@@ -185,82 +178,57 @@ class ReferenceBuilder:
         wanted = proportional_labels(torch.bincount(label).tolist(), len(label), self.seed)
         tried = []
         for components in sorted({min(c, int(np.prod(self.inputs.shape))) for c in self.settings.components}):
-            baseline = ClassicalBaseline(x, label, self.inputs, components=components, seed=self.seed)
-            distance = frechet(space.features(baseline.sample(wanted, self.seed + 1)), reference)
+            baseline = ClassicalBaseline(x, label, self.domain, components=components, seed=self.seed)
+            distance = frechet(space.features(baseline.sample(len(wanted), wanted, seeded(self.seed + 1))), reference)
             tried.append((distance, components, baseline))
         _, components, best = min(tried, key=lambda entry: entry[:2])
         self.facts["baseline"] = {
             "what": "per class, principal components and a Gaussian mixture chosen by BIC",
             "components": components,
+            "density": best.density_name,
             "mixtures": {str(c): model.mixture.n_components for c, model in best.models.items()},
         }
         return best
 
-    def _scored(
-        self, points: dict[str, dict[str, np.ndarray]], rows: str, n: int, label: Tensor | None
-    ) -> dict[str, Metric]:
-        reference = {name: points[name]["test"] for name in SPACES}
-        generated = {name: points[name][rows][:n] for name in SPACES}
-        strata = (None, None) if label is None else (label[:n].numpy(), self.rows["test"].label.numpy())
-        resamples, seed = self.settings.bootstrap, self.seed
-        return distribution_metrics(reference, generated, strata=strata, resamples=resamples, seed=seed)
+    def _floors(self, reference: Reference, n: int) -> dict[str, Metric]:
+        """What real rows score in place of samples: the first `n` training rows, or the test rows."""
+        train, test = self.rows["train"], self.rows["test"]
+        return self._replayed(reference, train.x[:n], train.label[:n], "train") | self._replayed(
+            reference, test.x, test.label, "test"
+        )
 
-    def _of_rows(self, x: Tensor, label: Tensor) -> dict[str, Metric]:
-        """What is measured of a table's rows alone; nothing of images."""
-        if self.dataset.kind != "table":
-            return {}
-        rows = type(self.rows["test"])(x=x, label=label if self.labelled else torch.full_like(label, -1))
-        options = {"resamples": self.settings.bootstrap, "seed": self.seed}
-        return row_metrics(self.rows["test"], rows, self.dataset.domain["columns"], **options)
+    def _replayed(self, reference: Reference, x: Tensor, label: Tensor, *floor: str | None) -> dict[str, Metric]:
+        options = {"seed": self.seed, "bootstrap": self.settings.bootstrap, "floor": floor}
+        return replayed(x, label if self.labelled else None, self.dataset, reference, **options)
 
-    def _baseline_rows(self, baseline: ClassicalBaseline, drawn: Tensor, label: Tensor) -> dict[str, Metric]:
-        """What the baseline scores in everything but the distribution of its samples."""
-        train, test = evaluation_subset(self.rows["train"]), evaluation_subset(self.rows["test"])
-        resamples, seed = self.settings.bootstrap, self.seed
-        every = self.dataset.split("train").all().x
-        found = copy_metrics(drawn, every, self.rows["test"].x, self.inputs, resamples, seed)[0]
-        error = squared_error(test.x, baseline.reconstruct(test.x), self.inputs)
-        found["reconstruction_rmse"] = root_mean(error, resamples, seed, unit=error_unit(self.inputs))
-        if self.labelled:
-            found["probe_accuracy"] = probe_metric(
-                baseline.encode(train.x), train.label, baseline.encode(test.x), test.label, resamples, seed
+    def _baseline_scores(self, reference: Reference, baseline: ClassicalBaseline) -> dict[str, Metric]:
+        """What the baseline scores in everything it can do; of classical ways to fill in cells the best one's."""
+        drawn = reference.baseline
+        found = self._replayed(reference, drawn.x, drawn.label, "train", "test", None)
+
+        def measured(model: object, *steps: str) -> dict[str, Metric]:
+            asking = Evaluator(
+                model,
+                self.dataset,
+                reference,
+                samples=self.settings.samples,
+                seed=self.seed,
+                bootstrap=self.settings.bootstrap,
+                bound_samples=1,
+                chunk=self.settings.rows,
+                figures=FigureWriter(),
             )
-        anomalous = anomalous_examples(self.dataset, test, seed)
-        if anomalous:
-            scores = {kind: baseline.anomaly_score(x) for kind, x in anomalous.items()}
-            normal = baseline.anomaly_score(test.x)
-            found |= anomaly_metrics(normal, scores, resamples=resamples, seed=seed)
-        found |= density_metric(self._independent(test.x, label), self.inputs, resamples, seed)
-        return found | self._compressed(baseline, test.x) | self._imputed(test.x)
+            return asking.measure(steps)
 
-    def _independent(self, x: Tensor, label: Tensor) -> np.ndarray:
-        """Log-probabilities by a density to beat, whose values are independent of each other."""
-        if self.dataset.kind == "table":
-            self.facts["baseline"]["density"] = "independent columns with their training distributions"
-            return independent_columns(x, Table(columns=self.dataset.domain["columns"]))
-        self.facts["baseline"]["density"] = "per class, independent pixels with histograms"
-        levels, known = self.dataset.domain["levels"], label >= 0
-        pixels = IndependentPixels(_level(self.rows["train"].x[known], levels), label[known].numpy(), levels)
-        return pixels.log_prob(_level(x, levels))
-
-    def _compressed(self, baseline: ClassicalBaseline, x: Tensor) -> dict[str, Metric]:
-        x, options = x[: compression.ROWS], {"resamples": self.settings.bootstrap, "seed": self.seed}
-        codes = torch.from_numpy(baseline.encode(x))
-        decoded = baseline.decode(compression.rounded(codes).numpy())
-        unit = error_unit(self.inputs)
-        return compression.compression_metrics(x, codes, decoded, self.inputs, unit=unit, **options)
-
-    def _imputed(self, x: Tensor) -> dict[str, Metric]:
-        """What the best of the classical ways to fill in hidden cells scores; the facts keep them all."""
-        kind, options = self.dataset.kind, {"resamples": self.settings.bootstrap, "seed": self.seed}
-        x, train = x[: imputation.ROWS[kind]], self.rows["train"].x
-        found = classical_imputation(train, x, self.dataset.domain, **options)
-        if not found:
-            return {}
-        self.facts["imputation"] = {
-            way: {name: round(value.value, 6) for name, value in metrics.items()} for way, metrics in found.items()
-        }
-        return min(found.values(), key=lambda metrics: metrics["imputation_crps"].value)
+        train = self.rows["train"].x
+        imputers = dict(sklearn_imputers(train, self.domain, seed=self.seed))
+        ways = {way: scores for way, imputer in imputers.items() if (scores := measured(imputer, "impute"))}
+        if ways:
+            self.facts["imputation"] = {
+                way: {name: round(value.value, 6) for name, value in scores.items()} for way, scores in ways.items()
+            }
+            baseline.imputer = imputers[min(ways, key=lambda way: ways[way]["imputation_crps"].value)]
+        return found | measured(baseline, "log_prob", "reconstruct", "codes", "anomaly", "impute")
 
     # The folder
 
@@ -292,5 +260,11 @@ class ReferenceBuilder:
         (folder / FACTS).write_text(json_text(facts), encoding="utf-8")
 
 
-def _level(x: Tensor, levels: int) -> np.ndarray:
-    return (x.flatten(1).double() * ((levels - 1) / 255)).round().long().numpy()
+def seeded(seed: int) -> Streams:
+    """Streams of a plain seed, for what draws with numpy's."""
+    return Streams([torch.Generator().manual_seed(seed)])
+
+
+def as_dicts(metrics: dict[str, Metric]) -> dict[str, Any]:
+    """Metrics in JSON types."""
+    return {name: value.as_dict() for name, value in metrics.items()}

@@ -1,0 +1,71 @@
+"""What metrics of samples are given, and what they give back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Int, Num
+from torch import Tensor, nn
+
+from pipelines.evaluation.domain import FeatureEncoder
+from pipelines.evaluation.metrics.base import Metric
+
+if TYPE_CHECKING:
+    from data.dataset import Examples
+    from pipelines.evaluation.domain import FeatureSpace
+
+
+@dataclass(kw_only=True)
+class SampleSet:
+    """Samples of one model (or real rows in their place), and everything they may be compared with.
+
+    Arguments:
+        drawn: The samples in data space.
+        label: Labels asked for, -1 where unknown; `None` if none were.
+        compared: How many of them enter distances, which depend on the number of rows.
+        train: The training rows that the reference keeps.
+        every: All training rows.
+        test: The test rows that the reference keeps.
+        domain: The dataset's domain.
+        inputs: Data space to numbers.
+        spaces: Feature spaces by name.
+        label_classifier: Classifier of labels; `None` for unlabelled data.
+        resamples: Bootstrap resamples; 0 for no intervals.
+        seed: Seed of resamples, folds and classifiers.
+    """
+
+    drawn: Num[Tensor, "n *data"]
+    label: Int[Tensor, " n"] | None
+    compared: int
+    train: Examples
+    every: Num[Tensor, "m *data"]
+    test: Examples
+    domain: dict[str, Any]
+    inputs: FeatureEncoder
+    spaces: Mapping[str, FeatureSpace]
+    label_classifier: nn.Module | None
+    resamples: int
+    seed: int
+
+    @property
+    def options(self) -> dict[str, int]:
+        """Resamples and seed, as metrics take them."""
+        return {"resamples": self.resamples, "seed": self.seed}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Findings:
+    """What one file of metrics found.
+
+    Arguments:
+        metrics: By name.
+        details: What else the results keep, by name.
+        nearest: Row of the training example nearest to each sample; `None` if the file does not look for it.
+    """
+
+    metrics: dict[str, Metric]
+    details: dict[str, Any] = field(default_factory=dict)
+    nearest: Int[np.ndarray, " n"] | None = None

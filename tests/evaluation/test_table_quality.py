@@ -1,0 +1,265 @@
+"""The metrics that see what distances between distributions hide: impossible rows, tails, shapes, trends, trees."""
+
+from __future__ import annotations
+
+import importlib
+import itertools
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from scipy.stats import ks_2samp
+
+from data.dataset import Examples
+from pipelines.evaluation.metrics import coherence, describe, sample_metrics, shapes_trends, tails, tree_c2st
+from pipelines.evaluation.metrics.base import counts
+
+NUMBER = {"type": "continuous", "mean": 0.0, "std": 1.0, "min": -9.0, "max": 9.0, "missing": 0}
+CATEGORY = {"type": "categorical", "categories": ["x", "y", "z"], "frequencies": [1, 1, 1], "missing": 0}
+
+
+def columns(kinds: str) -> list[dict[str, Any]]:
+    """Columns by letter: n(umber) or c(ategory)."""
+    return [{"n": NUMBER, "c": CATEGORY}[kind] | {"name": f"{kind}{i}"} for i, kind in enumerate(kinds)]
+
+
+def sample_set(kinds: str, train: np.ndarray, test: np.ndarray, drawn: np.ndarray, **options: int) -> SimpleNamespace:
+    """What a metric of samples is given."""
+    options = {"resamples": 0, "seed": 0} | options
+    rows = Examples(x=torch.from_numpy(test), label=torch.full((len(test),), -1))
+    return SimpleNamespace(
+        every=torch.from_numpy(train),
+        test=rows,
+        drawn=torch.from_numpy(drawn),
+        label=None,
+        compared=len(drawn),
+        domain={"kind": "table", "columns": columns(kinds)},
+        options=options,
+        **options,
+    )
+
+
+# Impossible rows
+
+
+def brute_impossible(train: np.ndarray, drawn: np.ndarray, columns: list[int]) -> np.ndarray:
+    def key(value: float) -> float | str:
+        return "missing" if np.isnan(value) else value
+
+    found = np.zeros(len(drawn), bool)
+    for i, j in itertools.combinations(columns, 2):
+        for row, new in enumerate(drawn):
+            a, b = key(new[i]), key(new[j])
+            first, second = ([key(v) for v in train[:, k]] for k in (i, j))
+            together = sum(x == a and y == b for x, y in zip(first, second, strict=True))
+            found[row] |= together == 0 and first.count(a) * second.count(b) / len(train) >= 20
+    return found
+
+
+def test_impossible_rows_are_those_of_the_definition():
+    """Column 1 follows from column 0, column 3 has sixty-one values, of which only the gaps count."""
+    random = np.random.default_rng(0)
+
+    def rows(n: int, tied: float) -> np.ndarray:
+        first = random.integers(0, 3, n).astype(float)
+        second = np.where(random.random(n) < tied, first, random.integers(0, 3, n))
+        x = np.column_stack([first, second, random.integers(0, 40, n), random.integers(0, 61, n)]).astype(float)
+        x[:, 3][(first == 1) & (random.random(n) < 0.5)] = np.nan  # missing in class 1 alone
+        x[::17, 2] = np.nan
+        return x
+
+    train, drawn = rows(600, 1.0), rows(150, 0.6)
+    drawn[:4, 3] = np.nan
+    drawn[4, 0] = 7.0  # never seen: chance would bring none
+    marked = [np.column_stack([side[:, :3], np.isnan(side[:, 3])]) for side in (train, drawn)]
+    expected = brute_impossible(*marked, [0, 1, 2, 3])
+    found = coherence.measure(sample_set("cccn", train, train, drawn, resamples=50))
+    entry = found.metrics["impossible_pairs"]
+    assert entry.value == pytest.approx(expected.mean())
+    assert 0.2 < entry.value < 0.4
+    assert entry.low < entry.value < entry.high
+    worst = found.details["impossible_pairs"][0]
+    assert worst["columns"] == ["c0", "c1"]
+    assert worst["share"] == pytest.approx(np.mean((drawn[:, 0] != drawn[:, 1]) & (drawn[:, 0] != 7)), abs=1e-6)
+    assert coherence.measure(sample_set("cccn", train, train, train)).metrics["impossible_pairs"].value == 0
+
+
+@pytest.mark.parametrize(("n", "impossible"), [(79, 0.0), (80, 1.0)])
+def test_a_pair_is_impossible_only_where_chance_would_bring_twenty(n: int, impossible: float):
+    """Two values of two columns, half and half and always alike: chance would bring a quarter of the rows."""
+    train = np.repeat(np.arange(n)[:, None] % 2, 2, 1).astype(float)
+    found = coherence.measure(sample_set("cc", train, train, np.array([[0.0, 1.0]] * 3)))
+    assert found.metrics["impossible_pairs"].value == impossible
+
+
+# Tails
+
+
+def test_tails_are_errors_of_the_outermost_thousandths_and_of_the_excess():
+    random = np.random.default_rng(0)
+    real, drawn = np.exp(2 * random.standard_normal((4000, 1))), np.exp(2.3 * random.standard_normal((3000, 1)))
+    found = tails.measure(sample_set("n", real, real, drawn)).metrics
+    errors, excesses = [], []
+    for sign in (1, -1):
+        a, b = sign * real[:, 0], sign * drawn[:, 0]
+        far, middle = np.quantile(a, 0.999, method="inverted_cdf"), np.quantile(a, 0.5, method="inverted_cdf")
+        errors.append(abs(np.quantile(b, 0.999, method="inverted_cdf") - far) / (far - middle))
+        edge = np.quantile(a, 0.99, method="inverted_cdf")
+        one, other = (np.maximum(side - edge, 0).mean() for side in (a, b))
+        excesses.append(abs(other - one) / one)
+    assert found["tail_quantile"].value == pytest.approx(np.mean(errors))
+    assert found["tail_excess"].value == pytest.approx(np.mean(excesses))
+    assert found["tail_excess"].low is None
+
+
+def test_tails_notice_what_column_distances_cannot_see():
+    """A thousandth of the mass moved tenfold further out: the distance between the columns is a thousandth."""
+    random = np.random.default_rng(1)
+    real, good = random.standard_normal((2, 20_000, 1))
+    bad = np.where(good > np.quantile(good, 0.999), 10 * good, good)
+    assert ks_2samp(bad[:, 0], good[:, 0]).statistic < 1.01e-3
+    near, far = (tails.measure(sample_set("n", real, real, x, resamples=30)).metrics for x in (good, bad))
+    assert near["tail_excess"].value < 0.3 < 1 < far["tail_excess"].low
+    assert near["tail_excess"].beats(far["tail_excess"])
+
+
+def test_draws_of_the_tails_resample_rows():
+    random = np.random.default_rng(2)
+    real, drawn = random.standard_normal((200, 1)), random.standard_normal((150, 1))
+    real[::7] = np.nan
+    w, v = counts(200, 3, 5), counts(150, 3, 6)
+    found = tails.quantiles(drawn[:, 0], v, 0.99)
+    assert found == pytest.approx(
+        [np.quantile(np.repeat(drawn[:, 0], times), 0.99, method="inverted_cdf") for times in v]
+    )
+    assert np.isfinite(tails.tail_errors(real, drawn, columns("n"), (w, v))).all()
+
+
+def test_what_has_no_tail_is_left_out():
+    flat = np.zeros((300, 2))
+    flat[:2, 0] = 1.0  # the 99 % quantile is the median: nothing lies beyond but the two
+    found = tails.measure(sample_set("nc", flat, flat, flat))
+    assert set(found.metrics) <= {"tail_quantile", "tail_excess"}
+    assert not tails.measure(sample_set("nc", flat * 0, flat * 0, flat)).metrics
+    assert not tails.measure(sample_set("n", flat[:49, :1], flat[:49, :1], flat[:, :1])).metrics
+
+
+# Shapes and trends
+
+
+def mixed(n: int, seed: int, tied: float) -> np.ndarray:
+    """Two numbers and two categories that hang together, with gaps."""
+    random = np.random.default_rng(seed)
+    a = random.standard_normal(n)
+    b, c, d = (tied * a[:, None] + random.standard_normal((n, 3))).T
+    x = np.column_stack([a, b, np.digitize(c, [-0.5, 0.5]), np.digitize(d, [0, 0.5])]).astype(float)
+    x[::11, 1], x[::7, 2] = np.nan, np.nan
+    return x
+
+
+def both_scores(real: np.ndarray, drawn: np.ndarray, kinds: str) -> tuple[float, float]:
+    once = np.ones((1, len(real)), np.int64), np.ones((1, len(drawn)), np.int64)
+    scores = (shapes_trends.shapes, shapes_trends.trends)
+    return tuple(float(score(real, drawn, columns(kinds), once)[0]) for score in scores)
+
+
+def test_shapes_and_trends_of_a_few_rows_by_hand():
+    nan = np.nan
+    real = np.array([[0.0, 0.0], [0.0, 1.0], [1.0, 1.0], [1.0, nan]])
+    drawn = np.array([[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [1.0, 1.0]])
+    # categories: a has shares 2:2 and 1:3; b, gaps aside, 1:2 and 2:2
+    shapes, trends = both_scores(real, drawn, "cc")
+    assert shapes == pytest.approx(1 - (1 / 4 + 1 / 6) / 2)
+    # pairs: 00 1:1, 01 1:0, 11 1:2, 1- 1:0, 10 0:1 quarters
+    assert trends == pytest.approx(1 - (1 + 1 + 1 + 1) / 4 / 2)
+    line = np.column_stack([np.arange(4.0), np.arange(4.0)])
+    assert both_scores(line, line * [1, -1], "nn")[1] == pytest.approx(0)  # correlations 1 and -1
+    assert both_scores(line, line * 2, "nn")[1] == pytest.approx(1)
+    assert np.isnan(both_scores(line, line * [1, 0], "nn")[1])  # a constant has no correlation
+    assert both_scores(line, line[::-1] + 4, "nn")[0] == pytest.approx(0)
+
+
+def test_draws_of_shapes_and_trends_resample_rows():
+    real, drawn = mixed(150, 0, 0.8), mixed(120, 1, 0.3)
+    real[:, 0], drawn[:, 0] = (np.digitize(side[:, 0], [-1, 0, 1]) for side in (real, drawn))
+    w, v = counts(150, 3, 5), counts(120, 3, 6)
+    for score in (shapes_trends.shapes, shapes_trends.trends):
+        found = score(real[:, [0, 2, 3]], drawn[:, [0, 2, 3]], columns("ccc"), (w, v))
+        repeated = [
+            (np.repeat(real, a, 0)[:, [0, 2, 3]], np.repeat(drawn, b, 0)[:, [0, 2, 3]])
+            for a, b in zip(w, v, strict=True)
+        ]
+        index = 0 if score is shapes_trends.shapes else 1
+        assert found == pytest.approx([both_scores(one, other, "ccc")[index] for one, other in repeated])
+    numbers = shapes_trends.trends(real[:, :2], drawn[:, :2], columns("nn"), (w, v))
+    expected = []
+    for times, others in zip(w, v, strict=True):
+        pair = [np.repeat(real, times, 0), np.repeat(drawn, others, 0)]
+        a, b = (np.corrcoef(x[~np.isnan(x[:, 1]), :2].T)[0, 1] for x in pair)
+        expected.append(1 - abs(a - b) / 2)
+    assert numbers == pytest.approx(expected)
+
+
+def test_shapes_and_trends_are_those_of_sdmetrics():
+    reports = pytest.importorskip("sdmetrics.reports.single_table", reason="needs the extra `field` (sdmetrics)")
+    properties = importlib.import_module("sdmetrics.reports.single_table._properties")
+    assert reports
+    real, drawn = mixed(700, 0, 0.8), mixed(500, 1, 0.3)
+    kinds = {"n": "numerical", "c": "categorical"}
+    metadata = {"columns": {c["name"]: {"sdtype": kinds[c["name"][0]]} for c in columns("nncc")}}
+    tables = []
+    for side in (real, drawn):
+        table = pd.DataFrame(side, columns=[c["name"] for c in columns("nncc")])
+        for name in ("c2", "c3"):
+            table[name] = table[name].map({0.0: "x", 1.0: "y", 2.0: "z"}).astype(object)
+        tables.append(table)
+    found = both_scores(real, drawn, "nncc")
+    theirs = [kind().get_score(*tables, metadata) for kind in (properties.ColumnShapes, properties.ColumnPairTrends)]
+    assert found == pytest.approx(theirs, abs=1e-9)
+
+
+# Small trees
+
+
+def test_trees_name_the_columns_that_give_samples_away():
+    """Three columns alike on both sides one by one, two of which hang together in real rows alone."""
+    random = np.random.default_rng(0)
+
+    def rows(n: int, *, tied: bool) -> np.ndarray:
+        x = random.integers(0, 4, (n, 4)).astype(float)
+        if tied:
+            x[:, 2] = x[:, 1]
+        return x
+
+    found = tree_c2st.measure(sample_set("cccc", rows(9, tied=True), rows(1600, tied=True), rows(1600, tied=False)))
+    told = found.details["told_apart"]
+    assert {"c1", "c2"} <= set(told[0]["columns"])
+    assert found.metrics["c2st_trees"].value == pytest.approx(7 / 8, abs=0.05)  # a quarter of the samples look real
+    alike = tree_c2st.measure(sample_set("cccc", rows(9, tied=True), rows(1600, tied=True), rows(1600, tied=True)))
+    assert alike.metrics["c2st_trees"].value == pytest.approx(0.5, abs=0.07)
+
+
+# The table of metrics
+
+
+def test_every_metric_of_tables_has_words_a_direction_and_a_line_in_the_table():
+    files = [entry.file for entry in sample_metrics("table")]
+    assert {"shapes_trends", "coherence", "tails", "tree_c2st"} <= set(files)
+    assert not {"shapes_trends", "coherence", "tails", "tree_c2st"} & {e.file for e in sample_metrics("image")}
+    x = mixed(300, 0, 0.8)
+    for entry in sample_metrics("table"):
+        if entry.file in ("shapes_trends", "coherence", "tails", "tree_c2st"):
+            found = entry.measure(sample_set("nncc", x, mixed(300, 1, 0.8), mixed(300, 2, 0.0), resamples=5))
+            assert found.metrics, entry.file
+            for name, value in found.metrics.items():
+                words = describe(name)
+                assert words is not None
+                assert (value.unit, value.better) == (words.unit, words.better)
+                assert words.title
+                assert words.sentence.endswith(".")
+                assert value.low <= value.value <= value.high
+    assert describe("anomaly_auroc_mixed").title.format("mixed") == "AUROC, mixed"
+    assert describe("nothing of the sort") is None
