@@ -13,7 +13,6 @@ from scipy.stats.contingency import association
 
 from data.dataset import Examples
 from models.domains.table import Table
-from models.domains.table_quantiles import MARGIN
 from models.rng import Streams
 from pipelines.evaluation.domains import evaluation_domain, feature_encoder
 from pipelines.evaluation.domains.table import mixed

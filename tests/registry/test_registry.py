@@ -24,8 +24,8 @@ from models import FAMILIES, Batch, Streams, build
 from pipelines import tracking
 from pipelines.cli import sample
 from pipelines.evaluation.metrics.base import Metric
-from pipelines.registry import package
 from pipelines.evaluation.use_cases import USE_CASES
+from pipelines.registry import package
 from pipelines.registry.lineage import verify
 from pipelines.registry.package import vendored_code
 from pipelines.registry.promotion import Candidate, Decision, candidate_of, decide
