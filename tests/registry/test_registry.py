@@ -24,6 +24,7 @@ from models import FAMILIES, Batch, Streams, build
 from pipelines import tracking
 from pipelines.cli import sample
 from pipelines.evaluation.metrics.base import Metric
+from pipelines.registry import package
 from pipelines.registry.lineage import verify
 from pipelines.registry.package import vendored_code
 from pipelines.registry.promotion import Candidate, Decision, candidate_of, decide
@@ -32,7 +33,6 @@ from pipelines.stages import register
 from pipelines.storage import model_folder
 from pipelines.tracking import model_registry
 from pipelines.tracking.server import get_client
-from pipelines.training import identity
 from pipelines.training.identity import code_digest
 
 __all__ = ["free_port", "migrated", "store"]
@@ -275,7 +275,7 @@ def test_registering_twice_makes_one_version(project: Path) -> None:
 def test_other_code_makes_another_version_of_the_same_weights(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = registered(project, "vae")["versions"]["vae"]
     with monkeypatch.context() as patch:
-        patch.setattr(identity, "code_digest", lambda family, package: "c0de" * 16)
+        patch.setattr(package, "code_digest", lambda family, package: "c0de" * 16)
         second = registered(project, "vae")["versions"]["vae"]
     assert (first["version"], second["version"]) == (1, 2)
     assert first["model_digest"] == second["model_digest"]
