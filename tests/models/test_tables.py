@@ -202,7 +202,9 @@ def test_likelihood_of_cells_sums_to_one_and_is_how_often_they_are_drawn():
 def test_a_generators_categories_are_drawn_as_often_as_its_outputs_say():
     domain = Table(columns=table(torch.arange(6)[:, None].double() % 3, "3")["columns"])
     raw = torch.tensor([[0.3, -1.0, 0.9]])
-    drawn = domain.generator_output(raw.expand(20_000, -1), torch.randn(20_000, domain.gumbel, generator=seeded())).argmax(1)
+    drawn = domain.generator_output(
+        raw.expand(20_000, -1), torch.randn(20_000, domain.gumbel, generator=seeded())
+    ).argmax(1)
     assert torch.allclose(torch.bincount(drawn) / 20_000, raw[0].softmax(0), atol=0.012)
 
 
