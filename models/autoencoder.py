@@ -99,7 +99,7 @@ class ReconstructionObjective(Objective):
             noisy = noisy * self.domain.expand(seen)
         z = full_precision(self.domain.apply_masked(self.encoder, noisy, seen))
         raw = self.likelihood.labelled(self.decoder(z), batch.label, generator)
-        error = -self.likelihood.training_log_prob(raw, x, generator).flatten(1).sum(1)
+        error = -self.likelihood.training_log_prob(raw, x, generator, batch.gaps).flatten(1).sum(1)
         penalty = z.square().sum(1)
         return Losses(
             error + self.config.code_penalty * penalty, {self.likelihood.loss_name: error, "code_norm": penalty}
