@@ -39,9 +39,10 @@ class Likelihood(ABC):
         x: Num[Tensor, "batch *data"],
         generator: Streams,
         gaps: Bool[Tensor, "batch *data"] | None = None,
+        marked: Bool[Tensor, "batch *data"] | None = None,
     ) -> Float[Tensor, "batch *values"]:
         """What training maximizes: `log_prob`, or where values are given one another, in random orders of them; a
-        likelihood that draws gaps also learns where the `gaps` are."""
+        likelihood that draws gaps also learns where the `gaps` are, from known cells only if they are `marked`."""
         return self.log_prob(raw, x)
 
     def labelled(

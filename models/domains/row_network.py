@@ -95,9 +95,10 @@ class RowNetwork(nn.Module):
     Where training cells are missing, a cell is first a gap or not, then one of its values, both given the cells
     before, gaps among them:
 
-    .. math:: p(\text{gap} \mid x_{<t}) = \pi_t, \quad p(x_t \mid x_{<t}) = (1 - \pi_t) \, p(x_t \mid x_{<t}, \text{no gap})
+    .. math:: p(x_t \mid x_{<t}) = (1 - \pi_t) \, p(x_t \mid x_{<t}, \text{no gap}), \quad
+        \pi_t = p(\text{gap} \mid x_{<t})
 
-    Without `gaps` every cell is taken to have a value, and one that is NaN is unknown: the last factor stands alone.
+    Without `gaps` every cell is taken to have a value, one that is NaN is unknown, and the second factor stands alone.
 
     Arguments:
         table: The domain, a `Table`.
@@ -284,6 +285,7 @@ class RowNetwork(nn.Module):
         share: float = 1.0,
         *,
         gaps: Bool[Tensor, "batch columns"] | None = None,
+        marked: Bool[Tensor, "batch columns"] | None = None,
         hints: Float[Tensor, "batch columns width"] | None = None,
     ) -> Float[Tensor, "batch columns"]:
         """Log-probability of each cell given those before it in nats (a density in data units if continuous).
@@ -296,6 +298,7 @@ class RowNetwork(nn.Module):
             generator: Of random orders; `None` for the table's.
             share: Of the rows in a random order.
             gaps: Which NaN are gaps, and so outcomes that count; `None` where all cells are taken to have a value.
+            marked: Of which known cells it counts that they have a value; `None` for all.
             hints: What is known of each cell's value, should it have one.
         """
         places = self.places(x, gaps)
@@ -308,7 +311,8 @@ class RowNetwork(nn.Module):
                 return total
             odds = (h * self.lacking.weight).sum(2) + self.lacking.bias
             mark = torch.where(places.gap, F.logsigmoid(odds), F.logsigmoid(-odds))
-            return total + torch.where((places.gap | places.observed) & self.lacks, mark, 0.0)
+            counted = places.observed if marked is None else places.observed & marked
+            return total + torch.where((places.gap | counted) & self.lacks, mark, 0.0)
 
     def _gap_probability(self, h: Float[Tensor, "batch width"], column: int) -> Float[Tensor, " batch"]:
         if self.lacking is None or column not in self.table.gap_shares:

@@ -60,10 +60,10 @@ class RowLikelihood(nn.Module, Likelihood):
         return self.rows.log_prob(x, raw)
 
     def training_log_prob(
-        self, raw: Tensor, x: Tensor, generator: Streams, gaps: Tensor | None = None
+        self, raw: Tensor, x: Tensor, generator: Streams, gaps: Tensor | None = None, marked: Tensor | None = None
     ) -> Float[Tensor, "batch columns"]:
         """The same, half the rows in random orders; gaps count as outcomes."""
-        return self.rows.log_prob(x, raw, generator, 0.5, gaps=gaps)
+        return self.rows.log_prob(x, raw, generator, 0.5, gaps=gaps, marked=marked)
 
     def mean(self, raw: Float[Tensor, "batch outputs"]) -> Float[Tensor, "batch dims"]:
         """The likeliest category and the median number, column after column, in model space."""
