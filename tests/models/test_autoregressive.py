@@ -252,7 +252,7 @@ def gappy_world(n: int = 6000) -> tuple[torch.Tensor, dict]:
     return x, domain
 
 
-@pytest.mark.parametrize("family", ["flow", "autoencoder", "diffusion"])
+@pytest.mark.parametrize("family", ["flow", "vae", "diffusion"])
 def test_draws_have_gaps_where_the_data_has_them_and_fillings_none(family):
     x, domain = gappy_world()
     config = {"width": 16} | ({"embed": 8} if family == "flow" else {})

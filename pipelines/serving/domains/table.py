@@ -114,7 +114,7 @@ class Tables:
             plain = str(getattr(known, "dtype", object))
             nullable = {"bool": "boolean"}.get(plain, plain.replace("int", "Int").replace("uI", "UI"))
             cells = pd.Series(None, index=range(len(values)), dtype=nullable)
-            cells[~missing] = known
+            cells[~missing] = np.asarray(known)
             return cells
         if column["type"] == "categorical":
             names = [str(name) for name in column["categories"]] or [""]
