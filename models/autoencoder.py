@@ -45,8 +45,6 @@ class Config:
         noise: Largest standard deviation (model space) of the noise that training adds to inputs
             and asks to remove; 0 for a plain autoencoder.
         code_penalty: Weight of the squared norm of the codes, which keeps their density simple.
-        code_noise: Standard deviation of the noise that training adds to codes and the decoder's draws have: so that
-            between codes of the data it listens to the cells before instead.
         components: Gaussians per class in the density of the codes.
         hide: Part of the training examples of which a random share of the cells is hidden from the
             encoder and asked for; -1 for all rows of tables and no images.
@@ -59,7 +57,6 @@ class Config:
     patch: int = 0
     noise: float = 0.2
     code_penalty: float = 0.01
-    code_noise: float = 0.0
     components: int = 2
     hide: float = -1.0
     cells: Literal["given others", "independent"] = "given others"
@@ -71,7 +68,7 @@ class Config:
         for name in ("latent", "width", "blocks", "components"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("noise", "code_penalty", "code_noise"):
+        for name in ("noise", "code_penalty"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
         if self.hide != -1 and not 0 <= self.hide <= 1:
@@ -104,8 +101,7 @@ class ReconstructionObjective(Objective):
             seen = seen & left
             noisy = noisy * self.domain.expand(seen)
         z = full_precision(self.domain.apply_masked(self.encoder, noisy, seen))
-        code = z + self.config.code_noise * generator.normal(*z.shape) if self.config.code_noise else z
-        raw = self.likelihood.labelled(self.decoder(code), batch.label, generator)
+        raw = self.likelihood.labelled(self.decoder(z), batch.label, generator)
         error = -self.likelihood.training_log_prob(raw, x, generator, gaps & left, left).flatten(1).sum(1)
         penalty = z.square().sum(1)
         return Losses(
@@ -173,10 +169,7 @@ class Autoencoder(
         self, n: int, label: Int[Tensor, " n"] | None, generator: Streams, *, steps: int = 0
     ) -> Num[Tensor, "n *event"]:
         label = self.draw_labels(n, label, generator)
-        z = self.mixture.sample(n, label, generator)
-        if self.config.code_noise:
-            z = z + self.config.code_noise * generator.normal(*z.shape)
-        raw = self.likelihood.labelled(self.decoder(z), label)
+        raw = self.likelihood.labelled(self.decoder(self.mixture.sample(n, label, generator)), label)
         return self.domain.to_data(self.likelihood.sample(raw, generator))
 
     @torch.no_grad()
