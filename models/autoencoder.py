@@ -94,12 +94,15 @@ class ReconstructionObjective(Objective):
         y, seen = self.domain.to_model(x), self.domain.observed(x)
         sigma = self.config.noise * generator.uniform(len(y)).reshape(-1, *[1] * (y.ndim - 1))
         noisy = y + sigma * generator.normal(*y.shape)
-        if self.hide:
-            seen = mask_cells(seen, self.hide, generator)
+        gaps = batch.gaps
+        left = seen | gaps
+        if self.hide:  # a code tells hidden cells from gaps no more than the encoder does
+            left = mask_cells(left, self.hide, generator)
+            seen = seen & left
             noisy = noisy * self.domain.expand(seen)
         z = full_precision(self.domain.apply_masked(self.encoder, noisy, seen))
         raw = self.likelihood.labelled(self.decoder(z), batch.label, generator)
-        error = -self.likelihood.training_log_prob(raw, x, generator).flatten(1).sum(1)
+        error = -self.likelihood.training_log_prob(raw, x, generator, gaps & left, left).flatten(1).sum(1)
         penalty = z.square().sum(1)
         return Losses(
             error + self.config.code_penalty * penalty, {self.likelihood.loss_name: error, "code_norm": penalty}

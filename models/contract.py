@@ -47,6 +47,12 @@ class Batch:
         values = self.x if self.x.is_floating_point() else self.x.float()
         return torch.where(self.observed, values, torch.nan)
 
+    @property
+    def gaps(self) -> Bool[Tensor, "batch *event"]:
+        """Which cells have no value in the data: NaN, and not because `observed` hides them."""
+        missing = self.x.isnan()
+        return missing if self.observed is None else missing & self.observed
+
     def to(self, device: str | torch.device) -> Batch:
         """The same batch on another device."""
 

@@ -274,7 +274,7 @@ class GeneratorObjective(Objective):
                 loss = -on_fake
         if self.settler is None:
             return Losses(loss)
-        nats = self.settler.nats(x, self.domain.to_model(x), label, generator)
+        nats = self.settler.nats(x, self.domain.to_model(x), label, generator, batch.gaps)
         return Losses(loss + nats, {"verdict": loss, "settling_nats": nats})
 
 
@@ -313,15 +313,23 @@ class GAN(GenerativeModel, Sampling, Reconstruction, AnomalyScoring, Filling):
         self, n: int, label: Int[Tensor, " n"] | None, generator: Streams, *, steps: int = 0
     ) -> Num[Tensor, "n *event"]:
         label = self.draw_labels(n, label, generator)
-        return self._settled(self.generator(generator.normal(n, self.generator.noise), label), None, label, generator)
+        y = self.generator(generator.normal(n, self.generator.noise), label)
+        return self._settled(y, None, label, generator, gaps=True)
 
     def _settled(
-        self, y: Float[Tensor, "batch *event"], known: Tensor | None, label: Tensor | None, generator: Streams
+        self,
+        y: Float[Tensor, "batch *event"],
+        known: Tensor | None,
+        label: Tensor | None,
+        generator: Streams,
+        *,
+        gaps: bool = False,
     ) -> Num[Tensor, "batch *data"]:
         """Generated examples in data space; a table's cells drawn one after the other, given them and what is known."""
         if self.settler is None:
             return self.domain.to_data(y)
-        return self.settler.draw(y + self.config.settle * generator.normal(*y.shape), known, label, generator)
+        noisy = y + self.config.settle * generator.normal(*y.shape)
+        return self.settler.draw(noisy, known, label, generator, gaps=gaps)
 
     @torch.no_grad()
     def anomaly_score(self, x: Num[Tensor, "batch *event"], generator: Streams) -> Float[Tensor, " batch"]:

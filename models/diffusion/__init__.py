@@ -129,9 +129,11 @@ class Diffusion(
         generator: Streams,
         given: Tensor | None = None,
         known: Tensor | None = None,
+        *,
+        gaps: bool = False,
     ) -> Num[Tensor, "n *data"]:
         """From noise level `down[0]` to 0 by the model's sampler, and to data space; or to the level at which rows
-        are settled, given the `known` cells."""
+        are settled, given the `known` cells, with `gaps` where the data have them or without."""
         sampler = SAMPLERS[self.config.sampler]
         settler = self.settler if down[0] > self.config.settle else None
         end = 0.0 if settler is None else settler.sigma
@@ -141,7 +143,7 @@ class Diffusion(
             return self.denoised(x, sigma, label) if given is None else self.denoised(x, sigma, label, given)
 
         y = sampler(denoise, x, down, generator)
-        return self.domain.to_data(y) if settler is None else settler.draw(y, known, label, generator)
+        return self.domain.to_data(y) if settler is None else settler.draw(y, known, label, generator, gaps=gaps)
 
     @torch.no_grad()
     def sample(
@@ -150,7 +152,7 @@ class Diffusion(
         label = self.draw_labels(n, label, generator)
         noise = generator.normal(n, *self.domain.event_shape).double()
         down = self.noise_levels(steps or self.config.steps, device=noise.device)
-        return self._descend(noise * down[0], down, label, generator)
+        return self._descend(noise * down[0], down, label, generator, gaps=True)
 
     @torch.no_grad()
     def translate(

@@ -155,5 +155,5 @@ class DenoisingObjective(Objective):
         total, error = weighted.mean(1), error.mean(1)
         if self.settler is None:
             return Losses(total, {"squared_error": error})
-        nats = self.settler.nats(batch.visible, y, label, generator)
+        nats = self.settler.nats(batch.visible, y, label, generator, batch.gaps)
         return Losses(total + nats, {"squared_error": error, "settling_nats": nats})

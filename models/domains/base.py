@@ -34,9 +34,15 @@ class Likelihood(ABC):
         """Log-probability of each value in nats, 0 where it is missing: missing cells are integrated out."""
 
     def training_log_prob(
-        self, raw: Float[Tensor, "batch *outputs"], x: Num[Tensor, "batch *data"], generator: Streams
+        self,
+        raw: Float[Tensor, "batch *outputs"],
+        x: Num[Tensor, "batch *data"],
+        generator: Streams,
+        gaps: Bool[Tensor, "batch *data"] | None = None,
+        marked: Bool[Tensor, "batch *data"] | None = None,
     ) -> Float[Tensor, "batch *values"]:
-        """What training maximizes: `log_prob`, or where values are given one another, in random orders of them."""
+        """What training maximizes: `log_prob`, or where values are given one another, in random orders of them; a
+        likelihood that draws gaps also learns where the `gaps` are, from known cells only if they are `marked`."""
         return self.log_prob(raw, x)
 
     def labelled(
@@ -61,7 +67,7 @@ class Likelihood(ABC):
 
     @abstractmethod
     def sample(self, raw: Float[Tensor, "batch *outputs"], generator: Streams) -> Float[Tensor, "batch *event"]:
-        """One draw, in model space."""
+        """One draw, in model space; NaN where a cell is drawn as missing."""
 
 
 class DequantizedPoint(NamedTuple):
@@ -155,7 +161,7 @@ class Domain(ABC):
 
     @abstractmethod
     def to_data(self, y: Float[Tensor, "batch *event"]) -> Num[Tensor, "batch *data"]:
-        """Model space to the nearest valid example in data space, never with a missing cell."""
+        """Model space to the nearest valid example in data space, with a missing cell only where one was drawn."""
 
     def observed(self, x: Num[Tensor, "batch *data"]) -> Bool[Tensor, "batch *data"]:
         """Which cells are known: all but NaN."""

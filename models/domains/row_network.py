@@ -72,13 +72,15 @@ class Places(NamedTuple):
         part: Which of its column's intervals, int64.
         y: The place on the normal scale, float64.
         rest: What makes of the interval's log-probability the cell's (a density in data units if continuous), float64.
-        observed: Whether the cell is known.
+        observed: Whether the cell has a value, and it is known.
+        gap: Whether the cell is known to have none.
     """
 
     part: Tensor
     y: Tensor
     rest: Tensor
     observed: Tensor
+    gap: Tensor
 
 
 class RowNetwork(nn.Module):
@@ -89,6 +91,14 @@ class RowNetwork(nn.Module):
     in any order :math:`o` of the columns. A conditional is a monotone piecewise linear map of the column's own
     distribution (`Table`'s), whose pieces are categories, frequent numbers, and ranges of others: so it has a
     probability or a density, a quantile function, and draws of it are cells of the table.
+
+    Where training cells are missing, a cell is first a gap or not, then one of its values, both given the cells
+    before, gaps among them:
+
+    .. math:: p(x_t \mid x_{<t}) = (1 - \pi_t) \, p(x_t \mid x_{<t}, \text{no gap}), \quad
+        \pi_t = p(\text{gap} \mid x_{<t})
+
+    Without `gaps` every cell is taken to have a value, one that is NaN is unknown, and the second factor stands alone.
 
     Arguments:
         table: The domain, a `Table`.
@@ -125,6 +135,16 @@ class RowNetwork(nn.Module):
         self.groups = nn.ModuleDict(
             {str(i): self._grouping(i, width) for i, count in enumerate(intervals.counts) if count > MANY}
         )
+        self.lacking = None
+        self.lacks: Tensor  # which columns may have gaps
+        self.register_buffer("lacks", torch.zeros(columns, dtype=torch.bool), persistent=False)
+        if table.gap_shares:
+            self.lacks[list(table.gap_shares)] = True
+            self.gap = nn.Parameter(0.1 * torch.randn(columns, width))
+            self.lacking = nn.Linear(width, columns)
+            nn.init.zeros_(self.lacking.weight)
+            share = torch.tensor([table.gap_shares.get(i, 0.5) for i in range(columns)])
+            self.lacking.bias.data.copy_(share.logit())
         nn.init.normal_(self.value.weight, std=0.1)
         nn.init.zeros_(self.likely.weight)
         nn.init.normal_(self.given.weight, std=0.1)
@@ -171,7 +191,7 @@ class RowNetwork(nn.Module):
 
     # Cells
 
-    def places(self, x: Num[Tensor, "batch columns"]) -> Places:
+    def places(self, x: Num[Tensor, "batch columns"], gaps: Bool[Tensor, "batch columns"] | None = None) -> Places:
         """Where the cells lie, and what remains of their log-probability once their interval's is known."""
         cells = self.table.cells(x)
         y = torch.where(cells.observed, cells.middle, 0.0)
@@ -183,7 +203,8 @@ class RowNetwork(nn.Module):
         width = self._edge(edges, part + 1) - self._edge(edges, part)
         normal = -0.5 * (y.square() + math.log(2 * math.pi))
         rest = self.table.log_det(cells, y) + normal - width.log()
-        return Places(part, y, torch.where(cells.observed, rest, 0.0), cells.observed)
+        gap = torch.zeros_like(cells.observed) if gaps is None else gaps & ~cells.observed & self.lacks
+        return Places(part, y, torch.where(cells.observed, rest, 0.0), cells.observed, gap)
 
     @staticmethod
     def _edge(edges: Tensor, part: Int[Tensor, "batch columns"]) -> Float[Tensor, "batch columns"]:
@@ -212,7 +233,7 @@ class RowNetwork(nn.Module):
             smooth = self.features @ self.shape_in  # [numbers, most, width]
             part = places.part[:, numeric] + smooth.shape[1] * torch.arange(len(numeric), device=y.device)
             h = h.index_add(1, torch.tensor(numeric, device=y.device), F.embedding(part, smooth.flatten(0, 1)))
-        return h
+        return h if self.lacking is None else torch.where(places.gap[..., None], self.gap, h)
 
     def hidden(
         self, places: Places, order: Int[Tensor, "batch columns"], context: Float[Tensor, "batch context"]
@@ -262,23 +283,41 @@ class RowNetwork(nn.Module):
         context: Float[Tensor, "batch context"],
         generator: Streams | None = None,
         share: float = 1.0,
+        *,
+        gaps: Bool[Tensor, "batch columns"] | None = None,
+        marked: Bool[Tensor, "batch columns"] | None = None,
+        hints: Float[Tensor, "batch columns width"] | None = None,
     ) -> Float[Tensor, "batch columns"]:
         """Log-probability of each cell given those before it in nats (a density in data units if continuous).
 
-        Missing cells count 0: they come last, so that nothing is conditional on them.
+        Unknown cells count 0: they come last, so that nothing is conditional on them.
 
         Arguments:
             x: Rows, NaN where missing.
             context: What they are conditional on.
             generator: Of random orders; `None` for the table's.
             share: Of the rows in a random order.
+            gaps: Which NaN are gaps, and so outcomes that count; `None` where all cells are taken to have a value.
+            marked: Of which known cells it counts that they have a value; `None` for all.
+            hints: What is known of each cell's value, should it have one.
         """
-        places = self.places(x)
-        h = self.hidden(places, self.order(places.observed, generator, share), context)
+        places = self.places(x, gaps)
+        h = self.hidden(places, self.order(places.observed | places.gap, generator, share), context)
+        told = h if hints is None else h + hints
         with torch.autocast(h.device.type, enabled=False):
-            each = [self._log_p(h[:, column], column, places.part[:, column]) for column in range(h.shape[1])]
-        total = torch.stack(each, dim=1) + places.rest.to(h.dtype)
-        return torch.where(places.observed, total, 0.0)
+            each = [self._log_p(told[:, column], column, places.part[:, column]) for column in range(h.shape[1])]
+            total = torch.where(places.observed, torch.stack(each, dim=1) + places.rest.to(h.dtype), 0.0)
+            if gaps is None or self.lacking is None:
+                return total
+            odds = (h * self.lacking.weight).sum(2) + self.lacking.bias
+            mark = torch.where(places.gap, F.logsigmoid(odds), F.logsigmoid(-odds))
+            counted = places.observed if marked is None else places.observed & marked
+            return total + torch.where((places.gap | counted) & self.lacks, mark, 0.0)
+
+    def _gap_probability(self, h: Float[Tensor, "batch width"], column: int) -> Float[Tensor, " batch"]:
+        if self.lacking is None or column not in self.table.gap_shares:
+            return h.new_zeros(len(h), dtype=torch.float64)
+        return (h @ self.lacking.weight[column] + self.lacking.bias[column]).double().sigmoid()
 
     # Draws and codes
 
@@ -291,6 +330,8 @@ class RowNetwork(nn.Module):
         *,
         in_place: bool = False,
         likeliest: bool = False,
+        gaps: Bool[Tensor, "batch columns"] | None = None,
+        hints: Float[Tensor, "batch columns width"] | None = None,
     ) -> tuple[Float[Tensor, "batch columns"], Float[Tensor, "batch columns"]]:
         r"""Complete rows and their codes, column after column, the known ones first.
 
@@ -306,10 +347,14 @@ class RowNetwork(nn.Module):
             generator: Of random orders; `None` for the table's.
             in_place: Whether missing cells keep their place in the order.
             likeliest: Whether missing categories are the likeliest, whatever their code.
+            gaps: Which NaN of `x` are gaps rather than unknown; then unknown cells may turn out to be gaps, too, and
+                stay NaN: the last of the unit interval is theirs. `None` where all cells get a value.
+            hints: What is known of each cell's value, should it have one.
         """
         x, z = x.double().clone(), z.double().clone()
         observed = self.table.observed(x)
-        order = self.order(observed | in_place, generator)
+        gap = torch.zeros_like(observed) if gaps is None else gaps & ~observed & self.lacks
+        order = self.order(observed | gap | in_place, generator)
         past = Past()
         edges, counts = self.intervals(x.device).edges, self.intervals(x.device).counts
         rows = torch.arange(len(x), device=x.device)
@@ -319,16 +364,21 @@ class RowNetwork(nn.Module):
         for step in range(x.shape[1]):
             asked = order[:, step]
             h = full_precision(self.network((seen + self.asked(asked) + context)[:, None], past))[:, 0]
-            places = self.places(torch.where(observed, x, torch.nan))
+            places = self.places(torch.where(observed, x, torch.nan), gap)
+            told = h if hints is None else h + hints[rows, asked]
             columns = asked.unique().tolist()
             for column, chosen in ((c, part) for c in columns for part in rows[asked == c].split(AT_ONCE // counts[c])):
-                p = self._log_p(h[chosen], column).double().exp()
+                p = self._log_p(told[chosen], column).double().exp()
                 after = p.cumsum(1)
                 p, after = p / after[:, -1:], after / after[:, -1:]
                 edge = edges[column, : counts[column] + 1]
                 known = observed[chosen, column]
                 part = places.part[chosen, column]
                 v = torch.special.ndtr(z[chosen, column])
+                none = torch.zeros_like(v) if gaps is None else self._gap_probability(h[chosen], column)
+                given_gap = gap[chosen, column]
+                gap[chosen, column] = given_gap | ~known & (v >= 1 - none)
+                v = (v / (1 - none).clamp(min=1e-300)).clamp(max=1)
                 drawn = torch.searchsorted(after, v[:, None].contiguous(), right=True)[:, 0].clamp(max=len(edge) - 2)
                 if likeliest and column in self.table.categorical:
                     drawn = p.argmax(1)
@@ -340,14 +390,15 @@ class RowNetwork(nn.Module):
                     (torch.special.ndtr(places.y[chosen, column]) - left) / width,
                     ((v - before) / mass.clamp(min=1e-300)),
                 ).clamp(0, 1)
-                code = torch.special.ndtri((before + share * mass).clamp(1e-300, 1 - 1e-16))
-                z[chosen, column] = torch.where(known, code, z[chosen, column])
+                code = torch.where(known, (1 - none) * (before + share * mass), 1 - none / 2)
+                code = torch.special.ndtri(code.clamp(1e-300, 1 - 1e-16))
+                z[chosen, column] = torch.where(known | given_gap, code, z[chosen, column])
                 y[chosen, column] = torch.special.ndtri((left + share * width).clamp(1e-300, 1 - 1e-16))
             values = self.table.from_probit(y)
             new = values.gather(1, asked[:, None])[:, 0]
-            x[rows, asked] = torch.where(observed[rows, asked], x[rows, asked], new)
+            x[rows, asked] = torch.where(observed[rows, asked] | gap[rows, asked], x[rows, asked], new)
             observed = observed.clone()
-            observed[rows, asked] = True
+            observed[rows, asked] = ~gap[rows, asked]
             if step + 1 < x.shape[1]:
-                seen = self._cells(self.places(torch.where(observed, x, torch.nan)))[rows, asked]
+                seen = self._cells(self.places(torch.where(observed, x, torch.nan), gap))[rows, asked]
         return x, z

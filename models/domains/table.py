@@ -34,12 +34,13 @@ class Table(Domain):
     so that outliers stay outliers, and finite.
 
     Model space has one dimension for a number (the probit of its cell's middle; 0 if missing) and
-    one per category (one-hot; all 0 if missing). Flow space has one dimension per column.
+    one per category (one-hot; all 0 if missing; NaN if drawn as missing). Flow space has one dimension per column.
 
     Arguments:
         columns: As a prepared dataset's manifest lists them: `name`, `type` (`continuous`, `integer`,
             `categorical`), `categories` and `frequencies`, or `count`, `min`, `max`, `mean`, `std`, `quantiles`,
-            and `tails` where fitted.
+            and `tails` where fitted; and how many training cells are `missing`.
+        missing: `model`: where training cells are missing, drawn ones may be; `fill`: every drawn cell has a value.
     """
 
     kind = "table"
@@ -49,9 +50,12 @@ class Table(Domain):
     scales_per_value = True
     any_order = True
 
-    def __init__(self, *, columns: Sequence[Mapping[str, Any]]) -> None:
+    def __init__(self, *, columns: Sequence[Mapping[str, Any]], missing: str = "model") -> None:
         if not columns:
             raise ValueError("a table needs at least one column, got none")
+        if missing not in ("model", "fill"):
+            raise ValueError(f"missing must be model or fill, got {missing!r}")
+        self.missing = missing
         self.columns = [dict(column) for column in columns]
         self.sizes: list[int] = []
         for column in self.columns:
@@ -67,6 +71,9 @@ class Table(Domain):
         self.categorical = [i for i, kind in enumerate(kinds) if kind == "categorical"]
         self.whole = [i for i, kind in enumerate(kinds) if kind == "integer"]
         self.starts = [sum(self.sizes[:i]) for i in range(len(self.sizes))]
+        shares = {i: _missing_share(column) for i, column in enumerate(self.columns)}
+        self.gap_shares = {i: share for i, share in shares.items() if share and missing == "model"}
+        """Share of missing cells of the columns whose drawn cells may be missing."""
         self.event_shape = (sum(self.sizes),)
         self.flow_shape = (len(self.columns),)
         self.gumbel = sum(self.sizes[i] for i in self.categorical)
@@ -75,7 +82,8 @@ class Table(Domain):
         }
 
     def spec(self) -> dict[str, Any]:
-        return {"kind": self.kind, "columns": self.columns}
+        policy = {} if self.missing == "model" else {"missing": self.missing}
+        return {"kind": self.kind, "columns": self.columns, **policy}
 
     # The columns' distributions
 
@@ -180,6 +188,8 @@ class Table(Domain):
         x = self.from_probit(probits)
         for index in self.categorical:
             x[:, index] = parts[index].argmax(1).double()
+        for index in self.gap_shares:
+            x[:, index] = torch.where(torch.isnan(probits[:, index]), torch.nan, x[:, index])
         return x
 
     def expand(self, observed: Bool[Tensor, "batch columns"]) -> Bool[Tensor, "batch dims"]:
@@ -324,6 +334,13 @@ class Table(Domain):
     def settler(self, classes: int, *, sigma: float, width: int) -> Settler | None:
         hidden = hidden_units(self.dimensions, width)
         return Settler(self, classes, sigma=sigma, width=width, hidden=hidden) if sigma else None
+
+
+def _missing_share(column: Mapping[str, Any]) -> float:
+    """Share of a column's training cells that are missing, as one more observation of both kinds would have it."""
+    missing = column.get("missing") or 0
+    known = sum(column.get("frequencies") or ()) if column["type"] == "categorical" else column.get("count", 0)
+    return (missing + 1) / (missing + known + 2) if missing else 0.0
 
 
 class MixedLikelihood(Likelihood):

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ..networks.embeddings import LabelEmbedding, full_precision
 from ..networks.mlp import Perceptron
 from ..rng import Streams
-from ..shapes import Float, Num
+from ..shapes import Bool, Float, Num
 from .base import Domain, Likelihood
 from .row_network import RowNetwork
 
@@ -59,8 +59,11 @@ class RowLikelihood(nn.Module, Likelihood):
         """Log-probability of each cell given those before it, 0 where missing."""
         return self.rows.log_prob(x, raw)
 
-    def training_log_prob(self, raw: Tensor, x: Tensor, generator: Streams) -> Float[Tensor, "batch columns"]:
-        return self.rows.log_prob(x, raw, generator, 0.5)
+    def training_log_prob(
+        self, raw: Tensor, x: Tensor, generator: Streams, gaps: Tensor | None = None, marked: Tensor | None = None
+    ) -> Float[Tensor, "batch columns"]:
+        """The same, half the rows in random orders; gaps count as outcomes."""
+        return self.rows.log_prob(x, raw, generator, 0.5, gaps=gaps, marked=marked)
 
     def mean(self, raw: Float[Tensor, "batch outputs"]) -> Float[Tensor, "batch dims"]:
         """The likeliest category and the median number, column after column, in model space."""
@@ -69,7 +72,10 @@ class RowLikelihood(nn.Module, Likelihood):
 
     def sample(self, raw: Float[Tensor, "batch outputs"], generator: Streams) -> Float[Tensor, "batch dims"]:
         nothing = torch.full((len(raw), len(self.table.columns)), torch.nan, device=raw.device, dtype=torch.float64)
-        return self.completed(raw, nothing, generator)
+        z = generator.normal(*nothing.shape)
+        x, _ = self.rows.walk(nothing, z, raw, gaps=torch.zeros_like(nothing, dtype=torch.bool))
+        y = self.table.to_model(x)
+        return torch.where(self.table.expand(self.table.observed(x)), y, torch.nan)
 
     def completed(self, raw: Tensor, x: Tensor, generator: Streams) -> Float[Tensor, "batch dims"]:
         return self.table.to_model(self.rows.walk(x, generator.normal(*x.shape), raw)[0])
@@ -85,6 +91,9 @@ class Settler(nn.Module):
 
     which is learned from the data alone.
 
+    Where cells may be missing the noisy row cannot say so: generators and denoisers give every cell a value. So the
+    noisy version of such a cell is used for the choice of its value only, never for whether it has one.
+
     Arguments:
         table: The domain, a `Table`.
         classes: Labels; 0 for none.
@@ -99,17 +108,39 @@ class Settler(nn.Module):
         self.reader = Perceptron(table.dimensions, width, hidden=hidden, blocks=1)
         self.label = LabelEmbedding(classes, width)
         self.rows = RowNetwork(table, context=width, width=width)
+        self.own = nn.ModuleDict({str(i): nn.Linear(table.sizes[i], width) for i in table.gap_shares})
+        seen = torch.ones(1, len(table.columns), dtype=torch.bool)
+        seen[:, list(table.gap_shares)] = False
+        self.seen: Tensor  # values of the noisy row that everything may depend on
+        self.register_buffer("seen", table.expand(seen), persistent=False)
+
+    def _hints(self, noisy: Tensor) -> Float[Tensor, "batch columns width"] | None:
+        """What the noisy version of a cell that may be missing says of its value."""
+        if not self.own:
+            return None
+        noisy = noisy.to(self.rows.place.dtype) / math.sqrt(1 + self.sigma**2)
+        hints = noisy.new_zeros(len(noisy), *self.rows.place.shape)
+        for column, network in self.own.items():
+            start = self.table.starts[int(column)]
+            hints[:, int(column)] = full_precision(network(noisy[:, start : start + self.table.sizes[int(column)]]))
+        return hints
 
     def _context(self, noisy: Tensor, label: Tensor | None) -> Float[Tensor, "batch width"]:
-        noisy = noisy.to(self.rows.place.dtype) / math.sqrt(1 + self.sigma**2)
+        noisy = self.seen * noisy.to(self.rows.place.dtype) / math.sqrt(1 + self.sigma**2)
         return full_precision(self.reader(noisy)) + self.label(label, len(noisy))
 
     def nats(
-        self, x: Num[Tensor, "batch columns"], y: Float[Tensor, "batch dims"], label: Tensor | None, generator: Streams
+        self,
+        x: Num[Tensor, "batch columns"],
+        y: Float[Tensor, "batch dims"],
+        label: Tensor | None,
+        generator: Streams,
+        gaps: Bool[Tensor, "batch columns"] | None = None,
     ) -> Float[Tensor, " batch"]:
-        """Negative log-likelihood of rows given their noisy versions: what is trained."""
+        """Negative log-likelihood of rows, their `gaps` included, given their noisy versions: what is trained."""
         noisy = y + self.sigma * generator.normal(*y.shape)
-        return -self.rows.log_prob(x, self._context(noisy, label), generator, 0.5).sum(1)
+        context, hints = self._context(noisy, label), self._hints(noisy)
+        return -self.rows.log_prob(x, context, generator, 0.5, gaps=gaps, hints=hints).sum(1)
 
     def draw(
         self,
@@ -117,8 +148,13 @@ class Settler(nn.Module):
         x: Float[Tensor, "batch columns"] | None,
         label: Tensor | None,
         generator: Streams,
+        *,
+        gaps: bool = False,
     ) -> Float[Tensor, "batch columns"]:
-        """Rows given their noisy versions and those cells of `x` that are not NaN."""
+        """Rows given their noisy versions and those cells of `x` that are not NaN; with `gaps` where the data have
+        them, else complete."""
         shape = len(noisy), len(self.table.columns)
         known = torch.full(shape, torch.nan, device=noisy.device, dtype=torch.float64) if x is None else x
-        return self.rows.walk(known, generator.normal(*shape), self._context(noisy, label))[0]
+        none = torch.zeros(shape, device=noisy.device, dtype=torch.bool) if gaps else None
+        context, hints = self._context(noisy, label), self._hints(noisy)
+        return self.rows.walk(known, generator.normal(*shape), context, gaps=none, hints=hints)[0]

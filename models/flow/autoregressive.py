@@ -24,7 +24,7 @@ __all__ = ["AutoregressiveFlow"]
 
 
 class RowObjective(Objective):
-    """Negative log-likelihood of the known cells, in nats, each row's columns in an order of its own."""
+    """Negative log-likelihood of the known cells and gaps, in nats, each row's columns in an order of its own."""
 
     name = "flow"
 
@@ -38,7 +38,7 @@ class RowObjective(Objective):
         if label is not None:
             label = torch.where(generator.uniform(len(batch)) < self.config.label_dropout, -1, label)
         share = {"table": 0.0, "mixed": 0.5, "random": 1.0}[self.config.order]
-        each = self.network.log_prob(batch.visible, self.label(label, len(batch)), generator, share)
+        each = self.network.log_prob(batch.visible, self.label(label, len(batch)), generator, share, gaps=batch.gaps)
         nll = -each.sum(1)
         return Losses(nll, {"bits_per_dim": nll / (each.shape[1] * math.log(2))})
 
@@ -83,7 +83,7 @@ class AutoregressiveFlow(Flow):
     @torch.no_grad()
     def log_prob(self, x: Num[Tensor, "batch columns"], generator: Streams) -> Float[Tensor, " batch"]:
         r"""Exact log-probability of the known cells (of continuous ones the density, in the data's units),
-        marginal over labels.
+        marginal over labels. Cells are taken to have values: a NaN is unknown and summed out, no gap.
 
         .. math:: \log p(x) = \log \sum_c p(c) \, p(x \mid c)
         """
@@ -120,17 +120,18 @@ class AutoregressiveFlow(Flow):
             label = torch.where(label < 0, source, label)
         z = self.network.walk(x, torch.zeros_like(x), self.label(source, len(x)), in_place=True)[1]
         z = math.sqrt(1 - strength**2) * z + strength * generator.normal(*z.shape).to(z.dtype)
-        return self._from_latent(z, source if label is None else label)
+        return self._from_latent(z, source if label is None else label, gaps=False)
 
     def _walked(
-        self, x: Tensor, z: Tensor, label: Tensor | None, generator: Streams | None = None
-    ) -> tuple[Float[Tensor, "batch columns"], Float[Tensor, "batch columns"]]:
-        return self.network.walk(x, z, self.label(label, len(x)), generator)
+        self, x: Tensor, z: Tensor, label: Tensor | None, gaps: Tensor | None = None
+    ) -> Float[Tensor, "batch columns"]:
+        return self.network.walk(x, z, self.label(label, len(x)), gaps=gaps)[0]
 
     def _from_latent(
-        self, z: Float[Tensor, "batch columns"], label: Int[Tensor, " batch"] | None
+        self, z: Float[Tensor, "batch columns"], label: Int[Tensor, " batch"] | None, *, gaps: bool = True
     ) -> Float[Tensor, "batch columns"]:
-        return self._walked(torch.full_like(z, torch.nan, dtype=torch.float64), z, label)[0]
+        nothing = torch.full_like(z, torch.nan, dtype=torch.float64)
+        return self._walked(nothing, z, label, torch.zeros_like(z, dtype=torch.bool) if gaps else None)
 
     @torch.no_grad()
     def sample(
@@ -141,8 +142,10 @@ class AutoregressiveFlow(Flow):
 
     @torch.no_grad()
     def encode(self, x: Num[Tensor, "batch columns"]) -> Float[Tensor, "batch columns"]:
-        """Codes, float64; those of missing cells are 0, and what these decode to is what the later cells are given."""
-        return self.network.walk(x, torch.zeros_like(x), self.label(None, len(x)), in_place=True)[1]
+        """Codes, float64. A missing cell is a gap where its column has them, and decodes to one; elsewhere its code is
+        0, and what that decodes to is what the later cells are given."""
+        gaps = ~self.domain.observed(x)
+        return self.network.walk(x, torch.zeros_like(x), self.label(None, len(x)), in_place=True, gaps=gaps)[1]
 
     @torch.no_grad()
     def decode(self, z: Float[Tensor, "batch columns"]) -> Num[Tensor, "batch columns"]:
@@ -154,6 +157,6 @@ class AutoregressiveFlow(Flow):
         """Draws from p(hidden | observed): the hidden cells one after the other, given the observed ones first."""
 
         def draw(x: Tensor, noise: Streams) -> Tensor:
-            return self._walked(x, noise.normal(*x.shape), None)[0]
+            return self._walked(x, noise.normal(*x.shape), None)
 
         return repeated(draw, with_gaps(x, observed), generator, draws)

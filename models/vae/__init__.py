@@ -86,9 +86,10 @@ class EvidenceObjective(Objective):
         return self.config.beta * min(1.0, seen / warmup) if warmup else self.config.beta
 
     def forward(self, batch: Batch, generator: Streams) -> Losses:
-        x = batch.visible
+        x, gaps = batch.visible, batch.gaps
         if self.hide:  # the bound is that of the cells left: the others are integrated out
-            x = with_gaps(x, mask_cells(self.domain.observed(x), self.hide, generator))
+            left = mask_cells(self.domain.observed(x) | gaps, self.hide, generator)
+            x, gaps = with_gaps(x, left), gaps & left
         mean, log_variance = posterior(self.domain, self.encoder, x)
         z = mean + (0.5 * log_variance).exp() * generator.normal(*mean.shape)
         below = []
@@ -97,7 +98,7 @@ class EvidenceObjective(Objective):
             below = [fine]
         else:
             raw = self.likelihood.labelled(self.decoder(z), batch.label, generator)
-        nll = -self.likelihood.training_log_prob(raw, x, generator).flatten(1).sum(1)
+        nll = -self.likelihood.training_log_prob(raw, x, generator, gaps).flatten(1).sum(1)
         divergence = gaussian_divergence(mean, log_variance, *self.prior(batch.label, len(batch)))
         divergence = torch.cat([divergence, *below], dim=1)
         penalty = divergence.clamp(min=self.config.free_bits).sum(1)

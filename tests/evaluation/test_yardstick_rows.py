@@ -58,6 +58,11 @@ def test_column_distances_are_kolmogorov_smirnov_and_total_variation():
         assert found[i] == pytest.approx(ks_2samp(known, made[:, i]).statistic, abs=1e-12)
     shares = [np.bincount(side[:, 2].astype(int), minlength=3) / len(side) for side in (real, made)]
     assert found[2] == pytest.approx(np.abs(shares[0] - shares[1]).sum() / 2, abs=1e-12)
+    real[:60, 2], made[:20, 2] = np.nan, np.nan  # missing is one more category
+    shares = [[np.mean(side[:, 2] == c) for c in range(3)] + [np.isnan(side[:, 2]).mean()] for side in (real, made)]
+    expected = np.abs(np.subtract(*shares)).sum() / 2
+    assert column_distances(real, made, COLUMNS)[0, 2] == pytest.approx(expected, abs=1e-12)
+    real[:60, 2], made[:20, 2] = 0, 0
     repeated = [
         (np.repeat(real, w, 0), np.repeat(made, v, 0))
         for w, v in zip(counts(300, 3, 7), counts(200, 3, 8), strict=True)

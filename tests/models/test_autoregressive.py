@@ -11,7 +11,8 @@ import torch
 from test_tables import double, seeded, table, train  # noqa: F401 (double is a fixture)
 
 from data.tails import MOST, tails_of
-from models import Streams, build
+from models import Batch, Streams, build
+from models.capabilities import Translation
 from models.domains.table import Table
 
 
@@ -230,3 +231,79 @@ def test_a_tailed_density_is_that_of_the_map_and_integrates_to_one():
     y, log_det = domain.dequantize(grid, Streams.seeded(0))
     density = (-0.5 * (y[:, 0].square() + math.log(2 * math.pi)) + log_det).exp()
     assert float(density.sum() * 1e-3) == pytest.approx(1, abs=1e-3)
+
+
+# Missing as part of the data
+
+GAPS = (0.05, 0.3, 0.7)
+"""Probability that the second category is missing, by the first."""
+
+
+def gappy_world(n: int = 6000) -> tuple[torch.Tensor, dict]:
+    """A category, and another whose value and whose being missing depend on it; the domain counts missing cells."""
+    g = seeded(8)
+    a = torch.randint(3, (n,), generator=g).double()
+    value = (a + torch.randint(2, (n,), generator=g)) % 3
+    b = torch.where(torch.rand(n, generator=g) < torch.tensor(GAPS)[a.long()], torch.nan, value)
+    x = torch.stack([a, b], dim=1)
+    domain = table(x, "33")
+    for index, entry in enumerate(domain["columns"]):
+        entry["missing"] = int(x[:, index].isnan().sum())
+    return x, domain
+
+
+@pytest.mark.parametrize("family", ["flow", "vae", "diffusion"])
+def test_draws_have_gaps_where_the_data_has_them_and_fillings_none(family):
+    x, domain = gappy_world()
+    config = {"width": 16} | ({"embed": 8} if family == "flow" else {})
+    model = train(family, x, domain, steps=150, lr=6e-3, config=config)
+    drawn = model.sample(4000, None, Streams.seeded(0))
+    assert not drawn[:, 0].isnan().any()
+    for a, share in enumerate(GAPS):
+        rows = drawn[drawn[:, 0] == a, 1]
+        tolerance = 0.05 + 4 * math.sqrt(share * (1 - share) / len(rows))
+        assert abs(float(rows.isnan().double().mean()) - share) < tolerance, (a, len(rows))
+        values = torch.bincount(rows[~rows.isnan()].long(), minlength=3) / (~rows.isnan()).sum()
+        assert float(values[[a, (a + 1) % 3]].sum()) > 0.9
+    given = torch.tensor([[0.0, 0.0], [1.0, 0.0], [2.0, 0.0]]).double()
+    seen = torch.tensor([[True, False]]).expand(3, -1)
+    filled = model.impute(given, seen, Streams.seeded(0), draws=500)
+    assert not filled.isnan().any()
+    for a in range(3):
+        shares = torch.bincount(filled[:, a, 1].long(), minlength=3) / 500
+        assert torch.allclose(shares[[a, (a + 1) % 3]], torch.tensor(0.5), atol=0.13), (a, shares)
+    whole = x[~x.isnan().any(1)][:200]
+    assert not model.reconstruct(whole, Streams.seeded(0)).isnan().any()
+    if isinstance(model, Translation):
+        assert not model.translate(whole, None, 0.5, Streams.seeded(0)).isnan().any()
+
+
+def test_a_table_to_be_filled_draws_no_gaps():
+    x, domain = gappy_world(500)
+    model = train("flow", x, domain | {"missing": "fill"}, steps=10, config={"embed": 8})
+    assert not model.sample(500, None, Streams.seeded(0)).isnan().any()
+    with pytest.raises(ValueError, match="missing must be model or fill, got 'drop'"):
+        Table(columns=domain["columns"], missing="drop")
+
+
+@pytest.mark.usefixtures("double")
+def test_gaps_have_codes_of_their_own_and_count_in_training_only():
+    """What training maximizes sums to one over a cell's values and its being a gap; `log_prob` over its values."""
+    x, domain = gappy_world(300)
+    model = randomized(domain, order="table", label_dropout=0.0)
+    back = model.decode(model.encode(x))
+    assert torch.equal(back.isnan(), x.isnan())
+    assert torch.equal(back.nan_to_num(-1), x.nan_to_num(-1))
+    rows = torch.tensor([[1.0, v] for v in (0, 1, 2, math.nan)]).double()
+    *values, unknown = model.log_prob(rows, Streams.seeded(0)).exp().tolist()
+    assert sum(values) == pytest.approx(unknown, rel=1e-8)
+    (objective,) = model.objectives()
+    objective.requires_grad_(False)
+    trained = (-objective(Batch(rows), Streams.seeded(0)).total).exp()
+    assert float(trained.sum()) == pytest.approx(unknown, rel=1e-8)
+    hidden = objective(Batch(rows[:1], observed=torch.tensor([[True, False]])), Streams.seeded(0))
+    assert float((-hidden.total).exp()) == pytest.approx(unknown, rel=1e-8)
+    drawn = model.sample(8000, None, Streams.seeded(0))
+    drawn = drawn[drawn[:, 0] == 1, 1]
+    expected, spread = float(trained[3]) / unknown, 4 * math.sqrt(0.25 / len(drawn))
+    assert float(drawn.isnan().double().mean()) == pytest.approx(expected, abs=spread)

@@ -548,6 +548,13 @@ def test_a_data_frame_becomes_numbers_and_comes_back():
     assert list(back.columns) == ["age", "height", "city", "grade", "member"]
     assert [str(dtype) for dtype in back.dtypes] == ["int64", "float64", "object", "int64", "bool"]
     assert back.iloc[0].tolist() == [31, 1.75, "Oslo", 1, True]
+    again = tables.read(tables.write(expected), "impute")
+    assert torch.equal(again.x.nan_to_num(-1), expected.nan_to_num(-1))
+    assert tables.write(expected).to_csv(index=False).splitlines()[1:] == [
+        "31,1.75,Oslo,1,True",
+        ",1.62,,2,False",
+        "50,,Rome,,",
+    ]
     several = tables.write(torch.zeros(3, 2, 5, dtype=torch.float64))
     assert several["draw"].tolist() == [0, 0, 1, 1, 2, 2]
     assert tables.read(frame.iloc[:0], "sample").x.shape == (0, 5)

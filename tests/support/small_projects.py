@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 from shape_checks import shape_checks
-from truth import NAMES, Patterns, Rows
+from truth import GAPS, NAMES, Patterns, Rows
 
 from data.dataset import Dataset
 from models import build
@@ -43,7 +43,7 @@ def write_source(name: str, folder: Path, n: int) -> list[str]:
         np.savez(folder / "tiles.npz", images=x, labels=c)
         return ["data", "add", "tiles.npz", "--name", "tiles"]
     rows, c = Rows().draw(n, random)
-    Rows().with_gaps(rows, 0.06, random).assign(tier=np.array(NAMES)[c]).to_csv(folder / "shop.csv", index=False)
+    Rows().with_gaps(rows, GAPS, random).assign(tier=np.array(NAMES)[c]).to_csv(folder / "shop.csv", index=False)
     return ["data", "add", "shop.csv", "--name", "shop", "--label", "tier"]
 
 

@@ -23,6 +23,9 @@ from scipy.special import logsumexp, softmax
 SHARES = np.array([0.5, 0.3, 0.2])
 """Of the classes: unequal, so that leaving them out of a density or a posterior shows."""
 
+GAPS = 0.06
+"""Share of missing cells in the source of rows, in the columns that have gaps."""
+
 NAMES = ("basic", "plus", "pro")
 """Of the classes, in the order of their codes."""
 
@@ -113,8 +116,7 @@ class Rows:
         possible = (pd.isna(city) | (city == cities)) & (pd.isna(country) | (country == countries))
         with np.errstate(divide="ignore"):
             place = np.log(possible.astype(float) @ self.city_shares.T)
-        member = rows["member"].to_numpy(object)[:, None]
-        yes = np.where(pd.isna(member), np.nan, (member == True).astype(float))  # noqa: E712
+        yes = rows["member"].astype("boolean").astype("Float64").to_numpy(float, na_value=np.nan)[:, None]
         terms = {
             "length": stats.norm.logpdf(length, self.lengths, self.length_sd),
             "mass": np.where(np.isnan(length), alone, given),

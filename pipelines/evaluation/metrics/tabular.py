@@ -171,7 +171,8 @@ def column_distances(
     columns: Columns,
     weights: tuple[Shaped[np.ndarray, "resamples n"], Shaped[np.ndarray, "resamples m"]] | None = None,
 ) -> Float[np.ndarray, "resamples columns"]:
-    """The distance of every column.
+    """The distance of every column: of categories the total variation, missing being one of them; of numbers the
+    largest difference of the known ones' distribution functions.
 
     Arguments:
         real: Rows in data space, NaN where missing.
@@ -183,6 +184,8 @@ def column_distances(
     found = np.zeros((len(w), len(columns)))
     for index, column in enumerate(columns):
         a, b = real[:, index], generated[:, index]
+        if column["type"] == "categorical":
+            a, b = np.nan_to_num(a, nan=-1), np.nan_to_num(b, nan=-1)
         points = np.union1d(a[~np.isnan(a)], b[~np.isnan(b)])
         difference = _cumulative(a, w, points) - _cumulative(b, v, points)
         if column["type"] == "categorical":

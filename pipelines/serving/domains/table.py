@@ -91,7 +91,8 @@ class Tables:
             )
 
     def write(self, x: torch.Tensor) -> Any:
-        """Data-space examples as callers get them: a DataFrame; of several draws, one below the other."""
+        """Data-space examples as callers get them: a DataFrame; of several draws, one below the other. Whole numbers
+        and booleans with gaps have pandas' nullable types."""
         import pandas as pd
 
         rows = x.cpu().reshape(-1, len(self.columns)).numpy()
@@ -107,6 +108,14 @@ class Tables:
         import pandas as pd
 
         dtype = str(column.get("dtype") or "")
+        missing = np.isnan(values)
+        if missing.any() and (_boolean(column) or dtype.startswith(("int", "uint")) or column["type"] == "categorical"):
+            known = Tables._originals(values[~missing], column)
+            plain = str(getattr(known, "dtype", object))
+            nullable = {"bool": "boolean"}.get(plain, plain.replace("int", "Int").replace("uI", "UI"))
+            cells = pd.Series(None, index=range(len(values)), dtype=nullable)
+            cells[~missing] = np.asarray(known)
+            return cells
         if column["type"] == "categorical":
             names = [str(name) for name in column["categories"]] or [""]
             texts = [names[int(value)] for value in values]
