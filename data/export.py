@@ -8,16 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
 from data.dataset import Dataset
-from data.domains.image import png_bytes
-from data.domains.table import category_array, column_type
+from data.domains import KINDS
+from data.domains.table import category_array
 from data.files import whole_folder
 
 ROWS = 4096
@@ -49,10 +46,7 @@ def export_parquet(dataset: Dataset, out: Path, label: str = "label") -> dict[st
 
 
 def _schema(dataset: Dataset, label: str) -> pa.Schema:
-    if dataset.kind == "image":
-        fields = [pa.field("image", pa.binary())]
-    else:
-        fields = [pa.field(column["name"], column_type(column)) for column in dataset.domain["columns"]]
+    fields = KINDS[dataset.kind].fields(dataset.domain)
     if dataset.class_names:
         if label in [field.name for field in fields]:
             raise ValueError(f"{dataset.name} has a column {label!r} beside its label. Give the label another name.")
@@ -64,21 +58,7 @@ def _batches(dataset: Dataset, split: str, schema: pa.Schema) -> Iterator[pa.Rec
     examples = dataset.split(split)
     for start in range(0, len(examples), ROWS):
         part = examples.slice(start, start + ROWS)
-        arrays = list(_columns(dataset, part.x.numpy(), schema))
+        arrays = list(KINDS[dataset.kind].arrays(dataset.domain, part.x.numpy(), schema))
         if dataset.class_names:
             arrays.append(category_array(part.label.numpy(), dataset.class_names))
         yield pa.record_batch(arrays, schema=schema)
-
-
-def _columns(dataset: Dataset, x: NDArray[Any], schema: pa.Schema) -> Iterator[pa.Array]:
-    if dataset.kind == "image":
-        yield pa.array([png_bytes(image) for image in x], pa.binary())
-        return
-    for index, column in enumerate(dataset.domain["columns"]):
-        values = x[:, index]
-        if column["type"] == "categorical":
-            named = category_array(np.where(np.isnan(values), -1, values).astype(np.int64), column["categories"])
-            kind = schema.field(index).type
-            yield named if pa.types.is_dictionary(kind) else named.cast(pa.string()).cast(kind)
-        else:
-            yield pa.array(values, mask=np.isnan(values)).cast(schema.field(index).type)

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import io
+from collections.abc import Iterator
 from pathlib import Path
 from threading import Lock
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 from PIL import Image
 
-from data.cards import Card, quoted
-from data.domains.base import first_rows
+from data.cards import Card, Inspection, quoted
+from data.domains.base import DataKind, first_rows
+from data.files import sync
 
 
 def png_bytes(image: NDArray[np.uint8]) -> bytes:
@@ -116,3 +119,40 @@ class ImageMoments:
             max(0.0, square / self.count - mean**2) for square, mean in zip(self.squares, means, strict=bool(means))
         ]
         return {"mean": means, "std": [variance**0.5 for variance in variances], "pixels": self.count}
+
+
+class Images(DataKind):
+    """Images of 8-bit pixels."""
+
+    def accumulator(self) -> ImageMoments:
+        return ImageMoments()
+
+    def domain(
+        self, card: Card, event_shape: tuple[int, ...], columns: list[dict[str, Any]], statistics: dict[str, Any]
+    ) -> dict[str, Any]:
+        height, width, channels = event_shape
+        levels = card.image.levels if card.image else 256
+        return {"kind": "image", "channels": channels, "height": height, "width": width, "levels": levels}
+
+    def card_lines(self, card: Card, inspection: Inspection) -> list[str]:
+        return image_lines(card)
+
+    def write_preview(self, folder: Path, manifest: dict[str, Any]) -> None:
+        contact_sheet(folder, manifest).save(folder / "contact.png")
+        sync(folder / "contact.png")
+
+    def section(self, manifest: dict[str, Any]) -> str:
+        statistics = manifest["statistics"]
+        channels = zip(statistics["mean"], statistics["std"], strict=True)
+        return "## Images\n\n![The first training images, a row per class](contact.png)\n\n" + "\n".join(
+            f"- channel {i}: mean {mean:.2f}, std {std:.2f}" for i, (mean, std) in enumerate(channels)
+        )
+
+    def as_text(self, folder: Path, manifest: dict[str, Any], x: NDArray[Any], label: NDArray[Any]) -> str:
+        return f"{images_as_text(x[:4])}\ncontact sheet: {folder / 'contact.png'}"
+
+    def fields(self, domain: dict[str, Any]) -> list[pa.Field]:
+        return [pa.field("image", pa.binary())]
+
+    def arrays(self, domain: dict[str, Any], x: NDArray[Any], schema: pa.Schema) -> Iterator[pa.Array]:
+        yield pa.array([png_bytes(image) for image in x], pa.binary())

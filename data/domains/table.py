@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from data.cards import Card, Inspection, one_line, quoted
+from data.domains.base import DataKind
 from data.permutation import mixed
 
 PLAIN = {
@@ -193,3 +195,37 @@ def table_domain(columns: list[dict[str, Any]], statistics: dict[str, Any]) -> d
             entry["quantiles"] = found["quantiles"] or [0.0] * QUANTILES
         described.append(entry)
     return {"kind": "table", "columns": described}
+
+
+class Tables(DataKind):
+    """Rows of numbers and categories with gaps."""
+
+    def statistics(self, folder: Path, splits: dict[str, Any], columns: list[dict[str, Any]]) -> dict[str, Any]:
+        return table_statistics(folder, splits, columns)
+
+    def domain(
+        self, card: Card, event_shape: tuple[int, ...], columns: list[dict[str, Any]], statistics: dict[str, Any]
+    ) -> dict[str, Any]:
+        return table_domain(columns, statistics)
+
+    def card_lines(self, card: Card, inspection: Inspection) -> list[str]:
+        return table_lines(card, inspection)
+
+    def section(self, manifest: dict[str, Any]) -> str:
+        return "## Columns (training split)\n\n" + columns_text(manifest)
+
+    def as_text(self, folder: Path, manifest: dict[str, Any], x: NDArray[Any], label: NDArray[Any]) -> str:
+        return rows_as_text(manifest, x, label)
+
+    def fields(self, domain: dict[str, Any]) -> list[pa.Field]:
+        return [pa.field(column["name"], column_type(column)) for column in domain["columns"]]
+
+    def arrays(self, domain: dict[str, Any], x: NDArray[Any], schema: pa.Schema) -> Iterator[pa.Array]:
+        for index, column in enumerate(domain["columns"]):
+            values = x[:, index]
+            if column["type"] == "categorical":
+                named = category_array(np.where(np.isnan(values), -1, values).astype(np.int64), column["categories"])
+                kind = schema.field(index).type
+                yield named if pa.types.is_dictionary(kind) else named.cast(pa.string()).cast(kind)
+            else:
+                yield pa.array(values, mask=np.isnan(values)).cast(schema.field(index).type)

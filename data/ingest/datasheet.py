@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from data.cards import Card
-from data.domains.image import contact_sheet
-from data.domains.table import cell_text, columns_text
-from data.files import sync, write_json, write_text
+from data.domains import KINDS
+from data.domains.table import cell_text
+from data.files import write_json, write_text
 from data.ingest.splits import SplitAssignment
 from data.readers.base import IngestReport
 
@@ -29,9 +29,7 @@ def write_summary(
         "unused": int((assignment.split < 0).sum()) - assignment.facts["dropped"],
     }
     write_json(folder / "report.json", report)
-    if card.kind == "image":
-        contact_sheet(folder, manifest).save(folder / "contact.png")
-        sync(folder / "contact.png")
+    KINDS[card.kind].write_preview(folder, manifest)
     write_text(folder / "README.md", _page(card, manifest, report))
 
 
@@ -45,17 +43,9 @@ def _page(card: Card, manifest: dict[str, Any], report: dict[str, Any]) -> str:
         f"Source: `{place}`, SHA-256 `{source.get('sha256') or 'not stated'}`.",
         "## Splits\n\n" + _splits(manifest),
         "## What was read\n\n" + "\n".join(f"- {line}" for line in account(report)),
+        KINDS[card.kind].section(manifest),
     ]
-    if card.kind == "image":
-        statistics = manifest["statistics"]
-        channels = zip(statistics["mean"], statistics["std"], strict=True)
-        parts.append(
-            "## Images\n\n![The first training images, a row per class](contact.png)\n\n"
-            + "\n".join(f"- channel {i}: mean {mean:.2f}, std {std:.2f}" for i, (mean, std) in enumerate(channels))
-        )
-    else:
-        parts.append("## Columns (training split)\n\n" + columns_text(manifest))
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def _splits(manifest: dict[str, Any]) -> str:

@@ -9,8 +9,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from data.cards import CATALOG, Anomaly, Card, ImageShape, Inspection, Source, one_line, parse_card, quoted
-from data.domains.image import image_lines
-from data.domains.table import table_lines
+from data.domains import KINDS
 from data.files import write_text
 from data.readers.base import natural_sorted
 from data.readers.csv import CSV_SUFFIXES
@@ -161,7 +160,7 @@ def card_text(inspection: Inspection) -> str:
     ]
     if source.format == "csv":
         lines.append(f"  delimiter: {quoted(source.delimiter)}")
-    lines += image_lines(card) if card.kind == "image" else table_lines(card, inspection)
+    lines += KINDS[card.kind].card_lines(card, inspection)
     if card.anomaly:
         lines.append("anomaly:  # kept out of training, used to measure detection")
         lines += [f"  column: {quoted(card.anomaly.column)}", f"  value: {quoted(card.anomaly.value)}"]

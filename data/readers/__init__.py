@@ -23,6 +23,20 @@ OPENERS: dict[tuple[str, str], Opener] = {
 }
 
 
+def check_format(card: Card) -> None:
+    """Make sure that the source's format goes with the kind of data.
+
+    Raises:
+        ValueError: If it does not.
+    """
+    known = [form for kind, form in OPENERS if kind == card.kind]
+    if not card.source.builtin and card.source.format not in known:
+        raise ValueError(
+            f"source.format of {card.kind} data must be one of {', '.join(known)}, got {card.source.format!r}. "
+            "Fix the card."
+        )
+
+
 def open_source(card: Card, path: Path, report: IngestReport, mapper: Mapper) -> Reader:
     """Look at a source and return its reader.
 
@@ -31,8 +45,5 @@ def open_source(card: Card, path: Path, report: IngestReport, mapper: Mapper) ->
     """
     if card.source.builtin:
         return BUILTIN[card.source.builtin](card, path, report, mapper)
-    opener = OPENERS.get((card.kind, card.source.format))
-    if opener is None:
-        known = ", ".join(form for kind, form in OPENERS if kind == card.kind)
-        raise ValueError(f"source.format of {card.kind} data must be one of {known}, got {card.source.format!r}.")
-    return opener(card, path, report, mapper)
+    check_format(card)
+    return OPENERS[card.kind, card.source.format](card, path, report, mapper)

@@ -7,9 +7,8 @@ import re
 from pathlib import Path
 
 from data.cards import CATALOG, load_card
+from data.domains import KINDS
 from data.domains.base import first_rows
-from data.domains.image import images_as_text
-from data.domains.table import rows_as_text
 from data.ingest.datasheet import account
 from data.ingest.inspect import inspect, write_card
 from pipelines.cli.recipes import recipe_text
@@ -49,7 +48,7 @@ def add(
         print(f"wrote {path}")
         for line in inspection.found:
             print(f"  found   {line}")
-        for line in inspection.doubts:
+        for line in inspection.warnings:
             print(f"  unsure  {line}")
         print(f"next: look at the card, then `fivefold prepare --dataset {name}`")
     return path
@@ -80,11 +79,7 @@ def show(name: str, *, root: Path | None = None, rows: int = 8) -> None:
     for line in account(report):
         print(f"  {line}")
     x, label = first_rows(folder, manifest, "train", rows)
-    if card.kind == "table":
-        print(rows_as_text(manifest, x, label))
-    else:
-        print(images_as_text(x[:4]))
-        print(f"contact sheet: {folder / 'contact.png'}")
+    print(KINDS[card.kind].as_text(folder, manifest, x, label))
 
 
 def export(name: str, to: Path, *, root: Path | None = None) -> None:
