@@ -173,7 +173,7 @@ class Model:
         if not (np.isfinite(sigma) and sigma > 0):
             raise ValueError(f"sigma must be a positive number, got {sigma!r}.")
         x, _, label = self._rows.read(rows, "denoise")
-        return self._rows.write(inference.denoise(self.network, x, sigma), label)
+        return self._rows.write(inference.denoise(self.network, x, float(sigma)), label)
 
     def save(self, folder: str | Path) -> Path:
         """Write the model's folder, whole or not at all: what the pipeline writes, and `fivefold.load` reads.
