@@ -101,13 +101,6 @@ def reconstruct(model: GenerativeModel, x: Num[Tensor, "n *data"], seed: int) ->
     return _rows(model, model.reconstruct, x, seed, "reconstruct")
 
 
-def denoise(model: GenerativeModel, x: Num[Tensor, "n *data"], sigma: float) -> Num[Tensor, "n *data"]:
-    """The expected clean rows, given noise of standard deviation `sigma` in data units."""
-    assert isinstance(model, Denoising)
-    denoiser = model.denoise
-    return _rows(model, lambda part, _: denoiser(part, sigma), x, 0, "denoise")
-
-
 def anomaly_score(model: GenerativeModel, x: Num[Tensor, "n *data"], seed: int) -> Float[np.ndarray, " n"]:
     """Outlier number of each row; higher is stranger."""
     assert isinstance(model, AnomalyScoring)
@@ -140,6 +133,13 @@ def impute(
                 raise ValueError(f"impute of {type(model).__name__} altered cells that were given")
             parts.append(part)
     return _finite(torch.cat(parts, dim=1), "impute")
+
+
+def denoise(model: GenerativeModel, x: Num[Tensor, "n *data"], sigma: float) -> Num[Tensor, "n *data"]:
+    """The expected clean rows, given noise of standard deviation `sigma` in data units."""
+    assert isinstance(model, Denoising)
+    denoiser = model.denoise
+    return _rows(model, lambda part, _: denoiser(part, sigma), x, 0, "denoise")
 
 
 def _rows(

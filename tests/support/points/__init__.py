@@ -12,8 +12,9 @@ import data.domains
 import data.readers
 import models.domains
 import pipelines.evaluation.domains
+import pipelines.report.domains
 import pipelines.serving.domains
-from points import domain, evaluation, preparing, serving
+from points import domain, evaluation, preparing, reporting, serving
 
 REGISTRATIONS: list[tuple[dict[Any, Any], Any, Any]] = [
     (data.cards.KINDS, "points", preparing.card_faults),
@@ -21,6 +22,7 @@ REGISTRATIONS: list[tuple[dict[Any, Any], Any, Any]] = [
     (data.domains.KINDS, "points", preparing.PointsKind()),
     (models.domains.DOMAINS, "points", domain.Points),
     (pipelines.evaluation.domains.DOMAINS, "points", evaluation.PointsEvaluation),
+    (pipelines.report.domains.USES, "points", reporting.use),
     (pipelines.serving.domains.CONVERSIONS, "points", serving.PointRows),
 ]
 """Table, key and object of each registration."""
