@@ -86,9 +86,7 @@ def test_a_kind_of_data_is_added_by_at_most_eight_registrations(project: Path, c
     entropy = 0.5 * math.log(2 * math.pi * math.e * WIDTH**2) + math.log(2 * math.pi * RADIUS)
     assert entropy - 0.2 < results["nats_per_row"]["value"] < entropy + 0.7  # none is below it, but by chance
     assert json.loads(next((project / "runs/ring").rglob("points.json")).read_text())
-    assert (
-        "np.zeros((0, 2))" in (project / "runs/ring/report.html").read_text()
-    )  # how its own kind is asked for samples
+    assert "np.zeros((0, 2))" in (project / "runs/ring/report.html").read_text()
     model = tracking.load_served("models:/ring@generation")
     for label, sign in ((0, 1), (1, -1)):  # north, south
         drawn = model.predict(np.zeros((0, 2)), params={"task": "sample", "n": 200, "label": label, "seed": 0})
