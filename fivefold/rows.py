@@ -201,7 +201,7 @@ class Rows:
                 dtype = column["dtype"]
             frame[name] = frame[name].astype(dtype)
         order = [column["name"] for column in self.layout.get("columns", ()) if column["name"] in frame]
-        frame = frame[[name for name in frame.columns if name not in order] + order]
+        frame = frame.reindex(columns=[name for name in frame.columns if name not in order] + order)
         if self.layout["container"] == "pandas":
             return frame
         table = pa.Table.from_pandas(frame, preserve_index=False)
