@@ -17,7 +17,7 @@ import torch
 from tqdm.auto import tqdm
 
 import models
-from data.cards import Card, SplitPlan
+from data.cards import Card, Column, SplitPlan
 from data.dataset import Dataset
 from data.ingest.build import build as prepare
 from data.ingest.inspect import inspect
@@ -57,7 +57,7 @@ def fit(
         model = fivefold.fit(images, family="diffusion", label=digits)  # uint8 [n, height, width]
 
     Arguments:
-        data: A DataFrame or Arrow table (numbers and categories, any cell missing), rows of numbers
+        data: A DataFrame or Arrow table (numbers, categories, dates, identifiers, any cell missing), rows of numbers
             `[n, columns]`, or images as whole numbers from 0 to 255, `[n, height, width]` or
             `[n, height, width, channels]` with 1 or 3 channels.
         family: One of `FAMILIES`.
@@ -66,7 +66,8 @@ def fit(
         examples: Examples to see in all, counting repeats.
         seed: Seed of weights, noise and order: the same seed on the same machine gives the same model.
         settings: Settings of the family, by the names they have in `params.yaml` (`model.width`, `training.lr`, …).
-        columns: Types of a table's columns that shall not be found out: `continuous`, `integer`, `categorical`, `skip`.
+        columns: Types of a table's columns that shall not be found out: those of a card
+            (`continuous`, `integer`, `categorical`, `identifier`, `skip`, …).
         device: Where to train, `cuda` or `cpu`; by default a GPU if there is one.
         progress: Whether to show a bar; by default in a terminal or notebook.
     Returns:
@@ -105,6 +106,7 @@ def fit(
             **spec,
             "dataset": dataset.name,
             "class_names": layout.pop("classes", dataset.class_names),
+            "table": dataset.manifest.get("table", []),
             "data_digest": dataset.digest,
             "seed": seed,
             "training": dataclasses.asdict(training),
@@ -141,11 +143,9 @@ def _with_types(card: Card, types: Mapping[str, str]) -> Card:
             near = difflib.get_close_matches(name, names, 1)
             raise ValueError(f"columns names no column: {name!r}" + (f"; did you mean {near[0]!r}?" if near else "."))
     given = tuple(
-        dataclasses.replace(
-            column,
-            type=types.get(column.name, column.type),
-            categories=column.categories if types.get(column.name, "categorical") == "categorical" else (),
-        )
+        column
+        if types.get(column.name, column.type) == column.type
+        else Column(name=column.name, type=types[column.name])
         for column in card.columns
     )
     return dataclasses.replace(card, columns=given)

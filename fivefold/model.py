@@ -44,7 +44,7 @@ class Model:
     def __init__(self, network: GenerativeModel, facts: dict[str, Any]) -> None:
         self.network: Any = network
         self.facts = facts
-        self._rows = Rows(facts["domain"], facts.get("class_names") or [], facts.get("rows") or {})
+        self._rows = Rows(facts)
 
     def __repr__(self) -> str:
         return f"<fivefold.Model: {self.family} of {self._rows.conversion.expected}; can {', '.join(self.tasks)}>"
@@ -89,7 +89,7 @@ class Model:
         else:
             codes = self._rows.codes(label, n)
         codes = None if codes is None else codes.cpu()
-        return self._rows.write(inference.sample(self.network, n, codes, seed), codes)
+        return self._rows.write(inference.sample(self.network, n, codes, seed), codes, seed)
 
     def log_density(self, rows: Data, *, draws: int = 16, seed: int = 0) -> np.ndarray:
         """Log-density of each row in nats: exact where the family knows it, else a lower bound.
@@ -139,8 +139,8 @@ class Model:
         model.reconstruct(frame)
         """
         self._require("reconstruct")
-        x, _, label = self._rows.read(rows, "reconstruct")
-        return self._rows.write(inference.reconstruct(self.network, x, seed), label)
+        x, _, beside = self._rows.read(rows, "reconstruct")
+        return self._rows.write(inference.reconstruct(self.network, x, seed), beside)
 
     def impute(self, rows: Data, *, draws: int = 1, seed: int = 0) -> Data:
         """Fill in missing cells; the others come back as they are.
@@ -156,9 +156,9 @@ class Model:
         self._require("impute")
         if isinstance(draws, bool) or not isinstance(draws, (int, np.integer)) or draws < 1:
             raise ValueError(f"draws must be a whole number of at least 1, got {draws!r}.")
-        x, observed, label = self._rows.read(rows, "impute")
+        x, observed, beside = self._rows.read(rows, "impute")
         completed = inference.impute(self.network, x, observed, seed, draws=draws)
-        return self._rows.write(completed[0] if draws == 1 else completed, label)
+        return self._rows.write(completed[0] if draws == 1 else completed, beside)
 
     def denoise(self, rows: Data, sigma: float) -> Data:
         """The expected clean rows, given Gaussian noise.
@@ -172,8 +172,8 @@ class Model:
         self._require("denoise")
         if not (np.isfinite(sigma) and sigma > 0):
             raise ValueError(f"sigma must be a positive number, got {sigma!r}.")
-        x, _, label = self._rows.read(rows, "denoise")
-        return self._rows.write(inference.denoise(self.network, x, float(sigma)), label)
+        x, _, beside = self._rows.read(rows, "denoise")
+        return self._rows.write(inference.denoise(self.network, x, float(sigma)), beside)
 
     def save(self, folder: str | Path) -> Path:
         """Write the model's folder, whole or not at all: what the pipeline writes, and `fivefold.load` reads.

@@ -16,8 +16,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
+from data import formats
 from data.readers.columns import type_name
-from pipelines.serving.domains import CONVERSIONS
+from pipelines.serving.domains import conversion
 from pipelines.serving.domains.table import Tables
 
 if TYPE_CHECKING:
@@ -125,36 +126,41 @@ class Rows:
     """Conversion between a caller's rows and a model's tensors.
 
     Arguments:
-        domain: The model's domain, as in `model.json`.
-        class_names: Names of the classes; empty without.
-        layout: What the rows looked like (see `written`); empty for a model that the pipeline trained.
+        facts: What `model.json` says of the model: `domain`, `class_names`, of tables `table` (the columns of the
+            source), and `rows`, what the rows looked like (see `written`), which a model of the pipeline has not.
     """
 
-    def __init__(self, domain: Mapping[str, Any], class_names: Sequence[str], layout: Mapping[str, Any]) -> None:
-        self.conversion: Any = CONVERSIONS[domain["kind"]](domain)
-        self.layout = {"container": "pandas" if domain["kind"] == "table" else "images", "label": LABEL, **layout}
+    def __init__(self, facts: Mapping[str, Any]) -> None:
+        self.conversion: Any = conversion(facts, formats)
+        class_names, layout = facts.get("class_names") or (), facts.get("rows") or {}
+        named = [entry["name"] for entry in facts.get("table") or () if entry["role"] == "label"]
+        container = "pandas" if hasattr(self.conversion, "columns") else "images"
+        self.layout = {"container": container, "label": named[0] if named else LABEL, **layout}
         label = {"name": self.layout["label"], "type": "categorical", "dtype": self.layout.get("label_dtype", "string")}
         self.labels = Tables({"columns": [{**label, "categories": list(class_names)}]})
         self.frames = self.layout["container"] in ("pandas", "arrow")
 
     def read(self, data: Any, task: str) -> tuple[torch.Tensor, torch.Tensor, Any]:
-        """A caller's rows as a tensor, which of its cells are known, and the column of labels as it was given.
+        """A caller's rows as a tensor, which of its cells are known, and the columns that are not learned.
+
+        These (labels, identifiers, free text) are kept as they were given, for what comes back.
 
         Raises:
             ValueError: If the rows are not like those that the model learned from.
         """
         if isinstance(data, pa.Table):
             data = data.to_pandas()
-        label = None
+        beside = None
         if self.frames and hasattr(data, "columns"):
             data = data.rename(columns=str)
-            label = data[self.layout["label"]] if self.layout["label"] in data.columns else None
             unused = {column["name"] for column in self.layout.get("columns", ())} - set(self.conversion.names)
-            data = data.drop(columns=[name for name in data.columns if name in {self.layout["label"], *unused}])
+            unused |= {self.layout["label"], *getattr(self.conversion, "others", ())}
+            beside = data[[name for name in data.columns if name in unused]]
+            data = data.drop(columns=list(beside.columns))
         elif self.layout["container"] == "images" and self.layout.get("dimensions") == 3 and np.ndim(data) == 3:
             data = np.asarray(data)[..., None]
         rows = self.conversion.read(data, task)
-        return rows.x, rows.observed, label
+        return rows.x, rows.observed, beside
 
     def codes(self, label: Any, n: int) -> torch.Tensor:
         """Codes of the labels asked for: one name for all, or one for each row.
@@ -170,27 +176,30 @@ class Rows:
             raise ValueError(f"label must be one class, or one for each row: expected {n}, got {len(column)}.")
         return self.labels.read(pd.DataFrame({self.labels.names[0]: column}), "sample").x[:, 0].long()
 
-    def write(self, x: torch.Tensor, label: Any = None) -> Any:
+    def write(self, x: torch.Tensor, beside: Any = None, seed: int = 0) -> Any:
         """Examples `[n, *event]` or `[draws, n, *event]` as rows like the caller's own, with the labels given.
 
         Arguments:
             x: In data space.
-            label: Codes of the labels, or the column as it was given.
+            beside: Codes of the labels, or the columns that are not learned as they were given.
+            seed: Selects fresh identifiers, where none were given.
         """
-        written = self.conversion.write(x)
+        source = hasattr(self.conversion, "others")
+        written = self.conversion.write(x, seed=seed) if source else self.conversion.write(x)
         if self.layout["container"] == "images":
             return written[..., 0] if self.layout.get("dimensions") == 3 else written
         if self.layout["container"] == "numbers":
             return written[self.conversion.names].to_numpy(self.layout["dtype"]).reshape(x.shape)
-        return self._frame(written, label)
+        return self._frame(written, beside)
 
-    def _frame(self, frame: pd.DataFrame, label: Any) -> Any:
+    def _frame(self, frame: pd.DataFrame, beside: Any) -> Any:
         import pandas as pd
 
-        if isinstance(label, torch.Tensor):
-            frame[self.layout["label"]] = self.labels.write(label[:, None].double()).iloc[:, 0]
-        elif label is not None:
-            frame[self.layout["label"]] = np.tile(label.to_numpy(), len(frame) // max(len(label), 1))
+        if isinstance(beside, torch.Tensor):
+            frame[self.layout["label"]] = self.labels.write(beside[:, None].double()).iloc[:, 0]
+        elif beside is not None:
+            for name in beside.columns:
+                frame[name] = np.tile(beside[name].to_numpy(), len(frame) // max(len(beside), 1))
         for column in self.layout.get("columns", ()):
             name = column["name"]
             if name not in frame:

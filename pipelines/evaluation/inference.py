@@ -140,11 +140,11 @@ def impute(
     return _finite(torch.cat(parts, dim=1), "impute")
 
 
-def denoise(model: GenerativeModel, x: Num[Tensor, "n *data"], sigma: float) -> Num[Tensor, "n *data"]:
+def denoise(model: object, x: Num[Tensor, "n *data"], sigma: float, *, chunk: int = CHUNK) -> Num[Tensor, "n *data"]:
     """The expected clean rows, given noise of standard deviation `sigma` in data units."""
     assert isinstance(model, Denoising)
     denoiser = model.denoise
-    return _rows(model, lambda part, _: denoiser(part, sigma), x, 0, "denoise")
+    return _rows(model, lambda part, _: denoiser(part, sigma), x, 0, "denoise", chunk)
 
 
 def _rows(

@@ -31,7 +31,7 @@ VAE = {"model.latent": 2, "model.width": 16}
 
 
 def people(n: int = 400) -> pd.DataFrame:
-    """Rows of every type of column; whether `hours` is above 40 is the label."""
+    """Rows of every type of column; whether `hours` is above 40 is the label, and `id` is nobody's twice."""
     random = np.random.default_rng(0)
     hours = random.normal(40, 8, n).astype(np.float32)
     frame = pd.DataFrame(
@@ -41,6 +41,8 @@ def people(n: int = 400) -> pd.DataFrame:
             "hours": hours,
             "job": pd.Categorical(random.choice(["a", "b"], n), categories=["b", "a", "never"], ordered=True),
             "married": random.random(n) < 0.5,
+            "born": pd.Timestamp("1950-01-01") + pd.to_timedelta(random.integers(0, 20_000, n), "D"),
+            "id": [f"p{number:06d}" for number in random.permutation(n * 9)[:n]],
             "kids": pd.array(random.integers(0, 4, n), dtype="Int64"),
         }
     )
@@ -78,8 +80,11 @@ def test_labels_are_kept_and_asked_for(flow: fivefold.Model) -> None:
     assert set(high["income"]) == {">50K"}
     assert mixed["income"].tolist() == ["<=50K", ">50K"]
     assert (high["hours"] > 38).mean() > 0.9 > 0.5 > (flow.sample(200, label="<=50K")["hours"] > 42).mean()
-    drawn = flow.sample(2000)["income"]
-    assert (drawn == ">50K").mean() == pytest.approx((people()["income"] == ">50K").mean(), abs=0.05)
+    drawn = flow.sample(2000)
+    assert (drawn["income"] == ">50K").mean() == pytest.approx((people()["income"] == ">50K").mean(), abs=0.05)
+    assert not set(drawn["id"]) & set(people()["id"])
+    assert drawn["id"].is_unique
+    assert drawn["born"].between("1949-12-25", "2005-01-10").all()
     pd.testing.assert_frame_equal(high, flow.sample(200, label=">50K"))
     assert not high.equals(flow.sample(200, label=">50K", seed=1))
 
@@ -96,7 +101,7 @@ def test_saved_and_loaded_it_is_the_same_model_and_the_pipelines_own_folder(
     bare = {key: value for key, value in facts.items() if key != "rows"}  # as the stage `train` writes it
     model_folder.save(network, tmp_path / "bare", bare)
     rows = fivefold.load(tmp_path / "bare").sample(3, label=">50K")
-    assert set(rows.columns) == set(people().columns) - {"income"} | {"label"}
+    assert set(rows.columns) == set(people().columns)
 
 
 def test_it_is_the_model_that_the_pipeline_trains(flow: fivefold.Model, tmp_path: Path) -> None:
