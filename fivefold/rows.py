@@ -184,8 +184,7 @@ class Rows:
             beside: Codes of the labels, or the columns that are not learned as they were given.
             seed: Selects fresh identifiers, where none were given.
         """
-        source = hasattr(self.conversion, "others")
-        written = self.conversion.write(x, seed=seed) if source else self.conversion.write(x)
+        written = self.conversion.write(x, seed=seed)
         if self.layout["container"] == "images":
             return written[..., 0] if self.layout.get("dimensions") == 3 else written
         if self.layout["container"] == "numbers":

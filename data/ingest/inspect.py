@@ -12,12 +12,11 @@ from data.cards import CATALOG, Anomaly, Card, Inspection, Source, one_line, par
 from data.domains import KINDS
 from data.files import write_atomically
 from data.ingest.rehearsal import rehearse
-from data.readers import INSPECTORS
+from data.readers import INSPECTORS, kind_of
 from data.readers.base import Mapper, here
 from data.readers.idx import IDX_NAME
 from data.readers.image_decoding import SUFFIXES as IMAGE_SUFFIXES
 from data.readers.image_folder import is_image
-from data.readers.image_parquet import image_columns
 from data.readers.suffixes import SUFFIXES
 from data.sources.archive import is_archive, members
 from data.sources.download import fetch
@@ -55,8 +54,7 @@ def inspect(
     form = source_format(path)
     if fit not in ("", "crop", "pad", "stretch"):
         raise ValueError(f"fit must be crop, pad or stretch, got {fit!r}")
-    kinds = [kind for kind, known in INSPECTORS if known == form]
-    kind = kinds[0] if len(kinds) == 1 else "image" if image_columns(path) else "table"
+    kind = kind_of(path, form)
     base = Card(
         name=name, kind=kind, source=replace(place, sha256=tree_sha256(path), format=form, query=query, sheet=sheet),
         label=label, anomaly=Anomaly(column=column, value=value) if anomaly else None,

@@ -9,7 +9,7 @@ from data.readers.base import IngestReport, Inspector, Mapper, Opener, Reader
 from data.readers.digits import open_digits
 from data.readers.idx import inspect_idx, open_idx
 from data.readers.image_folder import inspect_folders, open_images
-from data.readers.image_parquet import inspect_image_parquet, open_image_parquet
+from data.readers.image_parquet import image_columns, inspect_image_parquet, open_image_parquet
 from data.readers.npy import inspect_npy, open_npy
 from data.readers.suffixes import SUFFIXES
 from data.readers.table import inspect_table, open_table
@@ -32,6 +32,12 @@ INSPECTORS: dict[tuple[str, str], Inspector] = {
     **{("table", form): inspect_table for form in SUFFIXES},
 }
 """What writes a card for a source of each kind of data and format."""
+
+
+def kind_of(path: Path, form: str) -> str:
+    """The kind of data in a source of a format."""
+    kinds = [kind for kind, known in INSPECTORS if known == form]
+    return kinds[0] if len(kinds) == 1 else "image" if image_columns(path) else "table"
 
 
 def check_format(card: Card) -> None:

@@ -11,7 +11,7 @@ import torch
 from pipelines.serving.domains import base
 
 
-class PointRows(getattr(base, "Conversion", object)):
+class PointRows(base.Conversion):
     """Conversion between what callers hold and what the model is given, for points.
 
     Arguments:
@@ -32,7 +32,7 @@ class PointRows(getattr(base, "Conversion", object)):
         x = torch.from_numpy(array.astype(np.float64))
         return base.Rows(x, ~x.isnan())
 
-    def write(self, x: torch.Tensor) -> np.ndarray:
+    def write(self, x: torch.Tensor, label: torch.Tensor | None = None, seed: int = 0) -> np.ndarray:
         return x.cpu().numpy()
 
     def empty(self, rows: int = 0) -> torch.Tensor:
