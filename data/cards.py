@@ -8,7 +8,7 @@ import itertools
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,7 +16,6 @@ from data import schema
 from data.formats import format_of
 
 CATALOG = Path("data/catalog")
-FORMATS = ("images", "idx", "npy", "npz", "csv", "jsonl", "parquet", "arrow", "excel", "sql")
 LEARNED = ("continuous", "integer", "categorical", "datetime", "duration")
 NOT_LEARNED = ("identifier", "index", "text", "constant", "skip")
 COLUMN_TYPES = (*LEARNED, *NOT_LEARNED)
@@ -37,7 +36,7 @@ class Source:
         path: A file or folder; relative paths start at the project's root.
         url: `https://…` or `s3://bucket/key`.
         sha256: Of the file; of a folder, over its files' names and content.
-        format: How to read it, one of `FORMATS`.
+        format: How to read it, one of those in `data.readers`.
         delimiter: Between the cells of a CSV file; a blank stands for any number of blanks.
         encoding: Of a text file, a name that Python knows.
         header: `first` takes the names of the columns from the first row, `none` numbers them.
@@ -154,7 +153,7 @@ class Card:
 
     Arguments:
         name: Letters, digits, `-`, `_` and `.`; the name of the file.
-        kind: `image` or `table`.
+        kind: One of `KINDS`, `image` or `table`.
         source: Where the data comes from.
         title: One line for people.
         licence: What may be done with it.
@@ -244,7 +243,7 @@ def _faults(card: Card, path: Path) -> Iterable[str]:
         yield f"name must be that of the file, {path.stem!r}, got {card.name!r}"
     yield from _source_faults(card.source)
     for key, value, allowed in (
-        ("kind", card.kind, ("image", "table")),
+        ("kind", card.kind, tuple(KINDS)),
         ("on_bad", card.on_bad, ("fail", "drop")),
         ("duplicates", card.duplicates, ("separate", "fail", "keep")),
         ("missing", card.missing, ("model", "fill")),
@@ -253,10 +252,8 @@ def _faults(card: Card, path: Path) -> Iterable[str]:
             yield f"{key} must be one of {', '.join(allowed)}, got {value!r}"
     if not 0 <= card.max_bad <= 1:
         yield f"max_bad is a share from 0 to 1, got {card.max_bad}"
-    if card.kind == "image":
-        yield from _image_faults(card)
-    elif card.kind == "table":
-        yield from _table_faults(card)
+    if card.kind in KINDS:
+        yield from KINDS[card.kind](card)
     yield from _split_faults(card.splits)
 
 
@@ -266,8 +263,6 @@ def _source_faults(source: Source) -> Iterable[str]:
         yield f"source needs exactly one of builtin, path and url, got {', '.join(given) or 'none'}"
     if source.sha256 and not re.fullmatch(r"[0-9a-f]{64}", source.sha256):
         yield f"source.sha256 must be 64 hexadecimal digits, got {source.sha256!r}"
-    if source.format not in FORMATS:
-        yield f"source.format must be one of {', '.join(FORMATS)}, got {source.format!r}"
     if len(source.delimiter) != 1:
         yield f"source.delimiter must be one character, got {source.delimiter!r}"
     if source.header not in ("first", "none"):
@@ -320,6 +315,10 @@ def _table_faults(card: Card) -> Iterable[str]:
         if name and names and name not in names:
             near = difflib.get_close_matches(name, names, 1)
             yield f"{key} names no column: {name!r}" + (f" (did you mean {near[0]!r}?)" if near else "")
+
+
+KINDS: dict[str, Callable[[Card], Iterable[str]]] = {"image": _image_faults, "table": _table_faults}
+"""What is wrong with a card of each kind of data whose keys and types are right; a kind of data adds itself here."""
 
 
 def _format_faults(column: Column) -> Iterable[str]:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from threading import Lock
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
-from data.cards import Card, quoted
-from data.domains.base import first_rows
-from data.image_grid import grid
+from data import image_grid
+from data.cards import Card, Inspection, quoted
+from data.domains.base import DataKind, Parts, class_arrays, class_fields, first_rows
+from data.image_grid import grid, png
 
 
 def image_lines(card: Card) -> list[str]:
@@ -103,3 +106,43 @@ class ImageMoments:
             max(0.0, square / self.count - mean**2) for square, mean in zip(self.squares, means, strict=bool(means))
         ]
         return {"mean": means, "std": [variance**0.5 for variance in variances], "pixels": self.count}
+
+
+class Images(DataKind):
+    """Images of 8-bit pixels."""
+
+    def accumulator(self) -> ImageMoments:
+        return ImageMoments()
+
+    def domain(
+        self, card: Card, event_shape: tuple[int, ...], columns: list[dict[str, Any]], statistics: dict[str, Any]
+    ) -> dict[str, Any]:
+        height, width, channels = event_shape
+        levels = card.image.levels if card.image else 256
+        return {"kind": "image", "channels": channels, "height": height, "width": width, "levels": levels}
+
+    def card_lines(self, card: Card, inspection: Inspection) -> list[str]:
+        return image_lines(card)
+
+    def write_preview(self, folder: Path, manifest: dict[str, Any]) -> None:
+        image_grid.write(folder / "contact.png", contact_sheet(folder, manifest))
+
+    def section(self, manifest: dict[str, Any]) -> str:
+        statistics = manifest["statistics"]
+        channels = zip(statistics["mean"], statistics["std"], strict=True)
+        return "## Images\n\n![The first training images, a row per class](contact.png)\n\n" + "\n".join(
+            f"- channel {i}: mean {mean:.2f}, std {std:.2f}" for i, (mean, std) in enumerate(channels)
+        )
+
+    def as_text(self, folder: Path, manifest: dict[str, Any], x: NDArray[Any], label: NDArray[Any]) -> str:
+        return f"{images_as_text(x[:4])}\ncontact sheet: {folder / 'contact.png'}"
+
+    def fields(self, manifest: Mapping[str, Any], label: str) -> list[pa.Field]:
+        return [pa.field("image", pa.binary()), *class_fields(manifest, label)]
+
+    def arrays(
+        self, manifest: Mapping[str, Any], split: str, parts: Parts, schema: pa.Schema
+    ) -> Iterator[list[pa.Array]]:
+        for x, codes in parts:
+            pictures = pa.array([png(image, smallest=False) for image in x], pa.binary())
+            yield [pictures, *class_arrays(manifest, codes)]

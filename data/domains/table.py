@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,20 +11,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from data.cards import Card, Inspection, one_line, quoted
+from data.domains.base import DataKind, Parts, TextWriter
+from data.domains.source_table import as_array, entry_type, source_table, table_cells, write_text
 from data.permutation import mixed
 from data.tails import MOST, tails_of
-
-PLAIN = {
-    "bool": pa.bool_(), "float16": pa.float16(), "float32": pa.float32(), "float64": pa.float64(),
-    "int8": pa.int8(), "int16": pa.int16(), "int32": pa.int32(), "int64": pa.int64(),
-    "uint8": pa.uint8(), "uint16": pa.uint16(), "uint32": pa.uint32(), "uint64": pa.uint64(),
-}  # fmt: skip
-"""Types by the names that `data.readers.columns.type_name` gives them."""
-
-
-def category_array(codes: NDArray[np.int64], names: list[str]) -> pa.DictionaryArray:
-    """Codes as texts; below 0 is null."""
-    return pa.DictionaryArray.from_arrays(pa.array(codes, pa.int32(), mask=codes < 0), pa.array(names, pa.string()))
 
 
 def table_lines(card: Card, inspection: Inspection) -> list[str]:
@@ -84,6 +75,20 @@ def _bars(heights: np.ndarray) -> str:
 def cell_text(text: str) -> str:
     """A text as a cell of a Markdown table may hold it."""
     return str(text).replace("|", "\\|").replace("\n", " ")
+
+
+def not_learned_text(manifest: dict[str, Any]) -> str:
+    """Which columns of the source are not learned, and why; empty when all are."""
+    place = {
+        "identifier": "fresh ones are drawn from its pattern, never one that occurred",
+        "text": "a place is kept for it", "constant": "comes back as it is", "skip": "left out of what is drawn",
+    }  # fmt: skip
+    aside = [entry for entry in manifest.get("table", ()) if entry["role"] in place]
+    lines = ["| column | kind | why | in what is drawn |", "|---|---|---|---|"]
+    for entry in aside:
+        cells = [entry["name"], entry["role"], entry.get("why", "the card says so"), place[entry["role"]]]
+        lines.append("| " + " | ".join(map(cell_text, cells)) + " |")
+    return "\n".join(lines) if aside else ""
 
 
 def rows_as_text(manifest: dict[str, Any], x: NDArray[Any], label: NDArray[Any]) -> str:
@@ -203,3 +208,38 @@ def table_domain(columns: list[dict[str, Any]], statistics: dict[str, Any]) -> d
             entry["tails"] = found.get("tails", {})
         described.append(entry)
     return {"kind": "table", "columns": described}
+
+
+class Tables(DataKind):
+    """Rows of numbers and categories with gaps."""
+
+    def statistics(self, folder: Path, splits: dict[str, Any], columns: list[dict[str, Any]]) -> dict[str, Any]:
+        return table_statistics(folder, splits, columns)
+
+    def domain(
+        self, card: Card, event_shape: tuple[int, ...], columns: list[dict[str, Any]], statistics: dict[str, Any]
+    ) -> dict[str, Any]:
+        return table_domain(columns, statistics)
+
+    def card_lines(self, card: Card, inspection: Inspection) -> list[str]:
+        return table_lines(card, inspection)
+
+    def section(self, manifest: dict[str, Any]) -> str:
+        aside = not_learned_text(manifest)
+        parts = ["## Columns (training split)", columns_text(manifest)]
+        return "\n\n".join(parts + (["## Columns that are not learned", aside] if aside else []))
+
+    def as_text(self, folder: Path, manifest: dict[str, Any], x: NDArray[Any], label: NDArray[Any]) -> str:
+        return rows_as_text(manifest, x, label)
+
+    def fields(self, manifest: Mapping[str, Any], label: str) -> list[pa.Field]:
+        return [pa.field(entry["name"], entry_type(entry)) for entry in source_table(manifest).written]
+
+    def arrays(
+        self, manifest: Mapping[str, Any], split: str, parts: Parts, schema: pa.Schema
+    ) -> Iterator[list[pa.Array]]:
+        for cells in table_cells(manifest, split, parts):
+            yield [as_array(cells[field.name], field.type) for field in schema]
+
+    def text_writer(self) -> TextWriter:
+        return write_text

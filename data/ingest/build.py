@@ -19,14 +19,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.cards import Card
-from data.domains.image import ImageMoments
-from data.domains.table import table_domain, table_statistics
+from data.domains import KINDS
+from data.domains.base import Accumulator
 from data.files import append, whole_folder, write_json
 from data.ingest.datasheet import write_summary
 from data.ingest.locate import locate
 from data.ingest.splits import NAMES, SplitAssignment, SplitIndex, divide
 from data.permutation import permuted
-from data.readers import open_source
+from data.readers import check_format, open_source
 from data.readers.base import IngestReport, Mapper, Reader
 from data.shards import SCHEMA, content_digest, rows_per_shard, write_shard
 
@@ -50,6 +50,7 @@ def build(card: Card, root: Path, out: Path, mapper: Mapper) -> dict[str, Any]:
         ValueError: If the source is not what the card says, or holds what it must not.
         OSError: If the source cannot be read or the output not written.
     """
+    check_format(card)
     located = locate(card, root)
     ingest_report = IngestReport(on_bad=card.on_bad, max_bad=card.max_bad)
     with whole_folder(out) as folder, _working_folder(folder) as work:
@@ -110,12 +111,7 @@ def _manifest(
     source: dict[str, Any],
     assignment: SplitAssignment,
 ) -> dict[str, Any]:
-    if card.kind == "image":
-        height, width, channels = reader.event_shape
-        levels = card.image.levels if card.image else 256
-        domain = {"kind": "image", "channels": channels, "height": height, "width": width, "levels": levels}
-    else:
-        domain = table_domain(reader.columns, statistics)
+    domain = KINDS[card.kind].domain(card, reader.event_shape, reader.columns, statistics)
     manifest = {
         "schema": SCHEMA,
         "name": card.name,
@@ -147,7 +143,7 @@ def _write_splits(
     counts = {name: int((assignment.split == code).sum()) for code, name in enumerate(NAMES)}
     _scatter(card, reader, split_index, assignment, work, row, per_shard, counts)
     splits: dict[str, Any] = {}
-    moments = ImageMoments() if card.kind == "image" else None
+    moments = KINDS[card.kind].accumulator()
     with ThreadPoolExecutor(SHARD_WRITERS) as writers:
         for name, count in counts.items():
             if not count:
@@ -162,11 +158,11 @@ def _write_splits(
                 splits[name]["unlabelled"] = unlabelled
     if moments is not None:
         return splits, moments.as_dict()
-    return splits, table_statistics(folder, splits, reader.columns)
+    return splits, KINDS[card.kind].statistics(folder, splits, reader.columns)
 
 
 def _shard(
-    folder: Path, row: np.dtype[Any], classes: int, moments: ImageMoments | None, gathered: Path
+    folder: Path, row: np.dtype[Any], classes: int, moments: Accumulator | None, gathered: Path
 ) -> tuple[dict[str, Any], NDArray[np.int64]]:
     """Put the gathered rows of a shard in order and write it; returns its entry and how often each label occurs."""
     rows = np.fromfile(gathered, row)

@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from data import image_grid
 from data.cards import Card
-from data.domains.image import contact_sheet
-from data.domains.table import cell_text, columns_text
+from data.domains import KINDS
+from data.domains.table import cell_text
 from data.files import write_atomically, write_json
 from data.ingest.splits import SplitAssignment
 from data.readers.base import IngestReport
@@ -30,8 +29,7 @@ def write_summary(
         "unused": int((assignment.split < 0).sum()) - assignment.facts["dropped"],
     }
     write_json(folder / "report.json", report)
-    if card.kind == "image":
-        image_grid.write(folder / "contact.png", contact_sheet(folder, manifest))
+    KINDS[card.kind].write_preview(folder, manifest)
     write_atomically(folder / "README.md", _page(card, manifest, report))
 
 
@@ -45,34 +43,9 @@ def _page(card: Card, manifest: dict[str, Any], report: dict[str, Any]) -> str:
         f"Source: `{place}`, SHA-256 `{source.get('sha256') or 'not stated'}`.",
         "## Splits\n\n" + _splits(manifest),
         "## What was read\n\n" + "\n".join(f"- {line}" for line in account(report)),
+        KINDS[card.kind].section(manifest),
     ]
-    if card.kind == "image":
-        statistics = manifest["statistics"]
-        channels = zip(statistics["mean"], statistics["std"], strict=True)
-        parts.append(
-            "## Images\n\n![The first training images, a row per class](contact.png)\n\n"
-            + "\n".join(f"- channel {i}: mean {mean:.2f}, std {std:.2f}" for i, (mean, std) in enumerate(channels))
-        )
-    else:
-        parts.append("## Columns (training split)\n\n" + columns_text(manifest))
-        aside = _not_learned(manifest)
-        if aside:
-            parts.append("## Columns that are not learned\n\n" + aside)
-    return "\n\n".join(parts) + "\n"
-
-
-def _not_learned(manifest: dict[str, Any]) -> str:
-    """Which columns of the source are not learned, and why; empty when all are."""
-    place = {
-        "identifier": "fresh ones are drawn from its pattern, never one that occurred",
-        "text": "a place is kept for it", "constant": "comes back as it is", "skip": "left out of what is drawn",
-    }  # fmt: skip
-    aside = [entry for entry in manifest.get("table", ()) if entry["role"] in place]
-    lines = ["| column | kind | why | in what is drawn |", "|---|---|---|---|"]
-    for entry in aside:
-        cells = [entry["name"], entry["role"], entry.get("why", "the card says so"), place[entry["role"]]]
-        lines.append("| " + " | ".join(map(cell_text, cells)) + " |")
-    return "\n".join(lines) if aside else ""
+    return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def _splits(manifest: dict[str, Any]) -> str:

@@ -8,20 +8,16 @@ from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from data.cards import CATALOG, Anomaly, Card, ImageShape, Inspection, Source, one_line, parse_card, quoted
-from data.domains.image import image_lines
-from data.domains.table import table_lines
+from data.cards import CATALOG, Anomaly, Card, Inspection, Source, one_line, parse_card, quoted
+from data.domains import KINDS
 from data.files import write_atomically
 from data.ingest.rehearsal import rehearse
-from data.readers.base import Mapper, here, natural_sorted
-from data.readers.idx import IDX_NAME, idx_parts
-from data.readers.image_arrays import Part
+from data.readers import INSPECTORS, kind_of
+from data.readers.base import Mapper, here
+from data.readers.idx import IDX_NAME
 from data.readers.image_decoding import SUFFIXES as IMAGE_SUFFIXES
-from data.readers.image_folder import inspect_folders, is_image
-from data.readers.image_parquet import image_columns, inspect_image_parquet
-from data.readers.npy import npy_parts
+from data.readers.image_folder import is_image
 from data.readers.suffixes import SUFFIXES
-from data.readers.table import inspect_table
 from data.sources.archive import is_archive, members
 from data.sources.download import fetch
 from data.sources.files import tree, tree_sha256
@@ -58,20 +54,12 @@ def inspect(
     form = source_format(path)
     if fit not in ("", "crop", "pad", "stretch"):
         raise ValueError(f"fit must be crop, pad or stretch, got {fit!r}")
-    pictures = image_columns(path) if form == "parquet" else None
-    kind = "table" if form in SUFFIXES and pictures is None else "image"
+    kind = kind_of(path, form)
     base = Card(
         name=name, kind=kind, source=replace(place, sha256=tree_sha256(path), format=form, query=query, sheet=sheet),
         label=label, anomaly=Anomaly(column=column, value=value) if anomaly else None,
     )  # fmt: skip
-    if kind == "table":
-        inspection = inspect_table(base, path)
-    elif pictures is not None:
-        inspection = inspect_image_parquet(base, path, pictures, size, fit)
-    elif label:
-        raise ValueError(f"label names a column of a table; {path} holds images, whose class is their folder's name")
-    else:
-        inspection = inspect_folders(base, path, size, fit) if form == "images" else _arrays(base, path)
+    inspection = INSPECTORS[kind, form](base, path, size, fit)
     inspection.card = rehearse(inspection.card, path, mapper, inspection.warnings.append)
     return inspection
 
@@ -166,23 +154,6 @@ def _format_by_content(path: Path) -> str:
     return "csv" if "\n" in text and sum(not c.isprintable() and c not in "\r\n\t" for c in text) <= 1 else ""
 
 
-def _arrays(card: Card, path: Path) -> Inspection:
-    parts: list[Part] = idx_parts(path) if card.source.format == "idx" else npy_parts(path)
-    shape = parts[0].shape
-    channels = shape[3] if len(shape) == 4 else 1
-    found = {str(code) for part in parts if part.labels is not None for code in set(part.labels.tolist())}
-    anomalous = card.anomaly.value if card.anomaly else None
-    if anomalous is not None and anomalous not in found:
-        raise ValueError(f"{path}: no image has the label {anomalous!r}; found {', '.join(natural_sorted(found)[:20])}")
-    classes = tuple(name for name in natural_sorted(found) if name != anomalous)
-    image = ImageShape(height=shape[1], width=shape[2], channels=channels)
-    inspection = Inspection(card=replace(card, image=image, classes=classes))
-    for part in parts:
-        labels = "no labels" if part.labels is None else f"{len(set(part.labels.tolist()))} labels"
-        inspection.found.append(f"{part.name}: {part.shape[0]} images of {part.shape[1:]}, {labels}")
-    return inspection
-
-
 def card_text(inspection: Inspection) -> str:
     """The card as YAML that a person can read and edit."""
     card = inspection.card
@@ -211,7 +182,7 @@ def card_text(inspection: Inspection) -> str:
     lines += [
         f"  {key}: {quoted(value)}" for key in ("sheet", "query", "image", "label") if (value := getattr(source, key))
     ]
-    lines += image_lines(card) if card.kind == "image" else table_lines(card, inspection)
+    lines += KINDS[card.kind].card_lines(card, inspection)
     if card.anomaly:
         lines.append("anomaly:  # kept out of training, used to measure detection")
         lines += [f"  column: {quoted(card.anomaly.column)}", f"  value: {quoted(card.anomaly.value)}"]

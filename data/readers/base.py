@@ -12,7 +12,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from data.cards import SPLITS, Card
+from data.cards import SPLITS, Card, Inspection
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -78,6 +78,25 @@ class Reader:
     chunks: Callable[[], Iterator[Chunk]]
     columns: list[dict[str, Any]] = field(default_factory=list)
     table: list[dict[str, Any]] = field(default_factory=list)
+
+
+def check_no_label(card: Card, path: Path) -> None:
+    """Refuse a label column where there are no columns.
+
+    Raises:
+        ValueError: If the card names one.
+    """
+    if card.label:
+        raise ValueError(f"label names a column of a table; {path} holds images, whose class is their folder's name")
+
+
+class Inspector(Protocol):
+    """Looks at a source and returns the card that fits it, with what was found and what is doubtful.
+
+    Images are brought to `size` (`WIDTHxHEIGHT`, or one number) as `fit` says (`crop`, `pad`, `stretch`).
+    """
+
+    def __call__(self, card: Card, path: Path, size: str, fit: str) -> Inspection: ...
 
 
 class Opener(Protocol):

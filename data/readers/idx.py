@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from data.cards import SPLITS, Card
+from data.cards import SPLITS, Card, Inspection
 from data.readers.base import SPLIT_NAMES, UNPUBLISHED, IngestReport, Mapper, Reader
-from data.readers.image_arrays import Part, array_reader, check_shape, raw_blocks
+from data.readers.image_arrays import Part, array_reader, check_shape, inspect_arrays, raw_blocks
 from data.sources.streams import Readable, inflated
 
 IDX_NAME = re.compile(r"^(.*?)(images|labels)([-.]idx[13][-.]ubyte)(\.gz)?$", re.IGNORECASE)
@@ -22,6 +22,11 @@ IDX_NAME = re.compile(r"^(.*?)(images|labels)([-.]idx[13][-.]ubyte)(\.gz)?$", re
 def open_idx(card: Card, path: Path, report: IngestReport, mapper: Mapper) -> Reader:
     """IDX files, the format of MNIST: a folder of images and labels files, or one images file."""
     return array_reader(card, idx_parts(path), report)
+
+
+def inspect_idx(card: Card, path: Path, size: str, fit: str) -> Inspection:
+    """The card that fits IDX files, whose images have one size."""
+    return inspect_arrays(card, path, idx_parts(path))
 
 
 def idx_parts(path: Path) -> list[Part]:

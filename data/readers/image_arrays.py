@@ -4,16 +4,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from data.cards import Card
+from data.cards import Card, ImageShape, Inspection
 from data.domains.image import image_hashes
-from data.readers.base import Chunk, IngestReport, Reader, check_anomaly, class_codes, class_list, split_by_rows
+from data.readers.base import (
+    Chunk,
+    IngestReport,
+    Reader,
+    check_anomaly,
+    check_no_label,
+    class_codes,
+    class_list,
+    natural_sorted,
+    split_by_rows,
+)
 from data.readers.image_decoding import level_table
 from data.sources.streams import Readable
 
@@ -37,6 +47,24 @@ class Part:
     shape: tuple[int, ...]
     blocks: Callable[[], Iterator[NDArray[Any]]]
     labels: NDArray[np.int64] | None
+
+
+def inspect_arrays(card: Card, path: Path, parts: list[Part]) -> Inspection:
+    """The card that fits images which are arrays already."""
+    check_no_label(card, path)
+    shape = parts[0].shape
+    channels = shape[3] if len(shape) == 4 else 1
+    found = {str(code) for part in parts if part.labels is not None for code in set(part.labels.tolist())}
+    anomalous = card.anomaly.value if card.anomaly else None
+    if anomalous is not None and anomalous not in found:
+        raise ValueError(f"{path}: no image has the label {anomalous!r}; found {', '.join(natural_sorted(found)[:20])}")
+    classes = tuple(name for name in natural_sorted(found) if name != anomalous)
+    image = ImageShape(height=shape[1], width=shape[2], channels=channels)
+    inspection = Inspection(card=replace(card, image=image, classes=classes))
+    for part in parts:
+        labels = "no labels" if part.labels is None else f"{len(set(part.labels.tolist()))} labels"
+        inspection.found.append(f"{part.name}: {part.shape[0]} images of {part.shape[1:]}, {labels}")
+    return inspection
 
 
 def array_reader(card: Card, parts: list[Part], report: IngestReport) -> Reader:

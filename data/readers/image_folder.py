@@ -20,6 +20,7 @@ from data.readers.base import (
     Mapper,
     Reader,
     check_anomaly,
+    check_no_label,
     class_codes,
     class_list,
     natural_sorted,
@@ -286,6 +287,7 @@ def _chunk(
 
 def inspect_folders(card: Card, path: Path, size: str, fit: str) -> Inspection:
     """The card that fits a folder or archive of images."""
+    check_no_label(card, path)
     layout = scan_layout(path)
     sizes: Counter[tuple[int, int]] = Counter()
     modes: Counter[str] = Counter()

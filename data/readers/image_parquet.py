@@ -179,7 +179,11 @@ def open_image_parquet(card: Card, path: Path, report: IngestReport, mapper: Map
     return Reader(event_shape=target.shape, dtype="uint8", class_names=classes, chunks=chunks)
 
 
-def inspect_image_parquet(card: Card, path: Path, columns: ImageColumns, size: str, fit: str) -> Inspection:
+def inspect_image_parquet(card: Card, path: Path, size: str, fit: str) -> Inspection:
+    """The card that fits Parquet files with a column of images."""
+    columns = image_columns(path)
+    if columns is None:
+        raise ValueError(f"{path} holds no column of images (bytes of PNG, JPEG, …). Give another source.")
     inspection = Inspection(card=card)
     sizes: Counter[tuple[int, int]] = Counter()
     modes: Counter[str] = Counter()

@@ -14,15 +14,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from data.cards import SPLITS, Card
+from data.cards import SPLITS, Card, Inspection
 from data.readers.base import SPLIT_NAMES, UNPUBLISHED, IngestReport, Mapper, Reader
-from data.readers.image_arrays import Part, array_reader, check_shape, raw_blocks
+from data.readers.image_arrays import Part, array_reader, check_shape, inspect_arrays, raw_blocks
 from data.sources.streams import check_decompression_ratio
 
 
 def open_npy(card: Card, path: Path, report: IngestReport, mapper: Mapper) -> Reader:
     """Images in an NPY or NPZ file."""
     return array_reader(card, npy_parts(path), report)
+
+
+def inspect_npy(card: Card, path: Path, size: str, fit: str) -> Inspection:
+    """The card that fits NPY or NPZ files, whose images have one size."""
+    return inspect_arrays(card, path, npy_parts(path))
 
 
 def npy_parts(path: Path) -> list[Part]:

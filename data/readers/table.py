@@ -382,7 +382,7 @@ def _published(card: Card, batch: RawBatch, bad: NDArray[np.bool_], report: Inge
     return split
 
 
-def inspect_table(card: Card, path: Path) -> Inspection:
+def inspect_table(card: Card, path: Path, size: str, fit: str) -> Inspection:
     """The card that fits a table, once it has been scanned."""
     inspection = Inspection(card=card)
     card = replace(card, source=_source(card, path, inspection))

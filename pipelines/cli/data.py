@@ -7,9 +7,8 @@ import re
 from pathlib import Path
 
 from data.cards import CATALOG, load_card
+from data.domains import KINDS
 from data.domains.base import first_rows
-from data.domains.image import images_as_text
-from data.domains.table import rows_as_text
 from data.ingest.datasheet import account
 from data.ingest.inspect import inspect, write_card
 from data.ingest.parallel import in_processes
@@ -99,11 +98,7 @@ def show(name: str, *, root: Path | None = None, rows: int = 8) -> None:
     for line in account(report):
         print(f"  {line}")
     x, label = first_rows(folder, manifest, "train", rows)
-    if card.kind == "table":
-        print(rows_as_text(manifest, x, label))
-    else:
-        print(images_as_text(x[:4]))
-        print(f"contact sheet: {folder / 'contact.png'}")
+    print(KINDS[card.kind].as_text(folder, manifest, x, label))
 
 
 def export(name: str, to: Path, form: str = "parquet", *, root: Path | None = None) -> None:

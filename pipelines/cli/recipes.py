@@ -24,6 +24,9 @@ diffusion:
   training: {{total_examples: 600000, batch_size: 256, lr: 2e-3}}
 """
 
+RECIPES = {"table": TABLE}
+"""By kind of data; a kind without one takes `OTHER`."""
+
 OTHER = "# Overrides of params.yaml for `{name}`, in its own layout.\n{{}}\n"
 
 
@@ -32,6 +35,6 @@ def recipe_text(name: str, kind: str) -> str:
 
     Arguments:
         name: Of the dataset.
-        kind: `image` or `table`.
+        kind: Of its data, as in its card.
     """
-    return (TABLE if kind == "table" else OTHER).format(name=name)
+    return RECIPES.get(kind, OTHER).format(name=name)

@@ -159,3 +159,7 @@ class EvaluationDomain(ABC):
     @abstractmethod
     def figures(self, class_names: Sequence[str], test: Examples) -> FigureWriter:
         """What draws the example figures of a model."""
+
+    def preview(self) -> Callable[[Num[Tensor, "n *data"], int], bytes] | None:
+        """What draws samples, so many a row, as a PNG file's bytes during training; `None` if they are no pictures."""
+        return None

@@ -14,7 +14,16 @@ import torch
 from jaxtyping import Bool, Float, Int, Num
 from torch import Tensor, nn
 
-from models.capabilities import AnomalyScoring, Coding, Density, DensityBound, Imputation, Reconstruction, Sampling
+from models.capabilities import (
+    AnomalyScoring,
+    Coding,
+    Denoising,
+    Density,
+    DensityBound,
+    Imputation,
+    Reconstruction,
+    Sampling,
+)
 from models.contract import GenerativeModel
 from models.rng import Streams
 from pipelines.evaluation.domain import FeatureEncoder
@@ -129,6 +138,13 @@ def impute(
                 raise ValueError(f"impute of {type(model).__name__} altered cells that were given")
             parts.append(part)
     return _finite(torch.cat(parts, dim=1), "impute")
+
+
+def denoise(model: object, x: Num[Tensor, "n *data"], sigma: float, *, chunk: int = CHUNK) -> Num[Tensor, "n *data"]:
+    """The expected clean rows, given noise of standard deviation `sigma` in data units."""
+    assert isinstance(model, Denoising)
+    denoiser = model.denoise
+    return _rows(model, lambda part, _: denoiser(part, sigma), x, 0, "denoise", chunk)
 
 
 def _rows(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -74,4 +76,38 @@ def vendored_code() -> Iterator[Path]:
             folder = Path(str(source.__file__)).parent
             shutil.copytree(folder, target, ignore=shutil.ignore_patterns("__pycache__", ".*"))
         shutil.copyfile(str(formats.__file__), package / "serving/formats.py")
+        _vendor_registered(package)
         yield package
+
+
+def _vendor_registered(package: Path) -> None:
+    """Kinds of data registered from outside travel too: files with relative imports, and the lines that add them.
+
+    Raises:
+        ValueError: If such a file imports what does not travel.
+    """
+    from models.domains import DOMAINS
+    from pipelines.serving.domains import CONVERSIONS
+
+    tables: tuple[tuple[str, Mapping[str, Any], str], ...] = (
+        ("DOMAINS", DOMAINS, "domains"),
+        ("CONVERSIONS", CONVERSIONS, "serving/domains"),
+    )
+    for name, table, place in tables:
+        for kind, found in table.items():
+            if found.__module__.split(".")[0] in ("models", "pipelines"):
+                continue
+            up = "." * (place.count("/") + 2)
+            code = Path(inspect.getfile(found)).read_text(encoding="utf-8")
+            code = re.sub(r"(?m)^from pipelines\.serving\b", f"from {up}serving", code)
+            code = re.sub(r"(?m)^from models\b\.?", f"from {up}", code)
+            left = re.search(r"(?m)^(from|import) (models|data|pipelines)\b.*", code)
+            if left:
+                raise ValueError(
+                    f"{inspect.getfile(found)} cannot travel with a registered model: it says {left[0]!r}. "
+                    "Import from models and pipelines.serving only, by `from … import …`."
+                )
+            (package / place / f"registered_{kind}.py").write_text(code, encoding="utf-8")
+            with (package / place / "__init__.py").open("a", encoding="utf-8") as file:
+                line = f"{name}[{kind!r}] = {found.__name__}"
+                file.write(f"\nfrom .registered_{kind} import {found.__name__}\n\n{line}\n")

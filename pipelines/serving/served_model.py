@@ -46,9 +46,7 @@ from mlflow.models import set_model
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
 if TYPE_CHECKING:
-    from .domains.base import Rows
-    from .domains.image import Images
-    from .domains.table import Tables
+    from .domains.base import Conversion, Rows
     from .interpolation import Interpolation
 
 PACKAGE = "fivefold_models"
@@ -81,7 +79,7 @@ class ServedModel(PythonModel):
     facts: dict[str, Any]
     tasks: tuple[str, ...]
     streams: Any
-    rows: Images | Tables
+    rows: Conversion
     base: ModuleType
     spherical: Interpolation
 
@@ -137,8 +135,6 @@ class ServedModel(PythonModel):
             labels = self._labels(stop - start, options)
             parts.append(self.model.sample(stop - start, labels, generator, steps=options["steps"]).cpu())
         drawn = torch.cat(parts) if parts else self.rows.empty()
-        if not hasattr(self.rows, "table"):
-            return self.rows.write(drawn)
         known = self.facts["classes"] and options["label"] >= 0
         label = torch.full((len(drawn),), options["label"]) if known else None
         return self.rows.write(drawn, label, options["seed"])

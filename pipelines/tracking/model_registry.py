@@ -274,24 +274,18 @@ def save_served(
 
 
 def _schema(facts: Mapping[str, Any]) -> Schema | None:
-    """The columns of a table as MLflow names them; `None` for images.
+    """The columns of a table as MLflow names them; `None` where no columns come back.
 
     It stands for what comes back. What goes in is checked by the model itself: MLflow would let no
     column of whole numbers have a gap, and `decode` takes codes instead.
     """
     from mlflow.types import ColSpec, Schema
 
-    from pipelines.serving.domains.source_table import entry_kind
-    from pipelines.serving.domains.table import column_kind
+    from data import formats
+    from pipelines.serving.domains import conversion
 
-    domain = facts["domain"]
-    if domain["kind"] != "table":
-        return None
-    learned = domain["columns"]
-    if not facts.get("table"):
-        return Schema([ColSpec(column_kind(column), str(column["name"])) for column in learned])
-    kinds = [(entry, entry_kind(entry, learned)) for entry in facts["table"] if entry["role"] not in ("skip", "label")]
-    return Schema([ColSpec(kind, str(entry["name"])) for entry, kind in kinds])
+    columns = conversion(facts, formats).column_types()
+    return None if columns is None else Schema([ColSpec(kind, name) for name, kind in columns])
 
 
 @contextlib.contextmanager

@@ -73,8 +73,7 @@ class Recorder:
         if report.model is not None:
             score = self.score(report.model)
             metrics["validation_frechet"] = score
-            if self.job.spec["domain"]["kind"] == "image":
-                self.picture(report.model, report.examples)
+            self.picture(report.model, report.examples)
         seconds = self.earlier + time.perf_counter() - self.started
         point = {"examples": report.examples, "seconds": seconds, "time": time.time(), "workers": self.workers}
         point["metrics"] = metrics
@@ -92,14 +91,17 @@ class Recorder:
         return validation_score(model, self.reference.spaces["classifier"], n=500, seed=self.job.seed)
 
     def picture(self, model: GenerativeModel, examples: int) -> None:
-        """A grid of samples from the same latents each time, a column per class."""
-        from data.image_grid import grid, png
+        """A grid of samples from the same latents each time, a column per class, where samples are pictures."""
+        from pipelines.evaluation.domains import evaluation_domain
 
+        png = evaluation_domain(self.job.spec["domain"]).preview()
+        if png is None:
+            return
         columns = min(model.classes, 10) or 8
         label = torch.arange(columns).repeat(4).to(model.label_frequencies.device) if model.classes else None
         device = next(model.parameters()).device
         drawn = model.sample(4 * columns, label, Streams.seeded(self.job.seed, "grid", device=device))  # type: ignore[attr-defined]
-        write_atomically(self.state / "samples" / f"{examples:012d}.png", png(grid(drawn.cpu(), columns)))
+        write_atomically(self.state / "samples" / f"{examples:012d}.png", png(drawn.cpu(), columns))
 
 
 def build_model(job: TrainingJob) -> GenerativeModel:

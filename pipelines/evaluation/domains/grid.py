@@ -14,7 +14,7 @@ from scipy.special import logsumexp
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from data.image_grid import grid, paired, write
+from data.image_grid import grid, paired, png, write
 from pipelines.evaluation.domain import (
     DIM,
     EvaluationDomain,
@@ -325,6 +325,9 @@ class GridEvaluation(EvaluationDomain):
 
     def figures(self, class_names: Sequence[str], test: Examples) -> FigureWriter:
         return ImageFigureWriter(class_names)
+
+    def preview(self) -> Callable[[Num[Tensor, "n *data"], int], bytes]:
+        return lambda drawn, columns: png(grid(drawn, columns))
 
 
 def _level(x: Images, levels: int) -> Int[np.ndarray, "n flat"]:

@@ -6,15 +6,16 @@ from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any
 
+from .base import Conversion
 from .image import Images
 from .source_table import SourceTables
 from .table import Tables
 
-CONVERSIONS: dict[str, Callable[[Mapping[str, Any]], Images | Tables]] = {"image": Images, "table": Tables}
+CONVERSIONS: dict[str, Callable[[Mapping[str, Any]], Conversion]] = {"image": Images, "table": Tables}
 """How callers' inputs and outputs are converted, by the kind of the domain: the one place that knows."""
 
 
-def conversion(facts: Mapping[str, Any], formats: ModuleType | None) -> Images | Tables:
+def conversion(facts: Mapping[str, Any], formats: ModuleType | None) -> Conversion:
     """The conversion for a model.
 
     Arguments:

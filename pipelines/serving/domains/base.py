@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -19,6 +20,41 @@ class Rows(NamedTuple):
 
     x: torch.Tensor
     observed: torch.Tensor
+
+
+class Conversion(ABC):
+    """Between what callers hold and what the model is given, for one kind of data."""
+
+    @property
+    @abstractmethod
+    def expected(self) -> str:
+        """How rows must look, for messages."""
+
+    @abstractmethod
+    def read(self, model_input: Any, task: str) -> Rows:
+        """The caller's rows as tensors.
+
+        Raises:
+            ValueError: If they are not what the task takes.
+        """
+
+    @abstractmethod
+    def write(self, x: torch.Tensor, label: torch.Tensor | None = None, seed: int = 0) -> Any:
+        """Data-space examples as callers get them.
+
+        Arguments:
+            x: `[rows, *event]`, or `[draws, rows, *event]`.
+            label: Classes of the rows, where they are known; only what has a place for them gives them back.
+            seed: Selects what is made up for them without being learned.
+        """
+
+    @abstractmethod
+    def empty(self, rows: int = 0) -> torch.Tensor:
+        """Examples of which nothing is known, `[rows, *event]`."""
+
+    def column_types(self) -> list[tuple[str, str]] | None:
+        """Name and MLflow's type of each column that comes back; `None` if no columns do."""
+        return None
 
 
 def as_array(model_input: Any, expected: str) -> np.ndarray:

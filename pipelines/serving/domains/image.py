@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from .base import Rows, as_array, refuse
+from .base import Conversion, Rows, as_array, refuse
 
 
-class Images:
+class Images(Conversion):
     """Conversion between what callers hold and what the model is given, for images.
 
     Arguments:
@@ -62,7 +62,7 @@ class Images:
         refuse(array, wrong, "known pixels are whole numbers from 0 to 255, missing ones NaN")
         return Rows(torch.from_numpy(filled.astype(np.uint8)), observed)
 
-    def write(self, x: torch.Tensor) -> np.ndarray:
+    def write(self, x: torch.Tensor, label: torch.Tensor | None = None, seed: int = 0) -> np.ndarray:
         """Data-space examples as callers get them."""
         return x.cpu().numpy()
 

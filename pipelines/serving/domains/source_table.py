@@ -39,6 +39,11 @@ class SourceTables(Tables):
         self.names = [str(entry["name"]) for entry in self.learned]
         self.others = {str(entry["name"]) for entry in source if not entry.get("columns")}
 
+    def column_types(self) -> list[tuple[str, str]]:
+        """Name and MLflow's type of each column that comes back, the label aside."""
+        written = [entry for entry in self.table.written if entry["role"] != "label"]
+        return [(str(entry["name"]), entry_kind(entry, self.columns)) for entry in written]
+
     def read(self, model_input: Any, task: str) -> Rows:
         """The caller's rows as tensors; what is not learned (identifiers, the label) may be given and is not looked at.
 

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from .base import Rows
+from .base import Conversion, Rows
 
 
-class Tables:
+class Tables(Conversion):
     """Conversion between what callers hold and what the model is given, for tables.
 
     Arguments:
@@ -90,7 +90,11 @@ class Tables:
                 f"got {cells.iloc[row]!r}."
             )
 
-    def write(self, x: torch.Tensor) -> Any:
+    def column_types(self) -> list[tuple[str, str]]:
+        """Name and MLflow's type of each column that comes back."""
+        return [(str(column["name"]), column_kind(column)) for column in self.columns]
+
+    def write(self, x: torch.Tensor, label: torch.Tensor | None = None, seed: int = 0) -> Any:
         """Data-space examples as callers get them: a DataFrame; of several draws, one below the other. Whole numbers
         and booleans with gaps have pandas' nullable types."""
         import pandas as pd

@@ -1,0 +1,153 @@
+"""Cells of prepared tables as their source had them, for exports: types, formats, gaps, what is not learned."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute
+
+from data.cards import Source
+from data.domains.base import Parts
+from data.formats import DAY, UNITS, SourceTable, as_text, is_plain
+
+PLAIN = {
+    "bool": pa.bool_(), "float16": pa.float16(), "float32": pa.float32(), "float64": pa.float64(),
+    "int8": pa.int8(), "int16": pa.int16(), "int32": pa.int32(), "int64": pa.int64(),
+    "uint8": pa.uint8(), "uint16": pa.uint16(), "uint32": pa.uint32(), "uint64": pa.uint64(),
+}  # fmt: skip
+"""Types by the names that `data.readers.columns.type_name` gives them."""
+
+
+def source_table(manifest: Mapping[str, Any]) -> SourceTable:
+    """The table as its source has it."""
+    columns = manifest["domain"]["columns"]
+    return SourceTable(source=manifest["table"], columns=columns, class_names=manifest["class_names"])
+
+
+def entry_type(entry: Mapping[str, Any]) -> pa.DataType:
+    """The type a column had in its source, or the nearest that holds its values exactly.
+
+    Arguments:
+        entry: Of the manifest's `table`.
+    """
+    dtype, role = entry["dtype"], entry["role"]
+    if role == "text":
+        return pa.string()
+    if not (role == "number" and not is_plain(entry["pattern"])):
+        known = named_type(dtype)
+        if known is not None:
+            return known
+    return pa.dictionary(pa.int32(), pa.string()) if role in ("category", "label") else pa.string()
+
+
+def named_type(dtype: str) -> pa.DataType | None:
+    """A type by the name that `data.readers.columns.type_name` gives it; `None` for text."""
+    if dtype in PLAIN:
+        return PLAIN[dtype]
+    found = re.fullmatch(r"(timestamp|time32|time64|duration)\[(s|ms|us|ns)(?:, tz=(.+))?\]", dtype)
+    if found is not None:
+        make = getattr(pa, found[1])
+        return make(found[2], found[3]) if found[3] else make(found[2])
+    found = re.fullmatch(r"(decimal\d+)\((\d+), (-?\d+)\)", dtype)
+    if found is not None:
+        return getattr(pa, found[1])(int(found[2]), int(found[3]))
+    return {"date32[day]": pa.date32(), "date64[ms]": pa.date64()}.get(dtype)
+
+
+def table_cells(manifest: Mapping[str, Any], split: str, parts: Parts) -> Iterator[dict[str, list[Any]]]:
+    """The source's columns, a part of the split at a time."""
+    table = source_table(manifest)
+    whole = {entry["name"] for entry in table.written if entry["role"] == "identifier"}
+    fresh, start = {}, 0
+    if whole:  # identifiers are drawn for all splits together, so that none comes twice
+        counts = {name: entry["count"] for name, entry in manifest["splits"].items()}
+        before = sum(list(counts.values())[: list(counts).index(split)])
+        only = SourceTable(source=[e for e in table.source if e["name"] in whole], columns=table.columns)
+        drawn = only.cells(np.full((sum(counts.values()), len(table.columns)), np.nan))
+        fresh = {name: texts[before : before + counts[split]] for name, texts in drawn.items()}
+    for x, label in parts:
+        cells = table.cells(x, label)
+        cells.update({name: texts[start : start + len(x)] for name, texts in fresh.items()})
+        start += len(x)
+        yield cells
+
+
+def as_array(cells: Sequence[Any], kind: pa.DataType) -> pa.Array:
+    """Cells of `SourceTable` as a column of a type."""
+    if pa.types.is_dictionary(kind):
+        return pa.array(cells, pa.string()).dictionary_encode()
+    if pa.types.is_string(kind):
+        return pa.array([None if cell is None else str(cell) for cell in cells], kind)
+    if cells and any(isinstance(cell, str) for cell in cells):  # a constant, an identifier, a category of numbers
+        texts = pa.array(cells, pa.string())
+        return texts.cast(kind) if not pa.types.is_boolean(kind) else pa.compute.equal(texts, "true")
+    if pa.types.is_decimal(kind):
+        return pa.array(cells, pa.float64()).cast(kind)
+    if pa.types.is_temporal(kind):
+        if pa.types.is_date(kind):
+            days = pa.array([None if cell is None else cell // DAY for cell in cells], pa.int32()).cast(pa.date32())
+            return days.cast(kind)
+        unit = UNITS[kind.unit]  # pyright: ignore[reportAttributeAccessIssue]
+        counts = [None if cell is None else cell // unit for cell in cells]
+        return pa.array(counts, pa.int32() if kind.bit_width == 32 else pa.int64()).cast(kind)
+    if pa.types.is_float16(kind):
+        return pa.array(
+            np.array([np.nan if c is None else c for c in cells], np.float16), mask=[c is None for c in cells]
+        )
+    return pa.array(cells, kind)
+
+
+def write_text(manifest: Mapping[str, Any], split: str, parts: Parts, path: Path, form: str, source: Source) -> None:
+    """Write a split as text, each cell as the source has it.
+
+    Arguments:
+        manifest: Of the dataset.
+        split: Its name.
+        parts: Its examples.
+        path: The file.
+        form: `csv` or `jsonl`.
+        source: Of the card: delimiter, encoding and header, if it is delimited text.
+    """
+    text = source if source.format == "csv" else Source(encoding="utf-8")
+    entries = source_table(manifest).written
+    encoding = text.encoding if form == "csv" else "utf-8"
+    with path.open("w", encoding=encoding, newline="") as file:
+        writer = csv.writer(file, delimiter=text.delimiter, lineterminator="\n")
+        if form == "csv" and text.header == "first":
+            writer.writerow([entry["title"] for entry in entries])
+        for cells in table_cells(manifest, split, parts):
+            columns = [cells[entry["name"]] for entry in entries]
+            if form == "csv":
+                written = [_texts(column, entry) for column, entry in zip(columns, entries, strict=True)]
+                writer.writerows(zip(*written, strict=True))
+                continue
+            for row in zip(*columns, strict=True):
+                pairs = zip(entries, row, strict=True)
+                file.write(json.dumps({e["title"]: _json(c, e) for e, c in pairs}, ensure_ascii=False) + "\n")
+
+
+def _texts(cells: Sequence[Any], entry: Mapping[str, Any]) -> list[str]:
+    kind = named_type(entry["dtype"])
+    if kind is not None and pa.types.is_temporal(kind):
+        mark = entry.get("mark", "")
+        cells = as_array(cells, kind).cast(pa.string()).to_pylist() if not pa.types.is_duration(kind) else cells
+        return [mark if cell is None else str(cell) for cell in cells]
+    return as_text(cells, entry)
+
+
+def _json(cell: Any, entry: Mapping[str, Any]) -> Any:
+    """A cell as JSON has it: booleans and numbers of their own type."""
+    if not isinstance(cell, str):
+        return cell
+    if entry["dtype"] == "bool":
+        return cell == "true"
+    if entry["role"] != "text" and str(entry["dtype"]).startswith(("int", "float")):
+        return float(cell) if str(entry["dtype"]).startswith("float") else int(cell)
+    return cell

@@ -1,0 +1,218 @@
+"""Callers' rows: DataFrames, Arrow tables and arrays on the way in, the same on the way out.
+
+What a column holds is decided by the readers and what a cell may be by `pipelines.serving.domains`, as for
+every other model. Here stands only what these cannot know: what the caller's own rows looked like.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from data import formats
+from data.readers.columns import type_name
+from pipelines.serving.domains import conversion
+from pipelines.serving.domains.table import Tables
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+LABEL = "label"
+"""What the column of labels is called where the data have no name for it."""
+
+
+def written(
+    data: Any, label: str | Sequence[Any] | np.ndarray | None, folder: Path
+) -> tuple[Path, dict[str, Any], dict[str, str]]:
+    """Write a caller's rows as a file that the readers read.
+
+    Arguments:
+        data: A DataFrame, an Arrow table, rows of numbers `[n, columns]`, or images `[n, height, width(, channels)]`.
+        label: Name of the column of labels; beside an array, the label of each row, `[n]`.
+        folder: Where.
+    Returns:
+        The file; the layout, what the rows looked like, in JSON types; the types of columns that are certain.
+    Raises:
+        ValueError: If the rows or labels are not of such a form.
+    """
+    if isinstance(data, pa.Table) or hasattr(data, "columns"):
+        return (*_written_table(data, label, folder), {})
+    array = np.asarray(data)
+    if array.ndim not in (2, 3, 4) or array.dtype.kind not in "biuf":
+        raise ValueError(
+            "data must be a DataFrame, an Arrow table, numbers [rows, columns] or images [rows, height, width] or "
+            f"[rows, height, width, channels], got {type(data).__name__} of {array.dtype} {list(array.shape)}."
+        )
+    if isinstance(label, str):
+        raise ValueError(f"label names a column of a table; beside an array give one label per row, got {label!r}.")
+    if label is not None and len(label) != len(array):
+        raise ValueError(f"label must have one entry per row: expected {len(array)}, got {len(label)}.")
+    if array.ndim == 2:
+        return _written_numbers(array, label, folder)
+    layout: dict[str, Any] = {
+        "container": "images",
+        "dimensions": array.ndim,
+        "label": LABEL if label is not None else "",
+    }
+    arrays = {"images": np.ascontiguousarray(array)}
+    if label is not None:
+        names, codes = np.unique(np.asarray(label), return_inverse=True)
+        layout |= {"label_dtype": str(names.dtype), "classes": [str(name) for name in names.tolist()]}
+        arrays["labels"] = codes.astype(np.int64)
+    path = folder / "rows.npz"
+    np.savez(path, **arrays)
+    return path, layout, {}
+
+
+def _written_table(data: Any, label: Any, folder: Path) -> tuple[Path, dict[str, Any]]:
+    layout: dict[str, Any] = {"container": "arrow" if isinstance(data, pa.Table) else "pandas", "label": label or ""}
+    frame: pd.DataFrame = data.to_pandas() if isinstance(data, pa.Table) else data
+    if label is not None and not isinstance(label, str):
+        raise ValueError(f"label must be the name of a column, got {type(label).__name__}.")
+    if label and label not in frame.columns:
+        raise ValueError(f"label names no column: {label!r}; the columns are {', '.join(map(str, frame.columns))}.")
+    if isinstance(data, pa.Table):
+        layout["schema"] = base64.b64encode(data.schema.remove_metadata().serialize().to_pybytes()).decode()
+    try:
+        table = pa.Table.from_pandas(frame.rename(columns=str), preserve_index=False)
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"a column mixes cells of several types: {reason}. Make each column of one type.") from None
+    layout["columns"] = [
+        {"name": str(name), "dtype": str(frame[name].dtype), **_categories(frame[name])} for name in frame.columns
+    ]
+    layout["label_dtype"] = type_name(table.schema.field(label).type) if label else ""
+    path = folder / "rows.parquet"
+    pq.write_table(table, path)
+    return path, layout
+
+
+def _written_numbers(array: np.ndarray, label: Any, folder: Path) -> tuple[Path, dict[str, Any], dict[str, str]]:
+    """Rows of numbers: a table whose columns are named by their position."""
+    names = [str(index) for index in range(array.shape[1])]
+    columns = {name: array[:, index] for index, name in enumerate(names)}
+    layout: dict[str, Any] = {"container": "numbers", "dtype": str(array.dtype), "label": ""}
+    if label is not None:
+        columns[LABEL] = np.asarray(label)
+        layout["label"] = LABEL
+    table = pa.table(columns)
+    layout["label_dtype"] = type_name(table.schema.field(LABEL).type) if label is not None else ""
+    path = folder / "rows.parquet"
+    pq.write_table(table, path)
+    kind = {"f": "continuous", "b": "categorical"}.get(array.dtype.kind, "integer")
+    return path, layout, dict.fromkeys(names, kind)
+
+
+def _categories(cells: pd.Series) -> dict[str, Any]:
+    """Categories and order of a categorical column."""
+    import pandas as pd
+
+    if not isinstance(cells.dtype, pd.CategoricalDtype):
+        return {}
+    values = cells.dtype.categories.tolist()
+    if not all(isinstance(value, (str, int, float, bool)) for value in values):
+        raise ValueError(f"column {cells.name!r}: categories must be texts, numbers or booleans, got {values[:3]!r}.")
+    return {"categories": values, "ordered": bool(cells.dtype.ordered)}
+
+
+class Rows:
+    """Conversion between a caller's rows and a model's tensors.
+
+    Arguments:
+        facts: What `model.json` says of the model: `domain`, `class_names`, of tables `table` (the columns of the
+            source), and `rows`, what the rows looked like (see `written`), which a model of the pipeline has not.
+    """
+
+    def __init__(self, facts: Mapping[str, Any]) -> None:
+        self.conversion: Any = conversion(facts, formats)
+        class_names, layout = facts.get("class_names") or (), facts.get("rows") or {}
+        named = [entry["name"] for entry in facts.get("table") or () if entry["role"] == "label"]
+        container = "pandas" if hasattr(self.conversion, "columns") else "images"
+        self.layout = {"container": container, "label": named[0] if named else LABEL, **layout}
+        label = {"name": self.layout["label"], "type": "categorical", "dtype": self.layout.get("label_dtype", "string")}
+        self.labels = Tables({"columns": [{**label, "categories": list(class_names)}]})
+        self.frames = self.layout["container"] in ("pandas", "arrow")
+
+    def read(self, data: Any, task: str) -> tuple[torch.Tensor, torch.Tensor, Any]:
+        """A caller's rows as a tensor, which of its cells are known, and the columns that are not learned.
+
+        These (labels, identifiers, free text) are kept as they were given, for what comes back.
+
+        Raises:
+            ValueError: If the rows are not like those that the model learned from.
+        """
+        if isinstance(data, pa.Table):
+            data = data.to_pandas()
+        beside = None
+        if self.frames and hasattr(data, "columns"):
+            data = data.rename(columns=str)
+            unused = {column["name"] for column in self.layout.get("columns", ())} - set(self.conversion.names)
+            unused |= {self.layout["label"], *getattr(self.conversion, "others", ())}
+            beside = data[[name for name in data.columns if name in unused]]
+            data = data.drop(columns=list(beside.columns))
+        elif self.layout["container"] == "images" and self.layout.get("dimensions") == 3 and np.ndim(data) == 3:
+            data = np.asarray(data)[..., None]
+        rows = self.conversion.read(data, task)
+        return rows.x, rows.observed, beside
+
+    def codes(self, label: Any, n: int) -> torch.Tensor:
+        """Codes of the labels asked for: one name for all, or one for each row.
+
+        Raises:
+            ValueError: If a name is not that of a class.
+        """
+        import pandas as pd
+
+        one = isinstance(label, (str, bytes)) or np.ndim(label) == 0
+        column = pd.Series([label] * n if one else list(label), dtype=object)
+        if len(column) != n:
+            raise ValueError(f"label must be one class, or one for each row: expected {n}, got {len(column)}.")
+        return self.labels.read(pd.DataFrame({self.labels.names[0]: column}), "sample").x[:, 0].long()
+
+    def write(self, x: torch.Tensor, beside: Any = None, seed: int = 0) -> Any:
+        """Examples `[n, *event]` or `[draws, n, *event]` as rows like the caller's own, with the labels given.
+
+        Arguments:
+            x: In data space.
+            beside: Codes of the labels, or the columns that are not learned as they were given.
+            seed: Selects fresh identifiers, where none were given.
+        """
+        written = self.conversion.write(x, seed=seed)
+        if self.layout["container"] == "images":
+            return written[..., 0] if self.layout.get("dimensions") == 3 else written
+        if self.layout["container"] == "numbers":
+            return written[self.conversion.names].to_numpy(self.layout["dtype"]).reshape(x.shape)
+        return self._frame(written, beside)
+
+    def _frame(self, frame: pd.DataFrame, beside: Any) -> Any:
+        import pandas as pd
+
+        if isinstance(beside, torch.Tensor):
+            frame[self.layout["label"]] = self.labels.write(beside[:, None].double()).iloc[:, 0]
+        elif beside is not None:
+            for name in beside.columns:
+                frame[name] = np.tile(beside[name].to_numpy(), len(frame) // max(len(beside), 1))
+        for column in self.layout.get("columns", ()):
+            name = column["name"]
+            if name not in frame:
+                continue
+            if "categories" in column:
+                dtype: Any = pd.CategoricalDtype(column["categories"], column["ordered"])
+            else:
+                dtype = column["dtype"]
+            frame[name] = frame[name].astype(dtype)
+        order = [column["name"] for column in self.layout.get("columns", ()) if column["name"] in frame]
+        frame = frame.reindex(columns=[name for name in frame.columns if name not in order] + order)
+        if self.layout["container"] == "pandas":
+            return frame
+        table = pa.Table.from_pandas(frame, preserve_index=False)
+        schema = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(self.layout["schema"])))
+        fields = [schema.field(f.name) if f.name in schema.names else f for f in table.schema]
+        return table.cast(pa.schema(fields))

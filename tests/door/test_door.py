@@ -1,0 +1,213 @@
+"""The Python door: rows in, rows like them out, and the very model that the pipeline would have trained."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+import torch
+
+import fivefold
+from data.cards import SplitPlan
+from data.dataset import Dataset
+from data.ingest.build import build as prepare
+from data.ingest.inspect import inspect
+from models import FAMILIES, build
+from pipelines.storage import model_folder
+from pipelines.training import loop
+from pipelines.training.config import TrainingConfig
+from pipelines.training.worker import TrainingData
+
+SMALL = {"model.steps": 2, "model.width": 16, "training.batch_size": 64, "training.lr": 5e-3}
+VAE = {"model.latent": 2, "model.width": 16}
+
+
+def people(n: int = 400) -> pd.DataFrame:
+    """Rows of every type of column; whether `hours` is above 40 is the label, and `id` is nobody's twice."""
+    random = np.random.default_rng(0)
+    hours = random.normal(40, 8, n).astype(np.float32)
+    frame = pd.DataFrame(
+        {
+            "age": random.integers(17, 90, n),
+            "income": np.where(hours > 40, ">50K", "<=50K"),
+            "hours": hours,
+            "job": pd.Categorical(random.choice(["a", "b"], n), categories=["b", "a", "never"], ordered=True),
+            "married": random.random(n) < 0.5,
+            "born": pd.Timestamp("1950-01-01") + pd.to_timedelta(random.integers(0, 20_000, n), "D"),
+            "id": [f"p{number:06d}" for number in random.permutation(n * 9)[:n]],
+            "kids": pd.array(random.integers(0, 4, n), dtype="Int64"),
+        }
+    )
+    frame.loc[::7, "age"] = 40
+    frame.loc[::5, "kids"] = pd.NA
+    frame.loc[3, "job"] = None
+    return frame
+
+
+@pytest.fixture(scope="module")
+def flow() -> fivefold.Model:
+    return fivefold.fit(people(), family="flow", label="income", examples=12_000, settings=SMALL)
+
+
+def test_frames_come_back_with_their_columns_types_and_categories(flow: fivefold.Model) -> None:
+    """The oracle is the frame itself: pandas' own comparison of columns and types, categories and their order."""
+    frame = people()
+    gaps = frame.head(6).astype({"hours": "float32"})
+    gaps.loc[0, "hours"] = np.nan
+    drawn, filled, several = flow.sample(20), flow.impute(gaps), flow.impute(gaps, draws=3)
+    for found in (drawn, filled):
+        pd.testing.assert_series_equal(found.dtypes, frame.dtypes)
+    assert list(several.columns) == ["draw", *frame.columns]
+    assert several["draw"].tolist() == [0] * 6 + [1] * 6 + [2] * 6
+    known = gaps.notna()
+    for part in (filled, several[several["draw"] == 2].drop(columns="draw").reset_index(drop=True)):
+        pd.testing.assert_frame_equal(part.where(known), gaps.where(known), check_dtype=False)
+        assert part.drop(columns="income").notna().all(axis=None)
+
+
+def test_labels_are_kept_and_asked_for(flow: fivefold.Model) -> None:
+    """Hours are above 40 exactly where the label says so."""
+    assert flow.classes == ["<=50K", ">50K"]
+    high, mixed = flow.sample(200, label=">50K"), flow.sample(2, label=["<=50K", ">50K"])
+    assert set(high["income"]) == {">50K"}
+    assert mixed["income"].tolist() == ["<=50K", ">50K"]
+    assert (high["hours"] > 38).mean() > 0.9 > 0.5 > (flow.sample(200, label="<=50K")["hours"] > 42).mean()
+    drawn = flow.sample(2000)
+    assert (drawn["income"] == ">50K").mean() == pytest.approx((people()["income"] == ">50K").mean(), abs=0.05)
+    assert not set(drawn["id"]) & set(people()["id"])
+    assert drawn["id"].is_unique
+    assert drawn["born"].between("1949-12-25", "2005-01-10").all()
+    pd.testing.assert_frame_equal(high, flow.sample(200, label=">50K"))
+    assert not high.equals(flow.sample(200, label=">50K", seed=1))
+
+
+def test_saved_and_loaded_it_is_the_same_model_and_the_pipelines_own_folder(
+    flow: fivefold.Model, tmp_path: Path
+) -> None:
+    flow.save(tmp_path / "model")
+    again = fivefold.load(tmp_path / "model")
+    pd.testing.assert_frame_equal(again.sample(9), flow.sample(9))
+    network, facts = model_folder.load(tmp_path / "model")
+    assert facts["family"] == "flow"
+    assert all(map(torch.equal, network.state_dict().values(), flow.network.state_dict().values()))
+    bare = {key: value for key, value in facts.items() if key != "rows"}  # as the stage `train` writes it
+    model_folder.save(network, tmp_path / "bare", bare)
+    rows = fivefold.load(tmp_path / "bare").sample(3, label=">50K")
+    assert set(rows.columns) == set(people().columns)
+
+
+def test_it_is_the_model_that_the_pipeline_trains(flow: fivefold.Model, tmp_path: Path) -> None:
+    """Bit for bit the loop's weights on the same rows, prepared from their file as `fivefold prepare` does it."""
+    people().to_parquet(tmp_path / "people.parquet")
+    card = inspect("people.parquet", "people", tmp_path, label="income").card
+    card = dataclasses.replace(card, duplicates="keep", splits=SplitPlan(train=1.0, val=0.0, test=0.0))
+    prepare(card, tmp_path, tmp_path / "prepared", lambda function, items, size: map(function, items))
+    data = Dataset.open(tmp_path / "prepared")
+    settings = TrainingConfig(total_examples=12_000, batch_size=64, lr=5e-3, evaluations=1)
+    config = dataclasses.asdict(FAMILIES["flow"].Config(steps=2, width=16))
+    torch.manual_seed(0)
+    model = build({"family": "flow", "config": config, "domain": data.domain, "classes": 2})
+    source = TrainingData(data, settings, 0, "cpu")
+    trained = loop.train(model, source, settings, seed=0, report=lambda _: None)
+    assert data.digest == flow.facts["data_digest"]
+    assert all(map(torch.equal, trained.state_dict().values(), flow.network.state_dict().values()))
+
+
+def test_densities_scores_and_gaps_are_those_of_a_gaussian() -> None:
+    r"""Rows of numbers from a Gaussian of correlation .9: entropy, conditional and order of the scores are known."""
+    random = np.random.default_rng(0)
+    covariance = np.array([[1, 0.9], [0.9, 1]])
+    x = random.multivariate_normal([0, 0], covariance, 3000)
+    model = fivefold.fit(x, family="flow", examples=30_000, settings=SMALL | {"training.batch_size": 128})
+    fresh = random.multivariate_normal([0, 0], covariance, 1000)
+    entropy = 0.5 * math.log((2 * math.pi * math.e) ** 2 * np.linalg.det(covariance))
+    assert model.log_density(fresh).mean() == pytest.approx(-entropy, abs=0.12)
+    typical, strange = np.array([[1.0, 0.9]]), np.array([[1.5, -1.5]])
+    assert model.anomaly_score(strange) > model.anomaly_score(typical)
+    drawn = model.impute(np.array([[1.0, np.nan]]), draws=300)
+    assert drawn.shape == (300, 1, 2)
+    assert (drawn[..., 0] == 1.0).all()
+    assert drawn[..., 1].mean() == pytest.approx(0.9, abs=0.15)
+    assert drawn[..., 1].std() == pytest.approx(math.sqrt(1 - 0.81), abs=0.15)
+    sample = model.sample(2000)
+    assert sample.dtype == x.dtype
+    assert np.corrcoef(sample.T)[0, 1] == pytest.approx(0.9, abs=0.05)
+
+
+def test_arrow_tables_and_images_come_back_as_they_were(tmp_path: Path) -> None:
+    table = pa.Table.from_pandas(people(200), preserve_index=False)
+    rows = fivefold.fit(table, family="vae", label="income", examples=400, settings=VAE)
+    assert rows.sample(3).schema.remove_metadata() == table.schema.remove_metadata()
+    assert rows.decode(rows.encode(table)).num_rows == rows.reconstruct(table).num_rows == 200
+    random = np.random.default_rng(0)
+    x = random.integers(0, 256, (64, 8, 8)).astype(np.uint8)
+    images = fivefold.fit(x, family="diffusion", label=random.choice(["o", "x"], 64), examples=128)
+    images.save(tmp_path / "images")
+    images = fivefold.load(tmp_path / "images")
+    assert images.classes == ["o", "x"]
+    for found in (images.sample(2, label="x"), images.denoise(x[:2] + 20.0, 20.0), images.reconstruct(x[:2])):
+        assert (found.shape, found.dtype) == ((2, 8, 8), np.uint8)
+    holes = np.where(np.arange(8) < 4, x[:2], np.nan)
+    assert (images.impute(holes)[..., :4] == x[:2, :, :4]).all()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        (lambda: fivefold.fit(people(), "flaw"), "family must be one of .*'flaw'"),
+        (lambda: fivefold.fit(people(), label="incom"), "label names no column: 'incom'; the columns are age"),
+        (lambda: fivefold.fit(people(), settings={"model.wdth": 3}), "model.wdth is not a setting; did you mean"),
+        (lambda: fivefold.fit(people(), columns={"agee": "integer"}), "columns names no column: 'agee'; did you mean"),
+        (lambda: fivefold.fit(np.zeros(5)), r"data must be a DataFrame.*got ndarray of float64 \[5\]"),
+        (lambda: fivefold.fit(np.zeros((5, 2)), label=[1]), "one entry per row: expected 5, got 1"),
+        (lambda: fivefold.fit(np.full((9, 4, 4), 0.5)), "expected whole numbers"),
+        (lambda: fivefold.fit(pd.DataFrame({"a": [1, "x"]})), "Make each column of one type"),
+        (lambda: fivefold.load("nowhere"), "There is no finished model in nowhere"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused_with_a_sentence(wrong, sentence: str) -> None:
+    with pytest.raises((ValueError, FileNotFoundError), match=sentence):
+        wrong()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        (lambda m: m.sample(0), "n must be a whole number of at least 1, got 0"),
+        (lambda m: m.sample(3, label="50"), "expected one of '<=50K', '>50K'.*got '50'"),
+        (lambda m: m.sample(3, label=["<=50K"]), "one for each row: expected 3, got 1"),
+        (lambda m: m.log_density(people().drop(columns="age")), "missing: age"),
+        (lambda m: m.impute(people(), draws=0), "draws must be a whole number of at least 1"),
+        (lambda m: m.denoise(people(), 1.0), "the family flow cannot denoise; it can: sample"),
+    ],
+)
+def test_what_cannot_be_answered_is_refused_with_a_sentence(flow: fivefold.Model, wrong, sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        wrong(flow)
+
+
+def test_neither_ray_nor_mlflow_nor_dvc_is_loaded(tmp_path: Path) -> None:
+    """Trained, saved, loaded and sampled in a process of its own, in a folder without params.yaml."""
+    code = """
+        import sys
+        import numpy as np
+        import fivefold
+        x = np.random.default_rng(0).normal(size=(64, 2))
+        fivefold.fit(x, "autoencoder", examples=64, settings={"model.latent": 2, "model.width": 8}).save("m")
+        print(fivefold.load("m").sample(2).shape, sorted({"ray", "mlflow", "dvc"} & set(sys.modules)))
+    """
+    root = Path(__file__).parents[2]
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        cwd=tmp_path, env={"PYTHONPATH": str(root), "PATH": "", "OMP_NUM_THREADS": "1"},
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout.splitlines()[-1] == "(2, 2) []"

@@ -1,0 +1,61 @@
+"""What CONTRIBUTING counts: how many places of the product know a family, a reader, a kind of data."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+from data.readers import OPENERS
+from models import FAMILIES
+from pipelines.__main__ import parser
+
+ROOT = Path(__file__).parents[2]
+ROOMS = ("models", "data", "pipelines", "fivefold")
+
+
+def named(words: set[str], files: Iterator[Path]) -> set[str]:
+    """The files that import a module of such a name, or hold it as a text of its own."""
+    found = set()
+    for path in files:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            imported = isinstance(node, ast.ImportFrom) and words & set((node.module or "").split("."))
+            if imported or (isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value in words):
+                found.add(path.relative_to(ROOT).as_posix())
+    return found
+
+
+def product() -> Iterator[Path]:
+    """All files of code but the tests."""
+    return (path for room in ROOMS for path in sorted((ROOT / room).rglob("*.py")))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_family_is_known_to_its_own_room_and_to_the_table_of_families(family: str) -> None:
+    """So a new one touches its file, the table, a section of `params.yaml`, and two files of tests."""
+    inside = f"models/{family}"
+    elsewhere = {path for path in named({family}, product()) if not path.startswith((f"{inside}.py", f"{inside}/"))}
+    by_default = {"fivefold/fitting.py"} if family == "flow" else set()  # what `fit` trains if not told
+    assert elsewhere == {"models/__init__.py"} | by_default
+
+
+@pytest.mark.parametrize("kind", ["image", "table"])
+def test_a_format_is_opened_by_one_line(kind: str) -> None:
+    """Each format of a kind stands once in the table of readers, and its opener in a file of its own room."""
+    openers = [opener for (of, _), opener in OPENERS.items() if of == kind]
+    assert openers
+    assert all(opener.__module__.startswith("data.readers.") for opener in openers)
+
+
+def test_a_stage_is_a_file_a_verb_and_an_entry_of_the_pipeline() -> None:
+    """The same names in `dvc.yaml`, in `pipelines/stages` and on the command line."""
+    entries = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+    files = {path.stem for path in (ROOT / "pipelines/stages").glob("*.py")} - {"__init__"}
+    assert set(entries) == files
+    commands = [str(entry.get("do", entry)["cmd"]) for entry in entries.values()]
+    for name, command in zip(entries, commands, strict=True):
+        assert f"fivefold {name}" in command
+        assert parser().parse_args([name, "--family", "vae"] if "--family" in command else [name]).verb == name
