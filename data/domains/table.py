@@ -219,7 +219,8 @@ class Tables(DataKind):
     def domain(
         self, card: Card, event_shape: tuple[int, ...], columns: list[dict[str, Any]], statistics: dict[str, Any]
     ) -> dict[str, Any]:
-        return table_domain(columns, statistics)
+        domain = table_domain(columns, statistics)
+        return domain if card.missing == "model" else {**domain, "missing": card.missing}
 
     def card_lines(self, card: Card, inspection: Inspection) -> list[str]:
         return table_lines(card, inspection)
