@@ -13,6 +13,8 @@ from jaxtyping import Bool, Float, Int, Num
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
+    import torch
+
     from data.dataset import Examples
 
 

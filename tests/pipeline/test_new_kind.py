@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from test_tracking import empty_store
 
@@ -76,6 +77,13 @@ def test_a_kind_of_data_is_added_by_at_most_eight_registrations(project: Path, c
     )
     assert main(["prepare"]) == 0
     assert main(["data", "show", "ring"]) == 0
+    assert main(["data", "export", "ring", "--to", "out"]) == 0
+    exported = pq.read_table(project / "out/train.parquet").to_pydict()
+    source = [line.split() for line in (project / "ring.txt").read_text().splitlines()]
+    rows = set(zip(exported["axis 0"], exported["axis 1"], exported["label"], strict=True))
+    assert rows < {(float(a), float(b), name) for a, b, name in source}
+    assert main(["data", "export", "ring", "--to", "text", "--format", "csv"]) == 1
+    assert "ring holds data of kind points: they are exported as Parquet only" in capsys.readouterr().err
     assert main(["features"]) == 0
     train(project)
     assert main(["evaluate", "--family", FAMILY]) == 0

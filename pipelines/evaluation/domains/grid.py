@@ -326,7 +326,7 @@ class GridEvaluation(EvaluationDomain):
     def figures(self, class_names: Sequence[str], test: Examples) -> FigureWriter:
         return ImageFigureWriter(class_names)
 
-    def preview(self) -> Callable[[Num[Tensor, "n *data"], int], bytes]:
+    def preview(self) -> Callable[[Images, int], bytes]:
         return lambda drawn, columns: png(grid(drawn, columns))
 
 
