@@ -221,6 +221,7 @@ class Evaluator:
     def _anomaly(self) -> None:
         anomalous = anomalous_examples(self.dataset, self.asked, self.reference.facts["seed"])
         normal = inference.anomaly_score(self.model, self.asked.x, self.seed)
+        self.extra["held_out_scores"] = normal.tolist()
         self.figures.anomalies(self.asked.x, normal)
         if anomalous:
             scores = {kind: inference.anomaly_score(self.model, x, self.seed) for kind, x in anomalous.items()}

@@ -62,9 +62,11 @@ READS = {
 """By task, the parameters that change its answer; all others must leave it as it is."""
 
 DEFAULTS = {"n": 16, "label": -1, "steps": 0, "draws": 1, "sigma": 25.5, "strength": 0.5}
+OTHERS = {"rate": 0.01, "on_unknown": "fail", "given": "{}"}
+"""Defaults of parameters of which the echo says nothing; other tests ask for them."""
 ASKED: dict[str, tuple[Any, ...]] = {
     "n": (0, 1, 5, 600),
-    "seed": (1, 2, 2**40, -1),
+    "seed": (1, 2, 2**40),
     "label": (0, 3, 9),
     "steps": (1, 50),
     "draws": (2, 5),
@@ -96,11 +98,11 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
             hashes = {name: sha256(folder / name) for name in (artifact.FACTS, artifact.WEIGHTS)}
             (folder / artifact.MANIFEST).write_text(json.dumps({"format": artifact.FORMAT, "files": hashes}))
             with vendored_code() as package:
-                (package / "echo.py").write_text(Path(__file__).with_name("echo.py").read_text())
+                (package / "echo.py").write_text(Path(__file__).parents[1].joinpath("support/echo.py").read_text())
                 with (package / "__init__.py").open("a") as file:
                     file.write('\nfrom .echo import Echo\n\nFAMILIES["echo"] = Echo\n')
                 model_registry.save_served(
-                    root / "served", model=folder, package=package, run_id="r", model_id="m", location=str(root)
+                    root / "served", model=folder, package=package, run_id="r", model_id="m"
                 )
             models[kind, classes] = mlflow.pyfunc.load_model(str(root / "served"))
             models[kind, classes].folder = root / "served"
@@ -198,8 +200,8 @@ def test_every_task_and_parameter_is_walked(loaded: Callable[..., Any]) -> None:
     """A new one needs a line in the tables above."""
     assert set(READS) == set(CAPABILITIES)
     stated = {param.name: param.default for param in loaded("image").metadata.get_params_schema()}
-    assert stated == {"task": "sample", "seed": 0, **DEFAULTS}
-    assert set(stated) == {"task", *ASKED}
+    assert stated == {"task": "sample", "seed": 0, **DEFAULTS, **OTHERS}
+    assert set(stated) == {"task", *ASKED, *OTHERS}
 
 
 @pytest.mark.parametrize("kind", DOMAINS)

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 import torch
 
-from .contract import CAPABILITIES, GenerativeModel
+from .capabilities import CAPABILITIES
+from .contract import GenerativeModel
 
 TASKS = tuple(CAPABILITIES)
 VALUES = 12
