@@ -16,7 +16,7 @@ from pipelines import tracking
 from pipelines.registry.model_card import model_card
 from pipelines.serving import artifact
 from pipelines.tracking import Version
-from pipelines.training.identity import code_digest
+from pipelines.training import identity
 
 PACKAGE = "fivefold_models"
 """Name of the families' package inside a registered model."""
@@ -51,7 +51,7 @@ def publish(
         "family": family,
         "job": job,
         "model_digest": artifact.model_digest(folder),
-        "code_digest": code_digest(family, package),
+        "code_digest": identity.code_digest(family, package),
         "data_digest": str(facts["data_digest"]),
         "yardstick_digest": str(results.get("yardstick_digest", "")),
         "run_id": run_id,

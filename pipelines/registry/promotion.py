@@ -108,6 +108,7 @@ def assign_alias(
     if held is not None:
         entry |= {"family": held.family, "version": held.number, "metric": held.metric}
         entry |= {"value": held.score.value, "interval": [held.score.low, held.score.high], "unit": held.score.unit}
+        entry["model_digest"] = held.model[0]
     return entry
 
 

@@ -253,6 +253,7 @@ def test_registering_twice_makes_one_version(project: Path) -> None:
         "value": 2.0,
         "interval": [1.9, 2.1],
         "unit": "",
+        "model_digest": record["versions"]["vae"]["model_digest"],
     }
     assert record["jobs"]["density"]["metric"] == "bits_per_dim_bound"
     again = registered(project, "vae")

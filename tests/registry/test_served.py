@@ -81,32 +81,34 @@ PAIRS = np.arange(4 * 12).reshape(4, 12) % 97 + 1
 
 @pytest.fixture(scope="module")
 def loaded(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
-    """The echo as MLflow loads it, by kind of data and number of classes."""
+    """The echo as MLflow loads it, by kind of data, classes, and what the version knows of itself."""
     import mlflow
 
-    models: dict[tuple[str, int], Any] = {}
-    artifact_facts = {"dataset": "d", "class_names": [], "data_digest": "d", "run_id": "r"}
+    models: dict[Any, Any] = {}
 
-    def load(kind: str, classes: int = 10) -> Any:
-        if (kind, classes) not in models:
+    def load(kind: str, classes: int = 10, names: tuple[str, ...] = (), **about: Any) -> Any:
+        key = (kind, classes, names, json.dumps(about))
+        if key not in models:
             root = tmp_path_factory.mktemp(kind)
             spec = {"family": "echo", "config": {}, "domain": DOMAINS[kind], "classes": classes}
+            facts = {"dataset": "d", "class_names": list(names), "data_digest": "d", "run_id": "r"}
             folder = root / "model"
             folder.mkdir()
-            save_file({"label_frequencies": torch.full((classes,), 0.1)}, folder / artifact.WEIGHTS)
-            (folder / artifact.FACTS).write_text(json.dumps(spec | artifact_facts))
+            save_file({"label_frequencies": torch.full((classes,), 1 / max(1, classes))}, folder / artifact.WEIGHTS)
+            (folder / artifact.FACTS).write_text(json.dumps(spec | facts))
             hashes = {name: sha256(folder / name) for name in (artifact.FACTS, artifact.WEIGHTS)}
             (folder / artifact.MANIFEST).write_text(json.dumps({"format": artifact.FORMAT, "files": hashes}))
             with vendored_code() as package:
-                (package / "echo.py").write_text(Path(__file__).parents[1].joinpath("support/echo.py").read_text())
+                echo = Path(__file__).parents[1] / "support/echo.py"
+                (package / "echo.py").write_text(echo.read_text())
                 with (package / "__init__.py").open("a") as file:
                     file.write('\nfrom .echo import Echo\n\nFAMILIES["echo"] = Echo\n')
                 model_registry.save_served(
-                    root / "served", model=folder, package=package, run_id="r", model_id="m"
+                    root / "served", model=folder, package=package, run_id="r", model_id="m", about=about
                 )
-            models[kind, classes] = mlflow.pyfunc.load_model(str(root / "served"))
-            models[kind, classes].folder = root / "served"
-        return models[kind, classes]
+            models[key] = mlflow.pyfunc.load_model(str(root / "served"))
+            models[key].folder = root / "served"
+        return models[key]
 
     return load
 
