@@ -30,6 +30,7 @@ def sample(
     label: int | str = -1,
     seed: int = 0,
     steps: int = 0,
+    given: str = "{}",
 ) -> Path:
     """Draw from a registered model and write what was drawn.
 
@@ -42,6 +43,7 @@ def sample(
         label: Class to draw, by its number, its name or its value in the source; -1 for any.
         seed: The same seed draws the same; -1 draws anew at every call.
         steps: Steps of an iterative sampler; 0 for the model's own.
+        given: Of a table: columns and their values as JSON; the others are drawn given these.
     Returns:
         Where it was written.
     Raises:
@@ -55,7 +57,7 @@ def sample(
     if out.suffix not in (".png", ".npy", *TABLES) and out.is_file():
         raise ValueError(f"{out} is a file: give a name that ends in .png, .npy, .csv or .parquet, or a folder.")
     model = tracking.load_served(model_uri(name_or_uri))
-    params = {"task": "sample", "n": n, "label": label, "seed": seed, "steps": steps}
+    params = {"task": "sample", "n": n, "label": label, "seed": seed, "steps": steps, "given": given}
     drawn = model.predict(np.zeros((0,), np.uint8), params=params)
     table = not isinstance(drawn, np.ndarray)
     if table != (out.suffix in TABLES):

@@ -1,4 +1,4 @@
-"""The page of a version in the registry: what the model is, what it was measured at, what it is fit for, how to load it."""
+"""The page of a version in the registry: what it is, its figures, what it is fit for, how to load it."""
 
 from __future__ import annotations
 
@@ -74,9 +74,11 @@ def model_card(
         "## How to load it",
         "```python",
         "import mlflow",
-        f'model = mlflow.pyfunc.load_model("models:/{dataset}@{job}")' if job else "model = mlflow.pyfunc.load_model(uri)",
+        f'model = mlflow.pyfunc.load_model("models:/{dataset}@{job}")'
+        if job
+        else "model = mlflow.pyfunc.load_model(uri)",
         'model.predict(None, params={"task": "describe"})   # tasks, classes, columns, units, thresholds',
-        f'model.predict(None, params={{"task": "sample", "n": 4}})' if described.task == "sample" else "model.predict(x)",
+        'model.predict(None, params={"task": "sample", "n": 4})' if described.task == "sample" else "model.predict(x)",
         "```",
         f"`x`: {rows.expected}. It needs mlflow, torch, safetensors and numpy, at the versions in `requirements.txt`.",
     ]
@@ -89,13 +91,18 @@ def _measured(results: Mapping[str, Any]) -> list[str]:
 
 
 def _splits(manifest: Mapping[str, Any]) -> list[str]:
-    sizes = {name: sum(shard["rows"] for shard in split["shards"]) for name, split in manifest.get("splits", {}).items()}
+    sizes = {
+        name: sum(shard["rows"] for shard in split["shards"]) for name, split in manifest.get("splits", {}).items()
+    }
     return ["- Examples: " + ", ".join(f"{size} {name}" for name, size in sizes.items())] if sizes else []
 
 
 def _figures(results: Mapping[str, Any]) -> list[str]:
     """A row per figure that decides a job."""
-    lines = ["| job | figure | value | interval | floor | baseline | unit | better |", "|---|---|---|---|---|---|---|---|"]
+    lines = [
+        "| job | figure | value | interval | floor | baseline | unit | better |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
     for name, use in USE_CASES.items():
         if (found := use.metric(results.get("metrics", {}))) is None:
             continue

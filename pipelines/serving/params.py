@@ -78,7 +78,9 @@ def check_rows(rows: int) -> None:
     """
     most = limit("FIVEFOLD_MAX_ROWS")
     if rows > most:
-        raise ValueError(f"{rows} rows are too many for one call: at most {most} (FIVEFOLD_MAX_ROWS). Send them in parts.")
+        raise ValueError(
+            f"{rows} rows are too many for one call: at most {most} (FIVEFOLD_MAX_ROWS). Send them in parts."
+        )
 
 
 def checked(params: Mapping[str, Any], classes: Sequence[str], n_classes: int) -> dict[str, Any]:
@@ -108,7 +110,9 @@ def checked(params: Mapping[str, Any], classes: Sequence[str], n_classes: int) -
         raise ValueError(f"strength must lie between 0 and 1, got {options['strength']!r}.")
     options["rate"] = _number("rate", options["rate"], "a number above 0 and below 1")
     if not 0 < options["rate"] < 1:
-        raise ValueError(f"rate must lie above 0 and below 1 (share of ordinary rows flagged), got {options['rate']!r}.")
+        raise ValueError(
+            f"rate must lie above 0 and below 1 (share of ordinary rows flagged), got {options['rate']!r}."
+        )
     if options["on_unknown"] not in ("fail", "missing"):
         raise ValueError(f"on_unknown must be 'fail' or 'missing', got {options['on_unknown']!r}.")
     options["label"] = label_number(options["label"], classes, n_classes)

@@ -35,7 +35,9 @@ def parse(body: bytes | str, content_type: str | None, most_bytes: int) -> tuple
     kind, *details = [part.strip().lower() for part in (content_type or "").split(";")]
     if kind not in TYPES:
         raise ValueError(f"Content-Type must be one of {', '.join(TYPES)}, got {content_type!r}. Set this header.")
-    wrong = [detail for detail in details if detail and detail.replace('"', "") not in ("charset=utf-8", "charset=utf8")]
+    wrong = [
+        detail for detail in details if detail and detail.replace('"', "") not in ("charset=utf-8", "charset=utf8")
+    ]
     if wrong:
         raise ValueError(f"Content-Type allows charset=utf-8 only, got {wrong[0]!r}. Send UTF-8.")
     if kind == TYPES[2]:
@@ -50,7 +52,9 @@ def _text(body: bytes | str) -> str:
     try:
         return body.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ValueError(f"the request is not UTF-8: byte {body[error.start]:#04x} at {error.start}. Send UTF-8.") from error
+        raise ValueError(
+            f"the request is not UTF-8: byte {body[error.start]:#04x} at {error.start}. Send UTF-8."
+        ) from error
 
 
 def _csv(text: str) -> Any:
@@ -60,7 +64,9 @@ def _csv(text: str) -> Any:
         return pd.read_csv(io.StringIO(text))
     except (ValueError, pd.errors.ParserError) as error:
         reason = " ".join(str(error).split())
-        raise ValueError(f"the request is not CSV with a header line: {reason}. Send what to_csv(index=False) writes.") from error
+        raise ValueError(
+            f"the request is not CSV with a header line: {reason}. Send what to_csv(index=False) writes."
+        ) from error
 
 
 def _parquet(body: bytes | str) -> Any:

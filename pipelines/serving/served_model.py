@@ -10,7 +10,7 @@ the weights as safetensors whose SHA-256 is checked before use. Nothing is pickl
 
 | task | rows given | params read | returned |
 | --- | --- | --- | --- |
-| `describe` | none (any are ignored) | | what the model knows of itself: job, tasks, classes, shapes, units, thresholds |
+| `describe` | none (any are ignored) | | job, tasks, classes, shapes, units, thresholds |
 | `sample` | none (any are ignored) | `n`, `label`, `seed`, `steps`; tables: `given` | `n` examples |
 | `reconstruct` | examples | `seed` | as many examples |
 | `encode` | examples | | float codes `[rows, latent]` |
@@ -73,6 +73,7 @@ log = logging.getLogger(__name__)
 
 CHUNK = 256
 """Rows the model is given at once: memory stays flat however many are asked for."""
+
 
 class Refused(MlflowException, ValueError):
     """A request that is refused, with the sentence that callers are shown.
@@ -202,7 +203,9 @@ class ServedModel(PythonModel):
         if asked is None and task == "sample" and count:
             job = self.version.get("job")
             reason = f"the job of this version is {job}, which takes no rows" if job else "this version has no job"
-            raise ValueError(f"{count} rows were given without a task, and {reason}: set params task to one of {listed}.")
+            raise ValueError(
+                f"{count} rows were given without a task, and {reason}: set params task to one of {listed}."
+            )
         return task
 
     def _check_work(self, task: str, options: Mapping[str, Any], count: int) -> None:
@@ -237,7 +240,7 @@ class ServedModel(PythonModel):
 
     def _sample_given(self, options: Mapping[str, Any], generator: Any) -> Any:
         """Rows of which some cells are given, the others drawn from the model's conditional distribution."""
-        if not getattr(self.model, "exact_conditionals", False):
+        if "impute" not in self.tasks or not self.model.exact_conditionals:
             raise ValueError(
                 f"this model ({self.facts['family']}) cannot draw exactly given the values of columns; leave `given` "
                 "out, or fill in the other columns approximately with task 'impute'."
@@ -412,7 +415,9 @@ def answer_requests_ourselves(serving: Any) -> None:
             if not is_ours(model.metadata.get_params_schema()):
                 return original(data, content_type, model, input_schema)
             try:
-                rows, params = serving.rest.parse(data, content_type, serving.params.limit("FIVEFOLD_MAX_REQUEST_BYTES"))
+                rows, params = serving.rest.parse(
+                    data, content_type, serving.params.limit("FIVEFOLD_MAX_REQUEST_BYTES")
+                )
                 text = serving.rest.answer(model.predict(rows, params=params))
             except MlflowException:
                 raise
@@ -421,7 +426,7 @@ def answer_requests_ourselves(serving: Any) -> None:
             except Exception as error:
                 log.exception("A request failed.")
                 raise MlflowException(
-                    f"The model failed ({type(error).__name__}); the server's log says where. The request was understood."
+                    f"The model failed ({type(error).__name__}), the request was understood: see the server's log."
                 ) from None
             return scoring_server.InvocationsResponse(response=text, status=200, mimetype="application/json")
 

@@ -326,7 +326,9 @@ def save_served(
     params = ParamSchema([ParamSpec(name, kind, defaults[name]) for name, (kind, _) in PARAMS.items()])
     needs = [f"{name}=={version(name).split('+')[0]}" for name in ("mlflow", "torch", "safetensors", "numpy")]
     with _without_advice(), tempfile.TemporaryDirectory() as temporary:
-        (Path(temporary) / VERSION_FILE).write_text(json.dumps(about, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+        (Path(temporary) / VERSION_FILE).write_text(
+            json.dumps(about, indent=1, sort_keys=True) + "\n", encoding="utf-8"
+        )
         mlflow.pyfunc.save_model(
             str(folder),
             python_model=str(served_model.__file__),
@@ -349,7 +351,7 @@ VERSION_FILE = "version.json"
 
 
 def _schema(columns: Sequence[tuple[str, str]] | tuple[str, tuple[int, ...]]) -> Schema:
-    """MLflow's schema of an array (`dtype`, shape with -1 for the rows) or of a table (name and kind of each column)."""
+    """MLflow's schema of an array (`dtype`, shape with -1 for the rows) or a table (name and kind of each column)."""
     import numpy as np
     from mlflow.types import ColSpec, Schema, TensorSpec
 

@@ -31,7 +31,7 @@ __all__ = ["free_port", "loaded", "migrated", "pytestmark", "store"]
 Load = Callable[..., Any]
 CLASSES = ("<=50K", ">50K")
 HELD_OUT = [-float(k) for k in range(1, 100)]
-"""The echo's score of a row that begins with `a` lies above `-a - 1` and not above `-a`: `a` of these are at least it."""
+"""The score of a row that begins with `a` is above `-a - 1` and not above `-a`: `a` of these are at least it."""
 
 
 def table(load: Load, **about: Any) -> Any:
@@ -128,6 +128,24 @@ def test_what_the_model_does_not_see_comes_back(loaded: Load) -> None:
     assert model.predict(None, params={"n": 300})["income"].value_counts().min() > 100
     with pytest.raises(ValueError, match=r"row 1, column 'income': expected one of '<=50K', '>50K'.*got '50K'"):
         model.predict(rows.assign(income=[">50K", "50K", None, None]), params={"task": "encode"})
+
+
+def test_samples_given_the_values_of_columns(loaded: Load) -> None:
+    """Asked of a family whose fillings are exact draws; the others refuse."""
+    model = table(loaded)
+    params = {"n": 300, "given": {"c00": 7}}
+    with pytest.raises(ValueError, match=r"\(echo\) cannot draw exactly given.*task 'impute'"):
+        model.predict(None, params=params)
+    inner = model.unwrap_python_model().model
+    inner.exact_conditionals = True
+    try:
+        drawn = values_of(model.predict(None, params=params))
+        with pytest.raises(ValueError, match=r"given has no column 'c0'.*did you mean 'c0"):
+            model.predict(None, params={"given": {"c0": 7}})
+    finally:
+        del inner.exact_conditionals
+    assert (len(drawn), set(drawn[:, 0]), set(drawn[:, 10])) == (300, {7}, {1})  # one cell was known
+    assert len(np.unique(drawn[:, 7:9], axis=0)) > 1  # drawn in parts, none twice
 
 
 def test_frames_of_other_libraries(loaded: Load) -> None:
@@ -245,7 +263,7 @@ WRONG: list[tuple[Any, str, str]] = [
 """Requests (JSON if no bytes), their content type, and what the answer says."""
 
 
-def post(port: str, body: Any, content_type: str) -> tuple[int, dict[str, Any]]:
+def post(port: int, body: Any, content_type: str) -> tuple[int, dict[str, Any]]:
     """Status and answer."""
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
     request = urllib.request.Request(f"http://127.0.0.1:{port}/invocations", data, {"Content-Type": content_type})
@@ -257,7 +275,7 @@ def post(port: str, body: Any, content_type: str) -> tuple[int, dict[str, Any]]:
             return error.code, json.load(error)
 
 
-def check_refused(port: str, body: Any, content_type: str, sentence: str) -> None:
+def check_refused(port: int, body: Any, content_type: str, sentence: str) -> None:
     status, answer = post(port, body, content_type)
     assert status == 400, answer
     assert sentence in answer["message"], answer
@@ -268,8 +286,8 @@ def check_refused(port: str, body: Any, content_type: str, sentence: str) -> Non
     assert len(answer["message"]) < 1000
 
 
-def test_every_mistake_is_answered_by_a_sentence(loaded: Load, free_port: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    with over_http(table(loaded), "table", int(free_port)):
+def test_every_mistake_is_answered_by_a_sentence(loaded: Load, free_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    with over_http(table(loaded), "table", free_port):
         for body, content_type, sentence in WRONG:
             check_refused(free_port, body, content_type, sentence)
         monkeypatch.setenv("FIVEFOLD_MAX_REQUEST_BYTES", "50")
@@ -277,15 +295,18 @@ def test_every_mistake_is_answered_by_a_sentence(loaded: Load, free_port: str, m
         monkeypatch.delenv("FIVEFOLD_MAX_REQUEST_BYTES")
         status, answer = post(free_port, {"params": {"n": 2, "label": ">50K"}}, "application/json")
         assert (status, [row["income"] for row in answer["predictions"]]) == (200, [">50K"] * 2)
-        status, answer = post(free_port, {"dataframe_records": [ROW | {"c03": None}], "params": ENCODE}, "application/json")
+        status, answer = post(
+            free_port, {"dataframe_records": [ROW | {"c03": None}], "params": ENCODE}, "application/json"
+        )
         assert status == 200, answer
 
 
 @pytest.mark.slow
-def test_mlflow_models_serve_answers_in_sentences(loaded: Load, free_port: str) -> None:
+def test_mlflow_models_serve_answers_in_sentences(loaded: Load, free_port: int) -> None:
     folder = table(loaded, job="anomaly").folder
     command = [
-        sys.executable, "-m", "mlflow", "models", "serve", "-m", str(folder), "-p", free_port, "--env-manager", "local",
+        sys.executable, "-m", "mlflow", "models", "serve", "-m", str(folder), "-p", str(free_port),
+        "--env-manager", "local",
     ]  # fmt: skip
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     server = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

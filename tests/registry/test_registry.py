@@ -263,6 +263,14 @@ def test_registering_twice_makes_one_version(project: Path) -> None:
     assert [version.tags.get("job", "") for version in (found, *others)] == ["", "generation", "density"]
     assert len({version.tags["model_digest"] for version in (found, *others)}) == 1
     assert tracking.aliases("digits") == {"generation": 2, "density": 3}
+    page = get_client().get_model_version("digits", "2").description
+    for said in (
+        "for generation",
+        "Licence: not stated",
+        "| generation | frechet | 2 | 1.9 … 2.1 |",
+        "digits@generation",
+    ):
+        assert said in page
     assert found.tags["family"] == "vae"
     assert found.tags["data_digest"] == DIGEST
     assert found.tags["run_id"] == found.run_id == record["versions"]["vae"]["run_id"]
@@ -322,12 +330,12 @@ def test_aliases_move_for_a_reason(project: Path) -> None:
     (project / "params.yaml").write_text("seed: 1")
     moves = registered(project, "vae", "gan")["jobs"]
     assert (moves["generation"]["family"], moves["generation"]["moved"]) == ("gan", True)
-    for version in tracking.versions("digits"):
-        if version.tags["family"] == "gan":
-            known = tracking.with_record(version).record  # as the registry has it, not as it was just told
+    for found in tracking.versions("digits"):
+        if found.tags["family"] == "gan":
+            known = tracking.with_record(found).record  # as the registry has it, not as it was just told
             assert [known["metrics"]["frechet"][key] for key in ("value", "low", "high")] == [1.0, 0.9, 1.1]
             assert "params_sha256" not in known  # how a version came to be is not rewritten
-            assert len(version.tags) <= 12
+            assert len(found.tags) <= 12
     assert moves["density"]["family"] == "vae"
     assert len(tracking.versions("digits")) == 5  # a family each, and one for each time an alias moved
     gone = registered(project, "vae")["jobs"]["generation"]

@@ -9,7 +9,6 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 import torch
 
-
 Shape = tuple[str, tuple[int, ...]] | list[tuple[str, str]]
 """An array (`dtype` and shape, -1 for the rows) or a table (name and kind of each column)."""
 

@@ -30,7 +30,8 @@ class Tables(Conversion):
     @property
     def expected(self) -> str:
         """How rows must look, for messages."""
-        return f"a DataFrame with the columns {', '.join(self.names)}"
+        more = f" and {len(self.names) - 20} more" if len(self.names) > 20 else ""
+        return f"a DataFrame with the columns {', '.join(self.names[:20])}{more}"
 
     @property
     def schema(self) -> Shape:
@@ -64,7 +65,12 @@ class Tables(Conversion):
 
     @property
     def _label_column(self) -> dict[str, Any]:
-        return {"name": self.label, "type": "categorical", "categories": self.classes, "dtype": _class_dtype(self.classes)}
+        return {
+            "name": self.label,
+            "type": "categorical",
+            "categories": self.classes,
+            "dtype": _class_dtype(self.classes),
+        }
 
     def _restored(self, answer: Any, frame: Any) -> Any:
         """An answer about rows with their index, label and further columns."""
@@ -82,7 +88,7 @@ class Tables(Conversion):
     def labelled(self, examples: Any, labels: torch.Tensor) -> Any:
         """Rows with the column of their labels, in the type of its source: whole numbers, booleans or texts."""
         values = self._originals(labels.cpu().numpy(), self._label_column)
-        return examples.assign(**{self.label: values})
+        return examples.assign(**{self.label: np.asarray(values)})
 
     def read_given(self, given: Mapping[str, Any]) -> torch.Tensor:
         """One row of which the given cells are known, NaN elsewhere.
@@ -111,9 +117,17 @@ class Tables(Conversion):
 
         model_input = _as_pandas(model_input)
         if isinstance(model_input, Mapping):
+            sized = {
+                name: hasattr(cells, "__len__") and not isinstance(cells, str) for name, cells in model_input.items()
+            }
+            if not all(sized.values()) or len({len(cells) for cells in model_input.values()}) > 1:
+                raise ValueError(f"task {task!r} takes {self.expected}, or lists of equal length by these names.")
             model_input = pd.DataFrame(dict(model_input))
         if not hasattr(model_input, "columns"):
-            array = np.asarray(model_input)
+            try:
+                array = np.asarray(model_input)
+            except ValueError:  # rows of unequal length
+                array = np.zeros(())
             if array.ndim == 1 and not len(array) and model_input is not None:
                 return pd.DataFrame({name: [] for name in self.names})
             if array.ndim != 2 or array.shape[1] != len(self.columns):
@@ -128,8 +142,8 @@ class Tables(Conversion):
         if absent or len(twice):
             near = [match for name in absent for match in difflib.get_close_matches(name, extra, 1)]
             raise ValueError(
-                f"task {task!r} takes {self.expected}; missing: {', '.join(absent) or 'none'}, unknown: "
-                f"{', '.join(extra) or 'none'}{f' (rename {near[0]}?)' if near else ''}, "
+                f"task {task!r} takes {self.expected}; missing: {', '.join(absent[:20]) or 'none'}, unknown: "
+                f"{', '.join(extra[:20]) or 'none'}{f' (rename {near[0]}?)' if near else ''}, "
                 f"given twice: {', '.join(twice) or 'none'}."
             )
         return frame
