@@ -350,14 +350,15 @@ VERSION_FILE = "version.json"
 """What a version knows of itself, beside the model."""
 
 
-def _schema(columns: Sequence[tuple[str, str]] | tuple[str, tuple[int, ...]]) -> Schema:
+def _schema(columns: list[tuple[str, str]] | tuple[str, tuple[int, ...]]) -> Schema:
     """MLflow's schema of an array (`dtype`, shape with -1 for the rows) or a table (name and kind of each column)."""
     import numpy as np
     from mlflow.types import ColSpec, Schema, TensorSpec
 
-    if isinstance(columns, tuple):
-        return Schema([TensorSpec(np.dtype(columns[0]), columns[1])])
-    return Schema([ColSpec(kind, name, required=False) for name, kind in columns])
+    if isinstance(columns, list):
+        return Schema([ColSpec(kind, name, required=False) for name, kind in columns])
+    dtype, shape = columns
+    return Schema([TensorSpec(np.dtype(dtype), shape)])
 
 
 def _forget_origin(described: Path) -> None:

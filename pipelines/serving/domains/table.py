@@ -127,10 +127,10 @@ class Tables(Conversion):
             try:
                 array = np.asarray(model_input)
             except ValueError:  # rows of unequal length
-                array = np.zeros(())
+                array = np.empty(0, object).reshape(0, 0, 0)  # of no shape that is taken
             if array.ndim == 1 and not len(array) and model_input is not None:
                 return pd.DataFrame({name: [] for name in self.names})
-            if array.ndim != 2 or array.shape[1] != len(self.columns):
+            if array.ndim != 2 or array.shape[-1] != len(self.columns):
                 raise ValueError(f"task {task!r} takes {self.expected}, got {type(model_input).__name__}.")
             model_input = pd.DataFrame(array, columns=self.names)
         frame = model_input.rename(columns=str)
