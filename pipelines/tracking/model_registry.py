@@ -256,10 +256,11 @@ def _logged_model(
     from mlflow.entities import LoggedModelOutput
 
     experiment = client.get_run(run_id).info.experiment_id
+    given = {key: value for key, value in tags.items() if value}
     for model in client.search_logged_models([experiment], f"attributes.name = '{family}'"):
-        if model.status == "READY" and all(model.tags.get(key) == value for key, value in tags.items()):
+        if model.status == "READY" and all((model.tags.get(key) or "") == value for key, value in tags.items()):
             return model.model_id
-    model = client.create_logged_model(experiment, name=family, source_run_id=run_id, tags=dict(tags))
+    model = client.create_logged_model(experiment, name=family, source_run_id=run_id, tags=given)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "model"
         save_served(folder, run_id=run_id, model_id=model.model_id, **served)

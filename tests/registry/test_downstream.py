@@ -25,6 +25,7 @@ from test_served import NAMES, PAIRS, examples, loaded, over_http, pytestmark, v
 from test_tracking import free_port, migrated, store
 
 from pipelines.cli import sample
+from pipelines.serving.calibration import HeldOutScores
 
 __all__ = ["free_port", "loaded", "migrated", "pytestmark", "store"]
 
@@ -100,6 +101,11 @@ def test_p_values_are_valid_under_exchangeability(loaded: Load, rate: float) -> 
     np.testing.assert_allclose(answer["p_value"], (1 + np.arange(100)) / 100)
     assert answer["flag"].mean() == pytest.approx(rate)
     assert answer["flag"].tolist() == (answer["p_value"] <= rate).tolist()
+
+
+@pytest.mark.parametrize(("score", "p_value"), [(0.5, 1), (1, 1), (1.5, 0.5), (2, 0.5), (3, 0.25)])
+def test_rows_that_score_alike_count_as_at_least_as_anomalous(score: float, p_value: float) -> None:
+    assert HeldOutScores([2, 1, 1]).p_values(np.array([score])) == [p_value]
 
 
 def test_a_rate_that_cannot_be_told_is_refused(loaded: Load) -> None:
@@ -299,6 +305,32 @@ def test_every_mistake_is_answered_by_a_sentence(loaded: Load, free_port: int, m
             free_port, {"dataframe_records": [ROW | {"c03": None}], "params": ENCODE}, "application/json"
         )
         assert status == 200, answer
+
+
+PIXELS = np.full((2, 3, 4, 1), 7).tolist()
+WRONG_IMAGES: list[tuple[Any, dict[str, Any], str]] = [
+    (PIXELS, {}, "2 rows were given without a task"),
+    (PIXELS, {"task": "anomaly"}, "no scores of held-out rows"),
+    (PIXELS, {"task": "sample", "given": {"a": 1}}, "cannot draw exactly given"),
+    (PIXELS, {"task": "translate", "label": "three"}, "label must be -1 (any) or 0 to 9, got 'three'"),
+    (PIXELS[:1], {"task": "interpolate"}, "takes rows in pairs"),
+    ([[[[256]] * 4] * 3], ENCODE, "row 0 has 256 at [0, 0, 0]: pixels are whole numbers from 0 to 255"),
+    ([[[[0.5]] * 4] * 3], ENCODE, "scale them back"),
+    ([[[[None]] * 4] * 3], ENCODE, "takes no missing cells (only 'impute' does)"),
+    ([[[["7"]] * 4] * 3], ENCODE, "takes uint8 images [rows, 3, 4, 1]"),
+    ([[[[7]] * 3] * 4], ENCODE, "got shape [1, 4, 3, 1]"),
+    ([[[[7]] * 4] * 3, [7]], ENCODE, "rows of unequal or unknown form"),
+    ({"a": [1]}, ENCODE, "expected a numpy array of uint8 images"),
+]
+
+
+def test_every_mistake_about_images_is_answered_by_a_sentence(loaded: Load, free_port: int) -> None:
+    with over_http(loaded("image"), "image", free_port):
+        for rows, params, sentence in WRONG_IMAGES:
+            check_refused(free_port, {"inputs": rows, "params": params}, "application/json", sentence)
+        gappy = [[[[None]] * 4] * 3]
+        status, answer = post(free_port, {"inputs": gappy, "params": {"task": "impute"}}, "application/json")
+        assert (status, np.shape(answer["predictions"])) == (200, (1, 3, 4, 1))
 
 
 @pytest.mark.slow
