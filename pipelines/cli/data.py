@@ -49,7 +49,7 @@ def add(
         print(f"wrote {path}")
         for line in inspection.found:
             print(f"  found   {line}")
-        for line in inspection.doubts:
+        for line in inspection.warnings:
             print(f"  unsure  {line}")
         print(f"next: look at the card, then `fivefold prepare --dataset {name}`")
     return path
