@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -74,9 +75,15 @@ class AnomalyScoring(ABC):
 
 
 class Imputation(ABC):
-    """Fills in missing cells: families give `fill`."""
+    """Fills in missing cells: families give `fill`.
+
+    Attributes:
+        domain: What the examples are.
+        exact_conditionals: Whether fillings are draws from the model's own conditional distribution, not near it.
+    """
 
     domain: Domain
+    exact_conditionals: ClassVar[bool] = False
 
     def impute(
         self,
