@@ -146,8 +146,8 @@ def test_samples_given_the_values_of_columns(loaded: Load) -> None:
     inner.exact_conditionals = True
     try:
         drawn = values_of(model.predict(None, params=params))
-        with pytest.raises(ValueError, match=r"given has no column 'c0'.*did you mean 'c0"):
-            model.predict(None, params={"given": {"c0": 7}})
+        with pytest.raises(ValueError, match=r"given has no column 'cc03'.*did you mean 'c03'"):
+            model.predict(None, params={"given": {"cc03": 7}})
     finally:
         del inner.exact_conditionals
     assert (len(drawn), set(drawn[:, 0]), set(drawn[:, 10])) == (300, {7}, {1})  # one cell was known
