@@ -80,7 +80,7 @@ def publish(
         served={"model": folder, "package": package, "about": about},
         tags=tags,
         record=record,
-        description=model_card(dataset, facts, results, manifest, about),
+        page=lambda job: model_card(dataset, facts, results, manifest, {**about, "job": job}),
         metrics={key: value for key, value in tracking.evaluation_metrics(results).items() if key.count(".") == 1},
     )
     return version

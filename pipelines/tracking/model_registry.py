@@ -7,7 +7,7 @@ import json
 import logging
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from numbers import Real
 from pathlib import Path
@@ -153,7 +153,7 @@ def publish(
     served: Mapping[str, Any],
     tags: Mapping[str, str],
     record: Mapping[str, Any],
-    description: str,
+    page: Callable[[str], str],
     metrics: Mapping[str, float],
 ) -> tuple[Version, bool]:
     """Make a finished model a version of a registered model, once for each job.
@@ -167,7 +167,7 @@ def publish(
         served: Arguments of `save_served` that make the files.
         tags: Of the version; `model_digest`, `code_digest` and `job` are its identity.
         record: What else is known of the model; one file of the run.
-        description: The version's page, Markdown.
+        page: Of a job, the page of the version that does it, Markdown.
         metrics: Shown with the model, as already on the run.
     Returns:
         The version, and whether it is new.
@@ -177,8 +177,9 @@ def publish(
     stated = _update_record(client, run_id, tags, record, before=alike)
     found = None
     for version in alike:
-        updated = replace(_retag(client, version, tags, description), record=stated)
-        if version.tags.get("job", "") == tags["job"]:
+        job = version.tags.get("job", "")
+        updated = replace(_retag(client, version, tags, page(job)), record=stated)
+        if job == tags["job"]:
             found = updated
     if found is not None:
         return found, False
@@ -190,7 +191,7 @@ def publish(
         source=f"models:/{model_id}",
         run_id=run_id,
         tags={key: value for key, value in tags.items() if value},
-        description=description,
+        description=page(tags["job"]),
         model_id=model_id,
     )
     return replace(_version(item), record=stated), True

@@ -25,7 +25,6 @@ from pipelines import tracking
 from pipelines.cli import sample
 from pipelines.evaluation.metrics.base import Metric
 from pipelines.evaluation.use_cases import USE_CASES
-from pipelines.registry import package
 from pipelines.registry.lineage import verify
 from pipelines.registry.package import vendored_code
 from pipelines.registry.promotion import Candidate, Decision, candidate_of, decide
@@ -34,6 +33,7 @@ from pipelines.stages import register
 from pipelines.storage import model_folder
 from pipelines.tracking import model_registry
 from pipelines.tracking.server import get_client
+from pipelines.training import identity
 from pipelines.training.identity import code_digest
 
 __all__ = ["free_port", "migrated", "store"]
@@ -322,7 +322,7 @@ def test_registering_twice_makes_one_version(project: Path) -> None:
 def test_other_code_makes_another_version_of_the_same_weights(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = registered(project, "vae")["versions"]["vae"]
     with monkeypatch.context() as patch:
-        patch.setattr(package, "code_digest", lambda family, package: "c0de" * 16)
+        patch.setattr(identity, "code_digest", lambda family, package: "c0de" * 16)
         second = registered(project, "vae")["versions"]["vae"]
     assert (first["version"], second["version"]) == (1, 4)  # 2 and 3 have the jobs
     assert first["model_digest"] == second["model_digest"]
@@ -748,13 +748,15 @@ def test_lineage_from_alias_to_source(traced: Path, capsys: pytest.CaptureFixtur
 
 def test_broken_lineage_is_named(traced: Path) -> None:
     said: list[str] = []
-    (weights,) = (traced / "mlruns").rglob("model.safetensors")
-    content = weights.read_bytes()
-    weights.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    copies = list((traced / "mlruns").rglob("model.safetensors"))  # of the version without a job, and of the alias'
+    (content,) = {weights.read_bytes() for weights in copies}
+    for weights in copies:
+        weights.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     with pytest.raises(ValueError, match=r"model digest .* is not the file that was saved"):
         verify("digits", "generation", root=traced, say=said.append)
     assert [line[:3] for line in said] == ["ok ", "BAD", "ok ", "ok ", "ok "]
-    weights.write_bytes(content)
+    for weights in copies:
+        weights.write_bytes(content)
     card = traced / "data/catalog/digits.yaml"
     card.write_text(card.read_text().replace("sha256: 87", "sha256: 99"))
     with pytest.raises(ValueError, match=r"source: digits, SHA-256 87ff.*: the card of digits says SHA-256 99ff"):

@@ -73,9 +73,6 @@ class Echo(GenerativeModel, *dict.fromkeys(CAPABILITIES.values())):
         return self.rows(self.told("translate", len(x), x, generator, label, steps, strength=strength))
 
     def impute(self, x, observed, generator, *, draws=1):  # given cells are not put back: they tell what was asked
-        return self.fill(x, observed, generator, draws)
-
-    def fill(self, x, observed, generator, draws):
         values = self.told("impute", len(x), torch.nan_to_num(x.double()), generator).repeat(draws, 1, 1)
         values[:, :, 4] = torch.arange(draws)[:, None]
         values[:, :, 10] = observed.reshape(len(x), -1).sum(1)
