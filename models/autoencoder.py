@@ -13,7 +13,7 @@ from .capabilities import (
     AnomalyScoring,
     Coding,
     Denoising,
-    Imputation,
+    Filling,
     Reconstruction,
     Sampling,
     Translation,
@@ -106,9 +106,7 @@ class ReconstructionObjective(Objective):
         )
 
 
-class Autoencoder(
-    GenerativeModel, Sampling, Coding, Reconstruction, AnomalyScoring, Imputation, Denoising, Translation
-):
+class Autoencoder(GenerativeModel, Sampling, Coding, Reconstruction, AnomalyScoring, Filling, Denoising, Translation):
     """Regularized autoencoder with a Gaussian mixture over its codes.
 
     References:

@@ -75,16 +75,15 @@ class AnomalyScoring(ABC):
 
 
 class Imputation(ABC):
-    """Fills in missing cells: families give `fill`.
+    """Fills in missing cells.
 
     Attributes:
-        domain: What the examples are.
         exact_conditionals: Whether fillings are draws from the model's own conditional distribution, not near it.
     """
 
-    domain: Domain
     exact_conditionals: ClassVar[bool] = False
 
+    @abstractmethod
     def impute(
         self,
         x: Num[Tensor, "batch *event"],
@@ -101,6 +100,21 @@ class Imputation(ABC):
             generator: Source of randomness.
             draws: How many completions of each.
         """
+
+
+class Filling(Imputation):
+    """Imputation by complete examples, into which the observed cells are put back: families give `fill`."""
+
+    domain: Domain
+
+    def impute(
+        self,
+        x: Num[Tensor, "batch *event"],
+        observed: Bool[Tensor, "batch *event"],
+        generator: Streams,
+        *,
+        draws: int = 1,
+    ) -> Num[Tensor, "draws batch *event"]:
         observed = observed & self.domain.observed(x)
         if not draws:
             return x.expand(0, *x.shape)
@@ -116,7 +130,7 @@ class Imputation(ABC):
         generator: Streams,
         draws: int,
     ) -> Num[Tensor, "draws batch *event"]:
-        """Complete examples for `impute`, which puts the observed cells back: `observed` is never true of a NaN."""
+        """Complete examples for `impute`; `observed` is never true of a NaN."""
 
 
 class Denoising(ABC):

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 
 from .anomaly import MahalanobisScore
-from .capabilities import AnomalyScoring, Imputation, Reconstruction, Sampling
+from .capabilities import AnomalyScoring, Filling, Reconstruction, Sampling
 from .chunking import chunk_size, map_chunks
 from .config import check_choices
 from .contract import Batch, GenerativeModel, Losses, Objective
@@ -278,7 +278,7 @@ class GeneratorObjective(Objective):
         return Losses(loss + nats, {"verdict": loss, "settling_nats": nats})
 
 
-class GAN(GenerativeModel, Sampling, Reconstruction, AnomalyScoring, Imputation):
+class GAN(GenerativeModel, Sampling, Reconstruction, AnomalyScoring, Filling):
     """Conditional generative adversarial network.
 
     References:

@@ -18,7 +18,7 @@ from ..capabilities import (
     Denoising,
     Density,
     DensityBound,
-    Imputation,
+    Filling,
     Reconstruction,
     Sampling,
     Translation,
@@ -47,7 +47,7 @@ class Diffusion(
     Coding,
     Reconstruction,
     AnomalyScoring,
-    Imputation,
+    Filling,
     Denoising,
     Translation,
 ):

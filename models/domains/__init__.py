@@ -11,7 +11,7 @@ from .table import Table
 __all__ = ["DOMAINS", "Domain", "Grid", "Image", "Sound", "Table", "Volume", "domain"]
 
 
-DOMAINS: dict[str, type[Domain]] = {"image": Image, "table": Table, "sound": Sound, "volume": Volume}
+DOMAINS: dict[str, type[Domain]] = {"image": Image, "table": Table}
 """By the name in a dataset's card; a kind of data adds itself here."""
 
 

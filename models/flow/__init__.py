@@ -18,7 +18,7 @@ from ..capabilities import (
     AnomalyScoring,
     Coding,
     Density,
-    Imputation,
+    Filling,
     Reconstruction,
     Sampling,
     Translation,
@@ -76,7 +76,7 @@ class LikelihoodObjective(Objective):
         return Losses(nll, {"bits_per_dim": nll / (model.values * math.log(2))})
 
 
-class Flow(GenerativeModel, Sampling, Density, Coding, Reconstruction, AnomalyScoring, Imputation, Translation):
+class Flow(GenerativeModel, Sampling, Density, Coding, Reconstruction, AnomalyScoring, Filling, Translation):
     """Glow or RealNVP on images, spline couplings on tables (the default there is `AutoregressiveFlow`), conditional
     on the label through the couplings.
 

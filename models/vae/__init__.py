@@ -18,7 +18,7 @@ from ..capabilities import (
     Coding,
     Denoising,
     DensityBound,
-    Imputation,
+    Filling,
     Reconstruction,
     Sampling,
     Translation,
@@ -136,7 +136,7 @@ class VAE(
     Coding,
     Reconstruction,
     AnomalyScoring,
-    Imputation,
+    Filling,
     Denoising,
     Translation,
 ):

@@ -114,6 +114,9 @@ def tuned(folder: Path, family: str) -> dict[str, float]:
 
 
 def _say_what_begins(root: Path, job: TrainingJob, family: str) -> None:
+    if (Path(job.state) / "model" / artifact.MANIFEST).exists():
+        print(f"{family}: trained already; the finished model in {os.path.relpath(job.state)} is taken")
+        return
     if stores.open_store(job.checkpoints).names(STEP):
         where = job.checkpoints if "://" in job.checkpoints else os.path.relpath(job.checkpoints)
         print(f"{family}: going on from the newest checkpoint in {where}")

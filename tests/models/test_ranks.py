@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from models import FAMILIES, Batch, Streams, build, tasks
+from models.domains import DOMAINS, Sound, Volume
 from models.networks.convolutional import fold, unfold
 
 SMALL = {
@@ -26,7 +27,9 @@ GRIDS = {
 
 @pytest.mark.parametrize("grid", list(GRIDS))
 @pytest.mark.parametrize("family", list(FAMILIES))
-def test_a_grid_of_any_rank_is_learned_sampled_and_filled_in(family, grid):
+def test_a_grid_of_any_rank_is_learned_sampled_and_filled_in(family, grid, monkeypatch):
+    monkeypatch.setitem(DOMAINS, "sound", Sound)
+    monkeypatch.setitem(DOMAINS, "volume", Volume)
     spec, shape = GRIDS[grid]
     torch.manual_seed(0)
     model = build({"family": family, "config": SMALL[family], "domain": spec, "classes": 2})

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import datetime
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -66,7 +65,7 @@ class Registered(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def registered(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registered]:
+def registered(tmp_path_factory: pytest.TempPathFactory) -> Registered:
     import mlflow
 
     root = tmp_path_factory.mktemp("source")
@@ -90,7 +89,7 @@ def registered(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registered]
         model_registry.save_served(
             root / "served", model=root / "model", package=package, run_id="r", model_id="m", about=about
         )
-    yield Registered(mlflow.pyfunc.load_model(str(root / "served")), facts, about)
+    return Registered(mlflow.pyfunc.load_model(str(root / "served")), facts, about)
 
 
 def rows() -> pd.DataFrame:

@@ -269,7 +269,9 @@ def test_a_changed_reference_does_not_find_the_finished_model(
     train.train("vae")
     train.train("vae")
     assert len(trained) == 1
-    assert "starting afresh" not in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "starting afresh" not in told
+    assert "vae: trained already" in told
     features("digits", settings=ReferenceConfig(examples=256, rows=99, samples=100, bootstrap=0, components=(4,)))
     train.train("vae")
     assert len(set(trained)) == 2

@@ -343,7 +343,9 @@ def test_after_the_best_model_is_lost_the_best_from_there_on_is_kept(tmp_path):
 
 
 def test_reports_are_means_since_the_last_one():
-    _, reports = descended(replace(FIVE, total_examples=48, reports=3, ema_half_life=0), slope=lambda step: step + 1)
+    _, reports = descended(
+        replace(FIVE, total_examples=48, reports=3, evaluations=3, ema_half_life=0), slope=lambda step: step + 1
+    )
     assert [report.examples for report in reports] == [16, 32, 48]
     assert [report.metrics["loss/x"] for report in reports] == pytest.approx([1.5, 3.5, 5.5])
     assert [report.metrics["loss/gradient_norm"] for report in reports] == pytest.approx([1.5, 3.5, 5.5])
