@@ -36,12 +36,14 @@ CLASSES = ("gold", "plain")
 
 
 def source() -> pd.DataFrame:
-    """The label stands between other columns; a day's cell is three columns to the model."""
+    """The label stands between other columns; a day's cell is several columns to the model. No day is of a weekend."""
     number = np.arange(ROWS)
     return pd.DataFrame(
         {
             "ticket": [f"T-{i * 7919 % 10007:05}" for i in number],
-            "day": [(DAY + datetime.timedelta(days=int(i * 37 % 900))).isoformat() for i in number],
+            "day": [
+                (DAY + datetime.timedelta(days=int(i * 37 % 180 // 5 * 7 + i * 37 % 5))).isoformat() for i in number
+            ],
             "share": [f"{i * i % 97}%" for i in number],
             "tier": [CLASSES[int(i % 3 != 0)] for i in number],
             "town": [("Oslo", "Rome", "Bari")[int(i * 5 % 7 % 3)] for i in number],
@@ -113,6 +115,8 @@ def test_known_cells_come_back_as_they_were_written(registered: Registered) -> N
     assert filled["share"].str.fullmatch(r"-?\d+%").all()
     assert filled["share"][1:6].tolist() == given["share"][1:].tolist()
     assert filled["tier"].tolist() == gappy["tier"].tolist() * 2  # of rows, a label that is not given is not made up
+    dates = registered.model.predict(given.assign(day=pd.to_datetime(given["day"])))
+    pd.testing.assert_frame_equal(dates, given)  # as its source writes it
     bare = registered.model.predict(given[LEARNED])
     pd.testing.assert_frame_equal(bare, given[LEARNED])  # nor is an identifier
     scored = registered.model.predict(given, params={"task": "anomaly", "rate": 0.5})
@@ -156,6 +160,7 @@ def test_samples_given_a_date(registered: Registered) -> None:
     ("change", "sentence"),
     [
         ({"day": "2021-02-30"}, r"row 0, column 'day': expected one written as .*got '2021-02-30'"),
+        ({"day": "2021-02-13"}, r"row 0, column 'day': expected one like those of .*weekday=Mon.*got '2021-02-13'"),
         ({"share": "much"}, r"row 0, column 'share': expected one written as 0%.*got 'much'"),
         ({"share": np.inf}, r"row 0, column 'share': expected one written as 0%.*got .*inf"),
         ({"town": "Paris"}, r"row 0, column 'town': expected one of .*got 'Paris'"),
@@ -170,10 +175,12 @@ def test_cells_that_the_source_does_not_write_are_refused(
 
 
 def test_an_unknown_category_may_be_missing(registered: Registered) -> None:
-    filled = registered.model.predict(rows().assign(town="Paris", tier="silver"), params={"on_unknown": "missing"})
+    given = rows().assign(town="Paris", tier="silver", day=["2021-02-13", *rows()["day"][1:]])
+    filled = registered.model.predict(given, params={"on_unknown": "missing"})
+    assert datetime.date.fromisoformat(filled["day"].iloc[0]).weekday() < 5
     assert set(filled["town"]) <= {"Oslo", "Rome", "Bari"}
     assert set(filled["tier"]) == {"silver"}  # the model does not see it
-    pd.testing.assert_frame_equal(filled[["day", "share"]], rows()[["day", "share"]])
+    pd.testing.assert_frame_equal(filled[["day", "share"]][1:], rows()[["day", "share"]][1:])
 
 
 def test_the_registry_names_the_columns_of_the_source(registered: Registered) -> None:

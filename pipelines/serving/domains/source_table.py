@@ -89,19 +89,29 @@ class SourceTables(Tables):
             return self._cells(cells, self.columns[entry["columns"][0]], on_unknown)[:, None]
         missing = cells.isna().to_numpy(dtype=bool)
         form = self.formats.format_of(entry["role"], entry["pattern"], tuple(entry.get("parts", ())))
-        if not entry["pattern"]:
-            values, bad = self._native(cells, missing, form)
-        elif entry["role"] == "number" and cells.dtype.kind in "iuf":
-            values = cells.to_numpy(dtype=np.float64)[:, None]
-            bad = np.isinf(values[:, 0])
+        expected = f"one written as {entry['pattern'] or entry['dtype']}"
+        if entry["role"] == "number":
+            if cells.dtype.kind in "iuf":
+                values = cells.to_numpy(dtype=np.float64)[:, None]
+                bad = np.isinf(values[:, 0])
+            else:
+                values, bad = form.read([None if gap else str(cell) for cell, gap in zip(cells, missing, strict=True)])
+            self._refuse(cells, bad, entry, expected)
+            return values
+        if not entry["pattern"] or cells.dtype.kind in "mM":
+            when, bad = self._native(cells, missing, form)
         else:
-            texts = [None if gap else str(cell) for cell, gap in zip(cells, missing, strict=True)]
-            values, bad = form.read(texts)
-        self._refuse(cells, bad, entry, f"one written as {entry['pattern'] or entry['dtype']}")
+            when, _, bad = form.instants([None if gap else str(cell) for cell, gap in zip(cells, missing, strict=True)])
+        self._refuse(cells, bad, entry, expected)
+        values, unknown = self.formats.parts_of(when, form.parts)
+        if on_unknown == "fail":
+            allowed = ", ".join(map(str, form.parts))
+            self._refuse(cells, unknown & ~missing, entry, f"one like those of training ({allowed})")
+        values[missing | unknown] = np.nan
         return values
 
-    def _native(self, cells: Any, missing: np.ndarray, form: Any) -> tuple[np.ndarray, np.ndarray]:
-        """Dates, times and durations that are held as such (over HTTP: ISO 8601 texts)."""
+    def _native(self, cells: Any, missing: np.ndarray, form: Any) -> tuple[Any, np.ndarray]:
+        """Dates, times and durations that are held as such (over HTTP: ISO 8601 texts), and which are none."""
         import pandas as pd
 
         kind = {"duration": "timedelta64[ns]"}.get(form.parts[0].name, "datetime64[ns]")
@@ -118,9 +128,7 @@ class SourceTables(Tables):
             counts[~missing & ~bad] = plain.dropna().to_numpy(kind).astype(np.int64)
         day = self.formats.DAY
         days, clock = np.divmod(counts, day) if kind.startswith("datetime") else (np.zeros_like(counts), counts)
-        values, wrong = self.formats.parts_of(self.formats.Instants(days, clock, np.zeros_like(days)), form.parts)
-        values[missing | bad | wrong] = np.nan
-        return values, bad | (wrong & ~missing)
+        return self.formats.Instants(days, clock, np.zeros_like(days)), bad
 
     def write(self, x: torch.Tensor, *, seed: int = 0) -> Any:
         """Data-space examples as the source's table without its label; of several draws, one below the other."""
