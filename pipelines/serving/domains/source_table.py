@@ -45,6 +45,15 @@ class SourceTables(Tables):
             kinds[self.label] = column_kind(self._label_column)
         return [(name, kinds[name]) for name in self.order]
 
+    def example(self) -> Any:
+        """As of `Tables`; what MLflow's schemas have no type for (zones, times of the day, durations) as text."""
+        frame = super().example()
+        known = (str, int, float, np.number, np.bool_, type(None))
+        for name in frame.columns:
+            if str(frame[name].dtype) != "datetime64[ns]" and not all(isinstance(cell, known) for cell in frame[name]):
+                frame[name] = [str(cell) for cell in frame[name]]
+        return frame
+
     @property
     def _label_column(self) -> dict[str, Any]:
         numbers = self.label_dtype.startswith(("int", "uint", "float"))
@@ -191,7 +200,7 @@ def entry_kind(entry: Mapping[str, Any], learned: Sequence[Mapping[str, Any]]) -
     role, dtype = entry["role"], str(entry["dtype"])
     if role == "category" or (role == "number" and "string" not in dtype):
         return column_kind(learned[entry["columns"][0]])
-    if role == "datetime" and not entry["pattern"] and dtype.startswith(("timestamp", "date")):
+    if role == "datetime" and not entry["pattern"] and dtype.startswith(("timestamp", "date")) and "tz=" not in dtype:
         return "datetime"
     if role in ("identifier", "constant") and dtype.startswith(("int", "uint", "float")):
         return "long" if dtype.startswith(("int", "uint")) else "double"

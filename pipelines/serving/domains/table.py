@@ -91,8 +91,10 @@ class Tables(Conversion):
 
     def labelled(self, examples: Any, labels: torch.Tensor) -> Any:
         """Rows with the column of their labels, in the type of its source: whole numbers, booleans or texts."""
-        values = self._originals(labels.cpu().numpy(), self._label_column)
-        return examples.assign(**{self.label: np.asarray(values)})
+        import pandas as pd
+
+        values = np.asarray(self._originals(labels.cpu().numpy(), self._label_column))
+        return examples.assign(**{self.label: pd.Series(values, index=examples.index, dtype=values.dtype)})
 
     def read_given(self, given: Mapping[str, Any]) -> torch.Tensor:
         """One row of which the given cells are known, NaN elsewhere.
@@ -226,8 +228,9 @@ def _middle(column: Mapping[str, Any]) -> float:
 
 
 def class_dtype(classes: list[str]) -> str:
-    """The type of the label's column: whole numbers if all classes are."""
-    return "int64" if classes and all(name.removeprefix("-").isdecimal() for name in classes) else ""
+    """The type of the label's column: whole numbers if all classes are written as such."""
+    whole = [name.removeprefix("-").isdecimal() and str(int(name)) == name for name in classes]
+    return "int64" if whole and all(whole) else ""
 
 
 def _as_pandas(frame: Any) -> Any:
