@@ -131,7 +131,7 @@ class Rows:
     """
 
     def __init__(self, facts: Mapping[str, Any]) -> None:
-        self.conversion: Any = conversion(facts, formats)
+        self.conversion: Any = conversion({**facts, "class_names": ()}, {}, formats)  # labels are added here
         class_names, layout = facts.get("class_names") or (), facts.get("rows") or {}
         named = [entry["name"] for entry in facts.get("table") or () if entry["role"] == "label"]
         container = "pandas" if hasattr(self.conversion, "columns") else "images"

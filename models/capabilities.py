@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -74,7 +75,13 @@ class AnomalyScoring(ABC):
 
 
 class Imputation(ABC):
-    """Fills in missing cells."""
+    """Fills in missing cells.
+
+    Attributes:
+        exact_conditionals: Whether fillings are draws from the model's own conditional distribution, not near it.
+    """
+
+    exact_conditionals: ClassVar[bool] = False
 
     @abstractmethod
     def impute(

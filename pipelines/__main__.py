@@ -78,8 +78,13 @@ def _add_sample(sample: argparse.ArgumentParser) -> None:
         "-o", "--out", default="samples.png", metavar="PATH", help=".png, .npy or a folder of PNGs; .csv or .parquet"
     )
     sample.add_argument("-n", type=int, default=16, metavar="N", help="how many (default: 16)")
-    sample.add_argument("--label", type=int, default=-1, metavar="K", help="class of the draws; -1 for any (default)")
-    sample.add_argument("--seed", type=int, default=0, help="the same seed draws the same (default: 0)")
+    sample.add_argument(
+        "--label", default="-1", metavar="K", help="class of the draws, by name or number; -1 for any (default)"
+    )
+    sample.add_argument("--seed", type=int, default=0, help="the same seed draws the same; -1 draws anew (default: 0)")
+    sample.add_argument(
+        "--given", default="{}", metavar="JSON", help='of a table: columns and their values, {"city": "Oslo"}'
+    )
     sample.add_argument("--steps", type=int, default=0, help="sampler steps; 0 for the model's own (default)")
 
 
@@ -123,7 +128,15 @@ def run(arguments: argparse.Namespace) -> None:
         case "sample":
             from pipelines.cli.sample import sample
 
-            sample(arguments.model, arguments.out, arguments.n, arguments.label, arguments.seed, arguments.steps)
+            sample(
+                arguments.model,
+                arguments.out,
+                arguments.n,
+                arguments.label,
+                arguments.seed,
+                arguments.steps,
+                arguments.given,
+            )
         case "train":
             from pipelines.stages.train import train
 

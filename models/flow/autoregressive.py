@@ -56,6 +56,7 @@ class AutoregressiveFlow(Flow):
         | https://arxiv.org/abs/1705.07057
     """
 
+    exact_conditionals = True
     network: RowNetwork
 
     def __init__(self, config: Config, domain: Domain, classes: int) -> None:

@@ -24,9 +24,10 @@ def sample(
     name_or_uri: str,
     out: str | Path,
     n: int = 16,
-    label: int = -1,
+    label: int | str = -1,
     seed: int = 0,
     steps: int = 0,
+    given: str = "{}",
 ) -> Path:
     """Draw from a registered model and write what was drawn.
 
@@ -36,9 +37,10 @@ def sample(
         out: Images: `*.png` for a grid, `*.npy` for an array `[n, height, width, channels]`, anything
             else is a folder for one PNG each. Tables: `*.csv` or `*.parquet`.
         n: How many.
-        label: Class to draw; -1 for any.
-        seed: The same seed draws the same.
+        label: Class to draw, by its number, its name or its value in the source; -1 for any.
+        seed: The same seed draws the same; -1 draws anew at every call.
         steps: Steps of an iterative sampler; 0 for the model's own.
+        given: Of a table: columns and their values as JSON; the others are drawn given these.
     Returns:
         Where it was written.
     Raises:
@@ -52,9 +54,9 @@ def sample(
     if out.suffix not in (".png", ".npy", *TABLES) and out.is_file():
         raise ValueError(f"{out} is a file: give a name that ends in .png, .npy, .csv or .parquet, or a folder.")
     model = tracking.load_served(model_uri(name_or_uri))
-    params = {"task": "sample", "n": n, "label": label, "seed": seed, "steps": steps}
+    params = {"task": "sample", "n": n, "label": label, "seed": seed, "steps": steps, "given": given}
     drawn = model.predict(np.zeros((0,), np.uint8), params=params)
-    table = hasattr(drawn, "columns")
+    table = not isinstance(drawn, np.ndarray)
     if table != (out.suffix in TABLES):
         expected = (
             "a table: give a name that ends in .csv or .parquet" if table else "images: give .png, .npy or a folder"

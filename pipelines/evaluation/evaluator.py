@@ -235,6 +235,7 @@ class Evaluator:
             return inference.anomaly_score(self.model, x, self.seed, chunk=self.chunk)
 
         normal = score(self.asked.x)
+        self.details["held_out_scores"] = normal.tolist()
         self.figures.anomalies(self.asked.x, normal)
         if anomalous:
             self.metrics |= anomaly_metrics(normal, {kind: score(x) for kind, x in anomalous.items()}, **self._options)

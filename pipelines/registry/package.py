@@ -13,54 +13,101 @@ from pathlib import Path
 from typing import Any
 
 from data.files import sha256
+from models import CAPABILITIES, FAMILIES
 from pipelines import tracking
+from pipelines.registry.model_card import model_card
 from pipelines.serving import artifact
 from pipelines.tracking import Version
-from pipelines.training.identity import code_digest
+from pipelines.training import identity
 
 PACKAGE = "fivefold_models"
 """Name of the families' package inside a registered model."""
 
 
 def publish(
-    root: Path, dataset: str, family: str, facts: Mapping[str, Any], results: Mapping[str, Any], package: Path
+    root: Path,
+    dataset: str,
+    family: str,
+    facts: Mapping[str, Any],
+    results: Mapping[str, Any],
+    package: Path,
+    *,
+    job: str = "",
 ) -> Version:
-    """Register a family's finished model as a version, with its lineage and metrics as tags."""
+    """Register a family's finished model as a version, with its lineage as tags and the rest in its record.
+
+    Arguments:
+        root: The project's root.
+        dataset: Name of the registered model.
+        family: Whose finished model.
+        facts: Of `model.json`.
+        results: Of its evaluation.
+        package: The families' code, a folder.
+        job: What the version does unasked; empty for a version that waits to be asked.
+    """
     folder = root / "runs" / dataset / "models" / family
     run_id = str(facts["run_id"])
     run = tracking.run_record(run_id)
     origin = {key: run["tags"][key] for key in ("git_commit", "git_dirty") if key in run["tags"]}
     tags = {
         "family": family,
+        "job": job,
         "model_digest": artifact.model_digest(folder),
-        "code_digest": code_digest(family, package),
+        "code_digest": identity.code_digest(family, package),
         "data_digest": str(facts["data_digest"]),
         "yardstick_digest": str(results.get("yardstick_digest", "")),
         "run_id": run_id,
         "parameters": str(facts.get("parameters", "")),
+        **(origin or tracking.code_version(root)),
+    }
+    record = {
         **_hash_tag("params_sha256", root / "params.yaml"),
         **_hash_tag("dvc_lock_sha256", root / "dvc.lock"),
-        **(origin or tracking.code_version(root)),
-        **_metric_tags(results),
+        "metrics": dict(results["metrics"]),
+    }
+    manifest = _manifest(root, dataset)
+    about = {
+        "job": job,
+        "label": _label_column(root, dataset),
+        "held_out_scores": sorted(results.get("held_out_scores") or ()),
+        "exact": "log_prob" in tasks_of(family),
+        "latent": results.get("code_size"),
+        "licence": str(manifest.get("licence") or ""),
+        "data_digest": str(facts["data_digest"]),
     }
     version, _ = tracking.publish(
         name=dataset,
         family=family,
         run_id=run_id,
-        served={"model": folder, "package": package},
+        served={"model": folder, "package": package, "about": about},
         tags=tags,
+        record=record,
+        page=lambda job: model_card(dataset, facts, results, manifest, {**about, "job": job}),
         metrics={key: value for key, value in tracking.evaluation_metrics(results).items() if key.count(".") == 1},
     )
     return version
+
+
+def tasks_of(family: str) -> tuple[str, ...]:
+    """The tasks that a family's capabilities offer."""
+    return tuple(task for task, capability in CAPABILITIES.items() if issubclass(FAMILIES[family], capability))
 
 
 def _hash_tag(name: str, path: Path) -> dict[str, str]:
     return {name: sha256(path)} if path.exists() else {}
 
 
-def _metric_tags(results: Mapping[str, Any]) -> dict[str, str]:
-    """`metric.<name>` with the whole number as JSON: what a later challenger is compared with."""
-    return {f"metric.{name}": json.dumps(entry, sort_keys=True) for name, entry in results["metrics"].items()}
+def _manifest(root: Path, dataset: str) -> dict[str, Any]:
+    """What `prepare` wrote about the data; empty where they are not at hand."""
+    path = root / "data" / "prepared" / dataset / "manifest.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+def _label_column(root: Path, dataset: str) -> str:
+    """The name of the column that names a row's class; empty where the card does not say."""
+    from data.cards import CATALOG, load_card
+
+    return load_card(dataset, root).label if (root / CATALOG / f"{dataset}.yaml").exists() else ""
 
 
 @contextmanager

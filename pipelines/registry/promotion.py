@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -28,6 +28,7 @@ class Candidate:
         data_digest: The data it was trained and measured on.
         yardstick_digest: What it was measured with.
         guards: By name, metrics in which it may not be worse than the holder it would replace.
+        model: Digests of the model and its code; versions with other jobs share them.
     """
 
     family: str
@@ -37,6 +38,11 @@ class Candidate:
     data_digest: str
     yardstick_digest: str
     guards: Mapping[str, Metric] = field(default_factory=dict)
+    model: tuple[str, str] = ("", "")
+
+    def is_same_model(self, other: Candidate) -> bool:
+        """Whether another version is the same model, perhaps with another job."""
+        return self.number == other.number or (any(self.model) and self.model == other.model)
 
     def beats(self, other: Candidate) -> bool:
         """Whether the difference exceeds both bootstrap intervals."""
@@ -79,25 +85,43 @@ def job_table() -> Jobs:
     return {name: job.metrics for name, job in USE_CASES.items()}
 
 
-def assign_alias(name: str, job: str, metrics: Sequence[str], registered: Mapping[str, Version]) -> dict[str, Any]:
-    """Decide one job, move its alias if need be, and say so."""
+def assign_alias(
+    name: str,
+    job: str,
+    metrics: Sequence[str],
+    registered: Mapping[str, Version],
+    with_job: Callable[[str, str], Version],
+) -> dict[str, Any]:
+    """Decide one job, move its alias if need be, and say so.
+
+    Arguments:
+        name: Of the registered model.
+        job: Also the alias.
+        metrics: Those that decide the job, the first that a model has.
+        registered: The families' present versions.
+        with_job: Of a family and a job, the version of the family's model that does this job unasked.
+    """
     guards = USE_CASES[job].guards if job in USE_CASES else ()
     holder_number = tracking.aliases(name).get(job)
     candidates = [standing for version in registered.values() if (standing := candidate_of(version, metrics, guards))]
-    holder, gone = None, ""
+    holder, gone, version = None, "", None
     if holder_number is not None:
-        known = {version.number: version for version in tracking.versions(name)}
-        version = known.get(holder_number)
+        version = next((version for version in tracking.versions(name) if version.number == holder_number), None)
+        version = tracking.with_record(version) if version else None
         holder = candidate_of(version, metrics, guards) if version else None
         gone = _incomparable_reason(version, holder, holder_number, registered)
     decision = decide(candidates, holder, gone)
-    if decision.moved:
-        tracking.set_alias(name, job, decision.holder.number if decision.holder else None)
+    held = decision.holder
+    idle = version is not None and version.tags.get("job", "") != job  # registered before versions had jobs
+    if held is not None and (decision.moved or (idle and any(held.is_same_model(one) for one in candidates))):
+        held = replace(held, number=with_job(held.family, job).number)
+    if (held.number if held else None) != holder_number:
+        tracking.set_alias(name, job, held.number if held else None)
     entry: dict[str, Any] = {"alias": f"models:/{name}@{job}", "moved": decision.moved, "why": decision.why}
-    if decision.holder is not None:
-        held = decision.holder
+    if held is not None:
         entry |= {"family": held.family, "version": held.number, "metric": held.metric}
         entry |= {"value": held.score.value, "interval": [held.score.low, held.score.high], "unit": held.score.unit}
+        entry["model_digest"] = held.model[0]
     return entry
 
 
@@ -122,19 +146,26 @@ def _incomparable_reason(
 
 def candidate_of(version: Version, metrics: Sequence[str], guards: Sequence[str] = ()) -> Candidate | None:
     """How a version does by the first of some metrics that it has; `None` when it has none."""
-    kept = {name: _score(json.loads(text)) for name in guards if (text := version.tags.get(f"metric.{name}"))}
+    kept = {name: _score(entry) for name in guards if (entry := _measured(version, name))}
     for name in metrics:
-        if text := version.tags.get(f"metric.{name}"):
+        if entry := _measured(version, name):
             return Candidate(
                 family=version.tags.get("family", "?"),
                 number=version.number,
                 metric=name,
-                score=_score(json.loads(text)),
+                score=_score(entry),
                 data_digest=version.tags.get("data_digest", ""),
                 yardstick_digest=version.tags.get("yardstick_digest", ""),
                 guards=kept,
+                model=(version.tags.get("model_digest", ""), version.tags.get("code_digest", "")),
             )
     return None
+
+
+def _measured(version: Version, name: str) -> Mapping[str, Any] | None:
+    """A metric of a version: of its record, or of a tag where it was registered before there were records."""
+    text = version.tags.get(f"metric.{name}")
+    return version.record.get("metrics", {}).get(name) or (json.loads(text) if text else None)
 
 
 def _score(entry: Mapping[str, Any]) -> Metric:
@@ -156,7 +187,7 @@ def decide(candidates: Sequence[Candidate], holder: Candidate | None, gone: str 
         if best is None:
             return Decision(holder=None, moved=bool(gone), why=f"{reason}no family can do it.")
         return Decision(holder=best, moved=True, why=f"{reason}{best} is the best of {len(ranked)}.")
-    if best is None or best.number == holder.number:
+    if best is None or best.is_same_model(holder):
         return Decision(holder=holder, moved=False, why=f"{holder} holds it and is the best.")
     winners = [candidate for candidate in ranked if candidate.beats(holder)]
     refused = {candidate.number: failed for candidate in winners if (failed := candidate.failed_guards(holder))}

@@ -325,14 +325,17 @@ def lineage(run: Run) -> list[dict[str, Any]]:
                 "run": str(family.model.get("run_id") or version.get("run_id") or ""),
                 "model": str(version.get("model_digest") or family.results.get("model_digest") or ""),
                 "version": DASH if number is None else str(number),
-                "aliases": aliases(run, family.name, number),
+                "aliases": aliases(run, family.name, number, str(version.get("model_digest") or "")),
                 "commit": str(version.get("git_commit") or ""),
                 "faults": faults(run, family, version),
             }
         )
     known = {(row["family"], row["version"]) for row in rows}
+    models = {(row["family"], row["model"]) for row in rows if row["model"]}
     for record in jobs(run).values():
         family_name, number = str(record.get("family") or ""), record.get("version")
+        if (family_name, record.get("model_digest")) in models:
+            continue  # the same model, as the version that does this job
         if family_name and (family_name, str(number)) not in known:
             known.add((family_name, str(number)))
             blank = dict.fromkeys(("data", "yardstick", "run", "model", "commit"), "")
@@ -341,10 +344,14 @@ def lineage(run: Run) -> list[dict[str, Any]]:
     return rows
 
 
-def aliases(run: Run, family: str, number: object) -> list[str]:
-    """The jobs a version holds."""
-    held = jobs(run).items()
-    return [f"@{job}" for job, record in held if record.get("family") == family and record.get("version") == number]
+def aliases(run: Run, family: str, number: object, model: str = "") -> list[str]:
+    """The jobs that a version holds, itself or as a version of the same model that knows its job."""
+    held = [(job, record) for job, record in jobs(run).items() if record.get("family") == family]
+    return [
+        f"@{job}"
+        for job, record in held
+        if record.get("version") == number or (model and record.get("model_digest") == model)
+    ]
 
 
 def faults(run: Run, family: Family, version: Mapping[str, Any]) -> list[str]:

@@ -5,35 +5,52 @@ torch, safetensors and numpy only: the code of the families comes along as `code
 the weights as safetensors whose SHA-256 is checked before use. Nothing is pickled.
 
     model = mlflow.pyfunc.load_model("models:/digits@generation")
-    model.predict(np.zeros((0, 8, 8, 1), np.uint8), params={"task": "sample", "n": 64, "label": 3, "seed": 1})
+    model.predict(np.zeros((0, 8, 8, 1), np.uint8), params={"task": "sample", "n": 64, "label": "3", "seed": 1})
+    mlflow.pyfunc.load_model("models:/digits@anomaly").predict(images)   # a version does its job unasked
 
 | task | rows given | params read | returned |
 | --- | --- | --- | --- |
-| `sample` | none (any are ignored) | `n`, `label`, `seed`, `steps` | `n` examples |
+| `describe` | none (any are ignored) | | job, tasks, classes, shapes, units, thresholds |
+| `sample` | none (any are ignored) | `n`, `label`, `seed`, `steps`; tables: `given` | `n` examples |
 | `reconstruct` | examples | `seed` | as many examples |
 | `encode` | examples | | float codes `[rows, latent]` |
 | `decode` | float codes `[rows, latent]` | | as many examples |
 | `interpolate` | examples in pairs: 0 with 1, 2 with 3, … | `n` | per pair, `n` examples from first to second |
+| `log_density` | examples | `seed`; `draws` of a bound | a table: `log_density` in nats and `exact` or `lower_bound` |
 | `log_prob`, `elbo` | examples | `seed`; `draws` importance samples of `elbo` | nats `[rows]` |
+| `anomaly` | examples | `rate`, `seed` | a table: `score`, `p_value`, `flag` (p-value at most `rate`) |
 | `anomaly_score` | examples | `seed` | `[rows]`, higher is more anomalous |
 | `impute` | float examples, NaN where missing | `draws`, `seed` | completed; `[draws, rows, …]` if `draws` > 1 |
 | `denoise` | examples, or floats with noise added | `sigma`, noise in data units | as many examples |
 | `translate` | examples | `label` wanted, `strength` (0: keep all it can, 1: a fresh draw), `seed`, `steps` | as many |
 
+Without a task a version does the job it was registered for; rows without a task are never answered by
+samples. `label` is a class's number, its name, or its value in the source. `seed` 0, the default, gives the
+same draws at every call; -1 gives new ones.
+
 Examples are the dataset's own. Images are uint8 `[rows, height, width, channels]`, 0..255 (over HTTP,
-whole numbers in that range). Tables are DataFrames with the dataset's columns, in any order: numbers,
-categories by name, dates and currencies as the source writes them, and any cell missing (`None`, NaN), whatever
-the task; identifiers and free text need not be given. They come back in the original types and formats with the
-places of all columns, several draws below one another with their number in a first column `draw`.
+whole numbers in that range). Tables are DataFrames (pandas, polars or Arrow; pandas comes back) with the
+dataset's columns, in any order: numbers, categories by name, dates and currencies as the source writes them, and
+any cell missing (`None`, NaN), whatever the task; identifiers and free text need not be given. They come back in
+the original types and formats, with the label's column, the index, and further columns untouched, several draws
+below one another with their number in a first column `draw`. What is drawn has all columns of the source, with
+fresh identifiers. A category that training did not have is an error, or missing with `on_unknown: missing`.
+
+Every refusal is one sentence, as an `MlflowException` that is also a `ValueError`: over HTTP it is the message,
+with status 400. Work is bounded: see `LIMITS` in `params.py`, which environment variables set.
 
 The device is `MLFLOW_DEFAULT_PREDICTION_DEVICE`, else a GPU if there is one.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib.util
+import json
+import logging
 import os
+import secrets
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -42,33 +59,41 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from mlflow.exceptions import MlflowException
 from mlflow.models import set_model
+from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
 if TYPE_CHECKING:
-    from .domains.base import Conversion, Rows
-    from .interpolation import Interpolation
+    from .domains.base import Rows
 
 PACKAGE = "fivefold_models"
 """Name of the families' package inside a registered model."""
 
-PARAMS: dict[str, tuple[str, Any]] = {
-    "task": ("string", "sample"),
-    "n": ("long", 16),
-    "seed": ("long", 0),
-    "label": ("long", -1),
-    "steps": ("long", 0),
-    "draws": ("long", 1),
-    "sigma": ("double", 25.5),
-    "strength": ("double", 0.5),
-}
-"""Type and default of each parameter of `predict`: the registered signature is made of it."""
+log = logging.getLogger(__name__)
 
 CHUNK = 256
 """Rows the model is given at once: memory stays flat however many are asked for."""
 
-MOST_VALUES = 2**31
-"""Values one call may return."""
+
+class Refused(MlflowException, ValueError):
+    """A request that is refused, with the sentence that callers are shown.
+
+    MLflow's server puts the whole request before the message of an exception; this one's stays as it is.
+    """
+
+    def __init__(self, sentence: str) -> None:
+        self._sentence = sentence
+        super().__init__(sentence, error_code=INVALID_PARAMETER_VALUE)
+
+    @property
+    def message(self) -> str:
+        """The sentence."""
+        return self._sentence
+
+    @message.setter
+    def message(self, value: str) -> None:
+        """What others make of the sentence is not kept."""
 
 
 class ServedModel(PythonModel):
@@ -77,11 +102,12 @@ class ServedModel(PythonModel):
     device: str
     model: Any
     facts: dict[str, Any]
+    version: dict[str, Any]
     tasks: tuple[str, ...]
-    streams: Any
-    rows: Conversion
-    base: ModuleType
-    spherical: Interpolation
+    offered: tuple[str, ...]
+    package: Any
+    rows: Any
+    held_out: Any
 
     def load_context(self, context: PythonModelContext) -> None:
         """Build the model from the folder that MLflow fetched.
@@ -91,18 +117,31 @@ class ServedModel(PythonModel):
         """
         package = vendored(Path(__file__).resolve().parent / "code" / PACKAGE)
         folder = Path(context.artifacts["model"])
-        artifact, domains = package.serving.artifact, package.serving.domains
+        artifact = package.serving.artifact
         facts, tensors = artifact.read(folder)
         spec = {key: facts[key] for key in artifact.SPEC}
+        about = Path(context.artifacts["version"])
+        self.version = json.loads(about.read_text(encoding="utf-8"))
         self.device = os.environ.get("MLFLOW_DEFAULT_PREDICTION_DEVICE") or _best_device()
         self.model = artifact.fill(package.build(spec), tensors, folder).to(self.device).eval()
         self.model.requires_grad_(False)
         self.facts = facts
+        self.package = package
         self.tasks = package.tasks(self.model)
-        self.streams = package.Streams
-        self.rows = domains.conversion(facts, _formats(package))
-        self.base = domains.base
-        self.spherical = package.serving.interpolation.spherical
+        extra = {
+            "log_density": "log_prob" in self.tasks or "elbo" in self.tasks,
+            "anomaly": "anomaly_score" in self.tasks,
+            "describe": True,
+        }
+        self.offered = (*self.tasks, *(task for task, offered in extra.items() if offered))
+        self.rows = package.serving.domains.conversion(facts, self.version, _formats(package))
+        self.held_out = package.serving.calibration.HeldOutScores(self.version.get("held_out_scores") or ())
+        answer_requests_ourselves(package.serving)
+
+    @property
+    def default_task(self) -> str:
+        """The task that is done unasked."""
+        return self.package.serving.params.JOBS.get(self.version.get("job"), "sample")
 
     def predict(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, context: PythonModelContext, model_input: np.ndarray, params: dict[str, Any] | None = None
@@ -112,39 +151,117 @@ class ServedModel(PythonModel):
         Raises:
             ValueError: If the family cannot do the task, or an input or parameter is not what it takes.
         """
-        options = self._options(params or {})
-        task = options["task"]
-        generator = self.streams.seeded("predict", options["seed"], device=self.device)
+        try:
+            return self._do(model_input, params or {})
+        except Refused:
+            raise
+        except ValueError as error:
+            raise Refused(str(error)) from None
+
+    def _do(self, model_input: Any, params: Mapping[str, Any]) -> Any:
+        options = self.package.serving.params.checked(
+            params, [str(name) for name in self.facts.get("class_names") or ()], int(self.facts["classes"])
+        )
+        count = _length(model_input)
+        task = options["task"] = self._task(options["task"], count)
+        if task == "describe":
+            return self.description()
+        self._check_work(task, options, 0 if task == "sample" else count)
+        if options["seed"] == -1:
+            options["seed"] = secrets.randbits(62)
+        generator = self.package.Streams.seeded("predict", options["seed"], device=self.device)
         with torch.no_grad():
             if task == "sample":
                 return self._sample(options, generator)
             if task == "decode":
                 return self._decode(model_input)
-            rows = self.rows.read(model_input, task)
+            rows = self._read(model_input, task, options)
             if task == "interpolate":
                 return self._interpolate(rows.x, options["n"])
             if task == "impute":
                 return self._impute(rows, options["draws"], generator)
-            return self._by_row(task, rows.x, options, generator)
+            if task == "log_density":
+                return rows.restore(self._log_density(rows.x, options, generator))
+            if task == "anomaly":
+                return rows.restore(self._anomaly(rows.x, options, generator))
+            return self._by_row(task, rows, options, generator)
+
+    def _read(self, model_input: Any, task: str, options: Mapping[str, Any]) -> Rows:
+        """The rows as tensors; further options go to the kinds of data that have a use for them."""
+        if options["on_unknown"] == "missing":
+            return self.rows.read(model_input, task, on_unknown="missing")
+        return self.rows.read(model_input, task)
+
+    def _task(self, asked: str | None, count: int) -> str:
+        """The task asked for, or the version's job.
+
+        Raises:
+            ValueError: If the model cannot do it, or rows come without a task to a version whose job takes none.
+        """
+        task = self.default_task if asked is None else asked
+        listed = ", ".join(self.offered)
+        if task not in self.offered:
+            raise ValueError(f"this model ({self.facts['family']}) cannot do task {task!r}; it can do: {listed}.")
+        if asked is None and task == "sample" and count:
+            job = self.version.get("job")
+            reason = f"the job of this version is {job}, which takes no rows" if job else "this version has no job"
+            raise ValueError(
+                f"{count} rows were given without a task, and {reason}: set params task to one of {listed}."
+            )
+        return task
+
+    def _check_work(self, task: str, options: Mapping[str, Any], count: int) -> None:
+        limits = self.package.serving.params
+        limits.check_rows(count)
+        numbers = {"sample": options["n"], "interpolate": count // 2 * options["n"]}
+        limits.check_work(
+            task,
+            count=numbers.get(task, count),
+            draws=options["draws"] if task in ("impute", "elbo", "log_density") else 1,
+            steps=max(1, options["steps"]) if task in ("sample", "translate") else 1,
+            values=self.rows.empty(1).numel(),
+        )
 
     # Tasks
 
     def _sample(self, options: Mapping[str, Any], generator: Any) -> Any:
+        given = options["given"]
+        if given:
+            return self._sample_given(options, generator)
+        parts, labels = [], []
+        for start, stop in _chunks(options["n"]):
+            label = self._labels(stop - start, options)
+            if self.rows.takes_labels and label is not None:
+                label = self.model.draw_labels(stop - start, label, generator)
+                labels.append(label.cpu())
+            parts.append(self.model.sample(stop - start, label, generator, steps=options["steps"]).cpu())
+        drawn = self.rows.write(torch.cat(parts) if parts else self.rows.empty(), seed=options["seed"])
+        if self.rows.takes_labels:
+            drawn = self.rows.labelled(drawn, torch.cat(labels) if labels else torch.zeros(0, dtype=torch.long))
+        return drawn
+
+    def _sample_given(self, options: Mapping[str, Any], generator: Any) -> Any:
+        """Rows of which some cells are given, the others drawn from the model's conditional distribution."""
+        if "impute" not in self.tasks or not self.model.exact_conditionals:
+            raise ValueError(
+                f"this model ({self.facts['family']}) cannot draw exactly given the values of columns; leave `given` "
+                "out, or fill in the other columns approximately with task 'impute'."
+            )
+        if options["label"] >= 0:
+            raise ValueError("`given` and `label` cannot be combined: exact draws are of the columns. Leave one out.")
+        row = self.rows.read_given(options["given"])
         parts = []
         for start, stop in _chunks(options["n"]):
-            labels = self._labels(stop - start, options)
-            parts.append(self.model.sample(stop - start, labels, generator, steps=options["steps"]).cpu())
-        drawn = torch.cat(parts) if parts else self.rows.empty()
-        known = self.facts["classes"] and options["label"] >= 0
-        label = torch.full((len(drawn),), options["label"]) if known else None
-        return self.rows.write(drawn, label, options["seed"])
+            x = row.expand(stop - start, *row.shape[1:]).clone().to(self.device)
+            parts.append(self.model.impute(x, ~torch.isnan(x), generator, draws=1)[0].cpu())
+        return self.rows.write(torch.cat(parts) if parts else self.rows.empty(), seed=options["seed"])
 
     def _labels(self, n: int, options: Mapping[str, Any]) -> torch.Tensor | None:
         """The label asked for, once per row; `None` if the model knows none."""
         return torch.full((n,), options["label"], device=self.device) if self.facts["classes"] else None
 
-    def _by_row(self, task: str, x: torch.Tensor, options: Mapping[str, Any], generator: Any) -> Any:
-        model = self.model
+    def _by_row(self, task: str, rows: Rows, options: Mapping[str, Any], generator: Any) -> Any:
+        model, x = self.model, rows.x
         calls: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
             "reconstruct": lambda part: model.reconstruct(part, generator),
             "encode": lambda part: model.encode(part),
@@ -159,22 +276,54 @@ class ServedModel(PythonModel):
         examples = task in ("reconstruct", "denoise", "translate")
         if not len(x):
             if examples:
-                return self.rows.write(self.rows.empty())
+                return rows.restore(self.rows.write(self.rows.empty()))
             return np.zeros((0, self._latent()) if task == "encode" else (0,), np.float32)
         result = torch.cat([calls[task](x[start:stop].to(self.device)).cpu() for start, stop in _chunks(len(x))])
-        return self.rows.write(result) if examples else result.numpy()
+        if not examples:
+            return result.numpy()
+        written = rows.restore(self.rows.write(result))
+        if task == "translate" and self.rows.takes_labels and options["label"] >= 0:
+            written = self.rows.labelled(written, torch.full((len(x),), options["label"]))
+        return written
+
+    def _numbers(self, task: str, x: torch.Tensor, options: Mapping[str, Any], generator: Any) -> np.ndarray:
+        plain = self.package.serving.domains.base.Rows(x, torch.ones(0, dtype=torch.bool))
+        return np.asarray(self._by_row(task, plain, options, generator), np.float64)
+
+    @property
+    def _exact(self) -> bool:
+        return "log_prob" in self.tasks
+
+    def _log_density(self, x: torch.Tensor, options: Mapping[str, Any], generator: Any) -> Any:
+        import pandas as pd
+
+        nats = self._numbers("log_prob" if self._exact else "elbo", x, options, generator)
+        return pd.DataFrame({"log_density": nats, "exact" if self._exact else "lower_bound": np.full(len(x), True)})
+
+    def _anomaly(self, x: torch.Tensor, options: Mapping[str, Any], generator: Any) -> Any:
+        import pandas as pd
+
+        if not len(self.held_out):
+            raise ValueError(
+                "this version holds no scores of held-out rows, so no p-values: ask for task 'anomaly_score', or "
+                "evaluate and register the model again."
+            )
+        self.held_out.check_rate(options["rate"])
+        scores = self._numbers("anomaly_score", x, options, generator)
+        p_values = self.held_out.p_values(scores)
+        return pd.DataFrame({"score": scores, "p_value": p_values, "flag": p_values <= options["rate"]})
 
     def _latent(self) -> int:
         return self.model.encode(self.rows.empty(1).to(self.device)).shape[1]
 
     def _decode(self, model_input: Any) -> Any:
-        latent = self._latent()
-        z = self.base.as_array(model_input, f"float codes [rows, {latent}]")
-        if not len(z):
+        latent, base = self._latent(), self.package.serving.domains.base
+        z = base.as_array(model_input, f"float codes [rows, {latent}]")
+        if not z.size and (z.ndim < 2 or not len(z)):
             return self.rows.write(self.rows.empty())
         if z.ndim != 2 or z.shape[1] != latent or z.dtype.kind not in "fiu":
             raise ValueError(f"task 'decode' takes float codes [rows, {latent}], got {z.dtype} {list(z.shape)}.")
-        self.base.refuse(z, ~np.isfinite(z), "codes are finite")
+        base.refuse(z, ~np.isfinite(z), "codes are finite")
         codes = torch.from_numpy(z.astype(np.float32))
         parts = [self.model.decode(codes[start:stop].to(self.device)).cpu() for start, stop in _chunks(len(codes))]
         return self.rows.write(torch.cat(parts))
@@ -185,54 +334,108 @@ class ServedModel(PythonModel):
         if not len(x) or not n:
             return self.rows.write(self.rows.empty())
         codes = torch.cat([self.model.encode(x[start:stop].to(self.device)) for start, stop in _chunks(len(x))])
-        path = self.spherical(codes[0::2], codes[1::2], n).flatten(0, 1)
+        path = self.package.serving.interpolation.spherical(codes[0::2], codes[1::2], n).flatten(0, 1)
         parts = [self.model.decode(path[start:stop]).cpu() for start, stop in _chunks(len(path))]
         return self.rows.write(torch.cat(parts))
 
     def _impute(self, rows: Rows, draws: int, generator: Any) -> Any:
         if not len(rows.x):
             blank = self.rows.empty()
-            return self.rows.write(blank if draws == 1 else blank.expand(draws, *blank.shape))
+            return rows.restore(self.rows.write(blank if draws == 1 else blank.expand(draws, *blank.shape)))
         parts = []
         for start, stop in _chunks(len(rows.x)):
             x, observed = rows.x[start:stop].to(self.device), rows.observed[start:stop].to(self.device)
             parts.append(self.model.impute(x, observed, generator, draws=draws).cpu())
         completed = torch.cat(parts, dim=1)
-        return self.rows.write(completed[0] if draws == 1 else completed)
+        return rows.restore(self.rows.write(completed[0] if draws == 1 else completed))
 
-    # Parameters
+    def description(self) -> dict[str, Any]:
+        """What the task `describe` says: JSON types only."""
+        params = self.package.serving.params
+        names = self.facts.get("class_names") or [str(number) for number in range(int(self.facts["classes"]))]
+        rates = [rate for rate in (0.001, 0.01, 0.05, 0.1) if rate * (len(self.held_out) + 1) >= 1]
+        thresholds = {str(rate): self.held_out.threshold(rate) for rate in rates}
+        kind = {"log_density": "exact" if self._exact else "a lower bound"} if "log_density" in self.offered else {}
+        return {
+            "dataset": self.facts.get("dataset", ""),
+            "family": self.facts["family"],
+            "job": self.version.get("job", ""),
+            "default_task": self.default_task,
+            "tasks": list(self.offered),
+            "classes": [{"label": number, "name": str(name)} for number, name in enumerate(names)],
+            "examples": self.rows.expected,
+            "shape": list(self.rows.empty(1).shape[1:]),
+            "units": {
+                "log_density": "nats per example",
+                "sigma": "standard deviation of the noise, in the data's units",
+                "score": "none: only the order means something; p_value compares versions",
+            },
+            **kind,
+            "thresholds": {"held_out_rows": len(self.held_out), "score_at_rate": thresholds},
+            "params": {name: default for name, (_, default) in params.PARAMS.items()} | {"task": self.default_task},
+            "limits": {name: params.limit(name) for name in params.LIMITS},
+            **self.rows.described(),
+        }
 
-    def _options(self, params: Mapping[str, Any]) -> dict[str, Any]:
-        """All parameters, of the right types and in range."""
-        unknown = sorted(set(params) - set(PARAMS))
-        if unknown:
-            raise ValueError(f"unknown params {', '.join(unknown)}; known: {', '.join(PARAMS)}.")
-        options = {name: params.get(name, default) for name, (_, default) in PARAMS.items()}
-        if options["task"] not in self.tasks:
-            raise ValueError(
-                f"this model ({self.facts['family']}) cannot do task {options['task']!r}; "
-                f"it can do: {', '.join(self.tasks)}."
-            )
-        for name, least in (("n", 0), ("seed", None), ("label", -1), ("steps", 0), ("draws", 1)):
-            options[name] = _whole(name, options[name], least)
-        values = max(options["n"], options["draws"]) * self.rows.empty(1).numel()
-        if values > MOST_VALUES:
-            raise ValueError(f"{values} values are too many for one call: at most {MOST_VALUES}. Ask in several.")
-        if not (np.isfinite(options["sigma"]) and options["sigma"] > 0):
-            raise ValueError(f"sigma must be a positive number (noise in data units), got {options['sigma']!r}.")
-        if not 0 <= options["strength"] <= 1:
-            raise ValueError(f"strength must lie between 0 and 1, got {options['strength']!r}.")
-        self._check_label(options["label"])
-        return options
 
-    def _check_label(self, label: int) -> None:
-        classes = int(self.facts["classes"])
-        if label >= 0 and not classes:
-            raise ValueError(f"this model was trained without labels: label must be -1 (any), got {label}.")
-        if label >= classes and label >= 0:
-            names = self.facts.get("class_names") or []
-            known = f" ({', '.join(map(str, names))})" if names else ""
-            raise ValueError(f"label must be -1 (any) or 0 to {classes - 1}{known}, got {label}.")
+def answer_requests_ourselves(serving: Any) -> None:
+    """Have MLflow hand rows and parameters of these models on as they came, from Python and over HTTP.
+
+    MLflow drops parameters that a signature does not list, casts rows to the one signature of the default task
+    though each task takes its own, and answers mistakes with a stack trace. Models of others are left to it: ours
+    are known by their parameters. Where a later MLflow has other functions, it does as it always does.
+    """
+    from mlflow import pyfunc
+    from mlflow.pyfunc import scoring_server
+
+    ours = {"task", "n", "seed", "label", "steps", "draws", "sigma", "strength"}  # of every version so far
+
+    def wrap(module: Any, name: str, make: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
+        original = getattr(module, name, None)
+        if original is None:
+            return
+        original = getattr(original, "of_mlflow", original)
+        wrapped = functools.wraps(original)(make(original))
+        wrapped.of_mlflow = original  # type: ignore[attr-defined]
+        setattr(module, name, wrapped)
+
+    def is_ours(schema: Any) -> bool:
+        return schema is not None and ours <= {param.name for param in schema.params}
+
+    def validating(original: Callable[..., Any]) -> Callable[..., Any]:
+        def validate(data: Any, params: Any, input_schema: Any, params_schema: Any, *rest: Any, **more: Any) -> Any:
+            if not is_ours(params_schema):
+                return original(data, params, input_schema, params_schema, *rest, **more)
+            if params is not None and not isinstance(params, Mapping):
+                raise Refused(f'params must be a dict, such as {{"task": "describe"}}, got {type(params).__name__}.')
+            return data, {str(name): value for name, value in (params or {}).items()}
+
+        return validate
+
+    def answering(original: Callable[..., Any]) -> Callable[..., Any]:
+        def answer(data: Any, content_type: Any, model: Any, input_schema: Any) -> Any:
+            if not is_ours(model.metadata.get_params_schema()):
+                return original(data, content_type, model, input_schema)
+            try:
+                rows, params = serving.rest.parse(
+                    data, content_type, serving.params.limit("FIVEFOLD_MAX_REQUEST_BYTES")
+                )
+                text = serving.rest.answer(model.predict(rows, params=params))
+            except MlflowException:
+                raise
+            except ValueError as error:
+                raise Refused(str(error)) from None
+            except Exception as error:
+                log.exception("A request failed.")
+                raise MlflowException(
+                    f"The model failed ({type(error).__name__}), the request was understood: see the server's log."
+                ) from None
+            return scoring_server.InvocationsResponse(response=text, status=200, mimetype="application/json")
+
+        return answer
+
+    wrap(pyfunc, "_validate_prediction_input", validating)
+    wrap(scoring_server, "invocations", answering)
 
 
 def vendored(folder: Path) -> ModuleType:
@@ -256,8 +459,8 @@ def vendored(folder: Path) -> ModuleType:
         sys.modules[name] = module
         try:
             spec.loader.exec_module(module)
-            for part in ("serving.artifact", "serving.domains", "serving.interpolation"):
-                importlib.import_module(f"{name}.{part}")
+            for part in ("artifact", "calibration", "interpolation", "params", "rest", "signature"):
+                importlib.import_module(f"{name}.serving.{part}")
         except BaseException:
             sys.modules.pop(name, None)
             raise
@@ -280,11 +483,13 @@ def _chunks(n: int) -> Iterator[tuple[int, int]]:
     return ((start, min(start + CHUNK, n)) for start in range(0, n, CHUNK))
 
 
-def _whole(name: str, value: Any, least: int | None) -> int:
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or (least is not None and value < least):
-        bound = "" if least is None else f" of at least {least}"
-        raise ValueError(f"{name} must be a whole number{bound}, got {value!r}.")
-    return int(value)
+def _length(model_input: Any) -> int:
+    """Rows given; 0 for none at all."""
+    if model_input is None:
+        return 0
+    if isinstance(model_input, Mapping):
+        return max((len(cells) for cells in model_input.values() if hasattr(cells, "__len__")), default=0)
+    return len(model_input) if hasattr(model_input, "__len__") and getattr(model_input, "shape", None) != () else 0
 
 
 set_model(ServedModel())

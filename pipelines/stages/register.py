@@ -17,6 +17,7 @@ from pipelines import tracking
 from pipelines.registry.package import publish, vendored_code
 from pipelines.registry.promotion import Jobs, assign_alias, job_table
 from pipelines.serving import artifact
+from pipelines.tracking import Version
 
 
 def register(
@@ -29,7 +30,8 @@ def register(
 ) -> dict[str, Any]:
     """Register the finished model of every family, and give every job to the best.
 
-    Running it again registers nothing twice.
+    A version knows its job: each family's model is a version that waits to be asked for a task, and what an alias
+    points at is a version of the same model that does the alias' job unasked. Running it again registers nothing twice.
 
     Arguments:
         dataset: Name of the dataset, and of the registered model.
@@ -50,18 +52,20 @@ def register(
     found = {family: _finished(root, dataset, family) for family in families}
     _require_one(found, "data_digest")
     _require_one(found, "yardstick_digest")
-    with vendored_code() as package:
-        registered = {
-            family: publish(root, dataset, family, facts, results, package)
-            for family, (facts, results) in found.items()
-        }
     record: dict[str, Any] = {"model": dataset, "versions": {}, "jobs": {}}
-    for family, version in registered.items():
-        keys = ("model_digest", "code_digest", "data_digest", "run_id", "git_commit", "git_dirty")
-        record["versions"][family] = {"version": version.number} | {key: version.tags.get(key, "") for key in keys}
-    for job, metrics in jobs.items():
-        record["jobs"][job] = decision = assign_alias(dataset, job, metrics, registered)
-        say(f"{decision['alias']} {'moved' if decision['moved'] else 'stays'}: {decision['why']}")
+    with vendored_code() as package:
+
+        def published(family: str, job: str = "") -> Version:
+            facts, results = found[family]
+            return publish(root, dataset, family, facts, results, package, job=job)
+
+        registered = {family: published(family) for family in found}
+        for family, version in registered.items():
+            keys = ("model_digest", "code_digest", "data_digest", "run_id", "git_commit", "git_dirty")
+            record["versions"][family] = {"version": version.number} | {key: version.tags.get(key, "") for key in keys}
+        for job, metrics in jobs.items():
+            record["jobs"][job] = decision = assign_alias(dataset, job, metrics, registered, published)
+            say(f"{decision['alias']} {'moved' if decision['moved'] else 'stays'}: {decision['why']}")
     text = json.dumps(record, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
     write_atomically(root / "runs" / dataset / "registry.json", text)
     return record

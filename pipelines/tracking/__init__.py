@@ -4,7 +4,7 @@ This package and `served_model` are the only importers of MLflow, and they impor
 A run is an outbox: what is said goes to the server when it can be reached, is kept when not, and is
 said once, whatever was killed or unreachable in between. What was said already is recognized: a run
 by its tag `run_key`, a point by its metric and step, a picture by its name and step, a model version
-by its tags `model_digest` and `code_digest`.
+by its tags `model_digest`, `code_digest` and `job`.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from pipelines.tracking.model_registry import (
     run_record,
     set_alias,
     versions,
+    with_record,
 )
 from pipelines.tracking.runs import Outbox, TrainingRun, replay
 from pipelines.tracking.server import DEFAULT_URI, code_version, connect
@@ -43,4 +44,5 @@ __all__ = [
     "run_record",
     "set_alias",
     "versions",
+    "with_record",
 ]

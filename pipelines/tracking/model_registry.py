@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
     from mlflow.types import Schema
 
 
-FIXED_TAGS = ("git_commit", "git_dirty", "run_id", "params_sha256", "dvc_lock_sha256")
-"""Tags that say how a version came to be: never changed later."""
+FIXED = ("git_commit", "git_dirty", "run_id", "job", "params_sha256", "dvc_lock_sha256")
+"""What says how a version came to be: never changed later."""
 
 
 @answered
@@ -94,13 +95,15 @@ class Version:
         name: Of the registered model: the dataset.
         number: Of the version.
         run_id: The run that trained it.
-        tags: Its lineage and main metrics.
+        tags: Its lineage, as a person reads it.
+        record: What else is known: its `metrics`, and what it was made with. Empty until `with_record` reads it.
     """
 
     name: str
     number: int
     run_id: str
     tags: Mapping[str, str]
+    record: Mapping[str, Any] = field(default_factory=dict)
 
 
 @answered
@@ -149,39 +152,91 @@ def publish(
     run_id: str,
     served: Mapping[str, Any],
     tags: Mapping[str, str],
+    record: Mapping[str, Any],
+    page: Callable[[str], str],
     metrics: Mapping[str, float],
 ) -> tuple[Version, bool]:
-    """Make a finished model a version of a registered model, once.
+    """Make a finished model a version of a registered model, once for each job.
+
+    Versions of the same model with other jobs, which were there before, are brought up to date with it.
 
     Arguments:
         name: Of the registered model: the dataset.
         family: Name of the logged model.
         run_id: The run that trained it.
         served: Arguments of `save_served` that make the files.
-        tags: Of the version; `model_digest` and `code_digest` are its identity.
+        tags: Of the version; `model_digest`, `code_digest` and `job` are its identity.
+        record: What else is known of the model; one file of the run.
+        page: Of a job, the page of the version that does it, Markdown.
         metrics: Shown with the model, as already on the run.
     Returns:
         The version, and whether it is new.
     """
     client = get_client()
-    identity = ("model_digest", "code_digest")
-    for version in reversed(versions(name)):
-        if all(version.tags.get(key) == tags[key] for key in identity):
-            return _retag(client, version, tags), False
-    model_id = _logged_model(client, family, run_id, served, {key: tags[key] for key in identity})
+    alike = [version for version in versions(name) if all(version.tags.get(key) == tags[key] for key in MODEL)]
+    stated = _update_record(client, run_id, tags, record, before=alike)
+    found = None
+    for version in alike:
+        job = version.tags.get("job", "")
+        updated = replace(_retag(client, version, tags, page(job)), record=stated)
+        if job == tags["job"]:
+            found = updated
+    if found is not None:
+        return found, False
+    model_id = _logged_model(client, family, run_id, served, {key: tags[key] for key in (*MODEL, "job")})
     _link_metrics(client, run_id, model_id, metrics, name, tags["data_digest"])
     _ensure_registered_model(client, name)
     item = client.create_model_version(
-        name, source=f"models:/{model_id}", run_id=run_id, tags=dict(tags), model_id=model_id
+        name,
+        source=f"models:/{model_id}",
+        run_id=run_id,
+        tags={key: value for key, value in tags.items() if value},
+        description=page(tags["job"]),
+        model_id=model_id,
     )
-    return _version(item), True
+    return replace(_version(item), record=stated), True
 
 
-def _retag(client: MlflowClient, version: Version, tags: Mapping[str, str]) -> Version:
-    """Bring a version's results up to date with a later evaluation; how it came to be stays as it is."""
-    news = {key: value for key, value in tags.items() if key not in FIXED_TAGS and version.tags.get(key) != value}
+MODEL = ("model_digest", "code_digest")
+"""Tags that say which model a version is, whatever its job."""
+
+
+def _record_path(tags: Mapping[str, str]) -> str:
+    return "registry/" + "-".join(tags.get(key, "")[:16] for key in MODEL) + ".json"
+
+
+def _update_record(
+    client: MlflowClient, run_id: str, tags: Mapping[str, str], record: Mapping[str, Any], before: Sequence[Version]
+) -> dict[str, Any]:
+    """Write a model's record beside its run, unless it is there; how the model came to be stays as it is."""
+    known = with_record(before[-1]).record if before else {}
+    stated = {**known, **{key: value for key, value in record.items() if not (before and key in FIXED)}}
+    if stated != known:
+        client.log_dict(run_id, stated, _record_path(tags))
+    return stated
+
+
+@answered
+def with_record(version: Version) -> Version:
+    """A version with its record, which is empty for one that was registered without."""
+    from mlflow.artifacts import load_dict
+    from mlflow.exceptions import MlflowException
+
+    if version.record or not version.run_id:
+        return version
+    try:
+        return replace(version, record=load_dict(f"runs:/{version.run_id}/{_record_path(version.tags)}"))
+    except (MlflowException, OSError):
+        return version
+
+
+def _retag(client: MlflowClient, version: Version, tags: Mapping[str, str], description: str) -> Version:
+    """Bring a version's page up to date with a later evaluation; how it came to be stays as it is."""
+    news = {key: value for key, value in tags.items() if key not in FIXED and version.tags.get(key, "") != value}
     for key, value in news.items():
         client.set_model_version_tag(version.name, str(version.number), key, value)
+    if client.get_model_version(version.name, str(version.number)).description != description:
+        client.update_model_version(version.name, str(version.number), description)
     return replace(version, tags={**version.tags, **news})
 
 
@@ -202,13 +257,14 @@ def _logged_model(
     from mlflow.entities import LoggedModelOutput
 
     experiment = client.get_run(run_id).info.experiment_id
+    given = {key: value for key, value in tags.items() if value}
     for model in client.search_logged_models([experiment], f"attributes.name = '{family}'"):
-        if model.status == "READY" and all(model.tags.get(key) == value for key, value in tags.items()):
+        if model.status == "READY" and all((model.tags.get(key) or "") == value for key, value in tags.items()):
             return model.model_id
-    model = client.create_logged_model(experiment, name=family, source_run_id=run_id, tags=dict(tags))
+    model = client.create_logged_model(experiment, name=family, source_run_id=run_id, tags=given)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "model"
-        save_served(folder, run_id=run_id, model_id=model.model_id, location=model.artifact_location, **served)
+        save_served(folder, run_id=run_id, model_id=model.model_id, **served)
         client.log_model_artifacts(model.model_id, str(folder))
     client.finalize_logged_model(model.model_id, "READY")
     client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
@@ -237,7 +293,13 @@ def _link_metrics(
 
 
 def save_served(
-    folder: str | Path, *, model: str | Path, package: str | Path, run_id: str, model_id: str, location: str
+    folder: str | Path,
+    *,
+    model: str | Path,
+    package: str | Path,
+    run_id: str,
+    model_id: str,
+    about: Mapping[str, Any] | None = None,
 ) -> None:
     """Write an MLflow model folder that needs only mlflow, torch, safetensors and numpy, and holds no pickle.
 
@@ -247,7 +309,8 @@ def save_served(
         package: The families' code, a folder named `fivefold_models`.
         run_id: The run that trained it.
         model_id: Id of the logged model.
-        location: URI the folder will be uploaded to.
+        about: What the version knows of itself: `job`, `label` (name of the label's column), `held_out_scores`,
+            and whatever else is worth knowing.
     """
     from importlib.metadata import version
 
@@ -255,37 +318,62 @@ def save_served(
     from mlflow.models import Model, ModelSignature
     from mlflow.types import ParamSchema, ParamSpec
 
-    from pipelines.serving import artifact, served_model
+    from data import formats
+    from pipelines.serving import artifact, served_model, signature
+    from pipelines.serving.params import PARAMS
 
     facts, _ = artifact.read(model)
-    params = ParamSchema([ParamSpec(name, kind, default) for name, (kind, default) in served_model.PARAMS.items()])
+    about = dict(about or {})
+    described = signature.describe(facts, about, formats)
+    defaults = {name: default for name, (_, default) in PARAMS.items()} | {"task": described.task}
+    params = ParamSchema([ParamSpec(name, kind, defaults[name]) for name, (kind, _) in PARAMS.items()])
     needs = [f"{name}=={version(name).split('+')[0]}" for name in ("mlflow", "torch", "safetensors", "numpy")]
-    with _without_advice():
+    with _without_advice(), tempfile.TemporaryDirectory() as temporary:
+        (Path(temporary) / VERSION_FILE).write_text(
+            json.dumps(about, indent=1, sort_keys=True) + "\n", encoding="utf-8"
+        )
         mlflow.pyfunc.save_model(
             str(folder),
             python_model=str(served_model.__file__),
-            artifacts={"model": str(Path(model).absolute())},
+            artifacts={"model": str(Path(model).absolute()), "version": str(Path(temporary) / VERSION_FILE)},
             code_paths=[str(package)],
-            signature=ModelSignature(outputs=_schema(facts), params=params),
+            signature=ModelSignature(_schema(described.inputs), _schema(described.outputs), params),
+            input_example=(described.example, {"task": described.task}),
             pip_requirements=needs,
-            mlflow_model=Model(artifact_path=location, run_id=run_id, model_id=model_id, model_uuid=model_id),
-        )
+            mlflow_model=Model(
+                artifact_path=facts["family"], run_id=run_id, model_id=model_id, model_uuid=model_id,
+                metadata=described.metadata,
+            ),
+        )  # fmt: skip
+    _forget_origin(Path(folder) / "MLmodel")
     _refuse_pickles(Path(folder))
 
 
-def _schema(facts: Mapping[str, Any]) -> Schema | None:
-    """The columns of a table as MLflow names them; `None` where no columns come back.
+VERSION_FILE = "version.json"
+"""What a version knows of itself, beside the model."""
 
-    It stands for what comes back. What goes in is checked by the model itself: MLflow would let no
-    column of whole numbers have a gap, and `decode` takes codes instead.
-    """
-    from mlflow.types import ColSpec, Schema
 
-    from data import formats
-    from pipelines.serving.domains import conversion
+def _schema(columns: list[tuple[str, str]] | tuple[str, tuple[int, ...]]) -> Schema:
+    """MLflow's schema of an array (`dtype`, shape with -1 for the rows) or a table (name and kind of each column)."""
+    import numpy as np
+    from mlflow.types import ColSpec, Schema, TensorSpec
 
-    columns = conversion(facts, formats).column_types()
-    return None if columns is None else Schema([ColSpec(kind, name) for name, kind in columns])
+    if isinstance(columns, list):
+        return Schema([ColSpec(kind, name, required=False) for name, kind in columns])
+    dtype, shape = columns
+    return Schema([TensorSpec(np.dtype(dtype), shape)])
+
+
+def _forget_origin(described: Path) -> None:
+    """Take the trainer's own paths out of `MLmodel`: everything it names lies in its folder."""
+    import yaml
+
+    content = yaml.safe_load(described.read_text(encoding="utf-8"))
+    flavor = content["flavors"]["python_function"]
+    for entry in flavor.get("artifacts", {}).values():
+        entry["uri"] = entry["path"]
+    flavor["model_code_path"] = Path(flavor["model_code_path"]).name
+    described.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
 
 
 @contextlib.contextmanager

@@ -28,7 +28,12 @@ PACKAGES = ("models", "data", "pipelines")
 WORKER = "pipelines.training.worker"
 """Where a training begins: it imports the loop, the batches and the selection score."""
 
-VENDORED = ("serving.artifact", "serving.served_model", "serving.domains")
+VENDORED = tuple(
+    f"serving.{module}"
+    for module in (
+        "artifact", "calibration", "domains", "formats", "interpolation", "params", "rest", "served_model", "signature",
+    )
+)  # fmt: skip
 """Where a registered model begins, beside its family."""
 
 

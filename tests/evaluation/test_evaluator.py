@@ -174,6 +174,7 @@ def test_every_number_follows_from_the_models_rules(images: SimpleNamespace):
     assert metrics["probe_accuracy"].value == pytest.approx(float(as_taught), abs=1e-9)  # by the first pixel
     assert as_taught < 0.45
     odd = brightness(images.dataset.split("anomaly").all().x)
+    assert images.found["held_out_scores"] == pytest.approx(light.tolist(), rel=1e-6)  # of the test rows only
     truth, scores = np.repeat([0, 1], [1000, 70]), np.concatenate([light, odd])
     for name, kind in (("anomaly_auroc", "mean"), ("anomaly_auroc_known", "known")):
         assert metrics[name].value == pytest.approx(roc_auc_score(truth, scores), abs=1e-6), kind

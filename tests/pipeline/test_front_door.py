@@ -187,7 +187,7 @@ def calls(name: str) -> list[tuple[Any, dict[str, Any]]]:
 @pytest.mark.parametrize("name", MODELS)
 def test_rest_answers_as_python_does(shop: SmallProject, tiles: SmallProject, name: str) -> None:
     """Through what MLflow's server does with each request, without the server."""
-    from mlflow.pyfunc.scoring_server import invocations
+    from mlflow.pyfunc import scoring_server
 
     project = {"shop": shop, "tiles": tiles}[name]
     with project.entered():
@@ -195,7 +195,7 @@ def test_rest_answers_as_python_does(shop: SmallProject, tiles: SmallProject, na
         record = json.loads((project.root / f"runs/{name}/registry.json").read_text())["jobs"]["generation"]
         version = tracking.load_served(f"models:/{name}/{record['version']}")
     for rows, params in calls(name):
-        answer = invocations(
+        answer = scoring_server.invocations(
             body_of(rows, params).decode(), "application/json", model, model.metadata.get_input_schema()
         )
         assert answer.status == 200, answer.response

@@ -29,6 +29,8 @@ pytestmark = [
 ROOT = Path(__file__).parents[2]
 CONFIGS = MODELS["shop"]
 NAMES = list(Rows.columns)
+WHOLE = [*NAMES, "tier"]
+"""With the column of the label."""
 
 
 @pytest.fixture(scope="module")
@@ -93,13 +95,15 @@ def test_the_best_at_filling_in_holds_the_alias(project: Path) -> None:
 
 def test_rows_come_back_with_their_types(served: Any) -> None:
     nothing = pd.DataFrame(columns=served.metadata.get_output_schema().input_names())
-    drawn = served.predict(nothing, params={"n": 30, "label": 1})
-    assert list(drawn.columns) == NAMES
-    assert [str(dtype) for dtype in drawn.dtypes] == ["float64"] * 3 + ["int64", "object", "object", "bool"]
+    drawn = served.predict(nothing, params={"task": "sample", "n": 30, "label": 1})
+    assert list(drawn.columns) == WHOLE
+    assert [str(dtype) for dtype in drawn.dtypes] == ["float64"] * 3 + ["int64", "object", "object", "bool", "object"]
+    assert set(drawn["tier"]) == {"plus"}
     assert set(drawn["city"]) <= set(Rows.cities)
     kinds = [str(column.type) for column in served.metadata.get_output_schema().inputs]
     assert kinds == [
         *["DataType.double"] * 3, "DataType.long", "DataType.string", "DataType.string", "DataType.boolean",
+        "DataType.string",
     ]  # fmt: skip
 
 
@@ -139,7 +143,7 @@ def test_every_task_takes_rows_with_gaps_and_none_at_all(project: Path, task: st
 def test_sampling_into_csv_and_parquet(project: Path) -> None:
     for name, read in (("rows.csv", pd.read_csv), ("rows.parquet", pd.read_parquet)):
         frame = read(sample.sample("shop", project / name, n=20))
-        assert list(frame.columns) == NAMES
+        assert list(frame.columns) == WHOLE
         assert len(frame) == 20
     with pytest.raises(ValueError, match=r"rows\.png does not fit: shop draws a table: give a name that ends in \.csv"):
         sample.sample("shop", project / "rows.png")
@@ -159,7 +163,7 @@ def test_a_downstream_team_needs_no_more_for_tables(project: Path) -> None:
     printed = downstream(
         project / "team", sys.executable, "models:/shop@generation", "absent", store=project, code=TEAM
     )
-    assert printed == "served (5, 7)\n"
+    assert printed == "served (5, 8)\n"
 
 
 # Shown

@@ -62,9 +62,11 @@ READS = {
 """By task, the parameters that change its answer; all others must leave it as it is."""
 
 DEFAULTS = {"n": 16, "label": -1, "steps": 0, "draws": 1, "sigma": 25.5, "strength": 0.5}
+OTHERS = {"rate": 0.01, "on_unknown": "fail", "given": "{}"}
+"""Defaults of parameters of which the echo says nothing; other tests ask for them."""
 ASKED: dict[str, tuple[Any, ...]] = {
     "n": (0, 1, 5, 600),
-    "seed": (1, 2, 2**40, -1),
+    "seed": (1, 2, 2**40),
     "label": (0, 3, 9),
     "steps": (1, 50),
     "draws": (2, 5),
@@ -79,20 +81,21 @@ PAIRS = np.arange(4 * 12).reshape(4, 12) % 97 + 1
 
 @pytest.fixture(scope="module")
 def loaded(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
-    """The echo as MLflow loads it, by kind of data and number of classes."""
+    """The echo as MLflow loads it, by kind of data, classes, and what the version knows of itself."""
     import mlflow
 
-    models: dict[tuple[str, int], Any] = {}
-    artifact_facts = {"dataset": "d", "class_names": [], "data_digest": "d", "run_id": "r"}
+    models: dict[Any, Any] = {}
 
-    def load(kind: str, classes: int = 10) -> Any:
-        if (kind, classes) not in models:
+    def load(kind: str, classes: int = 10, names: tuple[str, ...] = (), **about: Any) -> Any:
+        key = (kind, classes, names, json.dumps(about))
+        if key not in models:
             root = tmp_path_factory.mktemp(kind)
             spec = {"family": "echo", "config": {}, "domain": DOMAINS[kind], "classes": classes}
+            facts = {"dataset": "d", "class_names": list(names), "data_digest": "d", "run_id": "r"}
             folder = root / "model"
             folder.mkdir()
-            save_file({"label_frequencies": torch.full((classes,), 0.1)}, folder / artifact.WEIGHTS)
-            (folder / artifact.FACTS).write_text(json.dumps(spec | artifact_facts))
+            save_file({"label_frequencies": torch.full((classes,), 1 / max(1, classes))}, folder / artifact.WEIGHTS)
+            (folder / artifact.FACTS).write_text(json.dumps(spec | facts))
             hashes = {name: sha256(folder / name) for name in (artifact.FACTS, artifact.WEIGHTS)}
             (folder / artifact.MANIFEST).write_text(json.dumps({"format": artifact.FORMAT, "files": hashes}))
             with vendored_code() as package:
@@ -100,11 +103,11 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
                 with (package / "__init__.py").open("a") as file:
                     file.write('\nfrom .echo import Echo\n\nFAMILIES["echo"] = Echo\n')
                 model_registry.save_served(
-                    root / "served", model=folder, package=package, run_id="r", model_id="m", location=str(root)
+                    root / "served", model=folder, package=package, run_id="r", model_id="m", about=about
                 )
-            models[kind, classes] = mlflow.pyfunc.load_model(str(root / "served"))
-            models[kind, classes].folder = root / "served"
-        return models[kind, classes]
+            models[key] = mlflow.pyfunc.load_model(str(root / "served"))
+            models[key].folder = root / "served"
+        return models[key]
 
     return load
 
@@ -198,8 +201,8 @@ def test_every_task_and_parameter_is_walked(loaded: Callable[..., Any]) -> None:
     """A new one needs a line in the tables above."""
     assert set(READS) == set(CAPABILITIES)
     stated = {param.name: param.default for param in loaded("image").metadata.get_params_schema()}
-    assert stated == {"task": "sample", "seed": 0, **DEFAULTS}
-    assert set(stated) == {"task", *ASKED}
+    assert stated == {"task": "sample", "seed": 0, **DEFAULTS, **OTHERS}
+    assert set(stated) == {"task", *ASKED, *OTHERS}
 
 
 @pytest.mark.parametrize("kind", DOMAINS)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from scipy import stats
-from truth import GAPS, SHARES, Patterns, Rows, auroc
+from truth import GAPS, NAMES, SHARES, Patterns, Rows, auroc
 
 Ask = Callable[..., Any]
 """`ask(rows, task=…, n=…, …)`: what `predict` returns; images as an array, rows as a DataFrame."""
@@ -79,7 +79,8 @@ def rows_of_label(ask: Ask) -> None:
     """
     for label in range(len(SHARES)):
         drawn = ask(no_rows(), n=600, label=label, seed=label)
-        assert list(drawn.columns) == list(ROWS.columns)
+        assert list(drawn.columns) == [*ROWS.columns, "tier"]
+        assert set(drawn["tier"]) == {NAMES[label]}
         for name, share in drawn.isna().mean().items():
             expected = GAPS if name in ROWS.gaps else 0.0
             within(f"gaps in {name}", share, expected - 0.05, expected + 0.05 if expected else 0)
@@ -200,7 +201,7 @@ def rows_filled(ask: Ask) -> None:
     x, draws = fresh(40, 2)[0], 24
     filled = ask(x.assign(mass=np.nan), task="impute", draws=draws, seed=5)
     assert filled["draw"].tolist() == [draw for draw in range(draws) for _ in range(len(x))]
-    assert list(filled.columns) == ["draw", *ROWS.columns]
+    assert list(filled.columns) == ["draw", *ROWS.columns]  # no label: none was given
     for name in ROWS.columns:
         if name != "mass":
             assert filled[name].tolist() == x[name].tolist() * draws, f"{name} was given, and changed"

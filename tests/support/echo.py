@@ -72,7 +72,7 @@ class Echo(GenerativeModel, *dict.fromkeys(CAPABILITIES.values())):
     def translate(self, x, label, strength, generator, *, steps=0):
         return self.rows(self.told("translate", len(x), x, generator, label, steps, strength=strength))
 
-    def impute(self, x, observed, generator, *, draws=1):
+    def impute(self, x, observed, generator, *, draws=1):  # given cells are not put back: they tell what was asked
         values = self.told("impute", len(x), torch.nan_to_num(x.double()), generator).repeat(draws, 1, 1)
         values[:, :, 4] = torch.arange(draws)[:, None]
         values[:, :, 10] = observed.reshape(len(x), -1).sum(1)

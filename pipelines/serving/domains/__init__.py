@@ -15,13 +15,17 @@ CONVERSIONS: dict[str, Callable[[Mapping[str, Any]], Conversion]] = {"image": Im
 """How callers' inputs and outputs are converted, by the kind of the domain: the one place that knows."""
 
 
-def conversion(facts: Mapping[str, Any], formats: ModuleType | None) -> Conversion:
-    """The conversion for a model.
+def conversion(facts: Mapping[str, Any], about: Mapping[str, Any], formats: ModuleType | None) -> Conversion:
+    """Between what callers hold and what a model is given.
 
     Arguments:
-        facts: Of the model: `domain`; of tables also `table` (the columns of the source) and `class_names`.
+        facts: Of `model.json`: `domain` and `class_names`; of tables also `table`, the columns of the source.
+        about: What the version knows of itself; `label` is the name of the label's column.
         formats: The module that reads and writes cells, where it came along.
     """
+    names = [str(name) for name in facts.get("class_names") or ()]
+    label = {"name": str(about.get("label") or "label"), "classes": names} if names else {}
+    domain = facts["domain"] | {"label": label}
     if facts.get("table") and formats is not None:
-        return SourceTables(facts["domain"], facts["table"], facts.get("class_names") or (), formats)
-    return CONVERSIONS[facts["domain"]["kind"]](facts["domain"])
+        return SourceTables(domain, facts["table"], formats)
+    return CONVERSIONS[domain["kind"]](domain)

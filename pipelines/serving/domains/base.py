@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
+
+Shape = tuple[str, tuple[int, ...]] | list[tuple[str, str]]
+"""An array (`dtype` and shape, -1 for the rows) or a table (name and kind of each column)."""
 
 
 class Rows(NamedTuple):
@@ -16,22 +19,39 @@ class Rows(NamedTuple):
     Arguments:
         x: Data-space tensor `[rows, *event]`; missing cells hold 0.
         observed: Which cells are known, `[rows, *event]`.
+        restore: Puts back what the model does not see (index, label, further columns) on an answer about these rows.
     """
 
     x: torch.Tensor
     observed: torch.Tensor
+    restore: Callable[[Any], Any] = lambda answer: answer
 
 
 class Conversion(ABC):
-    """Between what callers hold and what the model is given, for one kind of data."""
+    """Between what callers hold and what the model is given, for one kind of data.
+
+    Attributes:
+        takes_labels: Whether the label is part of what callers give and get.
+    """
+
+    takes_labels: ClassVar[bool] | bool = False
 
     @property
     @abstractmethod
     def expected(self) -> str:
         """How rows must look, for messages."""
 
+    @property
+    def schema(self) -> Shape:
+        """What examples are, for the registry."""
+        return "float64", (-1, *self.empty(1).shape[1:])
+
+    def example(self) -> Any:
+        """One example that may be given, made of the domain alone: no row of the data."""
+        return self.write(self.empty(1))
+
     @abstractmethod
-    def read(self, model_input: Any, task: str) -> Rows:
+    def read(self, model_input: Any, task: str, *, on_unknown: str = "fail") -> Rows:
         """The caller's rows as tensors.
 
         Raises:
@@ -39,22 +59,33 @@ class Conversion(ABC):
         """
 
     @abstractmethod
-    def write(self, x: torch.Tensor, label: torch.Tensor | None = None, seed: int = 0) -> Any:
+    def write(self, x: torch.Tensor, *, seed: int = 0) -> Any:
         """Data-space examples as callers get them.
 
         Arguments:
-            x: `[rows, *event]`, or `[draws, rows, *event]`.
-            label: Classes of the rows, where they are known; only what has a place for them gives them back.
-            seed: Selects what is made up for them without being learned.
+            x: Examples.
+            seed: Selects what is drawn though no model learned it, such as identifiers.
         """
 
     @abstractmethod
     def empty(self, rows: int = 0) -> torch.Tensor:
-        """Examples of which nothing is known, `[rows, *event]`."""
+        """Blank examples, `[rows, *event]`."""
 
-    def column_types(self) -> list[tuple[str, str]] | None:
-        """Name and MLflow's type of each column that comes back; `None` if no columns do."""
-        return None
+    def labelled(self, examples: Any, labels: torch.Tensor) -> Any:
+        """Examples as callers get them, with their labels."""
+        raise NotImplementedError  # only asked of those that take labels
+
+    def read_given(self, given: Mapping[str, Any]) -> torch.Tensor:
+        """One example of which only some cells are known, NaN elsewhere.
+
+        Raises:
+            ValueError: If this kind of data has no named cells.
+        """
+        raise ValueError(f"`given` names columns of a table; this model's examples are {self.expected}. Leave it out.")
+
+    def described(self) -> dict[str, Any]:
+        """What the task `describe` says of this kind of data."""
+        return {}
 
 
 def as_array(model_input: Any, expected: str) -> np.ndarray:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from .base import Conversion, Rows, as_array, refuse
+from .base import Conversion, Rows, Shape, as_array, refuse
 
 
 class Images(Conversion):
@@ -26,7 +26,12 @@ class Images(Conversion):
         """How rows must look, for messages."""
         return f"uint8 images [rows, {', '.join(map(str, self.event))}]"
 
-    def read(self, model_input: Any, task: str) -> Rows:
+    @property
+    def schema(self) -> Shape:
+        """Bytes, channels last."""
+        return "uint8", (-1, *self.event)
+
+    def read(self, model_input: Any, task: str, *, on_unknown: str = "fail") -> Rows:
         """The caller's rows as tensors.
 
         Raises:
@@ -62,7 +67,7 @@ class Images(Conversion):
         refuse(array, wrong, "known pixels are whole numbers from 0 to 255, missing ones NaN")
         return Rows(torch.from_numpy(filled.astype(np.uint8)), observed)
 
-    def write(self, x: torch.Tensor, label: torch.Tensor | None = None, seed: int = 0) -> np.ndarray:
+    def write(self, x: torch.Tensor, *, seed: int = 0) -> np.ndarray:
         """Data-space examples as callers get them."""
         return x.cpu().numpy()
 

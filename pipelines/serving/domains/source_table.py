@@ -9,72 +9,118 @@ from typing import Any
 import numpy as np
 import torch
 
-from .base import Rows
+from .base import Shape
 from .table import Tables, column_kind
 
-UNLEARNED = ("identifier", "text", "constant", "label")
+UNLEARNED = ("identifier", "text", "constant")
 
 
 class SourceTables(Tables):
     """Conversion between a table as its source has it and the columns that the model learned.
 
     Arguments:
-        domain: The model's domain.
+        domain: The model's domain, with its `label`, as of `Tables`.
         source: The manifest's `table`: the columns of the source.
-        class_names: Names of the label's classes.
         formats: The module that reads and writes cells; it travels with the model.
     """
 
-    def __init__(
-        self,
-        domain: Mapping[str, Any],
-        source: Sequence[Mapping[str, Any]],
-        class_names: Sequence[str],
-        formats: ModuleType,
-    ) -> None:
-        super().__init__(domain)
-        self.table = formats.SourceTable(source=source, columns=self.columns, class_names=class_names)
+    def __init__(self, domain: Mapping[str, Any], source: Sequence[Mapping[str, Any]], formats: ModuleType) -> None:
+        labels = [entry for entry in source if entry["role"] == "label"]
+        named = {"name": str(labels[0]["name"])} if labels and domain.get("label") else {}
+        super().__init__({**domain, "label": {**(domain.get("label") or {}), **named}})
+        self.label_dtype = str(labels[0]["dtype"]) if labels else ""
+        self.table = formats.SourceTable(source=source, columns=self.columns, class_names=self.classes)
         self.formats = formats
         self.learned = [entry for entry in source if entry.get("columns")]
         self.names = [str(entry["name"]) for entry in self.learned]
-        self.others = {str(entry["name"]) for entry in source if not entry.get("columns")}
+        self.unlearned = [str(entry["name"]) for entry in source if entry["role"] in UNLEARNED]
+        written = [str(entry["name"]) for entry in self.table.written if entry["role"] != "label" or self.takes_labels]
+        self.order = written + [self.label] * (self.takes_labels and not labels)
 
-    def column_types(self) -> list[tuple[str, str]]:
-        """Name and MLflow's type of each column that comes back, the label aside."""
-        written = [entry for entry in self.table.written if entry["role"] != "label"]
-        return [(str(entry["name"]), entry_kind(entry, self.columns)) for entry in written]
+    @property
+    def schema(self) -> Shape:
+        """The columns as they come back, in the order of the source."""
+        kinds = {str(entry["name"]): entry_kind(entry, self.columns) for entry in self.table.written}
+        if self.takes_labels:
+            kinds[self.label] = column_kind(self._label_column)
+        return [(name, kinds[name]) for name in self.order]
 
-    def read(self, model_input: Any, task: str) -> Rows:
-        """The caller's rows as tensors; what is not learned (identifiers, the label) may be given and is not looked at.
+    def example(self) -> Any:
+        """As of `Tables`; what MLflow's schemas have no type for (zones, times of the day, durations) as text."""
+        frame = super().example()
+        known = (str, int, float, np.number, np.bool_, type(None))
+        for name in frame.columns:
+            if str(frame[name].dtype) != "datetime64[ns]" and not all(isinstance(cell, known) for cell in frame[name]):
+                frame[name] = [str(cell) for cell in frame[name]]
+        return frame
 
-        Raises:
-            ValueError: If a column is missing or unknown, or a cell is not what its column holds.
-        """
-        if hasattr(model_input, "columns"):
-            given = [name for name in map(str, model_input.columns) if name in self.others]
-            model_input = model_input.rename(columns=str).drop(columns=given)
-        frame = self._frame(model_input, task)
-        values = np.concatenate([self._entry(frame[entry["name"]], entry) for entry in self.learned], axis=1)
-        x = torch.from_numpy(values.astype(np.float64))
-        return Rows(x, ~torch.isnan(x))
+    @property
+    def _label_column(self) -> dict[str, Any]:
+        numbers = self.label_dtype.startswith(("int", "uint", "float"))
+        return {**super()._label_column, **({"dtype": self.label_dtype} if numbers else {})}
 
-    def _entry(self, cells: Any, entry: Mapping[str, Any]) -> np.ndarray:
+    def described(self) -> dict[str, Any]:
+        """The columns of the source: how they are written, and the categories or range of those that are learned."""
+        columns = []
+        for entry in self.table.written:
+            if entry["role"] == "label":
+                continue
+            found = {"name": entry["name"], "type": entry["role"], "dtype": entry["dtype"]}
+            if entry.get("pattern"):
+                found["format"] = entry["pattern"]
+            if entry["role"] in ("category", "number"):
+                learned = self.columns[entry["columns"][0]]
+                found |= {key: learned[key] for key in ("categories", "min", "max") if key in learned}
+            columns.append(found)
+        return {"columns": columns, "label": self.label if self.takes_labels else None}
+
+    def _restored(self, answer: Any, frame: Any) -> Any:
+        if set(self.names) <= set(answer.columns):  # identifiers and the like come back as they were given, or not
+            answer = answer.drop(columns=[name for name in self.unlearned if name in answer.columns])
+            return self._in_order(super()._restored(answer, frame))
+        return super()._restored(answer, frame)
+
+    def labelled(self, examples: Any, labels: torch.Tensor) -> Any:
+        """Rows with the column of their labels in its place, in the type of its source."""
+        return self._in_order(super().labelled(examples, labels))
+
+    def _in_order(self, frame: Any) -> Any:
+        """The number of the draw, the columns of the source in their order, further ones."""
+        first = [name for name in frame.columns[:1] if name in ("draw", "_draw") and name not in self.order]
+        own = [name for name in self.order if name in frame.columns]
+        return frame[[*first, *own, *(name for name in frame.columns if name not in (*first, *own))]]
+
+    def _values(self, frame: Any, on_unknown: str) -> np.ndarray:
+        return np.concatenate([self._entry(frame[entry["name"]], entry, on_unknown) for entry in self.learned], axis=1)
+
+    def _entry(self, cells: Any, entry: Mapping[str, Any], on_unknown: str) -> np.ndarray:
         if entry["role"] == "category" or (entry["role"] == "number" and self.formats.is_plain(entry["pattern"])):
-            return self._cells(cells, self.columns[entry["columns"][0]])[:, None]
+            return self._cells(cells, self.columns[entry["columns"][0]], on_unknown)[:, None]
         missing = cells.isna().to_numpy(dtype=bool)
         form = self.formats.format_of(entry["role"], entry["pattern"], tuple(entry.get("parts", ())))
-        if not entry["pattern"]:
-            values, bad = self._native(cells, missing, form)
-        elif entry["role"] == "number" and cells.dtype.kind in "iuf":
-            values, bad = cells.to_numpy(dtype=np.float64)[:, None], np.zeros(len(cells), np.bool_)
+        expected = f"one written as {entry['pattern'] or entry['dtype']}"
+        if entry["role"] == "number":
+            if cells.dtype.kind in "iuf":
+                values = cells.to_numpy(dtype=np.float64)[:, None]
+                bad = np.isinf(values[:, 0])
+            else:
+                values, bad = form.read([None if gap else str(cell) for cell, gap in zip(cells, missing, strict=True)])
+            self._refuse(cells, bad, entry, expected)
+            return values
+        if not entry["pattern"] or cells.dtype.kind in "mM":
+            when, bad = self._native(cells, missing, form)
         else:
-            texts = [None if gap else str(cell) for cell, gap in zip(cells, missing, strict=True)]
-            values, bad = form.read(texts)
-        self._refuse(cells, bad, entry, f"one written as {entry['pattern'] or entry['dtype']}")
+            when, _, bad = form.instants([None if gap else str(cell) for cell, gap in zip(cells, missing, strict=True)])
+        self._refuse(cells, bad, entry, expected)
+        values, unknown = self.formats.parts_of(when, form.parts)
+        if on_unknown == "fail":
+            allowed = ", ".join(map(str, form.parts))
+            self._refuse(cells, unknown & ~missing, entry, f"one like those of training ({allowed})")
+        values[missing | unknown] = np.nan
         return values
 
-    def _native(self, cells: Any, missing: np.ndarray, form: Any) -> tuple[np.ndarray, np.ndarray]:
-        """Dates, times and durations that are held as such (over HTTP: ISO 8601 texts)."""
+    def _native(self, cells: Any, missing: np.ndarray, form: Any) -> tuple[Any, np.ndarray]:
+        """Dates, times and durations that are held as such (over HTTP: ISO 8601 texts), and which are none."""
         import pandas as pd
 
         kind = {"duration": "timedelta64[ns]"}.get(form.parts[0].name, "datetime64[ns]")
@@ -91,27 +137,18 @@ class SourceTables(Tables):
             counts[~missing & ~bad] = plain.dropna().to_numpy(kind).astype(np.int64)
         day = self.formats.DAY
         days, clock = np.divmod(counts, day) if kind.startswith("datetime") else (np.zeros_like(counts), counts)
-        values, wrong = self.formats.parts_of(self.formats.Instants(days, clock, np.zeros_like(days)), form.parts)
-        values[missing | bad | wrong] = np.nan
-        return values, bad | (wrong & ~missing)
+        return self.formats.Instants(days, clock, np.zeros_like(days)), bad
 
-    def write(self, x: torch.Tensor, label: torch.Tensor | None = None, seed: int = 0) -> Any:
-        """Data-space examples as the source's table; of several draws, one below the other.
-
-        Arguments:
-            x: `[rows, columns]` or `[draws, rows, columns]`.
-            label: Classes of the rows, where they are known; without them the column of the label is left out.
-            seed: Selects the identifiers.
-        """
+    def write(self, x: torch.Tensor, *, seed: int = 0) -> Any:
+        """Data-space examples as the source's table without its label; of several draws, one below the other."""
         import pandas as pd
 
         rows = x.cpu().reshape(-1, len(self.columns)).double().numpy()
-        codes = None if label is None else label.cpu().numpy()
-        cells = self.table.cells(rows, codes, seed)
+        cells = self.table.cells(rows, None, seed)
         data = {
             str(entry["name"]): self._column(cells[entry["name"]], rows, entry)
             for entry in self.table.written
-            if entry["role"] != "label" or label is not None
+            if entry["role"] != "label"
         }
         frame = pd.DataFrame(data)
         if x.ndim == 3:
@@ -163,7 +200,7 @@ def entry_kind(entry: Mapping[str, Any], learned: Sequence[Mapping[str, Any]]) -
     role, dtype = entry["role"], str(entry["dtype"])
     if role == "category" or (role == "number" and "string" not in dtype):
         return column_kind(learned[entry["columns"][0]])
-    if role == "datetime" and not entry["pattern"] and dtype.startswith(("timestamp", "date")):
+    if role == "datetime" and not entry["pattern"] and dtype.startswith(("timestamp", "date")) and "tz=" not in dtype:
         return "datetime"
     if role in ("identifier", "constant") and dtype.startswith(("int", "uint", "float")):
         return "long" if dtype.startswith(("int", "uint")) else "double"

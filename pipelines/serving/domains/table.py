@@ -9,44 +9,134 @@ from typing import Any
 import numpy as np
 import torch
 
-from .base import Conversion, Rows
+from .base import Conversion, Rows, Shape
 
 
 class Tables(Conversion):
     """Conversion between what callers hold and what the model is given, for tables.
 
     Arguments:
-        domain: The model's domain: `columns`, each with `name`, `type`, `dtype`, `categories`.
+        domain: The model's domain: `columns`, each with `name`, `type`, `dtype`, `categories`; and `label`, the
+            `name` and `classes` of the column that names a row's class, if there is one.
     """
 
     def __init__(self, domain: Mapping[str, Any]) -> None:
         self.columns = list(domain["columns"])
         self.names = [str(column["name"]) for column in self.columns]
+        label = domain.get("label") or {}
+        self.takes_labels = bool(label) and str(label["name"]) not in self.names
+        self.label, self.classes = str(label.get("name", "")), [str(name) for name in label.get("classes", ())]
 
     @property
     def expected(self) -> str:
         """How rows must look, for messages."""
-        return f"a DataFrame with the columns {', '.join(self.names)}"
+        more = f" and {len(self.names) - 20} more" if len(self.names) > 20 else ""
+        return f"a DataFrame with the columns {', '.join(self.names[:20])}{more}"
 
-    def read(self, model_input: Any, task: str) -> Rows:
+    @property
+    def schema(self) -> Shape:
+        """The columns as they come back, the label's last."""
+        label = [(self.label, column_kind(self._label_column))] if self.takes_labels else []
+        return [(str(column["name"]), column_kind(column)) for column in self.columns] + label
+
+    def example(self) -> Any:
+        """A row of medians and most frequent categories: no row of the data."""
+        import pandas as pd
+
+        middle = torch.tensor([[_middle(column) for column in self.columns]], dtype=torch.float64)
+        return self.write(middle) if self.columns else pd.DataFrame()
+
+    def read(self, model_input: Any, task: str, *, on_unknown: str = "fail") -> Rows:
         """The caller's rows as tensors; missing cells stay NaN.
 
+        Arguments:
+            model_input: A DataFrame of pandas, polars or Arrow, or what holds its cells by column name.
+            task: For messages.
+            on_unknown: Whether a category that training did not have is refused (`fail`) or `missing`.
         Raises:
-            ValueError: If a column is missing or unknown, or a cell is not what its column holds.
+            ValueError: If a column is missing, or a cell is not what its column holds.
         """
         frame = self._frame(model_input, task)
-        values = np.stack([self._cells(frame[c["name"]], c) for c in self.columns], axis=1)
+        values = self._values(frame, on_unknown)
+        if self.takes_labels and self.label in frame.columns and on_unknown == "fail":
+            self._cells(frame[self.label], self._label_column, on_unknown)
         x = torch.from_numpy(values.astype(np.float64))
-        return Rows(x, ~torch.isnan(x))
+        return Rows(x, ~torch.isnan(x), lambda answer: self._restored(answer, frame))
+
+    def _values(self, frame: Any, on_unknown: str) -> np.ndarray:
+        """The cells of the columns that are learned, `[rows, columns]`, NaN where missing."""
+        return np.stack([self._cells(frame[c["name"]], c, on_unknown) for c in self.columns], axis=1)
+
+    @property
+    def _label_column(self) -> dict[str, Any]:
+        return {
+            "name": self.label,
+            "type": "categorical",
+            "categories": self.classes,
+            "dtype": class_dtype(self.classes),
+        }
+
+    def _restored(self, answer: Any, frame: Any) -> Any:
+        """An answer about rows with their index, label and further columns."""
+        import pandas as pd
+
+        others = [name for name in frame.columns if name not in self.names]
+        clash = [name for name in others if name in answer.columns]
+        if clash:
+            raise ValueError(f"column {clash[0]!r} is the name of a column of the answer: rename it in the rows given.")
+        copies = len(answer) // len(frame) if len(frame) else 1
+        repeated = frame[others].iloc[np.tile(np.arange(len(frame)), copies)]
+        answer = answer.set_axis(repeated.index) if copies == 1 else answer.set_axis(pd.RangeIndex(len(answer)))
+        return pd.concat([answer, repeated.set_axis(answer.index)], axis=1) if others else answer
+
+    def labelled(self, examples: Any, labels: torch.Tensor) -> Any:
+        """Rows with the column of their labels, in the type of its source: whole numbers, booleans or texts."""
+        import pandas as pd
+
+        values = np.asarray(self._originals(labels.cpu().numpy(), self._label_column))
+        return examples.assign(**{self.label: pd.Series(values, index=examples.index, dtype=values.dtype)})
+
+    def read_given(self, given: Mapping[str, Any]) -> torch.Tensor:
+        """One row of which the given cells are known, NaN elsewhere.
+
+        Raises:
+            ValueError: If a column is unknown, or a value is not what its column holds.
+        """
+        import pandas as pd
+
+        unknown = [name for name in given if name not in self.names]
+        if unknown:
+            near = difflib.get_close_matches(unknown[0], self.names, 1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise ValueError(f"given has no column {unknown[0]!r} of {', '.join(self.names)}{hint}")
+        cells = pd.DataFrame({name: pd.Series([given.get(name)], dtype=object).infer_objects() for name in self.names})
+        return torch.from_numpy(self._values(cells, "fail").astype(np.float64))
+
+    def described(self) -> dict[str, Any]:
+        """The columns, with their categories or range."""
+        keys = ("name", "type", "dtype", "categories", "min", "max")
+        columns = [{key: column[key] for key in keys if key in column} for column in self.columns]
+        return {"columns": columns, "label": self.label if self.takes_labels else None}
 
     def _frame(self, model_input: Any, task: str) -> Any:
         import pandas as pd
 
+        model_input = _as_pandas(model_input)
         if isinstance(model_input, Mapping):
+            sized = {
+                name: hasattr(cells, "__len__") and not isinstance(cells, str) for name, cells in model_input.items()
+            }
+            if not all(sized.values()) or len({len(cells) for cells in model_input.values()}) > 1:
+                raise ValueError(f"task {task!r} takes {self.expected}, or lists of equal length by these names.")
             model_input = pd.DataFrame(dict(model_input))
         if not hasattr(model_input, "columns"):
-            array = np.asarray(model_input)
-            if array.ndim != 2 or array.shape[1] != len(self.columns):
+            try:
+                array = np.asarray(model_input)
+            except ValueError:  # rows of unequal length
+                array = np.empty(0, object).reshape(0, 0, 0)  # of no shape that is taken
+            if array.ndim == 1 and not len(array) and model_input is not None:
+                return pd.DataFrame({name: [] for name in self.names})
+            if array.ndim != 2 or array.shape[-1] != len(self.names):
                 raise ValueError(f"task {task!r} takes {self.expected}, got {type(model_input).__name__}.")
             model_input = pd.DataFrame(array, columns=self.names)
         frame = model_input.rename(columns=str)
@@ -55,16 +145,16 @@ class Tables(Conversion):
         absent = [name for name in self.names if name not in frame.columns]
         extra = [name for name in frame.columns if name not in self.names]
         twice = frame.columns[frame.columns.duplicated()]
-        if absent or extra or len(twice):
+        if absent or len(twice):
             near = [match for name in absent for match in difflib.get_close_matches(name, extra, 1)]
             raise ValueError(
-                f"task {task!r} takes {self.expected}; missing: {', '.join(absent) or 'none'}, unknown: "
-                f"{', '.join(extra) or 'none'}{f' (rename {near[0]}?)' if near else ''}, "
+                f"task {task!r} takes {self.expected}; missing: {', '.join(absent[:20]) or 'none'}, unknown: "
+                f"{', '.join(extra[:20]) or 'none'}{f' (rename {near[0]}?)' if near else ''}, "
                 f"given twice: {', '.join(twice) or 'none'}."
             )
         return frame
 
-    def _cells(self, cells: Any, column: Mapping[str, Any]) -> np.ndarray:
+    def _cells(self, cells: Any, column: Mapping[str, Any], on_unknown: str) -> np.ndarray:
         missing = cells.isna().to_numpy(dtype=bool)
         known = [cell for cell, gap in zip(cells, missing, strict=True) if not gap]
         values = np.full(len(cells), np.nan)
@@ -73,6 +163,8 @@ class Tables(Conversion):
             codes = {name.lower() if _boolean(column) else name: code for code, name in enumerate(names)}
             found = [codes.get(_category_text(cell), -1) for cell in known]
             values[~missing] = found
+            if on_unknown == "missing":
+                values[values == -1] = np.nan
             self._refuse(cells, values == -1, column, f"one of {', '.join(map(repr, names[:12]))}")
             return values
         values[~missing] = [_number(cell) for cell in known]
@@ -90,11 +182,7 @@ class Tables(Conversion):
                 f"got {cells.iloc[row]!r}."
             )
 
-    def column_types(self) -> list[tuple[str, str]]:
-        """Name and MLflow's type of each column that comes back."""
-        return [(str(column["name"]), column_kind(column)) for column in self.columns]
-
-    def write(self, x: torch.Tensor, label: torch.Tensor | None = None, seed: int = 0) -> Any:
+    def write(self, x: torch.Tensor, *, seed: int = 0) -> Any:
         """Data-space examples as callers get them: a DataFrame; of several draws, one below the other. Whole numbers
         and booleans with gaps have pandas' nullable types."""
         import pandas as pd
@@ -139,6 +227,33 @@ class Tables(Conversion):
         return torch.full((rows, len(self.columns)), torch.nan, dtype=torch.float64)
 
 
+def _middle(column: Mapping[str, Any]) -> float:
+    """A column's median, or the code of its most frequent category."""
+    if column["type"] == "categorical":
+        return float(np.argmax(column.get("frequencies") or [1]))
+    quantiles = column.get("quantiles") or [0.0]
+    middle = float(quantiles[len(quantiles) // 2])
+    return float(round(middle)) if column["type"] == "integer" else middle
+
+
+def class_dtype(classes: list[str]) -> str:
+    """The type of the label's column: whole numbers if all classes are written as such."""
+    whole = [name.removeprefix("-").isdecimal() and str(int(name)) == name for name in classes]
+    return "int64" if whole and all(whole) else ""
+
+
+def _as_pandas(frame: Any) -> Any:
+    """A frame of polars or Arrow as pandas'; anything else as it is."""
+    if hasattr(frame, "to_pandas"):
+        try:
+            return frame.to_pandas()
+        except ImportError:  # polars needs pyarrow for it
+            import pandas as pd
+
+            return pd.DataFrame(frame.to_dict(as_series=False))
+    return frame
+
+
 def column_kind(column: Mapping[str, Any]) -> str:
     """MLflow's name for the type that a table's column has when it comes back."""
     dtype = str(column.get("dtype") or "")
@@ -166,6 +281,6 @@ def _category_text(cell: Any) -> str:
 
 def _number(cell: Any) -> float:
     try:
-        return float(cell)
+        return np.inf if isinstance(cell, (bytes, bytearray)) else float(cell)
     except (TypeError, ValueError):
         return np.inf  # refused by the caller, with row and column

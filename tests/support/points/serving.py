@@ -32,7 +32,7 @@ class PointRows(base.Conversion):
         x = torch.from_numpy(array.astype(np.float64))
         return base.Rows(x, ~x.isnan())
 
-    def write(self, x: torch.Tensor, label: torch.Tensor | None = None, seed: int = 0) -> np.ndarray:
+    def write(self, x: torch.Tensor, *, seed: int = 0) -> np.ndarray:
         return x.cpu().numpy()
 
     def empty(self, rows: int = 0) -> torch.Tensor:
