@@ -129,6 +129,11 @@ SMALL_FAULTS = {
     ("shop", "flow", "possible"): DEPENDENCY,
     ("shop", "vae", "possible"): DEPENDENCY,
     ("shop", "vae", "denoised"): SIGMA,
+    (
+        "shop",
+        "vae",
+        "coded",
+    ): "a decoder that sees the cells before leaves less to the code: .69 of the cells come back",
     ("tiles", "diffusion", "bound well"): "levels finer than the training looks at are not told apart: 11 nats loose",
     ("tiles", "diffusion", "anomalies well"): "errors of denoising tell little of noisy images",
 }
