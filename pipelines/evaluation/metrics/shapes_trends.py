@@ -84,7 +84,7 @@ def shapes(
     if not known.any():
         return np.full(len(weights[0]), np.nan)
     kept = [column for column, there in zip(columns, known, strict=True) if there]
-    return 1 - column_distances(real[:, known], drawn[:, known], kept, weights).mean(1)
+    return 1 - column_distances(real[:, known], drawn[:, known], kept, weights, gaps=False).mean(1)
 
 
 def trends(

@@ -170,6 +170,8 @@ def column_distances(
     generated: Float[np.ndarray, "m columns"],
     columns: Columns,
     weights: tuple[Shaped[np.ndarray, "resamples n"], Shaped[np.ndarray, "resamples m"]] | None = None,
+    *,
+    gaps: bool = True,
 ) -> Float[np.ndarray, "resamples columns"]:
     """The distance of every column: of categories the total variation, missing being one of them; of numbers the
     largest difference of the known ones' distribution functions.
@@ -179,12 +181,13 @@ def column_distances(
         generated: The same of samples.
         columns: The columns of the dataset's domain.
         weights: How often each row counts, by resample; `None` for once each, in one resample.
+        gaps: Whether missing is a category like others; else missing cells are left aside.
     """
     w, v = weights or (np.ones((1, len(real)), np.int64), np.ones((1, len(generated)), np.int64))
     found = np.zeros((len(w), len(columns)))
     for index, column in enumerate(columns):
         a, b = real[:, index], generated[:, index]
-        if column["type"] == "categorical":
+        if gaps and column["type"] == "categorical":
             a, b = np.nan_to_num(a, nan=-1), np.nan_to_num(b, nan=-1)
         points = np.union1d(a[~np.isnan(a)], b[~np.isnan(b)])
         difference = _cumulative(a, w, points) - _cumulative(b, v, points)
