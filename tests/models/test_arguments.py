@@ -88,7 +88,7 @@ class Case:
     def noisy(self, task: str) -> bool:
         """Whether the generator changes the task's answer; a flow of rows sums its cells' probabilities exactly."""
         exact = (self.family, self.kind) == ("flow", "table") and task in ("log_prob", "anomaly_score")
-        return self.family in NOISY[task] and not exact
+        return self.family in NOISY.get(task, ()) and not exact
 
     def ask(self, task: str, *, seed: int = 0, n: int = 16, **changes: Any) -> torch.Tensor:
         """A task's answer, with ordinary arguments but for the `changes`."""
@@ -311,7 +311,7 @@ def _(case: Case, task: str) -> None:
         assert agreement(fill[:, 2:], case.label[:n]) > 0.8
     else:  # where the last column says which it is
         sure = known[:, 2] < 2
-        assert agreement(fill[sure], case.label[:n][sure]) > 0.6
+        assert agreement(fill[sure], case.label[:n][sure]) > 0.75
 
 
 @argument("impute.draws")
@@ -432,7 +432,7 @@ def test_answers_without_noise_depend_on_neither_order_nor_company(family):
     found = case(family, "table")
     order = torch.randperm(9, generator=seeded(3))
     for task in ("encode", "reconstruct", "denoise", "anomaly_score", "decode"):
-        if not hasattr(found.model, task) or task in NOISY and found.noisy(task):
+        if not hasattr(found.model, task) or found.noisy(task):
             continue
         name = "z" if task == "decode" else "x"
         given = found.model.encode(found.x[:9]) if name == "z" else found.x[:9]
