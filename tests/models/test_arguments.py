@@ -35,7 +35,7 @@ STEPS = {
 SEEN_IN_IMAGES = {("sample", "label"), ("impute", "observed"), ("translate", "label"), ("denoise", "sigma")}
 """Arguments that images take in another way than rows: a look, a half that is hidden, noise in grey values."""
 ITERATIVE = {"diffusion"}
-NOISY = {  # whose answers the generator changes, and by design
+NOISY = {  # whose answers the generator changes, and by design; see `Case.noisy`
     "sample": set(FAMILIES),
     "impute": set(FAMILIES),
     "translate": set(FAMILIES),
@@ -84,6 +84,11 @@ class Case:
         A row's first column is brought to the normal scale, where the two classes touch.
         """
         return 0.9 if self.kind == "image" else 0.7
+
+    def noisy(self, task: str) -> bool:
+        """Whether the generator changes the task's answer; a flow of rows sums its cells' probabilities exactly."""
+        exact = (self.family, self.kind) == ("flow", "table") and task in ("log_prob", "anomaly_score")
+        return self.family in NOISY.get(task, ()) and not exact
 
     def ask(self, task: str, *, seed: int = 0, n: int = 16, **changes: Any) -> torch.Tensor:
         """A task's answer, with ordinary arguments but for the `changes`."""
@@ -255,7 +260,7 @@ argument("decode.z")(others_stay("z", lambda z: -z))
 def _(case: Case, task: str) -> None:
     first, again, other = (case.ask(task, n=50, seed=seed) for seed in (0, 0, 1))
     assert torch.equal(first, again)
-    if case.family not in NOISY[task]:
+    if not case.noisy(task):
         assert torch.equal(first, other)
         return
     assert not torch.equal(first, other)
@@ -289,7 +294,7 @@ def _(case: Case, task: str) -> None:
 def _(case: Case, task: str) -> None:
     first, again, other = (case.ask(task, n=4, seed=seed) for seed in (0, 0, 1))
     assert torch.equal(first, again)
-    assert torch.equal(first, other) == (case.family not in NOISY[task])
+    assert torch.equal(first, other) == (not case.noisy(task))
 
 
 @argument("impute.observed")
@@ -306,7 +311,7 @@ def _(case: Case, task: str) -> None:
         assert agreement(fill[:, 2:], case.label[:n]) > 0.8
     else:  # where the last column says which it is
         sure = known[:, 2] < 2
-        assert agreement(fill[sure], case.label[:n][sure]) > 0.6
+        assert agreement(fill[sure], case.label[:n][sure]) > 0.75
 
 
 @argument("impute.draws")
@@ -427,7 +432,7 @@ def test_answers_without_noise_depend_on_neither_order_nor_company(family):
     found = case(family, "table")
     order = torch.randperm(9, generator=seeded(3))
     for task in ("encode", "reconstruct", "denoise", "anomaly_score", "decode"):
-        if not hasattr(found.model, task) or family in NOISY.get(task, ()):
+        if not hasattr(found.model, task) or found.noisy(task):
             continue
         name = "z" if task == "decode" else "x"
         given = found.model.encode(found.x[:9]) if name == "z" else found.x[:9]

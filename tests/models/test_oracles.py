@@ -404,7 +404,7 @@ class ColumnsOf(nn.Module):
 
 
 def linear_rows(slack: float) -> VAE:
-    config = {"latent": 1, "width": 4, "components": 1, "prior_components": 0}
+    config = {"latent": 1, "width": 4, "components": 1, "prior_components": 0, "cells": "independent"}
     model = build({"family": "vae", "config": config, "domain": standard_normal_columns("cc"), "classes": 0})
     model.mixture.scale.fill_(math.sqrt(0.75))
     model.encoder, model.decoder = Linear(slack), ColumnsOf()
@@ -441,7 +441,7 @@ def test_what_training_minimizes_is_the_bound_in_closed_form():
     divergence = torch.distributions.kl_divergence(torch.distributions.Normal(mean, math.sqrt(variance)), prior)
 
     def loss(seen: int = 0, **config: float) -> torch.Tensor:
-        options = {"latent": 1, "width": 4, "components": 1, "hide": 0.0} | config
+        options = {"latent": 1, "width": 4, "components": 1, "hide": 0.0, "cells": "independent"} | config
         model = build({"family": "vae", "config": options, "domain": standard_normal_columns("cc"), "classes": 2})
         model.encoder, model.decoder = Linear(1.0), ColumnsOf()
         with torch.no_grad():
@@ -472,7 +472,7 @@ class Sure(nn.Module):
 def test_the_prior_after_training_is_the_learned_one_or_that_of_all_posteriors():
     rows, label = torch.randn(1000, 2, generator=seeded()).double(), torch.arange(1000) % 2
     for components, means, variance in ((0, (-2.0, 2.0), 0.25), (1, (3.0, 3.0), 1.5)):
-        config = {"latent": 1, "width": 4, "prior_components": components}
+        config = {"latent": 1, "width": 4, "prior_components": components, "cells": "independent"}
         model = build({"family": "vae", "config": config, "domain": standard_normal_columns("cc"), "classes": 2})
         model.encoder, model.decoder = Sure(3.0, 1.5), nn.Sequential(nn.Linear(1, 18))
         with torch.no_grad():
@@ -514,7 +514,7 @@ class CopiedColumns(nn.Module):
 
 def test_a_broken_dependence_between_columns_is_an_anomaly():
     """Rows of which each cell is ordinary and so is the code, but x2 is not x1: seen if the judged cell is hidden."""
-    config = {"latent": 4, "width": 4, "components": 1}
+    config = {"latent": 4, "width": 4, "components": 1, "cells": "independent"}
     model = build({"family": "autoencoder", "config": config, "domain": standard_normal_columns("cc"), "classes": 0})
     model.encoder, model.decoder = Copying(), CopiedColumns()
     model.mixture.fit = lambda *_: None
@@ -571,7 +571,7 @@ class Always(nn.Module):
 @pytest.mark.parametrize("loss", ["hinge", "relativistic", "wasserstein"])
 def test_both_players_losses_are_the_hand_computed_ones(loss):
     """D(fake) = -0.5; the critic's gradient has norm 0.5 everywhere."""
-    config = {"loss": loss, "gamma": 0.8, "penalty": 10.0, "width": 4, "critic_width": 4}
+    config = {"loss": loss, "gamma": 0.8, "penalty": 10.0, "width": 4, "critic_width": 4, "settle": 0.0}
     model = build({"family": "gan", "config": config, "domain": standard_normal_columns("cc"), "classes": 0})
     model.critic, model.generator = Weighing(), Always()
     rows = torch.tensor([[3.0, -3.0], [0.5, 0.5], [-2.0, 1.0]], dtype=torch.float64)

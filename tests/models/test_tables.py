@@ -135,9 +135,11 @@ def test_a_flow_bound_with_missing_cells_is_below_that_of_the_observed(double):
     assert torch.allclose(total, alone + 3 * math.log1p(-1e-3), atol=1e-9)
 
 
-def test_places_on_the_normal_scale_are_scipys(double):
+@pytest.mark.parametrize(("count", "margin"), [(None, 5e-4), (40_000, 0.5 / 40_000)])
+def test_places_on_the_normal_scale_are_scipys(double, count, margin):
     """Of a number the probit of numpy's interpolated share, of a whole one that of its cell's middle; beyond the range
-    3.29 and the logarithm of one plus the excess in standard deviations."""
+    that of what is kept there, half an observation, and the logarithm of one plus the excess in standard deviations.
+    Beyond categories nothing is kept."""
     grid = np.sort(np.random.default_rng(0).gamma(2.0, size=201))
     counts = np.array([10, 0, 30, 60])
     whole = np.repeat(np.arange(4.0), counts)
@@ -146,10 +148,10 @@ def test_places_on_the_normal_scale_are_scipys(double):
         {"name": "b", "type": "integer", "min": 0.0, "max": 3.0, "std": 0.9, "quantiles": whole.tolist()},
         {"name": "c", "type": "categorical", "categories": list("xyz"), "frequencies": [1, 2, 4]},
     ]
-    domain = Table(columns=columns)
+    domain = Table(columns=[column | {"count": count} for column in columns])
 
     def probit(share: np.ndarray) -> np.ndarray:
-        return stats.norm.ppf(5e-4 + (1 - 1e-3) * np.asarray(share))
+        return stats.norm.ppf(margin + (1 - 2 * margin) * np.asarray(share))
 
     inside = np.linspace(grid[0], grid[-1], 50)
     x = torch.tensor(inside)[:, None].repeat(1, 3)
@@ -158,11 +160,11 @@ def test_places_on_the_normal_scale_are_scipys(double):
     assert np.allclose(domain.cell_center(x)[:, 0], probit(share), atol=1e-6)
     x = torch.tensor([[grid[-1] + 3.0, 0, 0], [grid[0] - 1.5, 2, 1], [1.0, 3, 2]], dtype=torch.float64)
     found = domain.cell_center(x).numpy()
-    edge = stats.norm.ppf(1 - 5e-4)
+    edge = stats.norm.ppf(1 - margin)
     assert np.allclose(found[:2, 0], [edge + math.log(3), -edge - math.log(2)])
     assert np.allclose(found[:, 1], probit(np.array([0.05, 0.25, 0.70])), atol=0.05)  # 99 steps for 100 rows
     frequencies = np.array([2, 3, 5]) / 10  # one more of each
-    assert np.allclose(found[:, 2], probit(frequencies.cumsum() - frequencies / 2))
+    assert np.allclose(found[:, 2], stats.norm.ppf(frequencies.cumsum() - frequencies / 2))
     model = domain.to_model(x).numpy()
     assert np.allclose(model[:, :2], found[:, :2])
     assert np.array_equal(model[:, 2:], np.eye(3))
