@@ -19,11 +19,11 @@ ROWS = 400_000
 
 @pytest.fixture(scope="module")
 def truth() -> pd.DataFrame:
-    """Numbers with gaps, whole numbers that are all different, words, and a label."""
+    """Numbers with gaps, whole numbers that come twice each, words, and a label."""
     random = np.random.default_rng(0)
     value = random.lognormal(0, 1, ROWS) * np.repeat([1.0, 1.5], ROWS // 2)
     value[random.random(ROWS) < 0.1] = np.nan
-    whole = random.permutation(ROWS)
+    whole = random.permutation(ROWS) // 2  # all different they would be an identifier, and not learned
     word = np.array(["oak", "elm", "fir"])[random.choice(3, ROWS, p=[0.6, 0.3, 0.1])]
     label = np.array(["a", "b", "c"])[random.choice(3, ROWS, p=[0.7, 0.2, 0.1])]
     rest = random.normal(0, 1, ROWS)
