@@ -95,11 +95,12 @@ def test_the_best_at_filling_in_holds_the_alias(project: Path) -> None:
 
 def test_rows_come_back_with_their_types(served: Any) -> None:
     nothing = pd.DataFrame(columns=served.metadata.get_output_schema().input_names())
-    drawn = served.predict(nothing, params={"task": "sample", "n": 30, "label": 1})
+    drawn = served.predict(nothing, params={"task": "sample", "n": 300, "label": 1})
     assert list(drawn.columns) == WHOLE
-    assert [str(dtype) for dtype in drawn.dtypes] == ["float64"] * 3 + ["int64", "object", "object", "bool", "object"]
+    assert [str(dtype) for dtype in drawn.dtypes] == ["float64"] * 3 + ["Int64", "object", "object", "bool", "object"]
     assert set(drawn["tier"]) == {"plus"}
-    assert set(drawn["city"]) <= set(Rows.cities)
+    assert set(drawn.columns[drawn.isna().any()]) == set(Rows.gaps)  # drawn rows have gaps where the data do
+    assert set(drawn["city"].dropna()) <= set(Rows.cities)
     kinds = [str(column.type) for column in served.metadata.get_output_schema().inputs]
     assert kinds == [
         *["DataType.double"] * 3, "DataType.long", "DataType.string", "DataType.string", "DataType.boolean",
