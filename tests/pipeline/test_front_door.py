@@ -123,7 +123,7 @@ def claims_of(models: Mapping[str, Any], faults: Mapping[tuple[str, str, str], s
     ]
 
 
-DEPENDENCY = "families draw a category's dependent column on its own: rows that cannot exist"
+DEPENDENCY = "trained for seconds: more rows than allowed hold a country that is not their city's"
 SIGMA = "autoencoders reconstruct, and do not read sigma"
 SMALL_FAULTS = {
     ("shop", "flow", "possible"): DEPENDENCY,
