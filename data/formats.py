@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
@@ -349,8 +350,45 @@ class InstantsSeen:
         self.step = math.gcd(self.step, int(np.gcd.reduce(when.clock)))
 
 
+class _InstantFormat(ABC):
+    """What formats of dates, times and durations share: texts to learned parts and back.
+
+    A format gives `instant` (days, nanoseconds of the clock, minutes of the zone; `None` for another text) and `text`.
+    """
+
+    parts: tuple[Part, ...]
+
+    @abstractmethod
+    def instant(self, text: str) -> tuple[int, int, int] | None: ...
+
+    @abstractmethod
+    def text(self, days: int, clock: int, offset: int) -> str: ...
+
+    def instants(self, texts: Iterable[str | None]) -> tuple[Instants, NDArray[np.bool_], NDArray[np.bool_]]:
+        """Instants, which texts are missing, and which are no such date, each `[n]`."""
+        texts = list(texts)
+        values, bad = _read_whole(self.instant, texts)
+        missing = np.array([text is None for text in texts], np.bool_)
+        return Instants(values[:, 0], values[:, 1], values[:, 2]), missing, bad
+
+    def read(self, texts: Iterable[str | None]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        """Learned parts `[n, learned]`, NaN for `None`, and which texts are no such date, `[n]`."""
+        when, missing, bad = self.instants(texts)
+        values, wrong = parts_of(when, self.parts)
+        values[missing | bad | wrong] = np.nan
+        return values, bad | (wrong & ~missing)
+
+    def write(self, values: NDArray[np.float64]) -> list[str | None]:
+        """Learned parts `[n, learned]` as texts; `None` where one is missing."""
+        missing = np.isnan(values).any(1)
+        when = instants_of(np.where(missing[:, None], 0.0, values), self.parts)
+        days = np.clip(when.days, -719162, 2932896).tolist()
+        rows = zip(days, when.clock.tolist(), when.offset.tolist(), missing.tolist(), strict=True)
+        return [None if gap else self.text(day, clock, offset) for day, clock, offset, gap in rows]
+
+
 @dataclass(frozen=True)
-class DateTimeFormat:
+class DateTimeFormat(_InstantFormat):
     """Dates and times as a pattern of `strftime` writes them, `-` after the percent sign for no leading zero.
 
     Arguments:
@@ -434,28 +472,6 @@ class DateTimeFormat:
             raise ValueError
         return (3600 * hour + 60 * minute + second) * UNITS["s"] + int((got.get("f") or "0").ljust(9, "0"))
 
-    def instants(self, texts: Iterable[str | None]) -> tuple[Instants, NDArray[np.bool_], NDArray[np.bool_]]:
-        """Instants, which texts are missing, and which are no such date, each `[n]`."""
-        texts = list(texts)
-        values, bad = _read_whole(self.instant, texts)
-        missing = np.array([text is None for text in texts], np.bool_)
-        return Instants(values[:, 0], values[:, 1], values[:, 2]), missing, bad
-
-    def read(self, texts: Iterable[str | None]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-        """Learned parts `[n, learned]`, NaN for `None`, and which texts are no such date, `[n]`."""
-        when, missing, bad = self.instants(texts)
-        values, wrong = parts_of(when, self.parts)
-        values[missing | bad | wrong] = np.nan
-        return values, bad | (wrong & ~missing)
-
-    def write(self, values: NDArray[np.float64]) -> list[str | None]:
-        """Learned parts `[n, learned]` as texts; `None` where one is missing."""
-        missing = np.isnan(values).any(1)
-        when = instants_of(np.where(missing[:, None], 0.0, values), self.parts)
-        days = np.clip(when.days, -719162, 2932896).tolist()
-        rows = zip(days, when.clock.tolist(), when.offset.tolist(), missing.tolist(), strict=True)
-        return [None if gap else self.text(day, clock, offset) for day, clock, offset, gap in rows]
-
     def text(self, days: int, clock: int, offset: int) -> str:
         """One instant as the pattern writes it."""
         when = date.fromordinal(days + 719163)
@@ -519,7 +535,7 @@ DURATIONS = {
 
 
 @dataclass(frozen=True)
-class DurationFormat:
+class DurationFormat(_InstantFormat):
     """Durations as `H:MM:SS` (hours without end), `D days HH:MM:SS` or ISO 8601's `P1DT2H30M`.
 
     Arguments:
@@ -548,29 +564,7 @@ class DurationFormat:
         total = seconds * UNITS["s"] + int((got["f"] or "0").ljust(9, "0"))
         return (0, -total if got["sign"] else total, 0) if total < 2**62 else None
 
-    def instants(self, texts: Iterable[str | None]) -> tuple[Instants, NDArray[np.bool_], NDArray[np.bool_]]:
-        """As `DateTimeFormat.instants`."""
-        texts = list(texts)
-        values, bad = _read_whole(self.instant, texts)
-        missing = np.array([text is None for text in texts], np.bool_)
-        return Instants(values[:, 0], values[:, 1], values[:, 2]), missing, bad
-
-    def read(self, texts: Iterable[str | None]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-        """Durations counted in the part's step, `[n, 1]`, and which texts are none, `[n]`."""
-        when, missing, bad = self.instants(texts)
-        values, wrong = parts_of(when, self.parts)
-        values[missing | bad | wrong] = np.nan
-        return values, bad | (wrong & ~missing)
-
-    def write(self, values: NDArray[np.float64]) -> list[str | None]:
-        """Counted durations `[n, 1]` as texts; `None` for NaN."""
-        missing = np.isnan(values).any(1)
-        when = instants_of(np.where(missing[:, None], 0.0, values), self.parts)
-        return [
-            None if gap else self._text(clock) for clock, gap in zip(when.clock.tolist(), missing.tolist(), strict=True)
-        ]
-
-    def _text(self, clock: int) -> str:
+    def text(self, days: int, clock: int, offset: int) -> str:
         base, digits = self._base
         sign = "-" if clock < 0 else ""
         seconds, nanoseconds = divmod(abs(clock), UNITS["s"])
