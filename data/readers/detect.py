@@ -63,8 +63,14 @@ INDEX_NAME = re.compile(
 )
 YEAR_NAME = re.compile(r"(?i)year|jahr|année|anno|date|time|^t$")
 BITS = 1 << 22
+CODES = (
+    r"AED|ARS|AUD|BDT|BGN|BHD|BRL|CAD|CHF|CLP|CNY|COP|CZK|DKK|EGP|EUR|GBP|GHS|HKD|HRK|"
+    r"HUF|IDR|ILS|INR|ISK|JOD|JPY|KES|KRW|KWD|KZT|LKR|MAD|MXN|MYR|NGN|NOK|NZD|OMR|PEN|PHP|PKR|PLN|QAR|"
+    r"RMB|RON|RSD|RUB|SAR|SEK|SGD|THB|TND|TRY|TWD|TZS|UAH|UGX|USD|UYU|VND|XAF|XOF|ZAR"
+)
+"""Currencies by their code: other letters before a number are part of a name (ORD-1001)."""
 CURRENCIES = re.compile(
-    r"[^\w\s.,%()+\-−'’/#:;@&*<>=~\"\d]{1,2}|[A-Z]{1,3}[$€£¥]|[A-Z]{3}|R\$|Rs\.?|kr\.?|Fr\.?|zł|Kč|Ft|лв"
+    r"[^\w\s.,%()+\-−'’/#:;@&*<>=~\"\d]{1,2}|[A-Z]{1,3}[$€£¥]|R\$|Rs\.?|kr\.?|Fr\.?|zł|Kč|Ft|лв|" + CODES
 )
 
 
@@ -147,7 +153,8 @@ class ColumnScan:
         if self.values is not None or self.whole:
             self._distinct(pc.value_counts(as_text(array).drop_null()))
         if self.whole and 1_9000_000 < self.low <= self.high < 2_1010_000:
-            self._dates(as_text(array).drop_null().unique().to_pylist())
+            counted = pc.value_counts(as_text(array).drop_null())
+            self._dates(counted.field("values").to_pylist(), counted.field("counts").to_pylist())
 
     def _numbers(self, good: NDArray[np.float64]) -> None:
         self.numeric += len(good)
@@ -189,7 +196,8 @@ class ColumnScan:
         self.known = before
         if self.numeric == self.known and self.whole:
             self.order.add(_as_numbers(trimmed), whole=True)
-        self._dates(texts.to_pylist() if self.dates or self.dates is None else [])
+        if self.dates or self.dates is None:
+            self._dates(texts.to_pylist(), counted.field("counts").to_pylist())
 
     def _distinct(self, counts: pa.StructArray) -> None:
         values, weights = counts.field("values"), counts.field("counts")
@@ -241,12 +249,12 @@ class ColumnScan:
         if len(self.shapes) > SHAPES:
             self.shapes = None
 
-    def _dates(self, texts: Sequence[str]) -> None:
+    def _dates(self, texts: Sequence[str], counts: Sequence[int]) -> None:
         """Narrow down the formats of dates and times that the column may have."""
         if self.dates is None:
             self.dates = candidates(texts[:400])
         for candidate in list(self.dates):
-            candidate.add(texts)
+            candidate.add(texts, counts)
             if candidate.hopeless:
                 self.dates.remove(candidate)
 
@@ -439,6 +447,9 @@ class ColumnScan:
         if wrong is None or marks is None or sum(wrong.values()) * 2 > self.known:
             return None
         form = NumberFormat(pattern)
+        named = ID_NAME.search(self.name) or ID_TAIL.search(self.name)
+        if named and form.decimals == 0 and self._identifies(number=False):
+            return self._identifier(marks[1])
         if self.values is not None and len(self.values) == 1 and self.known == self.cells:
             return self._constant(), []
         kind = "integer" if form.decimals == 0 else "continuous"
@@ -491,6 +502,12 @@ class ColumnScan:
         aside = Counter({text: n for text, n in self.values.items() if text not in categories})
         if aside:
             notes = [*notes, "taken as missing: " + ", ".join(f"{n} × {text!r}" for text, n in aside.items())]
+        once = sum(self.values[text] == 1 for text in categories)
+        if once > 20 and 2 * once > len(categories):
+            notes = [
+                *notes,
+                f"{once} of {len(categories)} categories occur once, and are drawn as they are: perhaps `type: text`",
+            ]
         if any(value != value.strip() for value in categories):
             notes = [*notes, "some texts have blanks around them, which count as part of the category"]
         marks = tuple(sorted({text.strip() for text in aside}))
@@ -715,13 +732,13 @@ class Candidate:
             pattern = re.sub(r"%([HI])", r"%-\1", pattern)
         return re.sub(r"%([bBaA])", r"%^\1", pattern) if self.upper else pattern
 
-    def add(self, texts: Sequence[str]) -> None:
-        """Try the format on some texts, each given once."""
+    def add(self, texts: Sequence[str], counts: Sequence[int]) -> None:
+        """Try the format on some texts, each given once with the number of cells that hold it."""
         when, _, bad = self.form.instants(texts)
         good = ~bad
         self.right += int(good.sum())
         for index in np.flatnonzero(bad):
-            self.wrong[texts[index]] += 1
+            self.wrong[texts[index]] += counts[index]
         if len(self.wrong) > 4 * ODD_TEXTS:
             self.hopeless = True
         self.seen.add(Instants(when.days[good], when.clock[good], when.offset[good]))

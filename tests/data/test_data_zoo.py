@@ -373,3 +373,43 @@ def workbook(rows: list[list[object]]) -> bytes:
         for name, body in files.items():
             archive.writestr(name, body)
     return stream.getvalue()
+
+
+def added(root: Path, column: str, texts: list[str]) -> str:
+    """The line of a card for a column of these texts, beside one of numbers."""
+    rows = [["size", column], *([str(number(i)), text] for i, text in enumerate(texts))]
+    body = io.StringIO()
+    csv.writer(body).writerows(rows)
+    (root / "t.csv").write_text(body.getvalue(), encoding="utf-8")
+    add("t.csv", "d", root=root, quiet=True)
+    return next(
+        line for line in (root / "data/catalog/d.yaml").read_text().splitlines() if f'name: "{column}", type' in line
+    )
+
+
+@pytest.mark.parametrize(
+    ("column", "one", "kind"),
+    [
+        ("order", lambda i: f"ORD-{1000 + 3 * i}", "identifier"),  # letters that are no currency
+        ("invoice_id", lambda i: f"{1_000_000 + 37 * i:,}", "identifier"),  # marks between thousands name no quantity
+        ("price", lambda i: f"USD {1000 + 3 * i:,}", "integer"),
+        ("people", lambda i: f"{1_000_000 + 37 * i:,}", "integer"),
+    ],
+)
+def test_names_of_rows_are_told_from_numbers(tmp_path: Path, column: str, one: Callable[[int], str], kind: str) -> None:
+    assert f"type: {kind}" in added(tmp_path, column, [one(i * 7 % 200) for i in range(200)])
+
+
+def test_marks_among_dates_are_counted_by_cell(tmp_path: Path) -> None:
+    dates = [days(i).isoformat() for i in range(200)]
+    line = added(tmp_path, "since", [text if i % 5 < 3 else "-" for i, text in enumerate(dates)])
+    assert "type: datetime" in line
+    assert "taken as missing: 80 × '-'" in line
+    (tmp_path / "data/catalog/d.yaml").unlink()
+    line = added(tmp_path, "since", [text if i % 5 < 3 else "never came" for i, text in enumerate(dates)])
+    assert "type: datetime" not in line  # two in five cells are no odd text that nobody meant
+
+
+def test_categories_that_occur_once_are_said(tmp_path: Path) -> None:
+    line = added(tmp_path, "note", [f"call {i}" if i % 4 == 0 else ("ring", "wait")[i % 2] for i in range(200)])
+    assert "50 of 52 categories occur once" in line
