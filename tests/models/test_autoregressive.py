@@ -116,6 +116,26 @@ def test_codes_of_mixed_rows_come_back_and_are_standard_normal():
     assert torch.allclose(back[known], gappy[known], rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.parametrize("frequencies", [(20, 28, 26, 26), (2000, 2000, 2000, 4000), (5, 1, 1, 1)])
+@pytest.mark.parametrize("family", ["autoencoder", "vae"])
+def test_a_code_is_decoded_to_the_likeliest_category(family, frequencies):
+    """An untrained decoder gives every category the frequency that it has in the data, whatever the code."""
+    x = torch.repeat_interleave(torch.arange(4.0), torch.tensor(frequencies))[:, None].double()
+    torch.manual_seed(0)
+    spec = {"family": family, "config": {"latent": 2, "width": 8}, "domain": table(x, "4"), "classes": 0}
+    decoded = build(spec).eval().decode(torch.randn(5, 2, generator=seeded()))
+    assert decoded[:, 0].tolist() == [float(np.argmax(frequencies))] * 5
+
+
+def test_codes_far_out_have_values_where_the_data_have_no_gaps():
+    """The normal distribution function is 1.0 from 8.3 on: neither codes nor outliers beyond that are gaps."""
+    x = torch.randn(400, 2, generator=seeded(2)).double()
+    model = randomized(table(x, "cc"))
+    assert not model.decode(torch.tensor([[9.0, -9.0], [0.5, 40.0]])).isnan().any()
+    far = torch.tensor([[1e30, 0.0], [0.0, 1e12]]).double()
+    assert not model.translate(far, None, 0.0, Streams.seeded(0)).isnan().any()
+
+
 def test_any_conditional_is_that_of_the_data():
     """Three related categories: each one's draws given every value of every subset of the others."""
     joint = torch.rand(2, 3, 2, generator=seeded(4)).pow(2) + 0.1
