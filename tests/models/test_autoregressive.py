@@ -239,6 +239,31 @@ def test_a_tail_is_fitted_only_where_the_data_go_on():
     }  # fmt: skip
 
 
+HUGE = {
+    "exponential of Pareto, alpha 2": lambda rng: np.exp(rng.pareto(2, 20_000)),
+    "exponential of lognormal": lambda rng: np.exp(rng.lognormal(0, 1, 20_000)),
+}
+
+
+@pytest.mark.usefixtures("double")
+@pytest.mark.parametrize("law", list(HUGE))
+def test_a_tail_whose_law_goes_on_to_infinity_ends_at_a_number(law):
+    x = HUGE[law](np.random.default_rng(1))
+    domain = heavy(x)
+    assert np.isfinite(np.square(domain.columns[0]["tails"]["upper"]["x"])).all()  # that draws have a deviation
+    places = torch.linspace(-7, 7, 1001)[:, None]
+    drawn = domain.from_probit(places)
+    assert torch.isfinite(drawn).all()
+    assert (drawn.diff(dim=0) >= 0).all()
+    known = torch.from_numpy(np.quantile(x, [0.01, 0.5, 0.9, 0.99]))
+    assert torch.allclose(domain.quantize(domain.cell_center(known[:, None]))[:, 0], known, rtol=1e-6)
+    shares = torch.special.ndtr(domain.cell_center(known[:, None]))[:, 0]
+    assert torch.allclose(shares, torch.tensor([0.01, 0.5, 0.9, 0.99]), atol=5e-3)
+    column = domain.columns[0] | {"tails": {"upper": {"x": [1e300, math.inf], "u": [0.99, 1 - 1e-9]}}}
+    with pytest.raises(ValueError, match="column 'x': its tails must be finite; prepare the dataset again"):
+        Table(columns=[column])
+
+
 @pytest.mark.usefixtures("double")
 def test_a_tailed_density_is_that_of_the_map_and_integrates_to_one():
     domain = heavy(np.random.default_rng(2).standard_t(3, 10_000))
