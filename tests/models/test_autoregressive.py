@@ -331,6 +331,26 @@ def test_a_table_to_be_filled_draws_no_gaps():
         Table(columns=domain["columns"], missing="drop")
 
 
+@pytest.mark.parametrize("policy", ["model", "fill"])
+def test_a_settled_row_takes_no_middle_for_a_missing_cell(policy):
+    """The noisy version of a cell that training rows may lack decides on that cell's value and on no other."""
+    x, domain = gappy_world(300)
+    table = Table(columns=domain["columns"], missing=policy)
+    torch.manual_seed(0)
+    settler = table.settler(0, sigma=0.5, width=8)
+    for parameter in settler.parameters():
+        parameter.data += 0.3 * torch.randn_like(parameter)
+    noisy = torch.randn(200, table.dimensions, generator=seeded())
+    other = torch.where(table.expand(torch.tensor([[True, False]])), noisy, 3.0 * noisy)
+    known = torch.stack([torch.full((200,), torch.nan), torch.arange(200) % 3], dim=1).double()
+    for given, changes in ((None, [False, True]), (known, [False, False])):
+        one, two = (settler.draw(y, given, None, Streams.seeded(0)) for y in (noisy, other))
+        assert [not torch.equal(*pair) for pair in zip(one.T, two.T, strict=True)] == changes
+    nats = [settler.nats(x[:200], y, None, Streams.seeded(0), x[:200].isnan()) for y in (noisy, other)]
+    lacking = x[:200, 1].isnan()
+    assert torch.equal(nats[0][lacking], nats[1][lacking])
+
+
 @pytest.mark.usefixtures("double")
 def test_gaps_have_codes_of_their_own_and_count_in_training_only():
     """What training maximizes sums to one over a cell's values and its being a gap; `log_prob` over its values."""
