@@ -3,7 +3,7 @@
 The examples of a split are seen in a stream of epochs: position `p = step * batch_size + i` belongs
 to epoch `p // N`, and within an epoch the order is a permutation that depends on `(seed, epoch)`
 only. So there is no loader state to save, any step can be sought at once, no batch is ever partial
-(one may straddle two epochs), and the global batch does not depend on how many workers share it.
+(one may straddle epochs), and the global batch does not depend on how many workers share it.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ class Batches:
 
     Arguments:
         split: What to draw from.
-        batch_size: Examples of a global batch; at most the size of the split.
+        batch_size: Examples of a global batch; where the split has fewer, a batch holds some more than once.
         seed: Selects the order.
         device: Where batches are wanted.
         memory: `device` keeps the whole split on the device, `mapped` reads each batch from the
             shards, `auto` chooses by the memory that is free.
     Raises:
-        ValueError: If the batch size is not positive or exceeds the split.
+        ValueError: If the batch size is not positive.
     """
 
     def __init__(
@@ -58,11 +58,6 @@ class Batches:
     ) -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-        if batch_size > len(split):
-            raise ValueError(
-                f"batch_size must not exceed the {len(split)} examples of split {split.name!r}, got {batch_size}. "
-                f"Set it to {len(split)} or less."
-            )
         self.split = split
         self.batch_size = batch_size
         self.seed = seed

@@ -88,6 +88,8 @@ class Evaluator:
         self.metrics: dict[str, Metric] = {}
         self.clock = Clock()
         self.details: dict[str, Any] = {}
+        self.left_out: dict[str, str] = {}
+        """Metrics that were not measured, each with the reason."""
         self.domain = evaluation_domain(dataset.domain)
         self.figures = self.domain.figures(dataset.class_names, self.test) if figures is None else figures
         self.sample_metrics = sample_metrics(dataset.kind)
@@ -101,6 +103,7 @@ class Evaluator:
         return {
             "metrics": {name: self._beside(name, value, floors, baseline) for name, value in self.metrics.items()},
             **self.details,
+            "left_out": self.left_out,
             "settings": {
                 "samples": self.samples,
                 "compared": self._compared,
@@ -174,6 +177,7 @@ class Evaluator:
             found = entry.measure(samples)
             self.metrics |= found.metrics
             self.details |= found.details
+            self.left_out |= found.left_out
             if found.nearest is not None:
                 self.figures.nearest(drawn, samples.every[torch.from_numpy(found.nearest)])
         if not isinstance(self.model, ReplayedRows):

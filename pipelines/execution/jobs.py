@@ -51,19 +51,11 @@ def checkpoints_at(settings: Params, state: Path) -> str:
 
 
 def fitting_batch(chosen: Family, data: Dataset, family: str) -> Family:
-    """The settings with a batch no larger than the training split; says so where it had to shrink.
-
-    Raises:
-        ValueError: If the split has fewer examples than a batch has virtual ranks.
-    """
+    """The settings with a batch no larger than the training split, but of one example for each virtual rank at least;
+    says so where it had to shrink. Where there are fewer examples than that, a batch holds some of them twice."""
     available, training = len(data.split("train")), chosen.training
     if training.batch_size <= available:
         return chosen
-    fitting = available - available % training.virtual_ranks
-    if not fitting:
-        raise ValueError(
-            f"{data.name} has {available} training examples; a batch needs at least {training.virtual_ranks}"
-            f" ({family}.training.virtual_ranks in params.yaml)"
-        )
+    fitting = max(available - available % training.virtual_ranks, training.virtual_ranks)
     print(f"{family}: batch_size {training.batch_size} exceeds the {available} training examples; using {fitting}")
     return dataclasses.replace(chosen, training=dataclasses.replace(training, batch_size=fitting))

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pipelines.evaluation.metrics import describe
 from pipelines.report import charts
 from pipelines.report.domains import table
 from pipelines.report.loading import Family, Picture, Problem, mapping, sequence
@@ -141,6 +142,7 @@ class Section:
         histograms: Of a table's columns.
         matrices: Associations of a table's columns.
         told_apart: By which columns of a table samples are told from real rows; empty if unknown.
+        left_out: What was not measured, and why; empty if nothing was left out.
         curves: Charts.
         settings: By heading, the settings as (name, value, whether `tune` chose it).
         tuned: What `tune` chose and why.
@@ -158,6 +160,7 @@ class Section:
     histograms: list[table.Histogram]
     matrices: list[table.Matrix]
     told_apart: str
+    left_out: str
     curves: list[charts.Curve]
     settings: dict[str, list[tuple[str, str, bool]]]
     tuned: str
@@ -185,6 +188,7 @@ def section(family: Family, facts: Mapping[str, str], held: list[str], classes: 
         histograms=table.histograms(family.exhibits),
         matrices=table.matrices(family.exhibits),
         told_apart=table.told_apart(family.results),
+        left_out=left_out(family.results),
         curves=curves(family),
         settings=settings(family),
         tuned=tuned(family),
@@ -215,6 +219,16 @@ def copy_check(family: Family) -> str:
     if not isinstance(clean, bool):
         return ""
     return "Copy check: clean." if clean else "Copy check: not clean; samples repeat training examples."
+
+
+def left_out(results: Mapping[str, Any]) -> str:
+    """What was not measured of a family, by reason, as a sentence; empty if nothing was left out."""
+    reasons: dict[str, list[str]] = {}
+    for name, reason in mapping(results.get("left_out")).items():
+        found = describe(name)
+        reasons.setdefault(str(reason), []).append(found.title if found else name)
+    said = [f"{listed(titles, 'and')} ({reason})" for reason, titles in reasons.items()]
+    return f"Not measured: {'; '.join(said)}." if said else ""
 
 
 def progress(family: Family) -> list[Figure]:

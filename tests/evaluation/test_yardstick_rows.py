@@ -118,6 +118,24 @@ def test_the_association_distance_is_the_mean_over_pairs_of_columns():
     assert Associations(real, columns).matrix(gap)[0, 1] < Associations(real, columns).matrix(real)[0, 1]
 
 
+def test_associations_of_columns_with_thousands_of_categories_stay_small():
+    """Two equal columns hang together wholly, shuffled ones do not, and a row has no score for every category."""
+    random = np.random.default_rng(0)
+    names = [str(i) for i in range(10_000)]
+    columns = [{"name": c, "type": "categorical", "categories": names, "missing": 0.0} for c in "ab"]
+    a = np.minimum(random.zipf(1.3, 2000) - 1, 9_999).astype(float)
+    same, shuffled = np.stack([a, a], 1), np.stack([a, random.permutation(a)], 1)
+    scale = Associations(same, columns)
+    assert scale.scores(same).shape[1] <= 1024
+    assert scale.matrix(same)[0, 1] == pytest.approx(1, abs=1e-9)
+    # of independent columns the expected squared association is (free dimensions) / (rows - 1)
+    assert scale.matrix(shuffled)[0, 1] < 3 * np.sqrt(scale.free[0] / (len(a) - 1))
+    assert scale.distance(shuffled) > 0.5
+    frequent = np.array([0, 1, 2])
+    group = scale.groups[0]
+    assert all((group == group[c]).sum() == 1 for c in frequent)
+
+
 def test_utility_is_that_of_what_was_taught():
     def labelled(n: int, seed: int, *, true: bool) -> tuple[np.ndarray, np.ndarray]:
         x = rows(n, seed)

@@ -594,6 +594,13 @@ def test_the_columns_that_give_samples_away_are_named() -> None:
     assert table.told_apart({"told_apart": "x"}) == ""
 
 
+def test_what_was_not_measured_is_said_with_the_reason() -> None:
+    few = "needs 6 rows a side, there are 2 test rows and 5 samples"
+    results = {"left_out": {"precision": few, "coverage": few, "strange": "no reason"}}
+    assert family.left_out(results) == f"Not measured: Precision and Coverage ({few}); strange (no reason)."
+    assert family.left_out({}) == family.left_out({"left_out": 3}) == ""
+
+
 def test_rows_histograms_and_associations_of_a_table() -> None:
     kept = {
         "header": ["a", "b"],

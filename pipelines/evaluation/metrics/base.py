@@ -128,11 +128,14 @@ def counts(
 def interval(value: float, draws: Float[np.ndarray, " resamples"], level: float = LEVEL) -> tuple[float, float] | None:
     """Centred percentile interval; `None` without resamples.
 
+    Of very few rows some resamples say nothing (all copies of one row): those that are not finite are left aside.
+
     Arguments:
         value: The estimate.
         draws: The statistic on each resample.
         level: Coverage aimed at, between 0 and 1.
     """
+    draws = draws[np.isfinite(draws)]
     if not len(draws):
         return None
     tail = (1 - level) / 2

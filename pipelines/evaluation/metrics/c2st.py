@@ -26,9 +26,12 @@ C2ST = Description(
     better="lower",
 )
 
+FOLDS = 5
+"""Folds of the cross-validation."""
+
 
 def c2st_predictions(
-    real: Float[np.ndarray, "n dim"], generated: Float[np.ndarray, "n dim"], *, folds: int = 5, seed: int = 0
+    real: Float[np.ndarray, "n dim"], generated: Float[np.ndarray, "n dim"], *, folds: int = FOLDS, seed: int = 0
 ) -> Bool[np.ndarray, " both"]:
     """Whether each point, real ones first, is recognized by a logistic regression that did not see it.
 

@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int
 from scipy.spatial.distance import cdist
 
 from pipelines.evaluation.metrics.base import MOST_PAIRWISE, SAMPLES, Description, Metric, counts, interval
-from pipelines.evaluation.metrics.c2st import C2ST, c2st_predictions
+from pipelines.evaluation.metrics.c2st import C2ST, FOLDS, c2st_predictions
 from pipelines.evaluation.metrics.samples import Findings, SampleSet
 
 FRECHET = Description(
@@ -71,6 +71,9 @@ FRECHET_RANDOM, KERNEL_RANDOM = (
     for known in (FRECHET, KERNEL)
 )
 DESCRIPTIONS = (FRECHET, FRECHET_RANDOM, KERNEL, KERNEL_RANDOM, PRECISION, RECALL, DENSITY, COVERAGE, C2ST)
+
+BALLS = 5
+"""Neighbours that the balls of precision, recall, density and coverage hold."""
 
 Strata = tuple[Int[np.ndarray, " n"] | None, Int[np.ndarray, " m"] | None]
 """Groups of the rows of two samples within which to resample."""
@@ -169,7 +172,8 @@ class Kernels:
         def within(weight: np.ndarray, kernel: np.ndarray) -> np.ndarray:
             square = weight**2
             total = ((weight @ kernel) * weight).sum(1) - square @ kernel.diagonal()
-            return total / (weight.sum(1) ** 2 - square.sum(1))
+            with np.errstate(invalid="ignore"):  # copies of one row only have no pairs
+                return total / (weight.sum(1) ** 2 - square.sum(1))
 
         between = ((w @ self.ab) * v).sum(1) / (w.sum(1) * v.sum(1))
         return within(w, self.aa) + within(v, self.bb) - 2 * between
@@ -193,7 +197,7 @@ class Neighbourhoods:
 
 
 def neighbourhoods(
-    real: Float[np.ndarray, "real dim"], generated: Float[np.ndarray, "generated dim"], k: int = 5
+    real: Float[np.ndarray, "real dim"], generated: Float[np.ndarray, "generated dim"], k: int = BALLS
 ) -> Neighbourhoods:
     """Balls that reach to the k-th nearest neighbour within each set, and who falls into them.
 
@@ -232,7 +236,14 @@ def measure(samples: SampleSet) -> Findings:
     reference = {name: space.rows["test"] for name, space in samples.spaces.items()}
     label = None if samples.label is None else samples.label[: samples.compared].numpy()
     strata = (None, None) if label is None else (label, samples.test.label.numpy())
-    return Findings(metrics=distribution_metrics(reference, generated, strata=strata, **samples.options))
+    found = distribution_metrics(reference, generated, strata=strata, **samples.options)
+    fewest = {**dict.fromkeys((PRECISION, RECALL, DENSITY, COVERAGE), BALLS + 1), C2ST: FOLDS}
+    left_out = {
+        d.name: f"needs {rows} rows a side, there are {len(samples.test)} test rows and {samples.compared} samples"
+        for d, rows in fewest.items()
+        if d.name not in found
+    }
+    return Findings(metrics=found, left_out=left_out)
 
 
 MOST_CHUNKS = 5
@@ -250,7 +261,8 @@ def distribution_metrics(
     """How far generated points are from reference points, in every space.
 
     The Fréchet and kernel distances use all rows given (the kernel at most `MOST_PAIRWISE` a side);
-    the other metrics compare sets of equal size, averaged over chunks of the generated rows.
+    the other metrics compare sets of equal size, averaged over chunks of the generated rows, and are left out
+    where there are too few rows for their balls or folds.
 
     Arguments:
         reference: Features of real test examples, by space.
@@ -263,10 +275,10 @@ def distribution_metrics(
     for space, real in reference.items():
         suffix = "" if space == "classifier" else f"_{space}"
         both = _distances(real, generated[space], resamples, seed, strata)
-        if space == "classifier":
-            both |= _neighbours(real, generated[space], resamples, seed) | _c2st(
-                real, generated[space], resamples, seed
-            )
+        if space == "classifier" and min(len(real), len(generated[space])) > BALLS:
+            both |= _neighbours(real, generated[space], resamples, seed)
+        if space == "classifier" and min(len(real), len(generated[space])) >= FOLDS:
+            both |= _c2st(real, generated[space], resamples, seed)
         found |= {name + suffix: value for name, value in both.items()}
     return found
 

@@ -64,8 +64,10 @@ class Findings:
         metrics: By name.
         details: What else the results keep, by name.
         nearest: Row of the training example nearest to each sample; `None` if the file does not look for it.
+        left_out: Metrics that were not measured, each with the reason.
     """
 
     metrics: dict[str, Metric]
     details: dict[str, Any] = field(default_factory=dict)
     nearest: Int[np.ndarray, " n"] | None = None
+    left_out: dict[str, str] = field(default_factory=dict)

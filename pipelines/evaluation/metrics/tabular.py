@@ -87,8 +87,15 @@ def row_metrics(
     return found | utility_metrics(taught, judged, columns, resamples=resamples, seed=seed)
 
 
+MOST_SCORES = 1024
+"""Scores of a row, beyond which the rare categories of columns that have many share theirs."""
+
+
 class Associations:
     """The scale on which columns are compared, from real rows.
+
+    A column of more categories than its part of `MOST_SCORES` keeps a score for the most frequent ones; the others
+    share as many again, by their number (hashed): what is compared has a bounded size, whatever the categories.
 
     Arguments:
         real: Rows in data space, NaN where missing, `[n, columns]`.
@@ -101,13 +108,19 @@ class Associations:
         """Dimensions of each column's scores."""
         self.places: list[int] = []
         """Where each column's scores begin."""
-        width = 0
+        self.groups: dict[int, Int[np.ndarray, " categories"]] = {}
+        """The score of each category, of the columns of categories."""
+        width, most = 0, max(MOST_SCORES // len(columns), 8)
         for index, column in enumerate(columns):
             self.places.append(width)
             values = real[:, index][~np.isnan(real[:, index])]
-            categorical = column["type"] == "categorical"
-            self.free.append(max(len(np.unique(values)) - 1, 1) if categorical else 1)
-            width += max(len(column["categories"]), 1) if categorical else 1
+            if column["type"] == "categorical":
+                group = self.groups[index] = grouped(values.astype(np.int64), len(column["categories"]), most)
+                self.free.append(max(len(np.unique(group[values.astype(np.int64)])) - 1, 1))
+                width += int(group.max()) + 1
+            else:
+                self.free.append(1)
+                width += 1
 
     def scores(self, x: Float[np.ndarray, "n columns"]) -> Float[np.ndarray, "n scores"]:
         """Standardized scores of rows; 0 where a cell is missing."""
@@ -115,8 +128,10 @@ class Associations:
         for index, column in enumerate(self.columns):
             known, values = self.real[:, index][~np.isnan(self.real[:, index])], x[:, index]
             missing = np.isnan(values)
-            if column["type"] == "categorical":
-                codes = np.arange(max(len(column["categories"]), 1))
+            if index in self.groups:
+                group = self.groups[index]
+                codes = np.arange(group.max() + 1)
+                known, values = group[known.astype(np.int64)], group[np.nan_to_num(values).astype(np.int64)]
                 share = (known[:, None] == codes).mean(0) if len(known) else np.zeros(len(codes))
                 scale = np.where(share > 0, 1 / np.sqrt(np.maximum(share, 1e-12)), 0)
                 part = ((values[:, None] == codes) - share) * scale
@@ -150,6 +165,23 @@ class Associations:
     def _mean(self, difference: np.ndarray) -> float:
         above = np.triu_indices(len(self.columns), 1)
         return float(self.strengths(difference)[above].mean())
+
+
+def grouped(values: Int[np.ndarray, " n"], categories: int, most: int) -> Int[np.ndarray, " categories"]:
+    """A number below `most` for each category: its own, or beyond `most` categories one that rare ones share.
+
+    Arguments:
+        values: Known values of real rows.
+        categories: How many there may be.
+        most: How many numbers there are, two at least.
+    """
+    if categories <= most:
+        return np.arange(max(categories, 1))
+    own = most // 2
+    order = np.argsort(-np.bincount(values, minlength=categories), kind="stable")
+    group = own + np.arange(categories) % (most - own)
+    group[order[:own]] = np.arange(own)
+    return group
 
 
 def covariance(

@@ -99,7 +99,7 @@ class ClassicalBaseline(Sampling, Density, Coding, Reconstruction, AnomalyScorin
             int(c): _fit_class(flat[classes == c], len(flat), components, seed)
             for c in np.unique(classes)
             if (classes == c).sum() > 1
-        }
+        } or {int(classes[0]): _fit_class(flat, len(flat), components, seed)}  # one row a class: all are one
         self.codes = PCA(min(components, flat.shape[1], len(flat) - 1), **_solver(flat)).fit(flat)
 
     def sample(

@@ -88,6 +88,10 @@ def _shuffled(n: int, batch_size: int, steps: int, generator: torch.Generator) -
         at += batch_size
 
 
+FEW = 5
+"""Rows to a cluster at least, on average."""
+
+
 class PseudoLabels:
     """Labels for unlabelled data: k-means clusters of principal component codes.
 
@@ -105,7 +109,7 @@ class PseudoLabels:
         self.codes = PCA(min(32, *flat.shape), svd_solver=solver, random_state=seed).fit(flat)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # fewer distinct rows than clusters is no trouble here
-            means = KMeans(min(clusters, len(flat)), n_init=4, random_state=seed)
+            means = KMeans(max(min(clusters, len(flat) // FEW), 1), n_init=4, random_state=seed)
             self.means = means.fit(self.codes.transform(flat))
 
     def __call__(self, x: Num[Tensor, "n *data"]) -> Int[Tensor, " n"]:
