@@ -67,7 +67,7 @@ class ReferenceBuilder:
     def _chosen(self, split: str) -> Int[Tensor, " n"]:
         """Row numbers in random order, at most `settings.rows`; empty for a split the dataset lacks."""
         n = len(self.dataset.split(split)) if split in self.dataset.splits else 0
-        needed = {"train": 2, "test": 1}.get(split, 0)
+        needed = {"train": 2, "test": 2}.get(split, 0)
         if n < needed:
             raise ValueError(
                 f"The yardstick needs at least {needed} rows in the split {split!r} of {self.name}, got {n}. "

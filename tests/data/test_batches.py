@@ -68,7 +68,7 @@ def test_permuted_looks_random() -> None:
 
 
 @given(
-    n=st.integers(8, 300),
+    n=st.integers(1, 300),
     each=st.integers(1, 6),
     world=st.integers(1, 8),
     seed=st.integers(0, 1000),
@@ -76,10 +76,9 @@ def test_permuted_looks_random() -> None:
 )
 @settings(max_examples=150, deadline=None)
 def test_ledger(folder: Path, n: int, each: int, world: int, seed: int, first: int) -> None:
-    """From any resume point the workers' slices join to the one global batch, and epochs are permutations."""
+    """From any resume point the workers' slices join to the one global batch, and epochs are permutations, also where a
+    batch holds more than one of them."""
     batch_size = each * world
-    if batch_size > n:
-        each, batch_size = 1, world
     split = split_of(n, folder)
     one = Batches(split, batch_size, seed)
     fresh = Batches(split, batch_size, seed, memory="mapped")
@@ -114,8 +113,6 @@ def test_seeds_and_epochs_differ(folder: Path) -> None:
 
 def test_refusals(folder: Path) -> None:
     split = split_of(10, folder)
-    with pytest.raises(ValueError, match=r"10 examples of split 'train', got 11.*10 or less"):  # fault 55
-        Batches(split, 11)
     with pytest.raises(ValueError, match=r"3 workers cannot share a batch of 8.*\[1, 2, 4, 8\]"):
         Batches(split, 8).get(0, 0, 3)
     with pytest.raises(ValueError, match="rank must lie in 0 … 1"):

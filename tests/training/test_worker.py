@@ -271,8 +271,7 @@ def test_the_batch_fits_the_split(project: Path, capsys: pytest.CaptureFixture[s
 
     assert (fitted(1258, 2), fitted(2000, 8), fitted(1260, 3)) == (1258, 1256, 1257)
     assert capsys.readouterr().out.count("exceeds the 1258 training examples") == 2
-    with pytest.raises(ValueError, match="a batch needs at least 1300"):
-        fitted(2600, 1300)
+    assert fitted(2600, 1300) == 1300  # one example for each rank, some of them twice
 
 
 def test_what_makes_a_sweep_another_one(project: Path, tmp_path: Path) -> None:
