@@ -125,7 +125,7 @@ class Associations:
     def scores(self, x: Float[np.ndarray, "n columns"]) -> Float[np.ndarray, "n scores"]:
         """Standardized scores of rows; 0 where a cell is missing."""
         parts = []
-        for index, column in enumerate(self.columns):
+        for index in range(len(self.columns)):
             known, values = self.real[:, index][~np.isnan(self.real[:, index])], x[:, index]
             missing = np.isnan(values)
             if index in self.groups:
