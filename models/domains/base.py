@@ -314,13 +314,13 @@ class Domain(ABC):
         inputs: int,
         *,
         width: int,
-        parameters: int = 1,
+        parameters: int | None = None,
         blocks: int = 1,
         patch: int = 0,
         embed: int = 0,
         attention: bool = False,
     ) -> nn.Module:
-        """`(z, c | None)` to model space; to a likelihood's outputs if given its `parameters`."""
+        """`(z, c | None)` to model space; to a likelihood's outputs if given their number."""
         scale = {"width": width, "blocks": blocks, "patch": patch, "embed": embed}
         return network("decoder", self.layout)(self, inputs, parameters=parameters, **scale, attention=attention)
 

@@ -338,12 +338,12 @@ def grid_critic(
 
 @register("decoder", "grid")
 def grid_decoder(
-    grid: Any, inputs: int, *, parameters: int, width: int, blocks: int, patch: int, embed: int, attention: bool
+    grid: Any, inputs: int, *, parameters: int | None, width: int, blocks: int, patch: int, embed: int, attention: bool
 ) -> Decoder:
-    """Vector to `parameters` numbers per value of an example."""
+    """Vector to an example, or to `parameters` numbers per value of one."""
     channels, *size = grid.event_shape
     scale = {"width": width, "blocks": blocks, "patch": grid.patch(patch), "embed": embed}
-    return Decoder(inputs, (channels * parameters, *size), **scale, attention=attention)
+    return Decoder(inputs, (channels * (parameters or 1), *size), **scale, attention=attention)
 
 
 @register("denoiser", "grid")

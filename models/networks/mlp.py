@@ -133,10 +133,18 @@ def vector_critic(
 
 @register("decoder", "vector")
 def vector_decoder(
-    domain: Any, inputs: int, *, parameters: int, width: int, blocks: int, patch: int, embed: int, attention: bool
+    domain: Any,
+    inputs: int,
+    *,
+    parameters: int | None,
+    width: int,
+    blocks: int,
+    patch: int,
+    embed: int,
+    attention: bool,
 ) -> Perceptron:
     """Vector to an example, or to `parameters` numbers in all."""
-    outputs = domain.dimensions if parameters == 1 else parameters
+    outputs = domain.dimensions if parameters is None else parameters
     return Perceptron(inputs, outputs, hidden=hidden_units(domain.dimensions, width), blocks=blocks + 1, embed=embed)
 
 

@@ -110,6 +110,7 @@ def choices(family: str) -> Iterator[tuple[str, Any]]:
 def cases() -> Iterator[tuple[str, dict[str, Any]]]:
     for family, numbers in NUMBERS.items():
         yield family, numbers
+        yield family, {"width": 1}
         for name, value in choices(family):
             yield family, WITH.get(name, {}) | {name: value}
         for name in WITH.keys() & numbers.keys():
