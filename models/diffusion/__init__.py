@@ -64,6 +64,11 @@ class Diffusion(
         self.config = config
         self.denoiser = Denoiser(config, domain, classes)
         self.settler = domain.settler(classes, sigma=config.settle, width=config.width)
+        if self.settler is not None and config.settle >= config.sigma_max:
+            raise ValueError(
+                f"settle must be below sigma_max, got {config.settle} and {config.sigma_max}; "
+                "set settle: 0 for rows that are not settled"
+            )
         # noise levels, in units of sigma_data, of the anomaly statistics: of rows also how far out each number lies
         self.probes = (0.6, 1.2, 2.5, 5.0) if domain.takes_mask else (0.1, 0.3, 0.6, 1.2)
         self.typicality = MahalanobisScore(len(self.probes), upper_only=domain.anomaly_tails == "upper")

@@ -32,7 +32,7 @@ class Config:
             the others are asked for, which is how it then imputes; 0 trains none so, and imputation tries
             again and again instead (`resample`); -1 for half the rows of tables and no images.
         settle: Noise level (model space) at which the sampler hands a row of a table over to be settled cell after
-            cell, each given those before it and the noisy row; 0 for never.
+            cell, each given those before it and the noisy row; below `sigma_max`, 0 for never.
         label_dropout: Part of the training examples whose label is hidden.
         guidance: Weight of classifier-free guidance; 1 samples the model itself.
     """
@@ -74,7 +74,6 @@ class Config:
         for name in ("p_std", "rho"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
-        if not 0 <= self.settle < self.sigma_max:
-            raise ValueError(f"settle must be at least 0 and below sigma_max, got {self.settle}")
-        if self.guidance < 0:
-            raise ValueError(f"guidance must not be negative, got {self.guidance}")
+        for name in ("settle", "guidance"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")

@@ -160,6 +160,17 @@ def test_every_setting_changes_something(family, name):
     pytest.fail(f"{family}: {name} has no effect")
 
 
+def test_how_rows_are_settled_asks_nothing_of_images():
+    """Noise levels of images may lie below the default one from which rows are settled; those of rows may not."""
+    low = {"family": "diffusion", "config": SMALL["diffusion"] | {"sigma_max": 0.9}, "classes": 0}
+    images = DOMAINS["grey 8x8, 17 levels"]
+    assert_valid(build(low | {"domain": images}).sample(2, None, Streams.seeded(0)), images, 2)
+    rows = low | {"domain": DOMAINS["table"]}
+    with pytest.raises(ValueError, match=r"settle must be below sigma_max, got 1\.0 and 0\.9; set settle: 0"):
+        build(rows)
+    build(rows | {"config": rows["config"] | {"settle": 0.5}})
+
+
 @pytest.mark.parametrize("domain", ["grey 8x8, 17 levels", "table"])
 @pytest.mark.parametrize(("family", "config"), list(cases()), ids=str)
 def test_every_option_trains(family, config, domain):
