@@ -56,12 +56,12 @@ class AutoregressiveFlow(Flow):
         | https://arxiv.org/abs/1705.07057
     """
 
-    exact_conditionals = True
     network: RowNetwork
 
     def __init__(self, config: Config, domain: Domain, classes: int) -> None:
         GenerativeModel.__init__(self, domain, classes)
         self.config = config
+        self.exact_conditionals = config.order != "table"
         self.values = math.prod(domain.flow_shape)
         scale = {"width": config.width, "blocks": config.blocks, "parts": config.parts}
         self.network = domain.row_network(context=config.embed, **scale)  # type: ignore[assignment]

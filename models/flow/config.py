@@ -36,8 +36,9 @@ class Config:
         detail: Factor on the temperature of all latents but the last level's (or the leading components'):
             below 1 less of the noise that details are modelled with.
         sweeps: Passes over an example's missing cells when imputing (couplings).
-        order: Of the columns in training: `random`, so that any can be given, `table`, its own only (in which rows are
-            drawn and densities taken), or `mixed`, each in half the rows.
+        order: Of the columns in training (`autoregressive`): `random`, so that any can be given, `table`, its own only
+            (in which rows are drawn and densities taken; what is drawn given columns that are not the first ones is
+            then not learned), or `mixed`, each in half the rows.
         parts: Parts of equal probability into which a column of numbers is divided (`autoregressive`).
     """
 
