@@ -176,7 +176,12 @@ class Autoencoder(GenerativeModel, Sampling, Coding, Reconstruction, AnomalyScor
 
     @torch.no_grad()
     def decode(self, z: Float[Tensor, "batch latent"]) -> Num[Tensor, "batch *event"]:
-        return self.domain.to_data(self.likelihood.mean(self.decoder(z)))
+        return self._decoded(z, None)
+
+    def _decoded(
+        self, z: Float[Tensor, "batch latent"], label: Int[Tensor, " batch"] | None
+    ) -> Num[Tensor, "batch *event"]:
+        return self.domain.to_data(self.likelihood.mean(self.likelihood.labelled(self.decoder(z), label)))
 
     @torch.no_grad()
     def translate(
@@ -188,10 +193,11 @@ class Autoencoder(GenerativeModel, Sampling, Coding, Reconstruction, AnomalyScor
         *,
         steps: int = 0,
     ) -> Num[Tensor, "batch *event"]:
-        """The code moved from its own class to the same place in the class wanted, and decoded."""
+        """The code moved from its own class to the same place in the class wanted, and decoded as of that."""
         check_strength(strength)
         label = self.checked_labels(len(x), label)
-        return self.decode(self.mixture.transported(self.encode(x), label, self.label_frequencies, strength, generator))
+        z = self.mixture.transported(self.encode(x), label, self.label_frequencies, strength, generator)
+        return self._decoded(z, label)
 
     def reconstruct(self, x: Num[Tensor, "batch *event"], generator: Streams) -> Num[Tensor, "batch *event"]:
         return self.decode(self.encode(x))

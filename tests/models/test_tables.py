@@ -494,6 +494,51 @@ def test_a_given_category_decides_a_number_whatever_else_is_hidden():
     assert (draws == x[:200, 1]).double().mean() > 0.6
 
 
+@pytest.mark.parametrize("family", ["autoencoder", "vae"])
+def test_a_row_is_decoded_as_of_the_class_it_is_translated_to(family, monkeypatch):
+    """All codes alike: then only the decoder, which was told the label in training, can tell the classes apart."""
+    label = torch.arange(400) % 2
+    number = 3.0 * (2 * label - 1) + 0.5 * torch.randn(400, generator=seeded())
+    x = torch.stack([number, label], dim=1).double()
+    model = train(family, x, table(x, "c2"), steps=50, config={"hide": 0.0}, lr=1e-2, label=label)
+    monkeypatch.setattr(model.mixture, "transported", lambda z, *_: torch.zeros_like(z))
+    for wanted in (label, 1 - label):
+        moved = model.translate(x, wanted, 0.0, Streams.seeded(0))
+        assert torch.equal(moved[:, 1].long(), wanted)
+        assert torch.equal((moved[:, 0] > 0).long(), wanted)
+
+
+def test_a_vae_moves_rows_to_another_class_and_keeps_the_rest():
+    """Class c lies at 3 (2c - 1) in the first column; the second has nothing to do with it."""
+    label = torch.randint(2, (3000,), generator=seeded(0))
+    noise = torch.randn(3000, 2, generator=seeded(1), dtype=torch.float64)
+    x = torch.stack([3.0 * (2 * label - 1) + 0.5 * noise[:, 0], noise[:, 1]], dim=1)
+    model = train("vae", x, table(x, "cc"), steps=300, config={"width": 16}, label=label)
+    start, other = x[:300], 1 - label[:300]
+
+    def alike(rows: torch.Tensor) -> float:
+        return float(torch.corrcoef(torch.stack([start[:, 1], rows[:, 1]]))[0, 1])
+
+    for wanted, found in ((other, other), (None, label[:300])):
+        moved = model.translate(start, wanted, 0.0, Streams.seeded(0))
+        assert float(((moved[:, 0] > 0).long() == found).double().mean()) > 0.9
+        assert alike(moved) > 0.5
+    assert abs(alike(model.translate(start, other, 1.0, Streams.seeded(0)))) < 0.25
+
+
+def test_a_trained_vae_bounds_the_exact_likelihood_of_observed_cells():
+    noise = torch.randn(4000, 2, generator=seeded(3), dtype=torch.float64)
+    x = torch.stack([noise[:, 0], 0.9 * noise[:, 0] + math.sqrt(1 - 0.81) * noise[:, 1]], dim=1)
+    model = train("vae", x, table(x, "cc"), steps=100, config={"width": 16, "hide": 0.25})
+    exact = torch.distributions.MultivariateNormal(torch.zeros(2), torch.tensor([[1.0, 0.9], [0.9, 1.0]]))
+    fresh = exact.sample((500,)).double()
+    gap = exact.log_prob(fresh.float()) - model.elbo(fresh, Streams.seeded(0), samples=64)
+    assert 0 < float(gap.mean()) < 0.4
+    fresh[:, 1] = torch.nan
+    first = torch.distributions.Normal(0.0, 1.0).log_prob(fresh[:, 0].float())
+    assert -0.02 < float((first - model.elbo(fresh, Streams.seeded(0), samples=64)).mean()) < 0.2
+
+
 def test_temperature_is_the_spread_of_the_latents():
     x = torch.randn(2000, 3, generator=seeded(0), dtype=torch.float64)
     model = train("flow", x, table(x, "ccc"), steps=20, config={"temperature": 0.5})
