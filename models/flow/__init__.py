@@ -71,7 +71,7 @@ class LikelihoodObjective(Objective):
         label = batch.label
         if label is not None:
             label = torch.where(generator.uniform(len(batch)) < model.config.label_dropout, -1, label)
-        y, log_det = model.domain.dequantize(batch.x, generator)
+        y, log_det = model.domain.dequantize(batch.visible, generator)
         nll = -(model.continuous_log_prob(y, label)[0] + log_det)
         return Losses(nll, {"bits_per_dim": nll / (model.values * math.log(2))})
 
@@ -117,7 +117,7 @@ class Flow(GenerativeModel, Sampling, Density, Coding, Reconstruction, AnomalySc
     def initialize(self, batch: Batch, generator: Streams) -> None:
         super().initialize(batch, generator)
         few = chunk_size(self.values)
-        y, _ = self.domain.dequantize(batch.x[:few], generator)
+        y, _ = self.domain.dequantize(batch.visible[:few], generator)
         self.network(y, self.label(None if batch.label is None else batch.label[:few], len(y)), initialize=True)
 
     @torch.no_grad()
