@@ -39,8 +39,9 @@ class Config:
 
     Arguments:
         latent: Length of a code.
-        width: Channels of the networks at the finest level.
-        blocks: Residual blocks per level.
+        width: Channels of the networks at the finest level; of tables their units are 4 to 8 times as many, and this is
+            the length of a cell's vector in the likelihood of rows.
+        blocks: Residual blocks per level; of tables in encoder and decoder, not in the likelihood of rows.
         patch: Pixels (along a side) folded into channels before the first convolution; 0 chooses by size.
         noise: Largest standard deviation (model space) of the noise that training adds to inputs
             and asks to remove; 0 for a plain autoencoder.
@@ -209,7 +210,8 @@ class Autoencoder(GenerativeModel, Sampling, Coding, Reconstruction, AnomalyScor
     def fill(
         self, x: Num[Tensor, "batch *event"], observed: Bool[Tensor, "batch *event"], generator: Streams, draws: int
     ) -> Num[Tensor, "draws batch *event"]:
-        """Tables: cell after cell in a random order, each drawn given the observed and the filled ones.
+        """Tables: cell after cell, each drawn given the observed and the filled ones (`independent` cells: in a few
+        rounds and a random order, given the code of what is filled by then).
         Images: start from samples that agree with the observed pixels, then let the autoencoder
         replace the missing ones until they fit.
         """

@@ -50,7 +50,9 @@ WIDE = 32
 @register("bijection", "grid")
 def grid_bijection(domain: Any, config: Config) -> MultiScale | PrincipalFlow:
     """Multi-scale couplings of an image; along principal components if asked for, and of grids of other ranks."""
-    if config.architecture == "principal" or domain.rank != 2:
+    planar = ("glow", "realnvp") if domain.rank == 2 else ()
+    config.check_architecture(domain.kind, ("auto", "couplings", *planar, "principal"))
+    if config.architecture == "principal" or not planar:
         return PrincipalFlow(domain.flow_shape, config)
     network = MultiScale(domain.flow_shape, config)  # type: ignore[arg-type]
     return network.to(memory_format=torch.channels_last)  # an eighth to a third faster: no group norms here

@@ -143,9 +143,9 @@ class VAE(
 ):
     """Variational autoencoder whose prior is conditional on the label.
 
-    Encoder and decoder never see the label, so codes, bounds and reconstructions need none. After
-    training the prior may be replaced by a mixture fitted to the aggregate posterior: the bound
-    stays a bound, and samples come from where the codes are.
+    The encoder never sees the label; the decoder is told that of rows in half the training examples, in draws and in
+    translation. So codes, bounds and reconstructions need none. After training the prior may be replaced by a mixture
+    fitted to the aggregate posterior: the bound stays a bound, and samples come from where the codes are.
 
     References:
         | VAE with a VampPrior (Tomczak and Welling, 2018), section 2: the aggregate posterior is the best prior
