@@ -116,6 +116,7 @@ class Domain(ABC):
         gumbel: Standard normal numbers that `generator_output` needs per example, beside a generator's outputs.
         textures: Numbers that `texture` gives per example.
         takes_mask: Whether encoders and critics see which cells are known; else these must be filled in.
+        cells_seen: Cells of an example whose being known they are told; 0 without `takes_mask`.
         anomaly_tails: `upper` if only large statistics are strange (each is a surprise), `both` if small ones are too.
         noise_unit: What noise of one unit in data space is divided by in model space.
         scales_per_value: Whether a noise process takes each value's own standard deviation for the data's.
@@ -135,6 +136,7 @@ class Domain(ABC):
     gumbel: int = 0
     textures: int = 0
     takes_mask: bool = False
+    cells_seen: int = 0
     anomaly_tails: Literal["upper", "both"] = "both"
     noise_unit: float = 1.0
     scales_per_value: bool = False

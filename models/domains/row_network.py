@@ -105,7 +105,7 @@ class RowNetwork(nn.Module):
         context: Length of the vector that everything is conditional on.
         width: Length of a cell's vector.
         blocks: Blocks of attention.
-        most: Parts into which a column of numbers is divided.
+        parts: Parts into which a column of numbers is divided.
 
     References:
         | Neural autoregressive distribution estimation (Uria et al., 2016), section 4 (any order)
@@ -114,11 +114,11 @@ class RowNetwork(nn.Module):
         | https://arxiv.org/abs/1906.08237
     """
 
-    def __init__(self, table: Domain, *, context: int, width: int, blocks: int = 2, most: int = 128) -> None:
+    def __init__(self, table: Domain, *, context: int, width: int, blocks: int = 2, parts: int = 128) -> None:
         super().__init__()
         self.table = table
         columns = len(table.columns)
-        self._intervals = {torch.device("cpu"): intervals_of(table, most)}
+        self._intervals = {torch.device("cpu"): intervals_of(table, parts)}
         intervals = self._intervals[torch.device("cpu")]
         total = sum(intervals.counts)
         self.starts = [sum(intervals.counts[:i]) for i in range(columns)]
@@ -211,7 +211,7 @@ class RowNetwork(nn.Module):
         return edges.gather(1, part.T.contiguous()).T
 
     def order(
-        self, observed: Bool[Tensor, "batch columns"], generator: Streams | None, share: float = 1.0
+        self, observed: Bool[Tensor, "batch columns"], generator: Streams | None = None, share: float = 1.0
     ) -> Int[Tensor, "batch columns"]:
         """An order of each row's columns, the unknown last: the table's, in a `share` of the rows a random one."""
         n, columns = observed.shape
@@ -326,14 +326,13 @@ class RowNetwork(nn.Module):
         x: Num[Tensor, "batch columns"],
         z: Float[Tensor, "batch columns"],
         context: Float[Tensor, "batch context"],
-        generator: Streams | None = None,
         *,
         in_place: bool = False,
         likeliest: bool = False,
         gaps: Bool[Tensor, "batch columns"] | None = None,
         hints: Float[Tensor, "batch columns width"] | None = None,
     ) -> tuple[Float[Tensor, "batch columns"], Float[Tensor, "batch columns"]]:
-        r"""Complete rows and their codes, column after column, the known ones first.
+        r"""Complete rows and their codes, column after column, the known ones first, else in the table's order.
 
         .. math:: \Phi(z_j) = F_j(x_j \mid \text{those before})
 
@@ -344,7 +343,6 @@ class RowNetwork(nn.Module):
             x: Rows, NaN where missing.
             z: Codes, standard normal, of which those of missing cells are used.
             context: What the rows are conditional on.
-            generator: Of random orders; `None` for the table's.
             in_place: Whether missing cells keep their place in the order.
             likeliest: Whether missing categories are the likeliest, whatever their code.
             gaps: Which NaN of `x` are gaps rather than unknown; then unknown cells may turn out to be gaps, too, and
@@ -354,7 +352,7 @@ class RowNetwork(nn.Module):
         x, z = x.double().clone(), z.double().clone()
         observed = self.table.observed(x)
         gap = torch.zeros_like(observed) if gaps is None else gaps & ~observed & self.lacks
-        order = self.order(observed | gap | in_place, generator)
+        order = self.order(observed | gap | in_place)
         past = Past()
         edges, counts = self.intervals(x.device).edges, self.intervals(x.device).counts
         rows = torch.arange(len(x), device=x.device)

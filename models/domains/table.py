@@ -78,6 +78,7 @@ class Table(Domain):
         """The same of the columns whose drawn cells may be missing."""
         self.event_shape = (sum(self.sizes),)
         self.flow_shape = (len(self.columns),)
+        self.cells_seen = len(self.columns)
         self.gumbel = sum(self.sizes[i] for i in self.categorical)
         self._knots = {
             torch.device("cpu"): stacked([knots_of(c, k) for c, k in zip(self.columns, self.sizes, strict=True)])
@@ -325,13 +326,8 @@ class Table(Domain):
 
     # Networks
 
-    @property
-    def cells_seen(self) -> int:
-        """Cells whose being known encoders and critics are told."""
-        return len(self.columns)
-
     def row_network(self, *, context: int, width: int, blocks: int = 2, parts: int = 128) -> RowNetwork:
-        return RowNetwork(self, context=context, width=width, blocks=blocks, most=parts)
+        return RowNetwork(self, context=context, width=width, blocks=blocks, parts=parts)
 
     def settler(self, classes: int, *, sigma: float, width: int) -> Settler | None:
         hidden = hidden_units(self.dimensions, width)

@@ -66,7 +66,7 @@ class AutoregressiveFlow(Flow):
         scale = {"width": config.width, "blocks": config.blocks, "parts": config.parts}
         self.network = domain.row_network(context=config.embed, **scale)  # type: ignore[assignment]
         self.label = LabelEmbedding(classes, config.embed)
-        self.typicality = MahalanobisScore(2, upper_only=True)
+        self.typicality = MahalanobisScore(2, upper_only=domain.anomaly_tails == "upper")
 
     def objectives(self) -> tuple[Objective, ...]:
         return (RowObjective(self),)
