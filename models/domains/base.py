@@ -149,7 +149,7 @@ class Domain(ABC):
 
     @abstractmethod
     def spec(self) -> dict[str, Any]:
-        """What `domain()` needs to build this domain again, JSON types only."""
+        """What `domain()` needs to build this domain again, if its kind is among `DOMAINS`; JSON types only."""
 
     # Between data space and model space
 
