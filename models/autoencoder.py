@@ -39,8 +39,9 @@ class Config:
 
     Arguments:
         latent: Length of a code.
-        width: Channels of the networks at the finest level.
-        blocks: Residual blocks per level.
+        width: Channels of the networks at the finest level; of tables their units are 4 to 8 times as many, and this is
+            the length of a cell's vector in the likelihood of rows.
+        blocks: Residual blocks per level; of tables in encoder and decoder, not in the likelihood of rows.
         patch: Pixels (along a side) folded into channels before the first convolution; 0 chooses by size.
         noise: Largest standard deviation (model space) of the noise that training adds to inputs
             and asks to remove; 0 for a plain autoencoder.
@@ -176,7 +177,12 @@ class Autoencoder(GenerativeModel, Sampling, Coding, Reconstruction, AnomalyScor
 
     @torch.no_grad()
     def decode(self, z: Float[Tensor, "batch latent"]) -> Num[Tensor, "batch *event"]:
-        return self.domain.to_data(self.likelihood.mean(self.decoder(z)))
+        return self._decoded(z, None)
+
+    def _decoded(
+        self, z: Float[Tensor, "batch latent"], label: Int[Tensor, " batch"] | None
+    ) -> Num[Tensor, "batch *event"]:
+        return self.domain.to_data(self.likelihood.mean(self.likelihood.labelled(self.decoder(z), label)))
 
     @torch.no_grad()
     def translate(
@@ -188,10 +194,11 @@ class Autoencoder(GenerativeModel, Sampling, Coding, Reconstruction, AnomalyScor
         *,
         steps: int = 0,
     ) -> Num[Tensor, "batch *event"]:
-        """The code moved from its own class to the same place in the class wanted, and decoded."""
+        """The code moved from its own class to the same place in the class wanted, and decoded as of that."""
         check_strength(strength)
         label = self.checked_labels(len(x), label)
-        return self.decode(self.mixture.transported(self.encode(x), label, self.label_frequencies, strength, generator))
+        z = self.mixture.transported(self.encode(x), label, self.label_frequencies, strength, generator)
+        return self._decoded(z, label)
 
     def reconstruct(self, x: Num[Tensor, "batch *event"], generator: Streams) -> Num[Tensor, "batch *event"]:
         return self.decode(self.encode(x))
@@ -203,7 +210,8 @@ class Autoencoder(GenerativeModel, Sampling, Coding, Reconstruction, AnomalyScor
     def fill(
         self, x: Num[Tensor, "batch *event"], observed: Bool[Tensor, "batch *event"], generator: Streams, draws: int
     ) -> Num[Tensor, "draws batch *event"]:
-        """Tables: cell after cell in a random order, each drawn given the observed and the filled ones.
+        """Tables: cell after cell, each drawn given the observed and the filled ones (`independent` cells: in a few
+        rounds and a random order, given the code of what is filled by then).
         Images: start from samples that agree with the observed pixels, then let the autoencoder
         replace the missing ones until they fit.
         """

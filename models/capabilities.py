@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -82,7 +81,7 @@ class Imputation(ABC):
         exact_conditionals: Whether fillings are draws from the model's own conditional distribution, not near it.
     """
 
-    exact_conditionals: ClassVar[bool] = False
+    exact_conditionals: bool = False
 
     @abstractmethod
     def impute(

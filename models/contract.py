@@ -17,7 +17,7 @@ from .domains.base import Domain
 from .rng import Streams
 from .shapes import Bool, Float, Int, Num
 
-__all__ = ["Batch", "Domain", "GenerativeModel", "Losses", "Objective", "Streams"]
+__all__ = ["Batch", "GenerativeModel", "Losses", "Objective"]
 
 
 @dataclass(frozen=True, slots=True)

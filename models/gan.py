@@ -38,9 +38,10 @@ class Config:
         gamma: Weight of the gradient penalties (relativistic).
         penalty: Weight of the gradient penalty (wasserstein).
         latent: Length of the generator's input.
-        width: Channels of the generator at the finest level.
-        critic_width: Channels of the critic at the finest level.
-        blocks: Residual blocks per level.
+        width: Channels of the generator at the finest level; of tables its units are 4 to 8 times as many, and this is
+            the length of a cell's vector in the network that settles rows.
+        critic_width: Channels of the critic at the finest level; of tables its units are 4 to 8 times as many.
+        blocks: Residual blocks per level; of tables in generator and critic, not in the network that settles rows.
         patch: Pixels (along a side) folded into channels before the first convolution; 0 chooses by size.
         critic_steps: Updates of the critic per update of the generator.
         features: Length of the critic's feature vector.

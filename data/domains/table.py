@@ -196,14 +196,12 @@ def table_domain(columns: list[dict[str, Any]], statistics: dict[str, Any]) -> d
     for column in columns:
         found = statistics["columns"][column["name"]]
         entry = {**column, "missing": found["missing"]}
-        entry["missing_share"] = found["missing"] / max(1, found["missing"] + found["count"])
         if column["type"] == "categorical":
             entry["frequencies"] = found["frequencies"]
         else:
             constant = not found["std"] > 1e-12 * max(1.0, abs(found["mean"]))
             entry.update({key: found[key] for key in ("count", "min", "max", "mean")})
             entry["std"] = 1.0 if constant else found["std"]
-            entry["constant"] = constant
             entry["quantiles"] = found["quantiles"] or [0.0] * QUANTILES
             entry["tails"] = found.get("tails", {})
         described.append(entry)

@@ -64,6 +64,11 @@ class Diffusion(
         self.config = config
         self.denoiser = Denoiser(config, domain, classes)
         self.settler = domain.settler(classes, sigma=config.settle, width=config.width)
+        if self.settler is not None and config.settle >= config.sigma_max:
+            raise ValueError(
+                f"settle must be below sigma_max, got {config.settle} and {config.sigma_max}; "
+                "set settle: 0 for rows that are not settled"
+            )
         # noise levels, in units of sigma_data, of the anomaly statistics: of rows also how far out each number lies
         self.probes = (0.6, 1.2, 2.5, 5.0) if domain.takes_mask else (0.1, 0.3, 0.6, 1.2)
         self.typicality = MahalanobisScore(len(self.probes), upper_only=domain.anomaly_tails == "upper")
@@ -80,15 +85,16 @@ class Diffusion(
     def initialize(self, batch: Batch, generator: Streams) -> None:
         """Measure sigma_data: the standard deviation of the known values around their overall mean."""
         super().initialize(batch, generator)
-        known = self.domain.spread(batch.x, generator)[self.domain.expand(self.domain.observed(batch.x))]
+        x = batch.visible
+        known = self.domain.spread(x, generator)[self.domain.expand(self.domain.observed(x))]
         deviation = known.std() if len(known) > 1 else known.new_ones(())
         self.denoiser.sigma_data.copy_(deviation.clamp(min=1e-3))
         if self.denoiser.spreads is not None:
-            self.denoiser.spreads.copy_(self._spreads(batch, generator))
+            self.denoiser.spreads.copy_(self._spreads(x, generator))
 
-    def _spreads(self, batch: Batch, generator: Streams) -> Float[Tensor, " dims"]:
+    def _spreads(self, x: Num[Tensor, "batch *event"], generator: Streams) -> Float[Tensor, " dims"]:
         """Standard deviation of each value of model space over the known cells."""
-        y, known = self.domain.spread(batch.x, generator), self.domain.expand(self.domain.observed(batch.x))
+        y, known = self.domain.spread(x, generator), self.domain.expand(self.domain.observed(x))
         count = known.sum(0).clamp(min=1)
         mean = (y * known).sum(0) / count
         return ((y - mean).square() * known).sum(0).div(count).sqrt().clamp(min=0.02)

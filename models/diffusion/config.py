@@ -17,8 +17,9 @@ class Config:
             `ddpm` (the noise) or `flow_matching` (noise minus example, the straight path's velocity).
         schedule: Noise levels of `ddpm`, in training and sampling: `cosine` or `linear`.
         sampler: `heun`, `dpmpp_2m`, `euler` and `ddim` (one method, two names), or `ddpm` (ancestral, stochastic).
-        width: Channels of the denoiser at the finest level.
-        blocks: Residual blocks per level and direction.
+        width: Channels of the denoiser at the finest level; of tables its units are 4 to 8 times as many, and this is
+            the length of a cell's vector in the network that settles rows.
+        blocks: Residual blocks per level and direction; of tables not in the network that settles rows.
         patch: Pixels (along a side) folded into channels before the first convolution; 0 chooses by size.
         embed: Length of the vector of noise level and label.
         p_mean: Mean of the log noise level in training (`edm`).
@@ -27,12 +28,13 @@ class Config:
         sigma_max: Largest noise level.
         rho: Curvature of the sampler's noise levels (`edm`).
         steps: Steps of the sampler.
-        resample: How often imputation repeats each step, so that hidden and observed values agree.
+        resample: How often imputation repeats each step, so that hidden and observed values agree (`hide: 0`).
         hide: Part of the training examples of which a random share of the cells is given to the denoiser and
             the others are asked for, which is how it then imputes; 0 trains none so, and imputation tries
             again and again instead (`resample`); -1 for half the rows of tables and no images.
         settle: Noise level (model space) at which the sampler hands a row of a table over to be settled cell after
-            cell, each given those before it and the noisy row; 0 for never.
+            cell, each given those before it and the noisy row; below `sigma_max`, 0 for never. Imputation settles
+            no rows under `hide: 0`.
         label_dropout: Part of the training examples whose label is hidden.
         guidance: Weight of classifier-free guidance; 1 samples the model itself.
     """
@@ -74,7 +76,6 @@ class Config:
         for name in ("p_std", "rho"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
-        if not 0 <= self.settle < self.sigma_max:
-            raise ValueError(f"settle must be at least 0 and below sigma_max, got {self.settle}")
-        if self.guidance < 0:
-            raise ValueError(f"guidance must not be negative, got {self.guidance}")
+        for name in ("settle", "guidance"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")

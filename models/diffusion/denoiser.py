@@ -134,7 +134,7 @@ class DenoisingObjective(Objective):
         return self.schedule.between(c.sigma_min, c.sigma_max, generator.uniform(n))
 
     def forward(self, batch: Batch, generator: Streams) -> Losses:
-        y = self.domain.spread(batch.x, generator)
+        y = self.domain.spread(batch.visible, generator)
         label = batch.label
         if label is not None:
             label = torch.where(generator.uniform(len(y)) < self.config.label_dropout, -1, label)

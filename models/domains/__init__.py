@@ -12,7 +12,7 @@ __all__ = ["DOMAINS", "Domain", "Grid", "Image", "Sound", "Table", "Volume", "do
 
 
 DOMAINS: dict[str, type[Domain]] = {"image": Image, "table": Table}
-"""By the name in a dataset's card; a kind of data adds itself here."""
+"""By the name in a dataset's card; a kind of data adds itself here (`Sound` and `Volume`: no reader yet)."""
 
 
 def domain(spec: dict[str, Any]) -> Domain:

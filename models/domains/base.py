@@ -116,6 +116,7 @@ class Domain(ABC):
         gumbel: Standard normal numbers that `generator_output` needs per example, beside a generator's outputs.
         textures: Numbers that `texture` gives per example.
         takes_mask: Whether encoders and critics see which cells are known; else these must be filled in.
+        cells_seen: Cells of an example whose being known they are told; 0 without `takes_mask`.
         anomaly_tails: `upper` if only large statistics are strange (each is a surprise), `both` if small ones are too.
         noise_unit: What noise of one unit in data space is divided by in model space.
         scales_per_value: Whether a noise process takes each value's own standard deviation for the data's.
@@ -135,6 +136,7 @@ class Domain(ABC):
     gumbel: int = 0
     textures: int = 0
     takes_mask: bool = False
+    cells_seen: int = 0
     anomaly_tails: Literal["upper", "both"] = "both"
     noise_unit: float = 1.0
     scales_per_value: bool = False
@@ -147,7 +149,7 @@ class Domain(ABC):
 
     @abstractmethod
     def spec(self) -> dict[str, Any]:
-        """What `domain()` needs to build this domain again, JSON types only."""
+        """What `domain()` needs to build this domain again, if its kind is among `DOMAINS`; JSON types only."""
 
     # Between data space and model space
 
@@ -314,13 +316,13 @@ class Domain(ABC):
         inputs: int,
         *,
         width: int,
-        parameters: int = 1,
+        parameters: int | None = None,
         blocks: int = 1,
         patch: int = 0,
         embed: int = 0,
         attention: bool = False,
     ) -> nn.Module:
-        """`(z, c | None)` to model space; to a likelihood's outputs if given its `parameters`."""
+        """`(z, c | None)` to model space; to a likelihood's outputs if given their number."""
         scale = {"width": width, "blocks": blocks, "patch": patch, "embed": embed}
         return network("decoder", self.layout)(self, inputs, parameters=parameters, **scale, attention=attention)
 

@@ -14,6 +14,8 @@ from ..networks.transformer import CausalTransformer, Past
 from ..rng import Streams
 from ..shapes import Bool, Float, Int, Num
 from .base import Domain
+from .row_intervals import Intervals, Places, intervals_of
+from .table_quantiles import Cells
 
 MANY = 256
 """Parts of a column beyond which they are asked for in two steps: the group first, then which of the group."""
@@ -25,61 +27,17 @@ FEATURES = 10
 """Smooth functions of a number's place on the normal scale, of which neighbouring intervals' vectors are made."""
 
 
-class Intervals(NamedTuple):
-    """The unit interval of each column's distribution in parts: a category, a frequent value or a range of values each.
+class Decided(NamedTuple):
+    """Cells of one column, each `[batch]`.
 
     Arguments:
-        edges: Ends of the parts, rising from 0 to 1, `[columns, most + 1]`, 1 beyond a column's last; float64.
-        counts: Parts of each column.
+        code: Standard normal; of a gap the middle of the gaps'.
+        y: The value's place on the normal scale, float64.
+        gap: Which of the unknown turn out to be gaps.
     """
 
-    edges: Tensor
-    counts: list[int]
-
-    def to(self, device: torch.device) -> Intervals:
-        """The same on another device."""
-        return Intervals(self.edges.to(device), self.counts)
-
-
-def intervals_of(table: Domain, most: int) -> Intervals:
-    """Every category, and every number that is frequent or one of few, a part of its own; the rest in at most about
-    `most` parts of equal probability. No cell lies in two of them."""
-    knots = table.knots(torch.device("cpu"))
-    every = []
-    for column, number in enumerate(knots.knots.tolist()):
-        x, below, above = knots.x[column, :number], knots.below[column], knots.above[column]
-        u = below + (1 - below - above) * knots.u[column, :number]
-        ends = torch.ones(number, dtype=torch.bool)
-        ends[1:-1] = (x[1:-1] != x[:-2]) | (x[1:-1] != x[2:])  # a jump has two ends, and nothing between them
-        inner = u[ends][1:-1].tolist()
-        least = 0.0 if column in table.categorical or len(inner) < most else 1 / most
-        edges = [0.0]
-        for now, then in zip(inner, [*inner, 1.0][1:], strict=True):
-            if now - edges[-1] >= least or (then - now >= least > 0 and now - edges[-1] > 0):
-                edges.append(now)
-        every.append(torch.tensor([*edges, 1.0], dtype=torch.float64))
-    longest = max(map(len, every))
-    padded = torch.ones(len(every), longest, dtype=torch.float64)
-    for column, edges in enumerate(every):
-        padded[column, : len(edges)] = edges
-    return Intervals(padded, [len(edges) - 1 for edges in every])
-
-
-class Places(NamedTuple):
-    """Where a row's cells lie, each `[batch, columns]`.
-
-    Arguments:
-        part: Which of its column's intervals, int64.
-        y: The place on the normal scale, float64.
-        rest: What makes of the interval's log-probability the cell's (a density in data units if continuous), float64.
-        observed: Whether the cell has a value, and it is known.
-        gap: Whether the cell is known to have none.
-    """
-
-    part: Tensor
+    code: Tensor
     y: Tensor
-    rest: Tensor
-    observed: Tensor
     gap: Tensor
 
 
@@ -105,7 +63,7 @@ class RowNetwork(nn.Module):
         context: Length of the vector that everything is conditional on.
         width: Length of a cell's vector.
         blocks: Blocks of attention.
-        most: Parts into which a column of numbers is divided.
+        parts: Parts into which a column of numbers is divided.
 
     References:
         | Neural autoregressive distribution estimation (Uria et al., 2016), section 4 (any order)
@@ -114,11 +72,11 @@ class RowNetwork(nn.Module):
         | https://arxiv.org/abs/1906.08237
     """
 
-    def __init__(self, table: Domain, *, context: int, width: int, blocks: int = 2, most: int = 128) -> None:
+    def __init__(self, table: Domain, *, context: int, width: int, blocks: int = 2, parts: int = 128) -> None:
         super().__init__()
         self.table = table
         columns = len(table.columns)
-        self._intervals = {torch.device("cpu"): intervals_of(table, most)}
+        self._intervals = {torch.device("cpu"): intervals_of(table, parts)}
         intervals = self._intervals[torch.device("cpu")]
         total = sum(intervals.counts)
         self.starts = [sum(intervals.counts[:i]) for i in range(columns)]
@@ -193,17 +151,19 @@ class RowNetwork(nn.Module):
 
     def places(self, x: Num[Tensor, "batch columns"], gaps: Bool[Tensor, "batch columns"] | None = None) -> Places:
         """Where the cells lie, and what remains of their log-probability once their interval's is known."""
-        cells = self.table.cells(x)
+        return self._placed(self.table.cells(x), gaps, slice(None))
+
+    def _placed(self, cells: Cells, gaps: Bool[Tensor, "batch columns"] | None, columns: slice) -> Places:
+        intervals = self.intervals(cells.lower.device)
         y = torch.where(cells.observed, cells.middle, 0.0)
-        edges = self.intervals(x.device).edges
+        edges = intervals.edges[columns]
         u = torch.special.ndtr(y)
         part = torch.searchsorted(edges[:, 1:-1].contiguous(), u.T.contiguous(), right=True).T
-        last = torch.tensor([n - 1 for n in self.intervals(x.device).counts], device=x.device)
-        part = torch.minimum(part, last)
+        part = torch.minimum(part, torch.tensor([n - 1 for n in intervals.counts[columns]], device=part.device))
         width = self._edge(edges, part + 1) - self._edge(edges, part)
         normal = -0.5 * (y.square() + math.log(2 * math.pi))
         rest = self.table.log_det(cells, y) + normal - width.log()
-        gap = torch.zeros_like(cells.observed) if gaps is None else gaps & ~cells.observed & self.lacks
+        gap = torch.zeros_like(cells.observed) if gaps is None else gaps & ~cells.observed & self.lacks[columns]
         return Places(part, y, torch.where(cells.observed, rest, 0.0), cells.observed, gap)
 
     @staticmethod
@@ -211,7 +171,7 @@ class RowNetwork(nn.Module):
         return edges.gather(1, part.T.contiguous()).T
 
     def order(
-        self, observed: Bool[Tensor, "batch columns"], generator: Streams | None, share: float = 1.0
+        self, observed: Bool[Tensor, "batch columns"], generator: Streams | None = None, share: float = 1.0
     ) -> Int[Tensor, "batch columns"]:
         """An order of each row's columns, the unknown last: the table's, in a `share` of the rows a random one."""
         n, columns = observed.shape
@@ -222,18 +182,33 @@ class RowNetwork(nn.Module):
 
     # The network
 
+    def _smooth(self) -> Float[Tensor, "numbers most width"] | None:
+        """What the vectors of numbers' parts have beside their own, which neighbours share; `None` without numbers."""
+        return None if self.shape_in is None else self.features @ self.shape_in
+
     def _cells(self, places: Places) -> Float[Tensor, "batch columns width"]:
         """A vector for each cell's value: that of its part, and of numbers what follows smoothly from their place."""
         starts = torch.tensor(self.starts, device=places.part.device)
         h = self.value(places.part + starts) + self.given.weight[:-1]
         y = places.y.clamp(-6, 6).to(h.dtype)
         h = h + y[..., None] * self.place
-        if self.shape_in is not None:
+        if (smooth := self._smooth()) is not None:
             numeric = self.table.numeric
-            smooth = self.features @ self.shape_in  # [numbers, most, width]
             part = places.part[:, numeric] + smooth.shape[1] * torch.arange(len(numeric), device=y.device)
             h = h.index_add(1, torch.tensor(numeric, device=y.device), F.embedding(part, smooth.flatten(0, 1)))
         return h if self.lacking is None else torch.where(places.gap[..., None], self.gap, h)
+
+    def _cells_of(
+        self, column: int, value: Float[Tensor, " batch"], gap: Bool[Tensor, " batch"], smooth: Tensor | None
+    ) -> Float[Tensor, "batch width"]:
+        """The same of the cells of one column."""
+        places = self._placed(self.table.cells_of(column, value), gap[:, None], slice(column, column + 1))
+        part = places.part[:, 0]
+        h = self.value(part + self.starts[column]) + self.given.weight[column]
+        h = h + places.y.clamp(-6, 6).to(h.dtype) * self.place[column]
+        if smooth is not None and column in self.table.numeric:
+            h = h + F.embedding(part, smooth[self.table.numeric.index(column)])
+        return h if self.lacking is None else torch.where(places.gap, self.gap[column], h)
 
     def hidden(
         self, places: Places, order: Int[Tensor, "batch columns"], context: Float[Tensor, "batch context"]
@@ -326,14 +301,13 @@ class RowNetwork(nn.Module):
         x: Num[Tensor, "batch columns"],
         z: Float[Tensor, "batch columns"],
         context: Float[Tensor, "batch context"],
-        generator: Streams | None = None,
         *,
         in_place: bool = False,
         likeliest: bool = False,
         gaps: Bool[Tensor, "batch columns"] | None = None,
         hints: Float[Tensor, "batch columns width"] | None = None,
     ) -> tuple[Float[Tensor, "batch columns"], Float[Tensor, "batch columns"]]:
-        r"""Complete rows and their codes, column after column, the known ones first.
+        r"""Complete rows and their codes, column after column, the known ones first, else in the table's order.
 
         .. math:: \Phi(z_j) = F_j(x_j \mid \text{those before})
 
@@ -344,7 +318,6 @@ class RowNetwork(nn.Module):
             x: Rows, NaN where missing.
             z: Codes, standard normal, of which those of missing cells are used.
             context: What the rows are conditional on.
-            generator: Of random orders; `None` for the table's.
             in_place: Whether missing cells keep their place in the order.
             likeliest: Whether missing categories are the likeliest, whatever their code.
             gaps: Which NaN of `x` are gaps rather than unknown; then unknown cells may turn out to be gaps, too, and
@@ -352,54 +325,73 @@ class RowNetwork(nn.Module):
             hints: What is known of each cell's value, should it have one.
         """
         x, z = x.double().clone(), z.double().clone()
-        observed = self.table.observed(x)
-        gap = torch.zeros_like(observed) if gaps is None else gaps & ~observed & self.lacks
-        order = self.order(observed | gap | in_place, generator)
-        past = Past()
-        edges, counts = self.intervals(x.device).edges, self.intervals(x.device).counts
+        places = self.places(x, gaps)
+        known, gap = places.observed, places.gap.clone()
+        order = self.order(known | gap | in_place)
+        past, smooth, counts = Past(), self._smooth(), self.intervals(x.device).counts
         rows = torch.arange(len(x), device=x.device)
         seen = self.given.weight[-1].expand(len(x), -1)
         context = self.context(context)
-        y = torch.zeros_like(x)
         for step in range(x.shape[1]):
             asked = order[:, step]
             h = full_precision(self.network((seen + self.asked(asked) + context)[:, None], past))[:, 0]
-            places = self.places(torch.where(observed, x, torch.nan), gap)
             told = h if hints is None else h + hints[rows, asked]
+            seen = torch.empty_like(seen, memory_format=torch.contiguous_format)
             columns = asked.unique().tolist()
             for column, chosen in ((c, part) for c in columns for part in rows[asked == c].split(AT_ONCE // counts[c])):
-                p = self._log_p(told[chosen], column).double().exp()
-                after = p.cumsum(1)
-                p, after = p / after[:, -1:], after / after[:, -1:]
-                edge = edges[column, : counts[column] + 1]
-                known = observed[chosen, column]
-                part = places.part[chosen, column]
-                v = torch.special.ndtr(z[chosen, column])
-                none = torch.zeros_like(v) if gaps is None else self._gap_probability(h[chosen], column)
-                given_gap = gap[chosen, column]
-                gap[chosen, column] = given_gap | ~known & (none > 0) & (v >= 1 - none)
-                v = (v / (1 - none).clamp(min=1e-300)).clamp(max=1)
-                drawn = torch.searchsorted(after, v[:, None].contiguous(), right=True)[:, 0].clamp(max=len(edge) - 2)
-                decided = likeliest and column in self.table.categorical
-                if decided:
-                    drawn = p.argmax(1)
-                part = torch.where(known, part, drawn)
-                left, width, mass = edge[part], edge[part + 1] - edge[part], p.gather(1, part[:, None])[:, 0]
-                before = after.gather(1, part[:, None])[:, 0] - mass
-                share = torch.where(
-                    known,
-                    (torch.special.ndtr(places.y[chosen, column]) - left) / width,
-                    torch.full_like(v, 0.5) if decided else (v - before) / mass.clamp(min=1e-300),
-                ).clamp(0, 1)
-                code = torch.where(known, (1 - none) * (before + share * mass), 1 - none / 2)
-                code = torch.special.ndtri(code.clamp(1e-300, 1 - 1e-16))
-                z[chosen, column] = torch.where(known | given_gap, code, z[chosen, column])
-                y[chosen, column] = torch.special.ndtri((left + share * width).clamp(1e-300, 1 - 1e-16))
-            values = self.table.from_probit(y)
-            new = values.gather(1, asked[:, None])[:, 0]
-            x[rows, asked] = torch.where(observed[rows, asked] | gap[rows, asked], x[rows, asked], new)
-            observed = observed.clone()
-            observed[rows, asked] = ~gap[rows, asked]
-            if step + 1 < x.shape[1]:
-                seen = self._cells(self.places(torch.where(observed, x, torch.nan), gap))[rows, asked]
+                at = chosen, column
+                given, given_gap = known[at], gap[at]
+                none = None if gaps is None else self._gap_probability(h[chosen], column)
+                cell = self._decided(column, told[chosen], z[at], none, places.part[at], places.y[at], given, likeliest)
+                z[at] = torch.where(given | given_gap, cell.code, z[at])
+                gap[at] = given_gap | cell.gap
+                x[at] = torch.where(given | gap[at], x[at], self.table.values_of(column, cell.y))
+                seen[chosen] = self._cells_of(column, x[at], gap[at], smooth)
         return x, z
+
+    def _decided(
+        self,
+        column: int,
+        told: Float[Tensor, "batch width"],
+        z: Float[Tensor, " batch"],
+        none: Float[Tensor, " batch"] | None,
+        part: Int[Tensor, " batch"],
+        y: Float[Tensor, " batch"],
+        known: Bool[Tensor, " batch"],
+        likeliest: bool,
+    ) -> Decided:
+        """Cells of one column from their codes, or, of the `known` ones, codes from their places.
+
+        Arguments:
+            column: Which.
+            told: What is known of each cell.
+            z: Codes.
+            none: Probability of a gap; `None` if all cells have values.
+            part: The known cells' intervals.
+            y: Their places on the normal scale.
+            known: Which these are.
+            likeliest: Whether a category is the likeliest, whatever its code.
+        """
+        p = self._log_p(told, column).double().exp()
+        after = p.cumsum(1)
+        p, after = p / after[:, -1:], after / after[:, -1:]
+        edge = self.intervals(told.device).edges[column, : p.shape[1] + 1]
+        v = torch.special.ndtr(z)
+        none = torch.zeros_like(v) if none is None else none
+        gap = ~known & (none > 0) & (v >= 1 - none)
+        v = (v / (1 - none).clamp(min=1e-300)).clamp(max=1)
+        drawn = torch.searchsorted(after, v[:, None].contiguous(), right=True)[:, 0].clamp(max=p.shape[1] - 1)
+        top = likeliest and column in self.table.categorical
+        part = torch.where(known, part, p.argmax(1) if top else drawn)
+        left, width, mass = edge[part], edge[part + 1] - edge[part], p.gather(1, part[:, None])[:, 0]
+        before = after.gather(1, part[:, None])[:, 0] - mass
+        share = torch.where(
+            known,
+            (torch.special.ndtr(y) - left) / width,
+            torch.full_like(v, 0.5) if top else (v - before) / mass.clamp(min=1e-300),
+        ).clamp(0, 1)
+        code = torch.where(known, (1 - none) * (before + share * mass), 1 - none / 2)
+        place = left + share * width
+        return Decided(
+            torch.special.ndtri(code.clamp(1e-300, 1 - 1e-16)), torch.special.ndtri(place.clamp(1e-300, 1 - 1e-16)), gap
+        )

@@ -49,6 +49,10 @@ class Knots(NamedTuple):
     below: Tensor
     above: Tensor
 
+    def of(self, column: int) -> Knots:
+        """The distribution of one column."""
+        return Knots(*(t[column : column + 1] for t in self))
+
 
 class Cells(NamedTuple):
     """Where examples lie in their columns' distributions, float64, each `[n, columns]`.

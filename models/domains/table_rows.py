@@ -27,7 +27,6 @@ class RowLikelihood(nn.Module, Likelihood):
         table: The domain, a `Table`.
         classes: Labels; 0 for none.
         width: Length of a cell's vector.
-        blocks: Blocks of attention.
 
     References:
         | Variational lossy autoencoder (Chen et al., 2017), section 3 (why a decoder that sees all needs no code)
@@ -37,10 +36,10 @@ class RowLikelihood(nn.Module, Likelihood):
     drawn = True
     loss_name = "reconstruction_nats"
 
-    def __init__(self, table: Domain, classes: int, *, width: int, blocks: int = 1) -> None:
+    def __init__(self, table: Domain, classes: int, *, width: int) -> None:
         super().__init__()
         self.table, self.outputs = table, width
-        self.rows = RowNetwork(table, context=width, width=width, blocks=blocks)
+        self.rows = RowNetwork(table, context=width, width=width, blocks=1)
         self.classes = nn.Embedding(classes, width) if classes else None
 
     def labelled(

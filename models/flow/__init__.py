@@ -1,7 +1,7 @@
 """Normalizing flow: an invertible network, so that the density is exact.
 
-`couplings.py` holds the elementwise functions and the couplings, `multiscale.py` the image flows
-(Glow, RealNVP), `principal.py` those along principal components, `vector.py` couplings of columns,
+`base.py` holds what flows share, `couplings.py` the elementwise functions and the couplings, `multiscale.py` the image
+flows (Glow, RealNVP), `principal.py` those along principal components, `vector.py` couplings of columns,
 `autoregressive.py` rows of tables, column after column, `imputation.py` the couplings' conditional draws.
 """
 
@@ -13,25 +13,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..anomaly import MahalanobisScore
-from ..capabilities import (
-    AnomalyScoring,
-    Coding,
-    Density,
-    Filling,
-    Reconstruction,
-    Sampling,
-    Translation,
-    check_strength,
-)
-from ..chunking import chunk_size, map_chunks
+from ..chunking import chunk_size
 from ..contract import Batch, GenerativeModel, Losses, Objective
 from ..domains.base import Domain
-from ..networks.embeddings import LabelEmbedding
 from ..networks.registry import network, register
 from ..rng import Streams
 from ..shapes import Bool, Float, Int, Num
 from . import vector  # noqa: F401 - the bijection of vectors registers itself
+from .autoregressive import AutoregressiveFlow
+from .base import BaseFlow
 from .config import Config
 from .imputation import gibbs, langevin
 from .multiscale import MultiScale
@@ -50,7 +40,9 @@ WIDE = 32
 @register("bijection", "grid")
 def grid_bijection(domain: Any, config: Config) -> MultiScale | PrincipalFlow:
     """Multi-scale couplings of an image; along principal components if asked for, and of grids of other ranks."""
-    if config.architecture == "principal" or domain.rank != 2:
+    planar = ("glow", "realnvp") if domain.rank == 2 else ()
+    config.check_architecture(domain.kind, ("auto", "couplings", *planar, "principal"))
+    if config.architecture == "principal" or not planar:
         return PrincipalFlow(domain.flow_shape, config)
     network = MultiScale(domain.flow_shape, config)  # type: ignore[arg-type]
     return network.to(memory_format=torch.channels_last)  # an eighth to a third faster: no group norms here
@@ -71,12 +63,12 @@ class LikelihoodObjective(Objective):
         label = batch.label
         if label is not None:
             label = torch.where(generator.uniform(len(batch)) < model.config.label_dropout, -1, label)
-        y, log_det = model.domain.dequantize(batch.x, generator)
+        y, log_det = model.domain.dequantize(batch.visible, generator)
         nll = -(model.continuous_log_prob(y, label)[0] + log_det)
         return Losses(nll, {"bits_per_dim": nll / (model.values * math.log(2))})
 
 
-class Flow(GenerativeModel, Sampling, Density, Coding, Reconstruction, AnomalyScoring, Filling, Translation):
+class Flow(BaseFlow):
     """Glow or RealNVP on images, spline couplings on tables (the default there is `AutoregressiveFlow`), conditional
     on the label through the couplings.
 
@@ -87,26 +79,16 @@ class Flow(GenerativeModel, Sampling, Density, Coding, Reconstruction, AnomalySc
         | https://arxiv.org/abs/1906.04032
     """
 
-    Config = Config
-
     def __init__(self, config: Config, domain: Domain, classes: int) -> None:
-        super().__init__(domain, classes)
-        self.config = config
-        self.values = math.prod(domain.flow_shape)
-        """Number of continuous values the density is of."""
-        self.network = network("bijection", domain.layout)(domain, config)
-        self.label = LabelEmbedding(classes, config.embed)
-        self.columnwise: bool = self.network.columnwise
-        statistics = 2 if self.columnwise else 2 + len(self.network.shapes)
-        self.typicality = MahalanobisScore(statistics, upper_only=domain.anomaly_tails == "upper")
+        bijection = network("bijection", domain.layout)(domain, config)
+        super().__init__(config, domain, classes, bijection, 2 if bijection.columnwise else 2 + len(bijection.shapes))
+        self.network: Any  # as the registry's `bijection` gives it
         self.edges: Tensor  # of intervals of equal probability, per column of a table
-        columns = self.values if self.columnwise else 0
+        columns = self.values if bijection.columnwise else 0
         self.register_buffer("edges", torch.linspace(-4, 4, INTERVALS + 1).repeat(columns, 1))
 
     @classmethod
     def variant(cls, config: Config, domain: Domain) -> type[GenerativeModel]:  # type: ignore[override]
-        from .autoregressive import AutoregressiveFlow  # which is a flow: it needs this module
-
         by_default = config.architecture == "auto" and domain.any_order
         return AutoregressiveFlow if by_default or config.architecture == "autoregressive" else cls
 
@@ -117,12 +99,12 @@ class Flow(GenerativeModel, Sampling, Density, Coding, Reconstruction, AnomalySc
     def initialize(self, batch: Batch, generator: Streams) -> None:
         super().initialize(batch, generator)
         few = chunk_size(self.values)
-        y, _ = self.domain.dequantize(batch.x[:few], generator)
+        y, _ = self.domain.dequantize(batch.visible[:few], generator)
         self.network(y, self.label(None if batch.label is None else batch.label[:few], len(y)), initialize=True)
 
     @torch.no_grad()
     def finalize(self, batch: Batch, generator: Streams) -> None:
-        self.typicality.fit(map_chunks(lambda x: self._statistics(x, generator), batch.x, self.values))
+        super().finalize(batch, generator)
         if len(self.edges):
             y, _ = self.domain.dequantize(batch.x, generator)
             at = torch.linspace(0, 1, INTERVALS + 1, device=y.device, dtype=y.dtype)
@@ -152,17 +134,15 @@ class Flow(GenerativeModel, Sampling, Density, Coding, Reconstruction, AnomalySc
         bound in expectation.
         """
         y, log_det = self.domain.dequantize(x, generator)
-        if not self.classes:
-            return self.continuous_log_prob(y, None)[0] + log_det
-        return self._joint_log_prob(y).logsumexp(1) + log_det
+        return self._marginal_log_prob(y) + log_det
 
-    def _joint_log_prob(self, y: Float[Tensor, "batch *event"]) -> Float[Tensor, "batch classes"]:
-        """Log-density of a point of flow space together with each class, in nats."""
-        of_class = [
-            self.continuous_log_prob(y, torch.full((len(y),), c, device=y.device))[0] + frequency.log()
-            for c, frequency in enumerate(self.label_frequencies)
-        ]
-        return torch.stack(of_class, dim=1)
+    def _point(self, x: Num[Tensor, "batch *data"]) -> Float[Tensor, "batch *event"]:
+        return self.domain.cell_center(x)
+
+    def _log_prob_given(
+        self, point: Float[Tensor, "batch *event"], label: Int[Tensor, " batch"] | None
+    ) -> Float[Tensor, " batch"]:
+        return self.continuous_log_prob(point, label)[0]
 
     def _statistics(self, x: Num[Tensor, "batch *event"], generator: Streams) -> Float[Tensor, "batch _"]:
         """Of rows: log-density (negative) and norm of the latents; of images also the norm at each level."""
@@ -177,36 +157,16 @@ class Flow(GenerativeModel, Sampling, Density, Coding, Reconstruction, AnomalySc
             draws.append(torch.cat([-log_p, norms] if len(self.edges) else [log_p, volume, norms], dim=1))
         return torch.stack(draws).mean(0)
 
-    @torch.no_grad()
-    def anomaly_score(self, x: Num[Tensor, "batch *event"], generator: Streams) -> Float[Tensor, " batch"]:
-        return self.typicality(self._statistics(x, generator))
+    def _code(
+        self, point: Float[Tensor, "batch *event"], label: Int[Tensor, " batch"] | None
+    ) -> Float[Tensor, "batch latent"]:
+        latents, _ = self.network(point, self.label(label, len(point)))
+        return torch.cat([z.flatten(1) for z in latents], dim=1)
 
-    @torch.no_grad()
-    def translate(
-        self,
-        x: Num[Tensor, "batch *event"],
-        label: Int[Tensor, " batch"] | None,
-        strength: float,
-        generator: Streams,
-        *,
-        steps: int = 0,
-    ) -> Num[Tensor, "batch *event"]:
-        r"""The code under the example's own class (the likeliest by Bayes' rule), decoded under the class wanted.
-
-        .. math:: x' = f^{-1}(\sqrt{1 - s^2} \, f(x; c) + s \, \epsilon; \, c')
-
-        Codes are standard normal in every class, whatever the strength :math:`s`. At 0 and without a
-        change of class the example comes back.
-        """
-        check_strength(strength)
-        label, y = self.checked_labels(len(x), label), self.domain.cell_center(x)
-        source = self._joint_log_prob(y).argmax(1) if self.classes else None
-        if source is not None and label is not None:
-            label = torch.where(label < 0, source, label)
-        latents, _ = self.network(y, self.label(source, len(y)))
-        z = torch.cat([z.flatten(1) for z in latents], dim=1)
-        z = math.sqrt(1 - strength**2) * z + strength * generator.normal(*z.shape).to(z.dtype)
-        return self.domain.quantize(self._from_latent(z, source if label is None else label))
+    def _complete(
+        self, z: Float[Tensor, "batch latent"], label: Int[Tensor, " batch"] | None
+    ) -> Num[Tensor, "batch *data"]:
+        return self.domain.quantize(self._from_latent(z, label))
 
     def _from_latent(
         self, z: Float[Tensor, "batch latent"], label: Int[Tensor, " batch"] | None
@@ -222,19 +182,15 @@ class Flow(GenerativeModel, Sampling, Density, Coding, Reconstruction, AnomalySc
         label = self.draw_labels(n, label, generator)
         z = self.config.temperature * generator.normal(n, self.values)
         z[:, : self.values - math.prod(self.network.shapes[-1])] *= self.config.detail
-        return self.domain.quantize(self._from_latent(z, label))
+        return self._complete(z, label)
 
     @torch.no_grad()
     def encode(self, x: Num[Tensor, "batch *event"]) -> Float[Tensor, "batch latent"]:
-        latents, _ = self.network(self.domain.cell_center(x), self.label(None, len(x)))
-        return torch.cat([z.flatten(1) for z in latents], dim=1)
+        return self._code(self._point(x), None)
 
     @torch.no_grad()
     def decode(self, z: Float[Tensor, "batch latent"]) -> Num[Tensor, "batch *event"]:
-        return self.domain.quantize(self._from_latent(z, None))
-
-    def reconstruct(self, x: Num[Tensor, "batch *event"], generator: Streams) -> Num[Tensor, "batch *event"]:
-        return self.decode(self.encode(x))
+        return self._complete(z, None)
 
     def fill(
         self, x: Num[Tensor, "batch *event"], observed: Bool[Tensor, "batch *event"], generator: Streams, draws: int

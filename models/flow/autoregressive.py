@@ -7,17 +7,13 @@ import math
 import torch
 from torch import Tensor
 
-from ..anomaly import MahalanobisScore
-from ..capabilities import check_strength
-from ..chunking import map_chunks
-from ..contract import Batch, GenerativeModel, Losses, Objective
+from ..contract import Batch, Losses, Objective
 from ..domains.base import Domain
 from ..domains.row_network import RowNetwork
 from ..imputation import repeated
-from ..networks.embeddings import LabelEmbedding
 from ..rng import Streams
 from ..shapes import Bool, Float, Int, Num
-from . import Flow
+from .base import BaseFlow
 from .config import Config
 
 __all__ = ["AutoregressiveFlow"]
@@ -43,7 +39,7 @@ class RowObjective(Objective):
         return Losses(nll, {"bits_per_dim": nll / (each.shape[1] * math.log(2))})
 
 
-class AutoregressiveFlow(Flow):
+class AutoregressiveFlow(BaseFlow):
     r"""An invertible map between rows and standard normal codes, triangular in any order of the columns.
 
     .. math:: \Phi(z_j) = F_j(x_j \mid x_{<j}, y)
@@ -56,30 +52,23 @@ class AutoregressiveFlow(Flow):
         | https://arxiv.org/abs/1705.07057
     """
 
-    exact_conditionals = True
     network: RowNetwork
 
     def __init__(self, config: Config, domain: Domain, classes: int) -> None:
-        GenerativeModel.__init__(self, domain, classes)
-        self.config = config
-        self.values = math.prod(domain.flow_shape)
         scale = {"width": config.width, "blocks": config.blocks, "parts": config.parts}
-        self.network = domain.row_network(context=config.embed, **scale)  # type: ignore[assignment]
-        self.label = LabelEmbedding(classes, config.embed)
-        self.typicality = MahalanobisScore(2, upper_only=True)
+        super().__init__(config, domain, classes, domain.row_network(context=config.embed, **scale), 2)
+        self.exact_conditionals = config.order != "table"
 
     def objectives(self) -> tuple[Objective, ...]:
         return (RowObjective(self),)
 
-    def initialize(self, batch: Batch, generator: Streams) -> None:
-        GenerativeModel.initialize(self, batch, generator)
+    def _point(self, x: Num[Tensor, "batch columns"]) -> Num[Tensor, "batch columns"]:
+        return x
 
-    @torch.no_grad()
-    def finalize(self, batch: Batch, generator: Streams) -> None:
-        self.typicality.fit(map_chunks(lambda x: self._statistics(x, generator), batch.x, self.values))
-
-    def _conditional(self, x: Tensor, label: Int[Tensor, " batch"] | None) -> Float[Tensor, " batch"]:
-        return self.network.log_prob(x, self.label(label, len(x))).sum(1)
+    def _log_prob_given(
+        self, point: Num[Tensor, "batch columns"], label: Int[Tensor, " batch"] | None
+    ) -> Float[Tensor, " batch"]:
+        return self.network.log_prob(point, self.label(label, len(point))).sum(1)
 
     @torch.no_grad()
     def log_prob(self, x: Num[Tensor, "batch columns"], generator: Streams) -> Float[Tensor, " batch"]:
@@ -88,40 +77,22 @@ class AutoregressiveFlow(Flow):
 
         .. math:: \log p(x) = \log \sum_c p(c) \, p(x \mid c)
         """
-        if not self.classes:
-            return self._conditional(x, None)
-        return self._joint_log_prob(x).logsumexp(1)
-
-    def _joint_log_prob(self, y: Num[Tensor, "batch columns"]) -> Float[Tensor, "batch classes"]:
-        of_class = [
-            self._conditional(y, torch.full((len(y),), c, device=y.device)) + frequency.log()
-            for c, frequency in enumerate(self.label_frequencies)
-        ]
-        return torch.stack(of_class, dim=1)
+        return self._marginal_log_prob(x)
 
     def _statistics(self, x: Num[Tensor, "batch columns"], generator: Streams) -> Float[Tensor, "batch 2"]:
         """How improbable a row's cells are in all (numbers on the normal scale), and the most improbable of them."""
         each = self.network.log_prob(x, self.label(None, len(x))) - self.domain.unit_log_jacobian(x)
         return torch.stack([-each.sum(1), -each.amin(1)], dim=1)
 
-    @torch.no_grad()
-    def translate(
-        self,
-        x: Num[Tensor, "batch columns"],
-        label: Int[Tensor, " batch"] | None,
-        strength: float,
-        generator: Streams,
-        *,
-        steps: int = 0,
-    ) -> Num[Tensor, "batch columns"]:
-        check_strength(strength)
-        label = self.checked_labels(len(x), label)
-        source = self._joint_log_prob(x).argmax(1) if self.classes else None
-        if source is not None and label is not None:
-            label = torch.where(label < 0, source, label)
-        z = self.network.walk(x, torch.zeros_like(x), self.label(source, len(x)), in_place=True)[1]
-        z = math.sqrt(1 - strength**2) * z + strength * generator.normal(*z.shape).to(z.dtype)
-        return self._from_latent(z, source if label is None else label, gaps=False)
+    def _code(
+        self, point: Num[Tensor, "batch columns"], label: Int[Tensor, " batch"] | None
+    ) -> Float[Tensor, "batch columns"]:
+        return self.network.walk(point, torch.zeros_like(point), self.label(label, len(point)), in_place=True)[1]
+
+    def _complete(
+        self, z: Float[Tensor, "batch columns"], label: Int[Tensor, " batch"] | None
+    ) -> Float[Tensor, "batch columns"]:
+        return self._from_latent(z, label, gaps=False)
 
     def _walked(
         self, x: Tensor, z: Tensor, label: Tensor | None, gaps: Tensor | None = None

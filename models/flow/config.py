@@ -12,6 +12,9 @@ from ..config import check_choices
 class Config:
     """Settings of the normalizing flow.
 
+    `autoregressive` reads `width`, `blocks`, `embed`, `label_dropout`, `temperature`, `order` and `parts` of them, the
+    last two alone; the others read the rest, as far as each says.
+
     Arguments:
         architecture: `auto`: `autoregressive` on tables (every column given those before it, in any order), else
             `couplings`, which are `glow` on images and the only other choice on tables. Of image flows: `glow`
@@ -20,12 +23,14 @@ class Config:
             samples soon, looser densities).
         coupling: `affine`, `spline` (rational-quadratic), or `auto`: affine between
             pixels, splines between columns or principal components.
-        linear: What mixes the columns of a table between couplings: `lu` (a learned linear map) or `permutation`.
+        linear: What mixes columns or principal components between couplings: `lu` (a learned linear map) or
+            `permutation`.
         components: Leading components of `principal`.
-        steps: Couplings (with what stands before each) per level of an image flow, or in all of a table's.
-        levels: Levels of the multi-scale architecture; 0 for as many as the size allows, up to 3.
+        steps: Couplings (with what stands before each) per level of `glow` and `realnvp`, else in all.
+        levels: Levels of `glow` and `realnvp`; 0 for as many as the size allows, up to 3.
         width: Channels (of a table: units) of the couplings' networks; length of a cell's vector (`autoregressive`).
-        blocks: Residual blocks in the couplings' networks of a table; blocks of attention (`autoregressive`).
+        blocks: Residual blocks in the couplings' networks (not of `glow` and `realnvp`); blocks of attention
+            (`autoregressive`).
         embed: Length of the label's vector.
         bins: Bins of a spline.
         tail: A spline bends [-tail, tail] and is the identity outside.
@@ -35,9 +40,10 @@ class Config:
         temperature: Standard deviation of the latent draws when sampling; 1 samples the model.
         detail: Factor on the temperature of all latents but the last level's (or the leading components'):
             below 1 less of the noise that details are modelled with.
-        sweeps: Passes over an example's missing cells when imputing (couplings).
-        order: Of the columns in training: `random`, so that any can be given, `table`, its own only (in which rows are
-            drawn and densities taken), or `mixed`, each in half the rows.
+        sweeps: Passes over a row's missing cells when imputing (couplings of fewer than 32 columns).
+        order: Of the columns in training (`autoregressive`): `random`, so that any can be given, `table`, its own only
+            (in which rows are drawn and densities taken; what is drawn given columns that are not the first ones is
+            then not learned), or `mixed`, each in half the rows.
         parts: Parts of equal probability into which a column of numbers is divided (`autoregressive`).
     """
 
@@ -59,6 +65,16 @@ class Config:
     sweeps: int = 6
     order: Literal["mixed", "random", "table"] = "mixed"
     parts: int = 128
+
+    def check_architecture(self, kind: str, known: tuple[str, ...]) -> None:
+        """Refuse an architecture that is none of the `known` ones of a kind of data.
+
+        Raises:
+            ValueError: If it is not; names those.
+        """
+        if self.architecture not in known:
+            choices = ", ".join(known)
+            raise ValueError(f"architecture: {self.architecture} is not for a {kind}; choose one of: {choices}")
 
     def __post_init__(self) -> None:
         check_choices(self)

@@ -133,4 +133,5 @@ class VectorFlow(nn.Module):
 @register("bijection", "vector")
 def vector_bijection(domain: Any, config: Config) -> VectorFlow:
     """Couplings between learned linear maps."""
+    config.check_architecture(domain.kind, ("auto", "autoregressive", "couplings"))
     return VectorFlow(domain.flow_shape[0], config)

@@ -71,7 +71,7 @@ def pyramid(size: Sequence[int], patch: int) -> list[tuple[int, ...]]:
     """Sizes from the finest level down: halved while even and above 4 places."""
     if any(side % patch for side in size):
         asked = "x".join(map(str, size))
-        raise ValueError(f"an image of {asked} pixels cannot be cut into patches of {patch}; set patch: 1")
+        raise ValueError(f"a grid of {asked} places cannot be cut into patches of {patch}; set patch: 1")
     sizes = [tuple(side // patch for side in size)]
     while min(sizes[-1]) > 4 and all(side % 2 == 0 for side in sizes[-1]):
         sizes.append(tuple(side // 2 for side in sizes[-1]))
@@ -338,12 +338,12 @@ def grid_critic(
 
 @register("decoder", "grid")
 def grid_decoder(
-    grid: Any, inputs: int, *, parameters: int, width: int, blocks: int, patch: int, embed: int, attention: bool
+    grid: Any, inputs: int, *, parameters: int | None, width: int, blocks: int, patch: int, embed: int, attention: bool
 ) -> Decoder:
-    """Vector to `parameters` numbers per value of an example."""
+    """Vector to an example, or to `parameters` numbers per value of one."""
     channels, *size = grid.event_shape
     scale = {"width": width, "blocks": blocks, "patch": grid.patch(patch), "embed": embed}
-    return Decoder(inputs, (channels * parameters, *size), **scale, attention=attention)
+    return Decoder(inputs, (channels * (parameters or 1), *size), **scale, attention=attention)
 
 
 @register("denoiser", "grid")

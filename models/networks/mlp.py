@@ -56,7 +56,6 @@ class Perceptron(nn.Module):
         hidden: Units.
         blocks: Residual blocks.
         embed: Length of a conditioning vector; 0 for none.
-        columns: Cells per example whose mask is appended to the input; 0 for none.
         norm: Layer normalization.
         spectral: Spectral normalization of every layer.
         zero: Whether the last layer is initialized to zero.
@@ -70,14 +69,12 @@ class Perceptron(nn.Module):
         hidden: int,
         blocks: int,
         embed: int = 0,
-        columns: int = 0,
         norm: bool = True,
         spectral: bool = False,
         zero: bool = False,
     ) -> None:
         super().__init__()
-        self.columns = columns
-        self.stem = linear(inputs + columns, hidden, spectral=spectral)
+        self.stem = linear(inputs, hidden, spectral=spectral)
         self.blocks = nn.ModuleList(
             ResidualUnits(hidden, embed=embed, norm=norm, spectral=spectral) for _ in range(blocks)
         )
@@ -94,13 +91,22 @@ class Perceptron(nn.Module):
 
 
 class MaskedPerceptron(Perceptron):
-    """A perceptron that also sees which cells of its input are known."""
+    """A perceptron that also sees which cells of its input are known.
+
+    Arguments:
+        inputs: Length of the vector in.
+        outputs: Length of the vector out.
+        columns: Cells per example, whose mask is appended to the input.
+        options: As a `Perceptron` takes them.
+    """
+
+    def __init__(self, inputs: int, outputs: int, *, columns: int, **options: Any) -> None:
+        super().__init__(inputs + columns, outputs, **options)
 
     def forward(  # type: ignore[override]
-        self, x: Float[Tensor, "batch inputs"], observed: Bool[Tensor, "batch columns"] | None = None
+        self, x: Float[Tensor, "batch inputs"], observed: Bool[Tensor, "batch columns"]
     ) -> Float[Tensor, "batch outputs"]:
-        seen = x.new_ones(len(x), self.columns) if observed is None else observed.to(x.dtype)
-        return super().forward(torch.cat([x, seen], dim=1))
+        return super().forward(torch.cat([x, observed.to(x.dtype)], dim=1))
 
 
 def hidden_units(dimensions: int, width: int) -> int:
@@ -133,10 +139,18 @@ def vector_critic(
 
 @register("decoder", "vector")
 def vector_decoder(
-    domain: Any, inputs: int, *, parameters: int, width: int, blocks: int, patch: int, embed: int, attention: bool
+    domain: Any,
+    inputs: int,
+    *,
+    parameters: int | None,
+    width: int,
+    blocks: int,
+    patch: int,
+    embed: int,
+    attention: bool,
 ) -> Perceptron:
     """Vector to an example, or to `parameters` numbers in all."""
-    outputs = domain.dimensions if parameters == 1 else parameters
+    outputs = domain.dimensions if parameters is None else parameters
     return Perceptron(inputs, outputs, hidden=hidden_units(domain.dimensions, width), blocks=blocks + 1, embed=embed)
 
 

@@ -143,9 +143,9 @@ class VAE(
 ):
     """Variational autoencoder whose prior is conditional on the label.
 
-    Encoder and decoder never see the label, so codes, bounds and reconstructions need none. After
-    training the prior may be replaced by a mixture fitted to the aggregate posterior: the bound
-    stays a bound, and samples come from where the codes are.
+    The encoder never sees the label; the decoder is told that of rows in half the training examples, in draws and in
+    translation. So codes, bounds and reconstructions need none. After training the prior may be replaced by a mixture
+    fitted to the aggregate posterior: the bound stays a bound, and samples come from where the codes are.
 
     References:
         | VAE with a VampPrior (Tomczak and Welling, 2018), section 2: the aggregate posterior is the best prior
@@ -268,7 +268,12 @@ class VAE(
 
     @torch.no_grad()
     def decode(self, z: Float[Tensor, "batch latent"]) -> Num[Tensor, "batch *event"]:
-        return self.domain.to_data(self.likelihood.mean(self.decoder(z)))
+        return self._decoded(z, None)
+
+    def _decoded(
+        self, z: Float[Tensor, "batch latent"], label: Int[Tensor, " batch"] | None
+    ) -> Num[Tensor, "batch *event"]:
+        return self.domain.to_data(self.likelihood.mean(self.likelihood.labelled(self.decoder(z), label)))
 
     @torch.no_grad()
     def translate(
@@ -280,7 +285,7 @@ class VAE(
         *,
         steps: int = 0,
     ) -> Num[Tensor, "batch *event"]:
-        """The code moved from its own class to the same place in the class wanted, and decoded.
+        """The code moved from its own class to the same place in the class wanted, and decoded as of that.
 
         A ladder's map keeps its deviations from the prior, which follows the vector.
         """
@@ -290,7 +295,7 @@ class VAE(
         z = self.mixture.transported(z, label, self.label_frequencies, strength, generator)
         if rest.shape[1]:
             rest = math.sqrt(1 - strength**2) * rest + strength * generator.normal(*rest.shape)
-        return self.decode(torch.cat([z, rest], dim=1))
+        return self._decoded(torch.cat([z, rest], dim=1), label)
 
     def reconstruct(self, x: Num[Tensor, "batch *event"], generator: Streams) -> Num[Tensor, "batch *event"]:
         return self.decode(self.encode(x))

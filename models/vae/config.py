@@ -14,13 +14,14 @@ class Config:
 
     Arguments:
         latent: Length of a code.
-        width: Channels of the networks at the finest level.
-        blocks: Residual blocks per level.
+        width: Channels of the networks at the finest level; of tables their units are 4 to 8 times as many, and this is
+            the length of a cell's vector in the likelihood of rows.
+        blocks: Residual blocks per level; of tables in encoder and decoder, not in the likelihood of rows.
         patch: Pixels (along a side) folded into channels before the first convolution; 0 chooses by size.
         beta: Weight of the divergence from the prior; 1 maximizes the bound itself.
         free_bits: Nats per latent dimension (of the lower level: per channel) below which the
             divergence is not penalized.
-        components: Logistics in the likelihood's mixture (images).
+        components: Logistics in the likelihood's mixture (images), or Gaussians (tables of `independent` cells).
         prior_components: Gaussians per class in the prior that replaces the learned one after
             training; 0 keeps the learned Gaussian per class.
         draw_pixels: Whether sampled images are drawn from the likelihood; otherwise they are its mean.

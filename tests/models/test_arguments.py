@@ -349,15 +349,13 @@ def _(case: Case, task: str) -> None:
     other = 1 - case.label[:100]
     moved = case.ask("translate", n=100, label=other, strength=strength)
     assert agreement(moved, other) > case.sure
-    if case.kind == "table" and case.family in (
-        "autoencoder",
-        "flow",
-    ):  # their codes keep the rest
-        rest = torch.stack([case.x[:100, 1], moved[:, 1]])
-        assert float(torch.corrcoef(rest)[0, 1]) > 0.5
     gentle = strength / 4
     same = case.ask("translate", n=100, strength=gentle)
     assert agreement(same, case.label[:100]) > case.sure
+    if case.kind == "table":  # the rest is kept, but by a short VAE's code; and by noise that crosses classes
+        kept = {"autoencoder": [moved, same], "flow": [moved, same], "diffusion": [same], "vae": []}
+        for rows in kept[case.family]:
+            assert float(torch.corrcoef(torch.stack([case.x[:100, 1], rows[:, 1]]))[0, 1]) > 0.5
     assert torch.equal(same, case.ask("translate", n=100, strength=gentle, label=torch.full((100,), -1)))
     some = other.clone()
     some[0] = case.label[0]

@@ -161,6 +161,17 @@ def test_any_conditional_is_that_of_the_data():
     assert np.average(distances, weights=weights) < 0.04
 
 
+def test_conditionals_are_called_exact_only_of_orders_that_are_trained():
+    """In the table's order alone nothing is learned of the first column given the second, which it always equals."""
+    x = (torch.arange(60) % 3)[:, None].expand(-1, 2).double().contiguous()
+    for order, exact in (("random", True), ("mixed", True), ("table", False)):
+        model = train("flow", x, table(x, "33"), steps=80, config={"width": 16, "order": order}, lr=1e-2)
+        second = torch.tensor([[False, True]]).expand(60, -1)
+        right = float((model.impute(x, second, Streams.seeded(0)) == x).all(2).double().mean())
+        assert model.exact_conditionals == exact
+        assert (right > 0.9) == exact, (order, right)
+
+
 @pytest.mark.parametrize("family", ["flow", pytest.param("vae", marks=pytest.mark.slow)])
 def test_what_is_determined_is_drawn_so(family):
     """c = a + b, and a category that says whether c is even: at most half a percent of the rows drawn break either."""

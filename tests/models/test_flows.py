@@ -43,12 +43,12 @@ VARIANTS = [
 
 
 def flow(shape: tuple[int, ...], variant: dict, **options) -> nn.Module:
+    kind, layout = ("table", "vector") if len(shape) == 1 else ("image", "grid")
+    if kind == "table":
+        variant = variant | {"architecture": "couplings"}
     config = Config(steps=2, width=8, embed=4, components=5, **variant, **options)
-    network = randomized(
-        network_for("bijection", "vector" if len(shape) == 1 else "grid")(
-            SimpleNamespace(flow_shape=shape, rank=len(shape) - 1), config
-        )
-    )
+    domain = SimpleNamespace(kind=kind, flow_shape=shape, rank=len(shape) - 1)
+    network = randomized(network_for("bijection", layout)(domain, config))
     if isinstance(network, PrincipalFlow):
         dims = math.prod(shape)
         network.measure(torch.randn(64, dims) @ torch.randn(dims, dims))

@@ -57,6 +57,14 @@ def test_a_grid_of_any_rank_is_learned_sampled_and_filled_in(family, grid, monke
         assert torch.isfinite(model.log_prob(x, Streams.seeded(4))).all()
 
 
+@pytest.mark.parametrize("architecture", ["glow", "realnvp", "autoregressive"])
+def test_an_architecture_that_there_is_not_of_a_sound_is_refused(architecture, monkeypatch):
+    monkeypatch.setitem(DOMAINS, "sound", Sound)
+    spec = {"family": "flow", "config": {"architecture": architecture}, "domain": GRIDS["sound"][0], "classes": 0}
+    with pytest.raises(ValueError, match=f"architecture: {architecture} is (not for a|for tables, got a) sound"):
+        build(spec)
+
+
 @pytest.mark.parametrize("rank", [1, 2, 3])
 def test_folding_takes_blocks_apart_and_puts_them_together(rank):
     x = torch.arange(2 * 3 * 4**rank, dtype=torch.float32).reshape(2, 3, *[4] * rank)

@@ -76,9 +76,9 @@ class Points(Domain):
         return Perceptron(self.dimensions, outputs, hidden=4 * width, blocks=blocks, norm=False, spectral=spectral)
 
     def decoder(
-        self, inputs: int, *, width: int, parameters: int = 1, blocks: int = 1, embed: int = 0, **_: Any
+        self, inputs: int, *, width: int, parameters: int | None = None, blocks: int = 1, embed: int = 0, **_: Any
     ) -> nn.Module:
-        outputs = self.dimensions if parameters == 1 else parameters
+        outputs = self.dimensions if parameters is None else parameters
         return Perceptron(inputs, outputs, hidden=4 * width, blocks=blocks, embed=embed)
 
     def denoiser(self, *, width: int, embed: int, blocks: int = 1, masked: bool = False, **_: Any) -> nn.Module:
