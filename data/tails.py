@@ -32,6 +32,9 @@ LIGHT = -0.25
 HEAVY = 0.25
 """Shape from which on the logarithm may follow a simpler law than the value."""
 
+LARGEST = 0.5 * math.log(np.finfo(np.float64).max)
+"""Logarithm below which values have squares, so that draws have a deviation; a law of logarithms may go beyond."""
+
 
 def fitted_pareto(excess: NDArray[np.float64]) -> tuple[float, float]:
     r"""Shape :math:`\xi` and scale :math:`\sigma` of a generalized Pareto distribution.
@@ -86,7 +89,8 @@ def upper_tail(values: NDArray[np.float64], count: int) -> tuple[NDArray[np.floa
         of_log = fitted_pareto(logs)
         if log_likelihood(logs, *of_log) - float(logs.mean()) - math.log(threshold) > log_likelihood(excess, xi, sigma):
             x, beyond = _knots(np.log(top), *of_log, count)
-            return np.exp(x), beyond
+            if x[-1] < LARGEST:
+                return np.exp(x), beyond
     if xi < 1 / math.sqrt(size):  # not told apart from an exponential tail
         xi, sigma = 0.0, float(excess.mean())
     return _knots(top, min(xi, 0.95), sigma, count)

@@ -23,7 +23,7 @@ from .chunking import map_chunks
 from .config import check_choices
 from .contract import Batch, GenerativeModel, Losses, Objective
 from .domains.base import Domain
-from .imputation import impute_in_random_order, mask_cells, repeated, sample_nearest, with_gaps
+from .imputation import impute_in_random_order, mask_cells, repeated, sample_nearest
 from .mixture import GaussianMixture
 from .networks.embeddings import full_precision
 from .rng import Streams
@@ -208,7 +208,7 @@ class Autoencoder(GenerativeModel, Sampling, Coding, Reconstruction, AnomalyScor
         replace the missing ones until they fit.
         """
         if self.domain.takes_mask:
-            return repeated(self._fill_cells, with_gaps(x, observed), generator, draws)
+            return repeated(self._fill_cells, x, generator, draws)
         return self._fill_from_samples(x, observed, generator, draws)
 
     def _fill_cells(self, x: Float[Tensor, "batch columns"], generator: Streams) -> Float[Tensor, "batch columns"]:

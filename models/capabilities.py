@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from .domains.base import Domain
+from .imputation import with_gaps
 from .rng import Streams
 from .shapes import Bool, Float, Int, Num
 
@@ -118,8 +119,9 @@ class Filling(Imputation):
         observed = observed & self.domain.observed(x)
         if not draws:
             return x.expand(0, *x.shape)
+        seen = with_gaps(x, observed) if x.is_floating_point() else x
         with torch.no_grad():
-            fills = self.fill(x, observed, generator, draws)
+            fills = self.fill(seen, observed, generator, draws)
         return self.domain.merge(x, observed, fills)
 
     @abstractmethod
@@ -130,7 +132,7 @@ class Filling(Imputation):
         generator: Streams,
         draws: int,
     ) -> Num[Tensor, "draws batch *event"]:
-        """Complete examples for `impute`; `observed` is never true of a NaN."""
+        """Complete examples for `impute`; `observed` is never true of a NaN, and floats are NaN where it is false."""
 
 
 class Denoising(ABC):

@@ -352,8 +352,7 @@ class GAN(GenerativeModel, Sampling, Reconstruction, AnomalyScoring, Filling):
         fills, _ = self._inverted(x, observed, generator, starts=draws)
         if self.settler is None:
             return fills
-        known = with_gaps(x, observed)
-        return torch.stack([self._settled(self.domain.to_model(y), known, None, generator) for y in fills])
+        return torch.stack([self._settled(self.domain.to_model(y), x, None, generator) for y in fills])
 
     def _inverted(
         self, x: Num[Tensor, "batch *event"], observed: Bool[Tensor, "batch *event"], generator: Streams, *, starts: int

@@ -377,10 +377,11 @@ class RowNetwork(nn.Module):
                 v = torch.special.ndtr(z[chosen, column])
                 none = torch.zeros_like(v) if gaps is None else self._gap_probability(h[chosen], column)
                 given_gap = gap[chosen, column]
-                gap[chosen, column] = given_gap | ~known & (v >= 1 - none)
+                gap[chosen, column] = given_gap | ~known & (none > 0) & (v >= 1 - none)
                 v = (v / (1 - none).clamp(min=1e-300)).clamp(max=1)
                 drawn = torch.searchsorted(after, v[:, None].contiguous(), right=True)[:, 0].clamp(max=len(edge) - 2)
-                if likeliest and column in self.table.categorical:
+                decided = likeliest and column in self.table.categorical
+                if decided:
                     drawn = p.argmax(1)
                 part = torch.where(known, part, drawn)
                 left, width, mass = edge[part], edge[part + 1] - edge[part], p.gather(1, part[:, None])[:, 0]
@@ -388,7 +389,7 @@ class RowNetwork(nn.Module):
                 share = torch.where(
                     known,
                     (torch.special.ndtr(places.y[chosen, column]) - left) / width,
-                    ((v - before) / mass.clamp(min=1e-300)),
+                    torch.full_like(v, 0.5) if decided else (v - before) / mass.clamp(min=1e-300),
                 ).clamp(0, 1)
                 code = torch.where(known, (1 - none) * (before + share * mass), 1 - none / 2)
                 code = torch.special.ndtri(code.clamp(1e-300, 1 - 1e-16))

@@ -72,8 +72,10 @@ class Table(Domain):
         self.whole = [i for i, kind in enumerate(kinds) if kind == "integer"]
         self.starts = [sum(self.sizes[:i]) for i in range(len(self.sizes))]
         shares = {i: _missing_share(column) for i, column in enumerate(self.columns)}
-        self.gap_shares = {i: share for i, share in shares.items() if share and missing == "model"}
-        """Share of missing cells of the columns whose drawn cells may be missing."""
+        self.missing_shares = {i: share for i, share in shares.items() if share}
+        """Share of missing cells of the columns that have any in the training data."""
+        self.gap_shares = self.missing_shares if missing == "model" else {}
+        """The same of the columns whose drawn cells may be missing."""
         self.event_shape = (sum(self.sizes),)
         self.flow_shape = (len(self.columns),)
         self.gumbel = sum(self.sizes[i] for i in self.categorical)

@@ -98,8 +98,7 @@ def knots_of(column: Mapping[str, Any], size: int) -> tuple[Tensor, Tensor, floa
         u[-1] = 1.0
         return torch.arange(size + 1, dtype=torch.float64) - 0.5, u, 0.5, 0.0, size - 1.0, 1.0, NOTHING, NOTHING
     grid = torch.tensor(column.get("quantiles") or [column["min"], column["max"]], dtype=torch.float64)
-    if not torch.isfinite(grid).all():
-        raise ValueError(f"column {column['name']!r}: its quantiles must be finite; prepare the dataset again")
+    check_finite(column["name"], "quantiles", grid)
     if len(grid) < 2:
         grid = grid.repeat(2)
     grid = grid.cummax(0).values
@@ -118,6 +117,7 @@ def knots_of(column: Mapping[str, Any], size: int) -> tuple[Tensor, Tensor, floa
         grid = grid[first][group]
     keep = kept(grid, count)
     grid, u, below, above = with_tails(grid[keep], u[keep], column.get("tails") or {}, margin)
+    check_finite(column["name"], "tails", torch.cat([grid, u]))
     low, high = float(grid[0]), float(grid[-1])
     if column["type"] == "continuous":
         return grid, u, 0.0, low, high, scale, below, above
@@ -125,6 +125,12 @@ def knots_of(column: Mapping[str, Any], size: int) -> tuple[Tensor, Tensor, floa
     values = torch.cat([grid.floor(), grid.ceil()]).unique()
     x = torch.cat([values - 0.5, values + 0.5]).unique()
     return x, between(x, grid, u), 0.5, float(low), float(high), scale, below, above
+
+
+def check_finite(name: str, what: str, numbers: Float[Tensor, " k"]) -> None:
+    """Refuse a column that cannot be scaled, by name."""
+    if not torch.isfinite(numbers).all():
+        raise ValueError(f"column {name!r}: its {what} must be finite; prepare the dataset again")
 
 
 def with_tails(

@@ -91,8 +91,9 @@ class Settler(nn.Module):
 
     which is learned from the data alone.
 
-    Where cells may be missing the noisy row cannot say so: generators and denoisers give every cell a value. So the
-    noisy version of such a cell is used for the choice of its value only, never for whether it has one.
+    Where training cells are missing the noisy row cannot say so: generators and denoisers give every cell a value, and
+    a missing one would be taken for the middle. So the noisy version of a cell of such a column is used for the choice
+    of its own value only, neither for whether it has one nor for the other cells.
 
     Arguments:
         table: The domain, a `Table`.
@@ -108,14 +109,14 @@ class Settler(nn.Module):
         self.reader = Perceptron(table.dimensions, width, hidden=hidden, blocks=1)
         self.label = LabelEmbedding(classes, width)
         self.rows = RowNetwork(table, context=width, width=width)
-        self.own = nn.ModuleDict({str(i): nn.Linear(table.sizes[i], width) for i in table.gap_shares})
+        self.own = nn.ModuleDict({str(i): nn.Linear(table.sizes[i], width) for i in table.missing_shares})
         seen = torch.ones(1, len(table.columns), dtype=torch.bool)
-        seen[:, list(table.gap_shares)] = False
+        seen[:, list(table.missing_shares)] = False
         self.seen: Tensor  # values of the noisy row that everything may depend on
         self.register_buffer("seen", table.expand(seen), persistent=False)
 
     def _hints(self, noisy: Tensor) -> Float[Tensor, "batch columns width"] | None:
-        """What the noisy version of a cell that may be missing says of its value."""
+        """What the noisy version of a cell whose column has missing training cells says of its value."""
         if not self.own:
             return None
         noisy = noisy.to(self.rows.place.dtype) / math.sqrt(1 + self.sigma**2)

@@ -247,10 +247,8 @@ class Flow(GenerativeModel, Sampling, Density, Coding, Reconstruction, AnomalySc
         return self.domain.quantize(self._together(many, seen, generator)).unflatten(0, (draws, len(x)))
 
     def _by_columns(self, x: Tensor, observed: Tensor, generator: Streams, draws: int) -> Tensor:
-        known = x.masked_fill(~observed, math.nan)
-
         def dequantized() -> Tensor:  # hidden cells are drawn from their marginals
-            return self.domain.dequantize(known, generator)[0]
+            return self.domain.dequantize(x, generator)[0]
 
         def log_prob(y: Tensor) -> Tensor:
             return self.continuous_log_prob(y, None)[0]

@@ -13,7 +13,7 @@ from ..chunking import map_chunks
 from ..contract import Batch, GenerativeModel, Losses, Objective
 from ..domains.base import Domain
 from ..domains.row_network import RowNetwork
-from ..imputation import repeated, with_gaps
+from ..imputation import repeated
 from ..networks.embeddings import LabelEmbedding
 from ..rng import Streams
 from ..shapes import Bool, Float, Int, Num
@@ -160,4 +160,4 @@ class AutoregressiveFlow(Flow):
         def draw(x: Tensor, noise: Streams) -> Tensor:
             return self._walked(x, noise.normal(*x.shape), None)
 
-        return repeated(draw, with_gaps(x, observed), generator, draws)
+        return repeated(draw, x, generator, draws)

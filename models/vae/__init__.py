@@ -316,9 +316,9 @@ class VAE(
             | Stochastic backpropagation (Rezende et al., 2014), appendix F (pseudo-Gibbs)
             | https://arxiv.org/abs/1401.4082
         """
-        given = with_gaps(x, observed)
         if self.domain.takes_mask:
-            return self._resampled(given, given, generator, draws, proposals=128)
+            return self._resampled(x, x, generator, draws, proposals=128)
+        given = with_gaps(x, observed)
         known = self.domain.expand(self.domain.observed(given))
         codes = self._from_prior(POOL, self.draw_labels(POOL, None, generator), generator)
         pool = map_chunks(lambda z: self.likelihood.mean(self.decoder(z)), codes, self.domain.dimensions)

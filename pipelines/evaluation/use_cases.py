@@ -32,7 +32,7 @@ class UseCase:
 
 
 USE_CASES: dict[str, UseCase] = {
-    "generation": UseCase(metrics=("frechet",), better="lower", guards=("impossible_pairs",)),
+    "generation": UseCase(metrics=("frechet",), better="lower", guards=("impossible_pairs", "broken_rules")),
     "density": UseCase(
         metrics=("bits_per_dim", "nats_per_row", "bits_per_dim_bound", "nats_per_row_bound"), better="lower"
     ),

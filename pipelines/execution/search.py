@@ -40,7 +40,8 @@ class TrialLog:
     def __init__(self, folder: Path, sweep: Any, bar: ProgressBar, examples: int) -> None:
         self.path = folder / "trials.jsonl"
         self.sweep, self.bar, self.examples = sweep, bar, examples
-        self.seen = 0
+        self.seen: dict[str, int] = {}
+        """Examples that each running trial has seen."""
 
     def finished(self) -> list[dict[str, Any]]:
         """Trials that ended, whether in this process or in one before."""
@@ -50,23 +51,23 @@ class TrialLog:
         return [json.loads(line) for line in lines[:-1] if line]
 
     def trial_started(self, trial: str, settings: Mapping[str, float]) -> None:
-        self.seen = 0
+        self.seen[trial] = 0
         self.sweep.trial_started(trial, dict(settings))
 
     def trial_result(self, trial: str, examples: int, metrics: Mapping[str, float]) -> None:
-        self.seen = examples
-        self.bar.show(len(self.finished()) * self.examples + examples, {"score/loss": metrics["score"]})
+        self.seen[trial] = examples
+        self.bar.show(len(self.finished()) * self.examples + sum(self.seen.values()), {"score/loss": metrics["score"]})
         self.sweep.trial_result(trial, examples, metrics)
 
     def trial_finished(self, trial: str, settings: Mapping[str, float], score: float | None, error: str | None) -> None:
+        seen = self.seen.pop(trial, 0)
         if any(known.get("trial") == trial for known in self.finished()):
             return  # told again, by a job that this process came back to
-        whole = self.seen >= self.examples
-        entry = {"trial": trial, "settings": dict(settings), "score": score, "examples": self.seen, "error": error}
+        entry = {"trial": trial, "settings": dict(settings), "score": score, "examples": seen, "error": error}
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(entry) + "\n")
         self.bar.show(len(self.finished()) * self.examples, {})
-        self.sweep.trial_finished(trial, "FAILED" if error else "FINISHED" if whole else "KILLED")
+        self.sweep.trial_finished(trial, "FAILED" if error else "FINISHED" if seen >= self.examples else "KILLED")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

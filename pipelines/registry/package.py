@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import re
 import shutil
@@ -141,20 +140,18 @@ def _vendor_registered(package: Path) -> None:
         ("CONVERSIONS", CONVERSIONS, "serving/domains"),
     )
     for name, table, place in tables:
-        for kind, found in table.items():
-            if found.__module__.split(".")[0] in ("models", "pipelines"):
-                continue
+        for kind, path in identity.registered_outside(table).items():
             up = "." * (place.count("/") + 2)
-            code = Path(inspect.getfile(found)).read_text(encoding="utf-8")
+            code = path.read_text(encoding="utf-8")
             code = re.sub(r"(?m)^from pipelines\.serving\b", f"from {up}serving", code)
             code = re.sub(r"(?m)^from models\b\.?", f"from {up}", code)
             left = re.search(r"(?m)^(from|import) (models|data|pipelines)\b.*", code)
             if left:
                 raise ValueError(
-                    f"{inspect.getfile(found)} cannot travel with a registered model: it says {left[0]!r}. "
+                    f"{path} cannot travel with a registered model: it says {left[0]!r}. "
                     "Import from models and pipelines.serving only, by `from … import …`."
                 )
             (package / place / f"registered_{kind}.py").write_text(code, encoding="utf-8")
             with (package / place / "__init__.py").open("a", encoding="utf-8") as file:
-                line = f"{name}[{kind!r}] = {found.__name__}"
-                file.write(f"\nfrom .registered_{kind} import {found.__name__}\n\n{line}\n")
+                entry = table[kind].__name__
+                file.write(f"\nfrom .registered_{kind} import {entry}\n\n{name}[{kind!r}] = {entry}\n")

@@ -18,9 +18,12 @@ from pipelines.execution.local import stop_on_sigterm
 from pipelines.execution.search import SearchJob, TrialLog, search_local
 from pipelines.paths import prepared_folder, runs_folder
 from pipelines.training.config import changes_model
-from pipelines.training.identity import identity, identity_digest
+from pipelines.training.identity import PACKAGES, ROOT, identity, identity_digest, import_closure
 from pipelines.training.job import STOP, TrainingJob, clear_signals, locked
 from pipelines.training.progress import ProgressBar
+
+SEARCH = "pipelines.execution.search"
+"""Where a search begins: it imports what draws settings, runs their trials and stops them."""
 
 
 def select_best(trials: list[dict[str, Any]], examples: int, margin: float) -> tuple[dict[str, float], str]:
@@ -140,7 +143,7 @@ def current(family: Family, name: str) -> float:
     return float(getattr(getattr(family, section), key))
 
 
-def sweep_key(job: TrainingJob, settings: Params, chosen: Family, data: str, reference: str) -> str:
+def sweep_key(job: TrainingJob, settings: Params, chosen: Family, data: str, reference: str, root: Path = ROOT) -> str:
     """Identity of a sweep: what it tries, on what, with which code.
 
     Arguments:
@@ -149,7 +152,11 @@ def sweep_key(job: TrainingJob, settings: Params, chosen: Family, data: str, ref
         chosen: The settings as written, and the ranges.
         data: Digest of the prepared data.
         reference: Digest of the evaluation reference.
+        root: Folder of the packages.
     """
     search = {name: dataclasses.asdict(span) for name, span in chosen.search.items()}
     how = changes_model(Tune, dataclasses.asdict(settings.tune))
-    return identity_digest(identity(job, data, reference) | {"tune": how, "search": search})
+    same = identity(job, data, reference, root)
+    names = {job.spec["family"], job.spec.get("domain", {}).get("kind", "")}
+    code = same["code"] | import_closure(root, PACKAGES, [SEARCH], names)
+    return identity_digest(same | {"code": code, "tune": how, "search": search})

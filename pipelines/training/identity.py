@@ -11,6 +11,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 import hashlib
+import inspect
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -20,6 +21,7 @@ from typing import Any
 import models
 from data.files import canonical
 from models import FAMILIES
+from models.domains import DOMAINS
 from pipelines.training.config import TrainingConfig, changes_model
 from pipelines.training.job import TrainingJob
 
@@ -60,9 +62,24 @@ def identity_digest(same: Mapping[str, Any]) -> str:
 
 
 def training_code(family: str, kind: str | None, root: Path = ROOT) -> dict[str, str]:
-    """Digest by file of the code that a family's training on one kind of data is made of."""
+    """Digest by file of the code that a family's training on one kind of data is made of.
+
+    A kind of data registered from outside counts by its own files, with what they import.
+    """
     names = {family, kind} if kind else {family}
-    return import_closure(root, PACKAGES, [FAMILIES[family].__module__, WORKER], names)
+    entries, outside = [FAMILIES[family].__module__, WORKER], {}
+    if path := registered_outside(DOMAINS).get(kind or ""):
+        module = DOMAINS[str(kind)].__module__
+        module = path.stem if module == "__main__" else module
+        entries.append(module)
+        outside[module.split(".")[0]] = path.parents[module.count(".") + (path.name == "__init__.py")]
+    return import_closure(root, PACKAGES, entries, names, outside)
+
+
+def registered_outside(table: Mapping[str, Any]) -> dict[str, Path]:
+    """The files of those classes in a table of kinds of data that were registered from outside, by kind."""
+    found = {kind: entry for kind, entry in table.items() if entry.__module__.split(".")[0] not in PACKAGES}
+    return {kind: Path(inspect.getfile(entry)) for kind, entry in found.items()}
 
 
 def code_digest(family: str, package: Path) -> str:
@@ -80,7 +97,11 @@ def code_digest(family: str, package: Path) -> str:
 
 
 def import_closure(
-    root: Path, packages: Collection[str], entries: Collection[str], names: Collection[str] = ()
+    root: Path,
+    packages: Collection[str],
+    entries: Collection[str],
+    names: Collection[str] = (),
+    outside: Mapping[str, Path] | None = None,
 ) -> dict[str, str]:
     """The files that some modules need, each with the digest of its code without comments and docstrings.
 
@@ -89,31 +110,33 @@ def import_closure(
         packages: Packages whose imports are followed, those in functions too.
         entries: Dotted names of the modules to begin with.
         names: What the work names: a table of siblings that has one of them as a key counts by these entries only.
+        outside: Folder by name of packages that lie elsewhere, whose imports are followed too.
     Returns:
-        SHA-256 by path below `root`.
+        SHA-256 by path below `root`, or below the folder of a package that lies elsewhere.
     Raises:
         ValueError: If a package, or an entry in one, is not there.
     """
     found: dict[str, str] = {}
     wanted = frozenset(names)
+    folders = dict.fromkeys(packages, root) | dict(outside or {})
     waiting = [(module, "") for module in entries]
     for module in (*packages, *entries):
-        if _file(root, packages, module) is None:
-            raise ValueError(f"there is no module {module} below {root}")
+        if _file(folders, module) is None:
+            raise ValueError(f"there is no module {module} below {folders.get(module.split('.')[0], root)}")
     seen: set[tuple[str, str]] = set()
     while waiting:
         if (request := waiting.pop()) in seen:
             continue
         seen.add(request)
         module, name = request
-        if name and _file(root, packages, f"{module}.{name}"):
+        if name and _file(folders, f"{module}.{name}"):
             waiting.append((f"{module}.{name}", ""))
             continue
-        path = _file(root, packages, module)
+        path = _file(folders, module)
         if path is None:
             continue
         code = _code(path.read_text(encoding="utf-8"), wanted)
-        found[path.relative_to(root).as_posix()] = code.digest
+        found[path.relative_to(folders[module.split(".")[0]]).as_posix()] = code.digest
         package = module if path.name == "__init__.py" else module.rpartition(".")[0]
         waiting += [_absolute(package, *imported) for imported in code.imports]
         if name in code.left_out:
@@ -121,10 +144,11 @@ def import_closure(
     return dict(sorted(found.items()))
 
 
-def _file(root: Path, packages: Collection[str], module: str) -> Path | None:
+def _file(folders: Mapping[str, Path], module: str) -> Path | None:
     parts = module.split(".")
-    if parts[0] not in packages:
+    if parts[0] not in folders:
         return None
+    root = folders[parts[0]]
     for path in (root.joinpath(*parts, "__init__.py"), root.joinpath(*parts).with_suffix(".py")):
         if path.is_file():
             return path

@@ -14,7 +14,8 @@ import torch
 from scipy.stats import ks_2samp
 
 from data.dataset import Examples
-from pipelines.evaluation.metrics import coherence, describe, sample_metrics, shapes_trends, tails, tree_c2st
+from data.formats import Instants, Part, parts_of
+from pipelines.evaluation.metrics import coherence, describe, rules, sample_metrics, shapes_trends, tails, tree_c2st
 from pipelines.evaluation.metrics.base import counts
 
 NUMBER = {"type": "continuous", "mean": 0.0, "std": 1.0, "min": -9.0, "max": 9.0, "missing": 0}
@@ -263,3 +264,85 @@ def test_every_metric_of_tables_has_words_a_direction_and_a_line_in_the_table():
                 assert value.low <= value.value <= value.high
     assert describe("anomaly_auroc_mixed").title.format("mixed") == "AUROC, mixed"
     assert describe("nothing of the sort") is None
+
+
+# Rules
+
+
+def ruled(n: int, seed: int) -> np.ndarray:
+    """City (6 values) fixes country (3); total = price × count, rounded; paid <= total; a gap now and then."""
+    random = np.random.default_rng(seed)
+    city = random.integers(0, 6, n).astype(float)
+    price, count = random.lognormal(3, 1, n).round(2), random.integers(1, 6, n).astype(float)
+    total = (price * count).round(2)
+    paid = (total * random.uniform(0, 1, n)).round(2)
+    x = np.column_stack([city, city // 2, price, count, total, paid])
+    x[::13, 1], x[::17, 4] = np.nan, np.nan
+    return x
+
+
+RULED = "ccnnnn"
+RULES = {"c1 follows from c0", "n5 is at most n4", "n2 is at most n4", "n4 is n2 × n3"}
+
+
+def test_rules_that_training_rows_keep_are_found_and_kept_by_others():
+    train, test = ruled(800, 0), ruled(400, 1)
+    assert {rule.text for rule in rules.rules(train, columns(RULED))} == RULES
+    assert rules.measure(sample_set(RULED, train, test, test)).metrics["broken_rules"].value == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "rule"),
+    [
+        (lambda x: x.__setitem__((slice(0, 40), 1), (x[:40, 1] + 1) % 3), "c1 follows from c0"),
+        (lambda x: x.__setitem__((slice(0, 40), 5), x[:40, 4] + 1), "n5 is at most n4"),
+        (lambda x: x.__setitem__((slice(0, 40), 4), x[:40, 4] * 1.02 + 0.02), "n4 is n2 × n3"),
+    ],
+)
+def test_a_broken_rule_is_counted_where_its_cells_are_known(change, rule):
+    drawn = ruled(400, 2)
+    change(drawn)
+    known = {"c1 follows from c0": [0, 1], "n5 is at most n4": [4, 5], "n4 is n2 × n3": [2, 3, 4]}[rule]
+    share = (~np.isnan(drawn[:40][:, known]).any(1)).sum() / 400
+    found = rules.measure(sample_set(RULED, ruled(800, 0), ruled(400, 1), drawn))
+    assert found.metrics["broken_rules"].value == pytest.approx(share)
+    assert found.details["broken_rules"] == [{"rule": rule, "share": pytest.approx(share, abs=1e-6)}]
+
+
+def test_chance_and_names_of_rows_make_no_rules():
+    random = np.random.default_rng(0)
+    x = np.column_stack([np.arange(300.0), random.integers(0, 3, 300), random.standard_normal(300), np.full(300, 9.0)])
+    assert rules.rules(x, columns("ccnn")) == []  # everything follows from a name; a constant is above everything
+    assert rules.measure(sample_set("ccnn", x, x, x)).metrics == {}
+
+
+def test_dates_are_put_in_order_by_their_days():
+    """Two dates learned as year, week and weekday: the second is never before the first."""
+    parts = tuple(map(Part.parse, ["year", "week", "weekday"]))
+    random = np.random.default_rng(0)
+    first = 18_000 + random.integers(0, 900, 300)
+
+    def learned(days: np.ndarray) -> np.ndarray:
+        zero = np.zeros(len(days), np.int64)
+        return parts_of(Instants(days, zero, zero), parts)[0]
+
+    def rows(gap: np.ndarray) -> np.ndarray:
+        return np.column_stack([learned(first), learned(first + gap)])
+
+    described = [
+        {
+            "name": f"{source}.{part.name}",
+            "type": "categorical" if part.values else "integer",
+            "categories": list(part.categories),
+            "source": source,
+            "part": part.name,
+        }
+        for source in ("sent", "came")
+        for part in parts
+    ]
+    train = rows(random.integers(0, 400, 300))
+    (rule,) = rules.rules(train, described)
+    assert rule.text == "sent is at most came"
+    judged, wrong = rule.test(rows(np.where(np.arange(300) < 30, -3, 3)))
+    assert judged.all()
+    assert wrong.sum() == 30

@@ -116,6 +116,26 @@ def test_codes_of_mixed_rows_come_back_and_are_standard_normal():
     assert torch.allclose(back[known], gappy[known], rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.parametrize("frequencies", [(20, 28, 26, 26), (2000, 2000, 2000, 4000), (5, 1, 1, 1)])
+@pytest.mark.parametrize("family", ["autoencoder", "vae"])
+def test_a_code_is_decoded_to_the_likeliest_category(family, frequencies):
+    """An untrained decoder gives every category the frequency that it has in the data, whatever the code."""
+    x = torch.repeat_interleave(torch.arange(4.0), torch.tensor(frequencies))[:, None].double()
+    torch.manual_seed(0)
+    spec = {"family": family, "config": {"latent": 2, "width": 8}, "domain": table(x, "4"), "classes": 0}
+    decoded = build(spec).eval().decode(torch.randn(5, 2, generator=seeded()))
+    assert decoded[:, 0].tolist() == [float(np.argmax(frequencies))] * 5
+
+
+def test_codes_far_out_have_values_where_the_data_have_no_gaps():
+    """The normal distribution function is 1.0 from 8.3 on: neither codes nor outliers beyond that are gaps."""
+    x = torch.randn(400, 2, generator=seeded(2)).double()
+    model = randomized(table(x, "cc"))
+    assert not model.decode(torch.tensor([[9.0, -9.0], [0.5, 40.0]])).isnan().any()
+    far = torch.tensor([[1e30, 0.0], [0.0, 1e12]]).double()
+    assert not model.translate(far, None, 0.0, Streams.seeded(0)).isnan().any()
+
+
 def test_any_conditional_is_that_of_the_data():
     """Three related categories: each one's draws given every value of every subset of the others."""
     joint = torch.rand(2, 3, 2, generator=seeded(4)).pow(2) + 0.1
@@ -219,6 +239,31 @@ def test_a_tail_is_fitted_only_where_the_data_go_on():
     }  # fmt: skip
 
 
+HUGE = {
+    "exponential of Pareto, alpha 2": lambda rng: np.exp(rng.pareto(2, 20_000)),
+    "exponential of lognormal": lambda rng: np.exp(rng.lognormal(0, 1, 20_000)),
+}
+
+
+@pytest.mark.usefixtures("double")
+@pytest.mark.parametrize("law", list(HUGE))
+def test_a_tail_whose_law_goes_on_to_infinity_ends_at_a_number(law):
+    x = HUGE[law](np.random.default_rng(1))
+    domain = heavy(x)
+    assert np.isfinite(np.square(domain.columns[0]["tails"]["upper"]["x"])).all()  # that draws have a deviation
+    places = torch.linspace(-7, 7, 1001)[:, None]
+    drawn = domain.from_probit(places)
+    assert torch.isfinite(drawn).all()
+    assert (drawn.diff(dim=0) >= 0).all()
+    known = torch.from_numpy(np.quantile(x, [0.01, 0.5, 0.9, 0.99]))
+    assert torch.allclose(domain.quantize(domain.cell_center(known[:, None]))[:, 0], known, rtol=1e-6)
+    shares = torch.special.ndtr(domain.cell_center(known[:, None]))[:, 0]
+    assert torch.allclose(shares, torch.tensor([0.01, 0.5, 0.9, 0.99]), atol=5e-3)
+    column = domain.columns[0] | {"tails": {"upper": {"x": [1e300, math.inf], "u": [0.99, 1 - 1e-9]}}}
+    with pytest.raises(ValueError, match="column 'x': its tails must be finite; prepare the dataset again"):
+        Table(columns=[column])
+
+
 @pytest.mark.usefixtures("double")
 def test_a_tailed_density_is_that_of_the_map_and_integrates_to_one():
     domain = heavy(np.random.default_rng(2).standard_t(3, 10_000))
@@ -284,6 +329,26 @@ def test_a_table_to_be_filled_draws_no_gaps():
     assert not model.sample(500, None, Streams.seeded(0)).isnan().any()
     with pytest.raises(ValueError, match="missing must be model or fill, got 'drop'"):
         Table(columns=domain["columns"], missing="drop")
+
+
+@pytest.mark.parametrize("policy", ["model", "fill"])
+def test_a_settled_row_takes_no_middle_for_a_missing_cell(policy):
+    """The noisy version of a cell that training rows may lack decides on that cell's value and on no other."""
+    x, domain = gappy_world(300)
+    table = Table(columns=domain["columns"], missing=policy)
+    torch.manual_seed(0)
+    settler = table.settler(0, sigma=0.5, width=8)
+    for parameter in settler.parameters():
+        parameter.data += 0.3 * torch.randn_like(parameter)
+    noisy = torch.randn(200, table.dimensions, generator=seeded())
+    other = torch.where(table.expand(torch.tensor([[True, False]])), noisy, 3.0 * noisy)
+    known = torch.stack([torch.full((200,), torch.nan), torch.arange(200) % 3], dim=1).double()
+    for given, changes in ((None, [False, True]), (known, [False, False])):
+        one, two = (settler.draw(y, given, None, Streams.seeded(0)) for y in (noisy, other))
+        assert [not torch.equal(*pair) for pair in zip(one.T, two.T, strict=True)] == changes
+    nats = [settler.nats(x[:200], y, None, Streams.seeded(0), x[:200].isnan()) for y in (noisy, other)]
+    lacking = x[:200, 1].isnan()
+    assert torch.equal(nats[0][lacking], nats[1][lacking])
 
 
 @pytest.mark.usefixtures("double")

@@ -457,6 +457,30 @@ def test_imputation_is_near_the_exact_conditional_of_a_gaussian(family):
     assert (0.15 if family == "gan" else 0.33) < float(spread) < 0.6
 
 
+@pytest.mark.parametrize(
+    ("family", "config", "columns"),
+    [
+        *((family, {}, 2) for family in FAMILIES),
+        ("diffusion", {"hide": 0.0}, 2),
+        ("flow", {"architecture": "couplings"}, 34),
+    ],
+    ids=str,
+)
+def test_cells_that_are_not_observed_may_hold_anything(family, config, columns):
+    """A category that there is not, a number beyond all others, nothing: the same fillings."""
+    x = torch.cat([torch.randn(40, columns - 1), torch.arange(40)[:, None] % 3], dim=1).double()
+    torch.manual_seed(0)
+    spec = {"family": family, "config": SMALL[family] | config, "domain": table(x, "c" * (columns - 1) + "3")}
+    model = build(spec | {"classes": 0}).eval()
+    observed = torch.rand(4, columns, generator=seeded()) < 0.4
+    fillings = [
+        model.impute(torch.where(observed, x[:4], held), observed, Streams.seeded(0))
+        for held in (torch.nan, -1.0, 1e300)
+    ]
+    assert torch.equal(fillings[0], fillings[1])
+    assert torch.equal(fillings[0], fillings[2])
+
+
 def test_a_given_category_decides_a_number_whatever_else_is_hidden():
     """The number follows from the category; the noise in the other hidden columns must not drown it."""
     codes = torch.randint(0, 9, (4000,), generator=seeded(5))

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 from claims import CLAIMS, Ask, fresh, fresh_images
+from ruamel.yaml import YAML
 from scipy.special import expit
 from small_projects import MODELS, SmallProject, edit_card, write_source
 from test_pipeline import Project
@@ -23,6 +26,7 @@ from truth import SHARES, Patterns, Rows, auroc
 from models import FAMILIES
 from models.capabilities import CAPABILITIES
 from pipelines import tracking
+from pipelines.__main__ import main
 
 __all__ = ["free_port"]
 pytestmark = [  # MLflow's own
@@ -144,6 +148,34 @@ def test_a_registered_model_tells_the_truth(
     small: Callable[[str, str], Ask], name: str, family: str, claim: str
 ) -> None:
     CLAIMS[name][claim][1](small(name, family), family)
+
+
+# DVC
+
+
+@pytest.mark.parametrize("stage", ["register", "report"])
+def test_dvc_knows_what_the_last_stages_read(shop: SmallProject, stage: str) -> None:
+    """Every file of the project's data and results that is opened for reading lies below a dependency or an output."""
+    opened: set[str] = set()
+
+    def listen(event: str, arguments: tuple[Any, ...]) -> None:
+        if event == "open" and opened_by and isinstance(arguments[0], (str, Path)) and arguments[1] in ("r", "rb"):
+            opened.add(os.path.relpath(arguments[0], shop.root))
+
+    opened_by = [stage]  # a hook cannot be taken off: emptied, it is deaf
+    sys.addaudithook(listen)
+    try:
+        with shop.entered():
+            assert main([stage]) == 0
+    finally:
+        opened_by.clear()
+    written = YAML(typ="safe").load(Path(__file__).parents[2] / "dvc.yaml")["stages"][stage]
+    rooms = [path.replace("${dataset}", "shop") for path in (*written["deps"], *written["outs"])]
+    read = {path for path in opened if path.startswith(("data/", "runs/"))}
+    assert "data/prepared/shop/manifest.json" in read
+    state = "runs/shop/state"  # of trainings: nobody's output
+    unseen = {path for path in read if not any(path == room or path.startswith(f"{room}/") for room in (*rooms, state))}
+    assert unseen == set()
 
 
 # REST

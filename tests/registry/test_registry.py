@@ -254,7 +254,7 @@ def test_no_better_score_makes_up_for_rows_that_are_less_possible(
 
 
 def test_generation_is_guarded_by_impossible_rows() -> None:
-    assert USE_CASES["generation"].guards == ("impossible_pairs",)
+    assert USE_CASES["generation"].guards == ("impossible_pairs", "broken_rules")
     entry = {"value": 0.2, "low": 0.1, "high": 0.3, "unit": "share", "better": "lower"}
     tags = {f"metric.{name}": json.dumps(entry) for name in ("frechet", "impossible_pairs")}
     version = tracking.Version(name="rows", number=3, run_id="", tags=tags)

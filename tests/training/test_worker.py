@@ -241,6 +241,23 @@ def test_finished_trials_are_kept_once_with_how_far_they_came(tmp_path: Path) ->
     assert ended == [("a", "FINISHED"), ("b", "KILLED"), ("c", "FAILED")]
 
 
+def test_trials_side_by_side_are_kept_apart(tmp_path: Path) -> None:
+    """One is stopped at a third right after the other has reported its whole; none has the other's examples."""
+    sweep, bar = Deaf(), Deaf()
+    ledger = TrialLog(tmp_path, sweep, bar, 90)
+    for name in ("whole", "stopped"):
+        ledger.trial_started(name, {})
+    for name, examples in (("stopped", 30), ("whole", 60), ("whole", 90)):
+        ledger.trial_result(name, examples, {"score": 1.0})
+    ledger.trial_finished("stopped", {}, 1.0, None)
+    ledger.trial_started("late", {})
+    ledger.trial_finished("whole", {}, 1.0, None)
+    assert [(t["trial"], t["examples"]) for t in ledger.finished()] == [("stopped", 30), ("whole", 90)]
+    ended = [said[1:] for said in sweep.said if said[0] == "trial_finished"]
+    assert ended == [("stopped", "KILLED"), ("whole", "FINISHED")]
+    assert [said[1] for said in bar.said] == [30, 90, 120, 90, 180]
+
+
 # Train
 
 

@@ -108,18 +108,20 @@ def use(domain: Mapping[str, Any]) -> Use:
 
 
 def told_apart(results: Mapping[str, Any]) -> str:
-    """By which columns samples are told from real rows, and which hold impossible pairs, as sentences; may be empty."""
+    """By which columns samples are told from real rows, and what in them cannot be, as sentences; may be empty."""
     said = []
     for key, start in (
         ("told_apart", "Small trees tell samples from test rows by"),
         ("impossible_pairs", "Impossible pairs of values, as shares of the samples:"),
+        ("broken_rules", "Rules that training rows keep and samples break, as shares of the samples:"),
     ):
         entries = [mapping(entry) for entry in sequence(results.get(key))]
         part = "accuracy" if key == "told_apart" else "share"
         texts = []
         for entry in entries:
             columns = [str(column) for column in sequence(entry.get("columns"))]
-            texts += [f"{' × '.join(columns)} ({plain(finite(entry.get(part)), 3)})"] if columns else []
+            name = " × ".join(columns) or str(entry.get("rule") or "")
+            texts += [f"{name} ({plain(finite(entry.get(part)), 3)})"] if name else []
         if texts:
             said.append(f"{start} {', '.join(texts)}.")
     return " ".join(said)

@@ -1,0 +1,232 @@
+r"""Do the rows keep the rules that every training row keeps?
+
+Rules between columns, found in the training rows and kept by all of them:
+
+| rule | holds in a row when |
+| --- | --- |
+| `b` follows from `a` | `b` is the one value that training rows with this `a` have |
+| `a` is at most `b` | of numbers, or of dates |
+| `c` is `a + b`, `c` is `a × b` | up to the rounding of `c` and half a percent |
+
+A rule counts only if at least `TELLING` of the rows would break it with the column `b` shuffled, and a row only where
+all of the rule's cells are known. No pair of values need be rare for a rule to be broken: so this sees what impossible
+pairs, distances and correlations do not.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from data.formats import WEEKDAYS, Part, instants_of
+from pipelines.evaluation.metrics.base import SAMPLES, Description
+from pipelines.evaluation.metrics.samples import Findings, SampleSet
+
+BROKEN_RULES = Description(
+    name="broken_rules",
+    title="Broken rules",
+    sentence="Rows that break what every training row keeps: a value follows from another, an order, a sum, a product.",
+    group=SAMPLES,
+    unit="share",
+    better="lower",
+)
+DESCRIPTIONS = (BROKEN_RULES,)
+
+TELLING = 0.05
+"""Share of rows that would break a rule by chance, for it to be one."""
+LEAST_ROWS = 50
+"""Training rows with all cells known that a rule must be seen in."""
+MOST_KEYS = 10_000
+"""Values of a column from which others may follow."""
+MOST_NUMBERS = 24
+"""Columns of numbers among which orders, sums and products are looked for; of more, the first."""
+PRODUCT_TOLERANCE = 0.005
+"""Relative error of a sum or product in a drawn row: draws are not rounded as their source is."""
+
+Test = Callable[[Float[np.ndarray, "n columns"]], tuple[Bool[np.ndarray, " n"], Bool[np.ndarray, " n"]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What every training row keeps.
+
+    Arguments:
+        text: As the report says it.
+        test: Of rows in data space: which can be judged, and which of them break it.
+    """
+
+    text: str
+    test: Test
+
+
+def measure(samples: SampleSet) -> Findings:
+    """The share of samples that break a rule; nothing where the training rows keep none."""
+    train, drawn = (x.double().numpy() for x in (samples.every, samples.drawn))
+    broken, shares = np.zeros(len(drawn), bool), []
+    for rule in rules(train, samples.domain["columns"]):
+        judged, wrong = rule.test(drawn)
+        broken |= judged & wrong
+        shares.append((float((judged & wrong).mean()), rule.text))
+    if not shares:
+        return Findings(metrics={})
+    worst = sorted((pair for pair in shares if pair[0] > 0), key=lambda pair: (-pair[0], pair[1]))[:5]
+    details = [{"rule": text, "share": round(share, 6)} for share, text in worst]
+    return Findings(
+        metrics={BROKEN_RULES.name: BROKEN_RULES.mean(broken, **samples.options)}, details={"broken_rules": details}
+    )
+
+
+def rules(train: Float[np.ndarray, "n columns"], columns: Sequence[Mapping[str, Any]]) -> list[Rule]:
+    """The rules that all training rows keep."""
+    return [*_determined(train, columns), *_ordered(train, columns), *_computed(train, columns)]
+
+
+# A value that follows from another
+
+
+def _determined(train: Float[np.ndarray, "n columns"], columns: Sequence[Mapping[str, Any]]) -> Iterator[Rule]:
+    values, codes = {}, {}
+    for i, column in enumerate(columns):
+        if "source" not in column:
+            found, code = np.unique(train[:, i], return_inverse=True)
+            known = found[~np.isnan(found)]
+            if 1 < len(known) <= MOST_KEYS:
+                values[i], codes[i] = known, np.where(code < len(known), code, -1)
+    for a, b in itertools.permutations(codes, 2):
+        if "categorical" not in (columns[a]["type"], columns[b]["type"]):
+            continue
+        known = (codes[a] >= 0) & (codes[b] >= 0)
+        x, y = codes[a][known], codes[b][known]
+        counts = np.bincount(x, minlength=len(values[a]))
+        if len(x) < LEAST_ROWS or counts[counts > 1].sum() < 0.9 * len(
+            x
+        ):  # names of rows: everything follows from them
+            continue
+        follows = np.full(len(values[a]), -1)
+        follows[x] = y
+        if (follows[x] != y).any() or _chance(lambda z, f=follows, x=x: f[x] != z, y) < TELLING:
+            continue
+        value = np.where(follows >= 0, values[b][follows], np.nan)
+        yield Rule(f"{columns[b]['name']} follows from {columns[a]['name']}", _follows(a, b, values[a], value))
+
+
+def _follows(a: int, b: int, values: np.ndarray, value: np.ndarray) -> Test:
+    def test(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        place = np.searchsorted(values, np.nan_to_num(rows[:, a])).clip(max=len(values) - 1)
+        judged = (values[place] == rows[:, a]) & ~np.isnan(value[place]) & ~np.isnan(rows[:, b])
+        return judged, value[place] != rows[:, b]
+
+    return test
+
+
+# An order
+
+
+def _quantities(columns: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, str, Callable[[np.ndarray], np.ndarray]]]:
+    """Name, unit and values of each number and each date (in days)."""
+    numbers = [i for i, c in enumerate(columns) if c["type"] != "categorical" and "source" not in c]
+    for i in numbers[:MOST_NUMBERS]:
+        yield str(columns[i]["name"]), "number", lambda rows, i=i: rows[:, i]
+    dates: dict[str, list[int]] = {}
+    for i, column in enumerate(columns):
+        if "source" in column:
+            dates.setdefault(str(column["source"]), []).append(i)
+    for name, places in dates.items():
+        parts = [_part(columns[i]) for i in places]
+        if "year" in {part.name for part in parts}:
+            yield name, "date", lambda rows, p=parts, i=places: _days(rows[:, i], p)
+
+
+def _part(column: Mapping[str, Any]) -> Part:
+    names = [str(name) for name in column.get("categories") or ()]
+    weekday = column["part"] == "weekday"
+    return Part(column["part"], values=tuple(WEEKDAYS.index(n) if weekday else int(n) for n in names))
+
+
+def _days(values: Float[np.ndarray, "n parts"], parts: Sequence[Part]) -> Float[np.ndarray, " n"]:
+    missing = np.isnan(values).any(1)
+    days = instants_of(np.where(missing[:, None], 0.0, values), parts).days.astype(np.float64)
+    return np.where(missing, np.nan, days)
+
+
+def _ordered(train: Float[np.ndarray, "n columns"], columns: Sequence[Mapping[str, Any]]) -> Iterator[Rule]:
+    for (a, unit_a, x), (b, unit_b, y) in itertools.permutations(_quantities(columns), 2):
+        if unit_a != unit_b:
+            continue
+        low, high = x(train), y(train)
+        known = ~(np.isnan(low) | np.isnan(high))
+        low, high = low[known], high[known]
+        if len(low) < LEAST_ROWS or (low > high).any() or (low == high).all():
+            continue
+        if _chance(lambda z, low=low: low > z, high) >= TELLING:
+            yield Rule(f"{a} is at most {b}", _at_most(x, y))
+
+
+def _at_most(x: Callable[[np.ndarray], np.ndarray], y: Callable[[np.ndarray], np.ndarray]) -> Test:
+    def test(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        low, high = x(rows), y(rows)
+        return ~(np.isnan(low) | np.isnan(high)), low > high
+
+    return test
+
+
+# A sum, a product
+
+
+def _computed(train: Float[np.ndarray, "n columns"], columns: Sequence[Mapping[str, Any]]) -> Iterator[Rule]:
+    numbers = [i for i, c in enumerate(columns) if c["type"] != "categorical" and "source" not in c][:MOST_NUMBERS]
+    numbers = [i for i in numbers if len(np.unique(train[~np.isnan(train[:, i]), i])) > 1]
+    rounding = {i: 0.5 * 10.0 ** -_decimals(train[:, i]) for i in numbers}
+    for c in numbers:
+        for a, b in itertools.combinations([i for i in numbers if i != c], 2):
+            known = np.flatnonzero(~np.isnan(train[:, [a, b, c]]).any(1))
+            if len(known) < LEAST_ROWS:
+                continue
+            for sign, function in (("+", np.add), ("×", np.multiply)):
+                near = 1.0001 * rounding[c]
+
+                def off(rows: np.ndarray, f: Any = function, near: float = near) -> np.ndarray:
+                    return np.abs(rows[:, 2] - f(rows[:, 0], rows[:, 1])) > near + 1e-9 * np.abs(rows[:, 2])
+
+                rows = train[known[:LEAST_ROWS]][:, [a, b, c]]
+                if off(rows).any() or off(train[known][:, [a, b, c]]).any():
+                    continue
+                rows = train[known][:, [a, b, c]]
+                if min(_chance(lambda z, r=rows, k=k, o=off: o(_with(r, k, z)), rows[:, k]) for k in (0, 1)) < TELLING:
+                    continue
+                text = f"{columns[c]['name']} is {columns[a]['name']} {sign} {columns[b]['name']}"
+                yield Rule(text, _computes(a, b, c, function, near))
+
+
+def _with(rows: np.ndarray, place: int, values: np.ndarray) -> np.ndarray:
+    rows = rows.copy()
+    rows[:, place] = values
+    return rows
+
+
+def _computes(a: int, b: int, c: int, function: Callable[[Any, Any], np.ndarray], near: float) -> Test:
+    def test(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        right = function(rows[:, a], rows[:, b])
+        judged = ~(np.isnan(right) | np.isnan(rows[:, c]))
+        return judged, np.abs(rows[:, c] - right) > near + PRODUCT_TOLERANCE * np.abs(right)
+
+    return test
+
+
+def _decimals(values: np.ndarray) -> int:
+    """Decimals that a column of the training rows is rounded to, at most nine."""
+    known = values[~np.isnan(values)]
+    for decimals in range(9):
+        if np.allclose(known, np.round(known, decimals), rtol=1e-12, atol=1e-9):
+            return decimals
+    return 9
+
+
+def _chance(broken: Callable[[np.ndarray], np.ndarray], values: np.ndarray) -> float:
+    """Share of rows that would break a rule with a column shuffled."""
+    return float(broken(np.random.default_rng(0).permutation(values)).mean())
