@@ -643,6 +643,16 @@ class IdentifierFormat:
         return list(found)
 
 
+def whole_type(numbers: Sequence[int], dtype: str) -> str:
+    """The type that holds some whole numbers: their source's, else `int64`, else none (`""`, they are text).
+
+    Fresh identifiers may have more digits than any of the source.
+    """
+    low, high = min(numbers, default=0), max(numbers, default=0)
+    fitting = (name for name in (dtype, "int64") if np.iinfo(name).min <= low and high <= np.iinfo(name).max)
+    return next(fitting, "")
+
+
 # Whole columns
 
 Format = NumberFormat | DateTimeFormat | DurationFormat

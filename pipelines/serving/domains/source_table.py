@@ -166,16 +166,16 @@ class SourceTables(Tables):
             values = rows[:, place]
             if plain and entry["pattern"]:
                 values = np.round(values, self.formats.NumberFormat(entry["pattern"]).decimals)
-            if not np.isnan(values).any():
-                return self._originals(values, self.columns[place])
-            known = [None if np.isnan(v) else self._originals(np.array([v]), self.columns[place])[0] for v in values]
-            return np.array(known, np.float64) if plain else pd.Series(known, dtype=object)
+            return self._originals(values, self.columns[place])
         if role in ("datetime", "duration") and not entry["pattern"]:
             return self._moments(cells, dtype)
-        if dtype.startswith(("int", "uint", "float")) and role in UNLEARNED:
-            numbers = [np.nan if cell is None else float(cell) for cell in cells]
-            whole = dtype.startswith(("int", "uint")) and None not in cells
-            return np.array([int(cell) for cell in cells], dtype) if whole else np.array(numbers)
+        if role in ("identifier", "constant") and dtype.startswith("float"):
+            return np.array([np.nan if cell is None else float(cell) for cell in cells])
+        if role in ("identifier", "constant") and dtype.startswith(("int", "uint")) and None not in cells:
+            numbers = [int(cell) for cell in cells]
+            held_by = self.formats.whole_type(numbers, dtype)
+            if held_by:
+                return np.array(numbers, held_by)
         return pd.Series(list(cells), dtype=object)
 
     @staticmethod
