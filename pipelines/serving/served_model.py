@@ -34,7 +34,8 @@ dataset's columns, in any order: numbers, categories by name, dates and currenci
 any cell missing (`None`, NaN), whatever the task; identifiers and free text need not be given. They come back in
 the original types and formats, with the label's column, the index, and further columns untouched, several draws
 below one another with their number in a first column `draw`. Whole numbers and booleans with gaps have pandas'
-nullable types. What is drawn has all columns of the source, with fresh identifiers. A category that training did not have is an error, or missing with `on_unknown: missing`.
+nullable types. What is drawn has all columns of the source, with fresh identifiers. A category that training did
+not have is an error, or missing with `on_unknown: missing`.
 
 Every refusal is one sentence, as an `MlflowException` that is also a `ValueError`: over HTTP it is the message,
 with status 400. Work is bounded: see `LIMITS` in `params.py`, which environment variables set.
