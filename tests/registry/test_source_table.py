@@ -23,11 +23,13 @@ from data import formats
 from data.dataset import Dataset
 from data.formats import PLACEHOLDER
 from models import Batch, Streams, build
+from pipelines import tracking
+from pipelines.__main__ import main
 from pipelines.cli.data import add
 from pipelines.registry.model_card import model_card
 from pipelines.registry.package import vendored_code
 from pipelines.serving.domains.source_table import SourceTables
-from pipelines.serving.params import checked
+from pipelines.serving.params import checked, label_number
 from pipelines.serving.rest import parse
 from pipelines.stages.prepare import prepare
 from pipelines.storage import model_folder
@@ -226,7 +228,7 @@ def columns_of(role: str, dtype: str, learned: dict[str, Any], **entry: Any) -> 
     columns = [{"name": "v", **number}, *([{"name": "c", **number, **learned}] if learned else [])]
     source = [
         {"name": "v", "role": "number", "dtype": "int64", "pattern": "", "columns": [0]},
-        {"name": "c", "role": role, "dtype": dtype, "pattern": "", "columns": [1] if learned else [], **entry},
+        {"name": "c", "role": role, "dtype": dtype, "pattern": "", "columns": [1] if learned else []} | entry,
     ]
     return SourceTables({"kind": "table", "columns": columns}, source, formats)
 
@@ -262,6 +264,37 @@ def test_gaps_leave_a_column_its_type(
     assert drawn[["c"]].T.to_csv(index=False, header=False) == csv + "\n"
     again = tables.read(drawn, "encode").x[:, 1]
     assert torch.equal(again.nan_to_num(-9), torch.tensor(values, dtype=torch.float64).nan_to_num(-9))
+
+
+class Drawing:
+    """A model that draws numbers of the column `c`, and notes of which class it was asked to."""
+
+    def __init__(self, tables: SourceTables, values: list[float]) -> None:
+        self.tables, self.values, self.labels = tables, values, []
+
+    def predict(self, rows: Any, params: dict[str, Any]) -> Any:
+        if params["task"] == "describe":
+            return self.tables.described()
+        self.labels.append(label_number(params["label"], ["-1", "1"], 2))
+        return self.tables.write(torch.tensor([[1.0, value] for value in self.values], dtype=torch.float64))
+
+
+@pytest.mark.parametrize(
+    ("pattern", "mark", "cells"),
+    [("", "-", ["3.0", "-", "-2.5"]), ("0.00", "n/a", ["3.00", "n/a", "-2.50"]), ("", "", ["3.0", "", "-2.5"])],
+)
+def test_samples_as_csv_are_written_like_their_source(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pattern: str, mark: str, cells: list[str]
+) -> None:
+    """With its decimals, its mark where a cell is missing, and no class unless one is asked for by name."""
+    learned = {"type": "continuous", "dtype": "float64"}
+    model = Drawing(columns_of("number", "float64", learned, pattern=pattern, mark=mark), [3.0, math.nan, -2.5])
+    monkeypatch.setattr(tracking, "load_served", lambda uri: model)
+    for label in ([], ["--label", "-1"], ["--label=1"]):
+        assert main(["sample", "balance", "-o", str(tmp_path / "x.csv"), *label]) == 0
+        written = (tmp_path / "x.csv").read_text().splitlines()
+        assert written == ["v,c", *(f"1,{cell}" for cell in cells)]
+    assert model.labels == [-1, 0, 1]  # any, the class "-1", the class "1"
 
 
 @pytest.mark.parametrize("cell", [True, "True", "true", "TRUE", np.True_])

@@ -60,7 +60,7 @@ class SourceTables(Tables):
         return {**super()._label_column, **({"dtype": self.label_dtype} if numbers else {})}
 
     def described(self) -> dict[str, Any]:
-        """The columns of the source: how they are written, and the categories or range of those that are learned."""
+        """The columns of the source: how they and missing cells are written, categories or range of those learned."""
         columns = []
         for entry in self.table.written:
             if entry["role"] == "label":
@@ -68,6 +68,8 @@ class SourceTables(Tables):
             found = {"name": entry["name"], "type": entry["role"], "dtype": entry["dtype"]}
             if entry.get("pattern"):
                 found["format"] = entry["pattern"]
+            if entry.get("mark"):
+                found["missing"] = entry["mark"]
             if entry["role"] in ("category", "number"):
                 learned = self.columns[entry["columns"][0]]
                 found |= {key: learned[key] for key in ("categories", "min", "max") if key in learned}
