@@ -148,7 +148,7 @@ def _read(one: Any, texts: Iterable[str | None], width: int) -> tuple[NDArray[An
 
 # Dates, times, durations
 
-TOKEN = re.compile(r"%[-^]?[YymbBdHIMSpaAq]|%:?z|%\d?f|%%")
+TOKEN = re.compile(r"%[-^~]?[YymbBdHIMSpaAq]|%:?z|%\d?f|%%")
 FIELDS = {
     "Y": r"\d{4}", "y": r"\d{2}", "m": r"\d{1,2}", "d": r"\d{1,2}", "H": r"\d{1,2}", "I": r"\d{1,2}", "M": r"\d{1,2}",
     "S": r"\d{1,2}", "p": r"[AaPp]\.?[Mm]\.?", "z": r"Z|[+-]\d{2}:?\d{2}|[+-]\d{2}", "q": "[1-4]",
@@ -389,7 +389,9 @@ class _InstantFormat(ABC):
 
 @dataclass(frozen=True)
 class DateTimeFormat(_InstantFormat):
-    """Dates and times as a pattern of `strftime` writes them, `-` after the percent sign for no leading zero.
+    """Dates and times as a pattern of `strftime` writes them.
+
+    After the percent sign `-` leaves out a leading zero, `^` writes capital and `~` small letters (`%^b`, `%~p`).
 
     Arguments:
         pattern: For example `%Y-%m-%d %H:%M:%S`, `%-d/%-m/%y`, `%I:%M %p`, `%d %b %Y`, `%Y-Q%q`,
@@ -449,6 +451,12 @@ class DateTimeFormat(_InstantFormat):
         except ValueError:
             return None
 
+    def spelled(self, text: str) -> tuple[str, str]:
+        """The names of months and weekdays in a text of this format, and its AM or PM."""
+        found = self._regex.fullmatch(text)
+        got = found.groupdict() if found else {}
+        return "".join(got.get(field) or "" for field in "aAbB"), got.get("p") or ""
+
     def _day(self, got: Mapping[str, str]) -> int:
         if "Y" not in got and "y" not in got:
             return 0
@@ -493,7 +501,7 @@ class DateTimeFormat(_InstantFormat):
                 return f"{nanoseconds:09}"[: int(token[0][1:-1] or 6)]
             text = values[letter]
             text = text.lstrip("0") or "0" if "-" in token[0] else text
-            return text.upper() if "^" in token[0] else text
+            return text.upper() if "^" in token[0] else text.lower() if "~" in token[0] else text
 
         return TOKEN.sub(put, self.pattern)
 

@@ -712,7 +712,7 @@ class Candidate:
     seen: InstantsSeen = field(default_factory=InstantsSeen)
     short: bool = False
     short_hours: bool = False
-    upper: bool = True
+    cases: tuple[set[str], set[str]] = field(default_factory=lambda: (set(), set()))
     hopeless: bool = False
 
     @property
@@ -722,7 +722,7 @@ class Candidate:
 
     @property
     def final(self) -> str:
-        """The pattern, with fields that have no leading zeros marked as such, and names in capitals."""
+        """The pattern, with fields that have no leading zeros marked as such, and names in capital or small letters."""
         if self.role == "duration":
             return self.pattern
         pattern = self.pattern
@@ -730,11 +730,14 @@ class Candidate:
             pattern = re.sub(r"%([md])", r"%-\1", pattern)
         if self.short_hours:
             pattern = re.sub(r"%([HI])", r"%-\1", pattern)
-        return re.sub(r"%([bBaA])", r"%^\1", pattern) if self.upper else pattern
+        names, noon = (next(iter(found)) if len(found) == 1 else "" for found in self.cases)
+        pattern = re.sub(r"%([bBaA])", rf"%{names}\1", pattern)
+        return pattern.replace("%p", "%~p") if noon == "~" else pattern
 
     def add(self, texts: Sequence[str], counts: Sequence[int]) -> None:
         """Try the format on some texts, each given once with the number of cells that hold it."""
-        when, _, bad = self.form.instants(texts)
+        form = self.form
+        when, _, bad = form.instants(texts)
         good = ~bad
         self.right += int(good.sum())
         for index in np.flatnonzero(bad):
@@ -742,12 +745,15 @@ class Candidate:
         if len(self.wrong) > 4 * ODD_TEXTS:
             self.hopeless = True
         self.seen.add(Instants(when.days[good], when.clock[good], when.offset[good]))
-        if self.role == "datetime":
+        if isinstance(form, DateTimeFormat):
+            worded = re.search(r"%[bBaAp]", self.pattern) is not None
             for index in np.flatnonzero(good):
                 text = texts[index]
-                self.short |= bool(re.search(r"(?<![\d:.])[1-9](?=[/.\- ]\d|\. | [A-Za-z]{3}|, )", text))
+                self.short |= bool(re.search(r"(?<![\d:.])[1-9](?=[/.\- ]\d|\. |[/\- ][A-Za-z]{3}|, )", text))
                 self.short_hours |= bool(re.search(r"(?<!\d)\d:\d", text))
-                self.upper &= text.upper() == text and bool(re.search(r"[A-Z]{3}", text))
+                for found, letters in zip(self.cases, form.spelled(text) if worded else ("", ""), strict=True):
+                    if letters:
+                        found.add("^" if letters.isupper() else "~" if letters.islower() else "")
 
 
 def candidates(texts: Sequence[str]) -> list[Candidate]:
