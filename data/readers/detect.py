@@ -28,6 +28,7 @@ from data.formats import (
 )
 from data.readers.base import natural_sorted
 from data.readers.columns import (
+    NUMBER,
     as_text,
     is_numeric,
     is_readable,
@@ -38,7 +39,6 @@ from data.readers.columns import (
     type_name,
 )
 
-NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
 EVIDENT = {
     "-", "--", "---", "–", "—", "?", "??", ".", "..", "...", "*", "unknown", "unk", "missing", "none", "nil", "na",
     "n.a.",    "n/a", "n/d", "nd", "n.d.", "not available", "not applicable", "not known", "no data", "not reported",

@@ -448,8 +448,8 @@ def vendored(folder: Path) -> ModuleType:
     sources = sorted(path for path in folder.rglob("*.py"))
     if not sources:
         raise ValueError(f"{folder} holds no code. The registered model is incomplete: register it again.")
-    digest = hashlib.sha256(b"".join(path.name.encode() + path.read_bytes() for path in sources)).hexdigest()[:16]
-    name = f"{PACKAGE}_{digest}"
+    hashes = {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in sources}
+    name = f"{PACKAGE}_{hashlib.sha256(json.dumps(hashes).encode()).hexdigest()[:16]}"
     if name not in sys.modules:
         spec = importlib.util.spec_from_file_location(
             name, folder / "__init__.py", submodule_search_locations=[str(folder)]

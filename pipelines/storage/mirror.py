@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from data.files import whole_folder, write_atomically
-from pipelines.serving.artifact import MANIFEST
 from pipelines.storage import stores
+from pipelines.storage.stores import MANIFEST
 
 CACHE = Path.home() / ".cache" / "fivefold"
 """Where a node keeps what it has fetched from a bucket."""

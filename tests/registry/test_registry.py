@@ -510,6 +510,20 @@ def test_the_code_of_another_family_makes_no_new_version(tmp_path: Path) -> None
         after = {family: code_digest(family, package) for family in FAMILIES}
 
 
+def test_code_that_lies_elsewhere_is_other_code() -> None:
+    """Two versions in one process: the same files in other folders are not the same package."""
+    from pipelines.serving.served_model import vendored
+
+    names = []
+    for folder in ("zone_one", "zone_two"):  # last of all either way
+        with vendored_code() as package:
+            (package / folder).mkdir()
+            (package / folder / "part.py").write_text("x = 1")
+            names.append(vendored(package).__name__)
+            assert vendored(package) is sys.modules[names[-1]]
+    assert len(set(names)) == 2
+
+
 # What is served
 
 
