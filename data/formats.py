@@ -357,6 +357,8 @@ class _InstantFormat(ABC):
     """
 
     parts: tuple[Part, ...]
+    span: tuple[int, int] = (-719162, 2932896)
+    """The first and last day that can be written, since 1970: by default those of the years 1 to 9999."""
 
     @abstractmethod
     def instant(self, text: str) -> tuple[int, int, int] | None: ...
@@ -382,7 +384,7 @@ class _InstantFormat(ABC):
         """Learned parts `[n, learned]` as texts; `None` where one is missing."""
         missing = np.isnan(values).any(1)
         when = instants_of(np.where(missing[:, None], 0.0, values), self.parts)
-        days = np.clip(when.days, -719162, 2932896).tolist()
+        days = np.clip(when.days, *self.span).tolist()
         rows = zip(days, when.clock.tolist(), when.offset.tolist(), missing.tolist(), strict=True)
         return [None if gap else self.text(day, clock, offset) for day, clock, offset, gap in rows]
 
@@ -406,6 +408,12 @@ class DateTimeFormat(_InstantFormat):
 
     pattern: str
     parts: tuple[Part, ...] = ()
+
+    @cached_property
+    def span(self) -> tuple[int, int]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """The first and last day that can be written: of two digits of a year those of 1969 to 2068."""
+        letters = {token[-1] for token in TOKEN.findall(self.pattern)}
+        return (-365, 36159) if "y" in letters and "Y" not in letters else _InstantFormat.span
 
     @property
     def dated(self) -> bool:
@@ -749,15 +757,17 @@ class SourceTable:
             return [None if text == "" else text for text in as_text(numbers, {**entry, "mark": ""})]
         form = format_of(role, entry["pattern"], tuple(entry.get("parts", ())))
         if not entry["pattern"]:  # native dates: nanoseconds since 1970, or of the day, or of the duration
-            return _native(values, form)
+            return _native(values, form, entry["dtype"])
         return list(form.write(values))
 
 
-def _native(values: NDArray[np.float64], form: Any) -> list[int | None]:
+def _native(values: NDArray[np.float64], form: Any, dtype: str) -> list[int | None]:
+    """Nanoseconds of native dates, times and durations, inside what their type can hold."""
+    last = 2**63 - 1 if "[ns" in dtype else 2**70
     missing = np.isnan(values).any(1)
     when = instants_of(np.where(missing[:, None], 0.0, values), form.parts)
     rows = zip(when.days.tolist(), when.clock.tolist(), missing.tolist(), strict=True)
-    return [None if gap else day * DAY + clock for day, clock, gap in rows]
+    return [None if gap else max(-last, min(last, day * DAY + clock)) for day, clock, gap in rows]
 
 
 def is_plain(pattern: str) -> bool:

@@ -304,6 +304,42 @@ def test_truth_is_read_in_any_case(cell: Any, names: tuple[str, str]) -> None:
     assert tables.read(pd.DataFrame({"v": [1], "c": [cell]}), "encode").x[0, 1] == 1
 
 
+def last_days(dtype: str, pattern: str = "") -> SourceTables:
+    """The last days of years, which are learned."""
+    return columns_of("datetime", dtype, {"dtype": "int64"}, pattern=pattern, parts=["year", "month_end=12"])
+
+
+FAR, NEAR = datetime.date(9999, 12, 31), datetime.date(2020, 12, 31)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "expected"),
+    [
+        ("date32[day]", pd.Series([FAR, None, NEAR], dtype=object)),
+        ("timestamp[us]", pd.Series([FAR, None, NEAR], dtype="datetime64[us]")),
+        ("timestamp[s]", pd.Series([FAR, None, NEAR], dtype="datetime64[s]")),
+        ("timestamp[us, tz=UTC]", pd.Series([FAR, None, NEAR], dtype="datetime64[us]").dt.tz_localize("UTC")),
+    ],
+)
+def test_the_end_of_time_is_a_day_like_others(dtype: str, expected: pd.Series) -> None:
+    """Years that 64 bits of nanoseconds do not reach, in the types in which pandas reads them from Parquet."""
+    tables, years = last_days(dtype), torch.tensor([[1.0, 9999.0], [1.0, math.nan], [1.0, 2020.0]], dtype=torch.float64)
+    drawn = tables.write(years)
+    pd.testing.assert_series_equal(drawn["c"], expected, check_names=False)
+    assert torch.equal(tables.read(drawn, "encode").x.nan_to_num(-9), years.nan_to_num(-9))
+
+
+@pytest.mark.parametrize("year", [1960, 1969, 2020, 2068, 2071, 2400])
+def test_dates_drawn_stay_inside_what_their_format_can_say(year: int) -> None:
+    row = torch.tensor([[1.0, year]], dtype=torch.float64)
+    (text,) = last_days("string", "%d.%m.%y").write(row)["c"]
+    said = datetime.datetime.strptime(text, "%d.%m.%y").date()
+    low, high = datetime.date(1969, 1, 1), datetime.date(2068, 12, 31)  # of two digits, as POSIX has it
+    assert said == min(max(datetime.date(year, 12, 31), low), high)
+    (moment,) = last_days("timestamp[ns]").write(row)["c"]
+    assert moment == min(pd.Timestamp(year, 12, 31).as_unit("us"), pd.Timestamp.max)
+
+
 RUNNING = {"start": 125, "step": 1, "prefix": "", "width": 0}
 ONE_LEFT = {"alphabet": ["9"] * 9, "unused": ["9" * 9]}  # so that identifiers are lengthened
 LONG = {"alphabet": ["9"] * 18, "unused": ["9" * 18]}
