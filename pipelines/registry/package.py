@@ -121,10 +121,13 @@ def vendored_code() -> Iterator[Path]:
 
     with tempfile.TemporaryDirectory() as temporary:
         package = Path(temporary) / PACKAGE
-        for source, target in ((models, package), (serving, package / "serving")):
+        for source, target in (
+            (models, package),
+            (serving, package / "serving"),
+            (formats, package / "serving/formats"),
+        ):
             folder = Path(str(source.__file__)).parent
             shutil.copytree(folder, target, ignore=shutil.ignore_patterns("__pycache__", ".*"))
-        shutil.copyfile(str(formats.__file__), package / "serving/formats.py")
         _vendor_registered(package)
         yield package
 
