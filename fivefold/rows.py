@@ -219,7 +219,7 @@ class Rows:
         """The number of the draw, the columns in the order of training, further ones, in the caller's container."""
         first = [name for name in frame.columns[:1] if name in ("draw", "_draw") and name not in self.order]
         own = [name for name in self.order if name in frame.columns]
-        frame = frame[[*first, *own, *(name for name in frame.columns if name not in (*first, *own))]]
+        frame = frame.reindex(columns=[*first, *own, *(name for name in frame.columns if name not in (*first, *own))])
         if self.layout["container"] == "pandas":
             return frame
         table = pa.Table.from_pandas(frame, preserve_index=False)

@@ -177,7 +177,9 @@ def publish(
     found = None
     for version in alike:
         stated = _update_record(client, version.run_id, tags, record, before=True)
-        updated = replace(_retag(client, version, tags, page(version.tags.get("job", ""))), record=stated)
+        superseded = version.tags.get("held_out_digest", "") != tags.get("held_out_digest", "")  # as its page says
+        described = None if superseded else page(version.tags.get("job", ""))
+        updated = replace(_retag(client, version, tags, described), record=stated)
         if all(version.tags.get(key, "") == tags.get(key, "") for key in FILES):
             found = updated
     if found is not None:
@@ -262,12 +264,12 @@ def with_record(version: Version) -> Version:
     return replace(version, record=_read_record(get_client(), version.run_id, version.tags))
 
 
-def _retag(client: MlflowClient, version: Version, tags: Mapping[str, str], description: str) -> Version:
+def _retag(client: MlflowClient, version: Version, tags: Mapping[str, str], description: str | None) -> Version:
     """Bring a version's page up to date with a later evaluation; how it came to be stays as it is."""
     news = {key: value for key, value in tags.items() if key not in FIXED and version.tags.get(key, "") != value}
     for key, value in news.items():
         client.set_model_version_tag(version.name, str(version.number), key, value)
-    if client.get_model_version(version.name, str(version.number)).description != description:
+    if description not in (None, client.get_model_version(version.name, str(version.number)).description):
         client.update_model_version(version.name, str(version.number), description)
     return replace(version, tags={**version.tags, **news})
 

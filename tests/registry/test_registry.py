@@ -444,6 +444,9 @@ def test_held_out_scores_come_by_evaluating_again(project: Path) -> None:
     assert len(found) == 3 * 3
     assert len({version.tags["model_digest"] for version in found}) == 1
     assert set(tracking.aliases("digits").values()) == {8, 9}
+    pages = [get_client().get_model_version("digits", str(version.number)).description for version in found]
+    assert ["it has no held-out scores" in page for page in pages] == [True] * 3 + [False] * 6
+    assert ["from 2 held-out rows" in page for page in pages] == [False] * 3 + [True] * 3 + [False] * 3
 
 
 def test_a_holder_of_other_data_or_another_yardstick_is_replaced(project: Path) -> None:
