@@ -136,9 +136,10 @@ class Rows:
     def __init__(self, facts: Mapping[str, Any]) -> None:
         self.conversion: Any = conversion({**facts, "class_names": ()}, {}, formats)  # labels are added here
         class_names, layout = facts.get("class_names") or (), facts.get("rows") or {}
-        named = [entry["name"] for entry in facts.get("table") or () if entry["role"] == "label"]
+        named = [entry for entry in facts.get("table") or () if entry["role"] == "label"]
+        of_source = {"label": named[0]["name"], "label_dtype": named[0]["dtype"]} if named else {"label": LABEL}
         container = "pandas" if hasattr(self.conversion, "columns") else "images"
-        self.layout = {"container": container, "label": named[0] if named else LABEL, **layout}
+        self.layout = {"container": container, **of_source, **layout}
         label = {"name": self.layout["label"], "type": "categorical", "dtype": self.layout.get("label_dtype", "string")}
         self.labels = Tables({"columns": [{**label, "categories": list(class_names)}]})
         self.frames = self.layout["container"] in ("pandas", "arrow")

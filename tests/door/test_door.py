@@ -20,6 +20,7 @@ from data.cards import SplitPlan
 from data.dataset import Dataset
 from data.ingest.build import build as prepare
 from data.ingest.inspect import inspect
+from fivefold.rows import Rows
 from models import FAMILIES, build
 from pipelines.storage import model_folder
 from pipelines.training import loop
@@ -89,6 +90,20 @@ def test_what_is_not_learned_comes_back_as_it_was_given(flow: fivefold.Model, pi
     assert filled["hours"].notna().all()
     bare = model.impute(hidden.drop(columns=beside))
     assert list(bare.columns) == [name for name in people().columns if name not in beside]  # and nothing is made up
+
+
+@pytest.mark.parametrize(("dtype", "expected"), [("int8", [1, 0]), ("bool", [True, False]), ("string", ["b", "a"])])
+def test_labels_of_the_pipeline_have_the_type_of_their_source(dtype: str, expected: list[object]) -> None:
+    classes = ["a", "b"] if dtype == "string" else [str(value).lower() for value in expected[::-1]]
+    number = {"name": "v", "type": "integer", "dtype": "int64", "categories": []}
+    source = [
+        {"name": "y", "role": "label", "dtype": dtype},
+        {"name": "v", "role": "number", "dtype": "int64", "pattern": "", "columns": [0]},
+    ]
+    rows = Rows({"domain": {"kind": "table", "columns": [number]}, "class_names": classes, "table": source})
+    drawn = rows.write(torch.ones(2, 1), torch.tensor([1, 0]))
+    dtypes = {"string": object}.get(dtype, dtype)
+    pd.testing.assert_frame_equal(drawn, pd.DataFrame({"y": pd.Series(expected, dtype=dtypes), "v": [1, 1]}))
 
 
 def test_labels_are_kept_and_asked_for(flow: fivefold.Model) -> None:

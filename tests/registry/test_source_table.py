@@ -297,6 +297,26 @@ def test_samples_as_csv_are_written_like_their_source(
     assert model.labels == [-1, 0, 1]  # any, the class "-1", the class "1"
 
 
+@pytest.mark.parametrize(
+    ("dtype", "classes", "expected"),
+    [
+        ("bool", ["false", "true"], pd.Series([True, False])),
+        ("string", ["FALSE", "TRUE"], pd.Series(["TRUE", "FALSE"], dtype=object)),
+        ("int8", ["0", "1"], pd.Series([1, 0], dtype="int8")),
+    ],
+)
+def test_labels_come_back_in_the_type_of_their_source(dtype: str, classes: list[str], expected: pd.Series) -> None:
+    source = [
+        {"name": "v", "role": "number", "dtype": "int64", "pattern": "", "columns": [0]},
+        {"name": "y", "role": "label", "dtype": dtype},
+    ]
+    domain = {"kind": "table", "columns": [{"name": "v", "type": "integer", "dtype": "int64", "categories": []}]}
+    tables = SourceTables({**domain, "label": {"name": "y", "classes": classes}}, source, formats)
+    drawn = tables.labelled(tables.write(torch.ones(2, 1)), torch.tensor([1, 0]))
+    pd.testing.assert_series_equal(drawn["y"], expected, check_names=False)
+    assert tables.read(drawn, "encode").x.tolist() == [[1.0], [1.0]]
+
+
 @pytest.mark.parametrize("cell", [True, "True", "true", "TRUE", np.True_])
 @pytest.mark.parametrize("names", [("False", "True"), ("false", "true"), ("FALSE", "TRUE")])
 def test_truth_is_read_in_any_case(cell: Any, names: tuple[str, str]) -> None:

@@ -59,8 +59,8 @@ class SourceTables(Tables):
 
     @property
     def _label_column(self) -> dict[str, Any]:
-        numbers = self.label_dtype.startswith(("int", "uint", "float"))
-        return {**super()._label_column, **({"dtype": self.label_dtype} if numbers else {})}
+        native = self.label_dtype.startswith(("bool", "int", "uint", "float"))
+        return {**super()._label_column, **({"dtype": self.label_dtype} if native else {})}
 
     def described(self) -> dict[str, Any]:
         """The columns of the source: how they and missing cells are written, categories or range of those learned."""
