@@ -7,7 +7,7 @@ every other model. Here stands only what these cannot know: what the caller's ow
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,9 @@ from pipelines.serving.domains.table import Tables
 
 if TYPE_CHECKING:
     import pandas as pd
+
+Restore = Callable[[Any], Any]
+"""Puts back on an answer what the model does not see of the rows it is about."""
 
 LABEL = "label"
 """What the column of labels is called where the data have no name for it."""
@@ -133,34 +136,31 @@ class Rows:
     def __init__(self, facts: Mapping[str, Any]) -> None:
         self.conversion: Any = conversion({**facts, "class_names": ()}, {}, formats)  # labels are added here
         class_names, layout = facts.get("class_names") or (), facts.get("rows") or {}
-        named = [entry["name"] for entry in facts.get("table") or () if entry["role"] == "label"]
+        named = [entry for entry in facts.get("table") or () if entry["role"] == "label"]
+        of_source = {"label": named[0]["name"], "label_dtype": named[0]["dtype"]} if named else {"label": LABEL}
         container = "pandas" if hasattr(self.conversion, "columns") else "images"
-        self.layout = {"container": container, "label": named[0] if named else LABEL, **layout}
+        self.layout = {"container": container, **of_source, **layout}
         label = {"name": self.layout["label"], "type": "categorical", "dtype": self.layout.get("label_dtype", "string")}
         self.labels = Tables({"columns": [{**label, "categories": list(class_names)}]})
         self.frames = self.layout["container"] in ("pandas", "arrow")
+        source = [entry["name"] for entry in facts.get("table") or () if entry["role"] != "skip"]
+        self.order = [column["name"] for column in self.layout.get("columns", ())] or source
 
-    def read(self, data: Any, task: str) -> tuple[torch.Tensor, torch.Tensor, Any]:
-        """A caller's rows as a tensor, which of its cells are known, and the columns that are not learned.
+    def read(self, data: Any, task: str) -> tuple[torch.Tensor, torch.Tensor, Restore | None]:
+        """A caller's rows as a tensor, which of its cells are known, and what puts the rest back.
 
-        These (labels, identifiers, free text) are kept as they were given, for what comes back.
+        The rest are the index and the columns that are not learned (labels, identifiers, free text, further ones):
+        they come back as they were given.
 
         Raises:
             ValueError: If the rows are not like those that the model learned from.
         """
         if isinstance(data, pa.Table):
             data = data.to_pandas()
-        beside = None
-        if self.frames and hasattr(data, "columns"):
-            data = data.rename(columns=str)
-            unused = {column["name"] for column in self.layout.get("columns", ())} - set(self.conversion.names)
-            unused |= {self.layout["label"], *getattr(self.conversion, "others", ())}
-            beside = data[[name for name in data.columns if name in unused]]
-            data = data.drop(columns=list(beside.columns))
-        elif self.layout["container"] == "images" and self.layout.get("dimensions") == 3 and np.ndim(data) == 3:
+        if self.layout["container"] == "images" and self.layout.get("dimensions") == 3 and np.ndim(data) == 3:
             data = np.asarray(data)[..., None]
         rows = self.conversion.read(data, task)
-        return rows.x, rows.observed, beside
+        return rows.x, rows.observed, rows.restore if self.frames and hasattr(data, "columns") else None
 
     def codes(self, label: Any, n: int) -> torch.Tensor:
         """Codes of the labels asked for: one name for all, or one for each row.
@@ -174,42 +174,53 @@ class Rows:
         column = pd.Series([label] * n if one else list(label), dtype=object)
         if len(column) != n:
             raise ValueError(f"label must be one class, or one for each row: expected {n}, got {len(column)}.")
+        if column.isna().any():
+            row = int(column.isna().argmax())
+            raise ValueError(
+                f"label must be one class, or one for each row: row {row} has {column[row]!r}. Leave label out to have "
+                "classes as often as in the data."
+            )
         return self.labels.read(pd.DataFrame({self.labels.names[0]: column}), "sample").x[:, 0].long()
 
-    def write(self, x: torch.Tensor, beside: Any = None, seed: int = 0) -> Any:
+    def write(self, x: torch.Tensor, beside: torch.Tensor | Restore | None = None, seed: int = 0) -> Any:
         """Examples `[n, *event]` or `[draws, n, *event]` as rows like the caller's own, with the labels given.
 
         Arguments:
             x: In data space.
-            beside: Codes of the labels, or the columns that are not learned as they were given.
-            seed: Selects fresh identifiers, where none were given.
+            beside: Codes of the labels, or what `read` returned to put the rest of the caller's rows back.
+            seed: Selects fresh identifiers, where no rows were given.
         """
         written = self.conversion.write(x, seed=seed)
         if self.layout["container"] == "images":
             return written[..., 0] if self.layout.get("dimensions") == 3 else written
         if self.layout["container"] == "numbers":
             return written[self.conversion.names].to_numpy(self.layout["dtype"]).reshape(x.shape)
-        return self._frame(written, beside)
+        if isinstance(beside, torch.Tensor):
+            written[self.layout["label"]] = self.labels.write(beside[:, None].double()).iloc[:, 0]
+        written = self._typed(written)
+        return self._contained(beside(written) if callable(beside) else written)
 
-    def _frame(self, frame: pd.DataFrame, beside: Any) -> Any:
+    def _typed(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """The columns in the types that they had in the rows of training."""
         import pandas as pd
 
-        if isinstance(beside, torch.Tensor):
-            frame[self.layout["label"]] = self.labels.write(beside[:, None].double()).iloc[:, 0]
-        elif beside is not None:
-            for name in beside.columns:
-                frame[name] = np.tile(beside[name].to_numpy(), len(frame) // max(len(beside), 1))
         for column in self.layout.get("columns", ()):
             name = column["name"]
             if name not in frame:
                 continue
             if "categories" in column:
-                dtype: Any = pd.CategoricalDtype(column["categories"], column["ordered"])
+                frame[name] = frame[name].astype(pd.CategoricalDtype(column["categories"], column["ordered"]))
+            elif column["dtype"] == "object":
+                frame[name] = frame[name].astype(object).where(frame[name].notna(), None)
             else:
-                dtype = column["dtype"]
-            frame[name] = frame[name].astype(dtype)
-        order = [column["name"] for column in self.layout.get("columns", ()) if column["name"] in frame]
-        frame = frame.reindex(columns=[name for name in frame.columns if name not in order] + order)
+                frame[name] = frame[name].astype(column["dtype"])
+        return frame
+
+    def _contained(self, frame: pd.DataFrame) -> Any:
+        """The number of the draw, the columns in the order of training, further ones, in the caller's container."""
+        first = [name for name in frame.columns[:1] if name in ("draw", "_draw") and name not in self.order]
+        own = [name for name in self.order if name in frame.columns]
+        frame = frame.reindex(columns=[*first, *own, *(name for name in frame.columns if name not in (*first, *own))])
         if self.layout["container"] == "pandas":
             return frame
         table = pa.Table.from_pandas(frame, preserve_index=False)

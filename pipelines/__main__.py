@@ -78,9 +78,7 @@ def _add_sample(sample: argparse.ArgumentParser) -> None:
         "-o", "--out", default="samples.png", metavar="PATH", help=".png, .npy or a folder of PNGs; .csv or .parquet"
     )
     sample.add_argument("-n", type=int, default=16, metavar="N", help="how many (default: 16)")
-    sample.add_argument(
-        "--label", default="-1", metavar="K", help="class of the draws, by name or number; -1 for any (default)"
-    )
+    sample.add_argument("--label", metavar="K", help="class of the draws, by name or number; -1 for any (default)")
     sample.add_argument("--seed", type=int, default=0, help="the same seed draws the same; -1 draws anew (default: 0)")
     sample.add_argument(
         "--given", default="{}", metavar="JSON", help='of a table: columns and their values, {"city": "Oslo"}'

@@ -15,7 +15,7 @@ import pyarrow.compute
 
 from data.cards import Source
 from data.domains.base import Parts
-from data.formats import DAY, UNITS, SourceTable, as_text, is_plain
+from data.formats import DAY, UNITS, DurationFormat, Part, SourceTable, as_text, is_plain, whole_type
 
 PLAIN = {
     "bool": pa.bool_(), "float16": pa.float16(), "float32": pa.float32(), "float64": pa.float64(),
@@ -61,17 +61,33 @@ def named_type(dtype: str) -> pa.DataType | None:
     return {"date32[day]": pa.date32(), "date64[ms]": pa.date64()}.get(dtype)
 
 
+def fields(manifest: Mapping[str, Any]) -> list[pa.Field]:
+    """The source's columns as they are exported."""
+    kinds = {entry["name"]: entry_type(entry) for entry in source_table(manifest).written}
+    wholes = [name for name, kind in kinds.items() if pa.types.is_integer(kind)]
+    for name, texts in _identifiers(manifest, wholes).items():  # fresh ones may be longer than those of the source
+        kinds[name] = named_type(whole_type([int(text) for text in texts], str(kinds[name]))) or pa.string()
+    return [pa.field(name, kind) for name, kind in kinds.items()]
+
+
+def _identifiers(manifest: Mapping[str, Any], among: Sequence[str] | None = None) -> dict[str, list[str]]:
+    """Fresh identifiers by column, drawn for all splits together, so that none comes twice."""
+    table = source_table(manifest)
+    source = [entry for entry in table.written if entry["role"] == "identifier"]
+    chosen = [entry["name"] for entry in source if among is None or entry["name"] in among]
+    if not chosen:
+        return {}
+    count = sum(entry["count"] for entry in manifest["splits"].values())
+    drawn = SourceTable(source=source, columns=table.columns).cells(np.full((count, len(table.columns)), np.nan))
+    return {name: drawn[name] for name in chosen}
+
+
 def table_cells(manifest: Mapping[str, Any], split: str, parts: Parts) -> Iterator[dict[str, list[Any]]]:
     """The source's columns, a part of the split at a time."""
     table = source_table(manifest)
-    whole = {entry["name"] for entry in table.written if entry["role"] == "identifier"}
-    fresh, start = {}, 0
-    if whole:  # identifiers are drawn for all splits together, so that none comes twice
-        counts = {name: entry["count"] for name, entry in manifest["splits"].items()}
-        before = sum(list(counts.values())[: list(counts).index(split)])
-        only = SourceTable(source=[e for e in table.source if e["name"] in whole], columns=table.columns)
-        drawn = only.cells(np.full((sum(counts.values()), len(table.columns)), np.nan))
-        fresh = {name: texts[before : before + counts[split]] for name, texts in drawn.items()}
+    counts = {name: entry["count"] for name, entry in manifest["splits"].items()}
+    start = sum(list(counts.values())[: list(counts).index(split)])
+    fresh = _identifiers(manifest)
     for x, label in parts:
         cells = table.cells(x, label)
         cells.update({name: texts[start : start + len(x)] for name, texts in fresh.items()})
@@ -128,26 +144,39 @@ def write_text(manifest: Mapping[str, Any], split: str, parts: Parts, path: Path
                 written = [_texts(column, entry) for column, entry in zip(columns, entries, strict=True)]
                 writer.writerows(zip(*written, strict=True))
                 continue
-            for row in zip(*columns, strict=True):
-                pairs = zip(entries, row, strict=True)
-                file.write(json.dumps({e["title"]: _json(c, e) for e, c in pairs}, ensure_ascii=False) + "\n")
+            titles = [entry["title"] for entry in entries]
+            written = [_values(column, entry) for column, entry in zip(columns, entries, strict=True)]
+            for row in zip(*written, strict=True):
+                file.write(json.dumps(dict(zip(titles, row, strict=True)), ensure_ascii=False) + "\n")
 
 
 def _texts(cells: Sequence[Any], entry: Mapping[str, Any]) -> list[str]:
     kind = named_type(entry["dtype"])
-    if kind is not None and pa.types.is_temporal(kind):
-        mark = entry.get("mark", "")
-        cells = as_array(cells, kind).cast(pa.string()).to_pylist() if not pa.types.is_duration(kind) else cells
-        return [mark if cell is None else str(cell) for cell in cells]
-    return as_text(cells, entry)
+    if kind is None or not pa.types.is_temporal(kind) or entry["role"] == "text":
+        return as_text(cells, entry)
+    return as_text(_moment_texts(cells, entry, kind), entry)
 
 
-def _json(cell: Any, entry: Mapping[str, Any]) -> Any:
-    """A cell as JSON has it: booleans and numbers of their own type."""
-    if not isinstance(cell, str):
-        return cell
-    if entry["dtype"] == "bool":
-        return cell == "true"
-    if entry["role"] != "text" and str(entry["dtype"]).startswith(("int", "float")):
-        return float(cell) if str(entry["dtype"]).startswith("float") else int(cell)
-    return cell
+def _moment_texts(cells: Sequence[Any], entry: Mapping[str, Any], kind: pa.DataType) -> list[str | None]:
+    """Native dates, times and durations as texts: `2021-02-10`, `1 days 02:30:00`."""
+    if any(isinstance(cell, str) for cell in cells):  # a constant, as it was written
+        return list(cells)
+    if not pa.types.is_duration(kind):
+        return as_array(cells, kind).cast(pa.string()).to_pylist()
+    step = Part.parse(entry["parts"][0]).step
+    digits = next(digits for digits in (0, 3, 6, 9) if step * 10**digits % UNITS["s"] == 0)
+    form = DurationFormat("D days HH:MM:SS" + ("." + "f" * digits if digits else ""))
+    return [None if cell is None else form.text(0, cell, 0) for cell in cells]
+
+
+def _values(cells: Sequence[Any], entry: Mapping[str, Any]) -> Sequence[Any]:
+    """Cells as JSON has them: booleans and numbers of their own type, dates, times and durations as texts."""
+    kind = named_type(entry["dtype"])
+    if kind is None or entry["role"] == "text":
+        return cells
+    if pa.types.is_temporal(kind):
+        return _moment_texts(cells, entry, kind)
+    if pa.types.is_boolean(kind):
+        return [cell == "true" if isinstance(cell, str) else cell for cell in cells]
+    number = int if pa.types.is_integer(kind) else float
+    return [number(cell) if isinstance(cell, str) else cell for cell in cells]

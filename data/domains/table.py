@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from data.cards import Card, Inspection, one_line, quoted
 from data.domains.base import DataKind, Parts, TextWriter
-from data.domains.source_table import as_array, entry_type, source_table, table_cells, write_text
+from data.domains.source_table import as_array, fields, table_cells, write_text
 from data.permutation import mixed
 from data.tails import MOST, tails_of
 
@@ -232,7 +232,7 @@ class Tables(DataKind):
         return rows_as_text(manifest, x, label)
 
     def fields(self, manifest: Mapping[str, Any], label: str) -> list[pa.Field]:
-        return [pa.field(entry["name"], entry_type(entry)) for entry in source_table(manifest).written]
+        return fields(manifest)
 
     def arrays(
         self, manifest: Mapping[str, Any], split: str, parts: Parts, schema: pa.Schema

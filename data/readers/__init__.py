@@ -12,7 +12,8 @@ from data.readers.image_folder import inspect_folders, open_images
 from data.readers.image_parquet import image_columns, inspect_image_parquet, open_image_parquet
 from data.readers.npy import inspect_npy, open_npy
 from data.readers.suffixes import SUFFIXES
-from data.readers.table import inspect_table, open_table
+from data.readers.table import open_table
+from data.readers.table_inspection import inspect_table
 
 BUILTIN: dict[str, Opener] = {"digits": open_digits}
 OPENERS: dict[tuple[str, str], Opener] = {

@@ -9,6 +9,7 @@ from pathlib import Path
 from data.cards import CATALOG, load_card
 from data.domains import KINDS
 from data.domains.base import first_rows
+from data.files import write_atomically
 from data.ingest.datasheet import account
 from data.ingest.inspect import inspect, write_card
 from data.ingest.parallel import in_processes
@@ -62,7 +63,7 @@ def add(
     recipe = root / "recipes" / f"{name}.yaml"
     if not recipe.exists():  # DVC knows no optional dependencies
         recipe.parent.mkdir(exist_ok=True)
-        recipe.write_text(recipe_text(name, inspection.card.kind), encoding="utf-8")
+        write_atomically(recipe, recipe_text(name, inspection.card.kind))
     if not quiet:
         print(f"wrote {path}")
         for line in inspection.found:

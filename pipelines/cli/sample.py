@@ -3,28 +3,41 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from data.files import whole_file, write_atomically
+from data.formats import as_text
 from data.image_grid import grid, png
 from pipelines import tracking
 
-TABLES: dict[str, Callable[[Any, Path], None]] = {
-    ".csv": lambda frame, path: frame.to_csv(path, index=False),
-    ".parquet": lambda frame, path: frame.to_parquet(path, index=False),
+
+def _write_csv(frame: Any, path: Path, columns: Sequence[Mapping[str, Any]]) -> None:
+    """Write rows as `data export` does: with the source's decimals, and its mark where a cell is missing."""
+    for column in columns:
+        entry = {"role": column["type"], "pattern": column.get("format", ""), "mark": column.get("missing", "")}
+        if column["name"] in frame and (entry["mark"] or (entry["role"] == "number" and entry["pattern"])):
+            cells = frame[column["name"]]
+            known = [None if gap else cell for cell, gap in zip(cells.tolist(), cells.isna(), strict=True)]
+            frame = frame.assign(**{column["name"]: as_text(known, entry)})
+    frame.to_csv(path, index=False)
+
+
+TABLES: dict[str, Callable[[Any, Path, Sequence[Mapping[str, Any]]], None]] = {
+    ".csv": _write_csv,
+    ".parquet": lambda frame, path, columns: frame.to_parquet(path, index=False),
 }
-"""How a DataFrame is written, by the ending of the file's name."""
+"""How a DataFrame is written, by the ending of the file's name; the columns are those that a model describes."""
 
 
 def sample(
     name_or_uri: str,
     out: str | Path,
     n: int = 16,
-    label: int | str = -1,
+    label: int | str | None = None,
     seed: int = 0,
     steps: int = 0,
     given: str = "{}",
@@ -37,7 +50,7 @@ def sample(
         out: Images: `*.png` for a grid, `*.npy` for an array `[n, height, width, channels]`, anything
             else is a folder for one PNG each. Tables: `*.csv` or `*.parquet`.
         n: How many.
-        label: Class to draw, by its number, its name or its value in the source; -1 for any.
+        label: Class to draw, by its number, its name or its value in the source; `None` or -1 for any.
         seed: The same seed draws the same; -1 draws anew at every call.
         steps: Steps of an iterative sampler; 0 for the model's own.
         given: Of a table: columns and their values as JSON; the others are drawn given these.
@@ -54,6 +67,7 @@ def sample(
     if out.suffix not in (".png", ".npy", *TABLES) and out.is_file():
         raise ValueError(f"{out} is a file: give a name that ends in .png, .npy, .csv or .parquet, or a folder.")
     model = tracking.load_served(model_uri(name_or_uri))
+    label = -1 if label is None else label  # "-1", which a person types, may be the name of a class
     params = {"task": "sample", "n": n, "label": label, "seed": seed, "steps": steps, "given": given}
     drawn = model.predict(np.zeros((0,), np.uint8), params=params)
     table = not isinstance(drawn, np.ndarray)
@@ -64,7 +78,7 @@ def sample(
         raise ValueError(f"{out} does not fit: {name_or_uri} draws {expected}.")
     if table:
         with whole_file(out) as path:
-            TABLES[out.suffix](drawn, path)
+            TABLES[out.suffix](drawn, path, model.predict(None, params={"task": "describe"})["columns"])
     elif out.suffix == ".npy":
         with whole_file(out) as path:
             np.save(path, drawn)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import shutil
@@ -48,9 +49,11 @@ def publish(
     run_id = str(facts["run_id"])
     run = tracking.run_record(run_id)
     origin = {key: run["tags"][key] for key in ("git_commit", "git_dirty") if key in run["tags"]}
+    held_out = sorted(results.get("held_out_scores") or ())
     tags = {
         "family": family,
         "job": job,
+        "held_out_digest": hashlib.sha256(artifact.canonical(held_out)).hexdigest() if held_out else "",
         "model_digest": artifact.model_digest(folder),
         "code_digest": identity.code_digest(family, package),
         "data_digest": str(facts["data_digest"]),
@@ -68,7 +71,7 @@ def publish(
     about = {
         "job": job,
         "label": _label_column(root, dataset),
-        "held_out_scores": sorted(results.get("held_out_scores") or ()),
+        "held_out_scores": held_out,
         "exact": "log_prob" in tasks_of(family),
         "latent": results.get("code_size"),
         "licence": str(manifest.get("licence") or ""),
@@ -118,10 +121,13 @@ def vendored_code() -> Iterator[Path]:
 
     with tempfile.TemporaryDirectory() as temporary:
         package = Path(temporary) / PACKAGE
-        for source, target in ((models, package), (serving, package / "serving")):
+        for source, target in (
+            (models, package),
+            (serving, package / "serving"),
+            (formats, package / "serving/formats"),
+        ):
             folder = Path(str(source.__file__)).parent
             shutil.copytree(folder, target, ignore=shutil.ignore_patterns("__pycache__", ".*"))
-        shutil.copyfile(str(formats.__file__), package / "serving/formats.py")
         _vendor_registered(package)
         yield package
 

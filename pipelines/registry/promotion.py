@@ -112,8 +112,10 @@ def assign_alias(
         gone = _incomparable_reason(version, holder, holder_number, registered)
     decision = decide(candidates, holder, gone)
     held = decision.holder
-    idle = version is not None and version.tags.get("job", "") != job  # registered before versions had jobs
-    if held is not None and (decision.moved or (idle and any(held.is_same_model(one) for one in candidates))):
+    same = [registered[one.family] for one in candidates if held is not None and held.is_same_model(one)]
+    expected = {"job": job, "held_out_digest": same[0].tags.get("held_out_digest", "")} if same else {}
+    outdated = version is not None and any(version.tags.get(key, "") != value for key, value in expected.items())
+    if held is not None and (decision.moved or outdated):
         held = replace(held, number=with_job(held.family, job).number)
     if (held.number if held else None) != holder_number:
         tracking.set_alias(name, job, held.number if held else None)

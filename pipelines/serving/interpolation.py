@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
-
-Interpolation = Callable[[torch.Tensor, torch.Tensor, int], torch.Tensor]
 
 
 def spherical(first: torch.Tensor, last: torch.Tensor, n: int) -> torch.Tensor:

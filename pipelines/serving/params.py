@@ -172,6 +172,12 @@ def _whole(name: str, value: Any, least: int) -> int:
 
 
 def _number(name: str, value: Any, expected: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, Real):
         raise ValueError(f"{name} must be {expected}, got {value!r}.")
-    return float(value)
+    try:
+        number = float(value)
+    except OverflowError:
+        raise ValueError(f"{name} must be {expected}, got a number that is too large.") from None
+    if not math.isfinite(number):
+        raise ValueError(f"{name} must be {expected}, got {value!r}.")
+    return number

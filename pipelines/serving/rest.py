@@ -61,7 +61,7 @@ def _csv(text: str) -> Any:
     import pandas as pd
 
     try:
-        return pd.read_csv(io.StringIO(text))
+        return pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False, na_values=[""])
     except (ValueError, pd.errors.ParserError) as error:
         reason = " ".join(str(error).split())
         raise ValueError(

@@ -33,8 +33,9 @@ whole numbers in that range). Tables are DataFrames (pandas, polars or Arrow; pa
 dataset's columns, in any order: numbers, categories by name, dates and currencies as the source writes them, and
 any cell missing (`None`, NaN), whatever the task; identifiers and free text need not be given. They come back in
 the original types and formats, with the label's column, the index, and further columns untouched, several draws
-below one another with their number in a first column `draw`. What is drawn has all columns of the source, with
-fresh identifiers. A category that training did not have is an error, or missing with `on_unknown: missing`.
+below one another with their number in a first column `draw`. Whole numbers and booleans with gaps have pandas'
+nullable types. What is drawn has all columns of the source, with fresh identifiers. A category that training did
+not have is an error, or missing with `on_unknown: missing`.
 
 Every refusal is one sentence, as an `MlflowException` that is also a `ValueError`: over HTTP it is the message,
 with status 400. Work is bounded: see `LIMITS` in `params.py`, which environment variables set.
@@ -447,8 +448,8 @@ def vendored(folder: Path) -> ModuleType:
     sources = sorted(path for path in folder.rglob("*.py"))
     if not sources:
         raise ValueError(f"{folder} holds no code. The registered model is incomplete: register it again.")
-    digest = hashlib.sha256(b"".join(path.name.encode() + path.read_bytes() for path in sources)).hexdigest()[:16]
-    name = f"{PACKAGE}_{digest}"
+    hashes = {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in sources}
+    name = f"{PACKAGE}_{hashlib.sha256(json.dumps(hashes).encode()).hexdigest()[:16]}"
     if name not in sys.modules:
         spec = importlib.util.spec_from_file_location(
             name, folder / "__init__.py", submodule_search_locations=[str(folder)]

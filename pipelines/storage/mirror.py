@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from data.files import whole_folder, write_atomically
-from pipelines.serving.artifact import MANIFEST
 from pipelines.storage import stores
+from pipelines.storage.stores import MANIFEST
 
 CACHE = Path.home() / ".cache" / "fivefold"
 """Where a node keeps what it has fetched from a bucket."""
@@ -134,7 +134,11 @@ def synced_state(place: str) -> Iterator[Path]:
 
 
 def local_copy(place: str) -> Path:
-    """A folder of the storage that never changes: itself, or of one in a bucket this node's copy, fetched once."""
+    """A folder of the storage that never changes: itself, or of one in a bucket this node's copy, fetched once.
+
+    Raises:
+        FileNotFoundError: If the bucket has no such folder, or not the whole of it: its manifest is sent last.
+    """
     if "://" not in place:
         return Path(place)
     root, _, name = place.rpartition("/")
@@ -143,5 +147,10 @@ def local_copy(place: str) -> Path:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (CACHE / name).exists():
             with stores.open_store(root).fetched(name) as fetched, whole_folder(CACHE / name) as temporary:
+                if not (fetched / MANIFEST).is_file():
+                    raise FileNotFoundError(
+                        f"{place} lacks {MANIFEST}: removed, or still being sent. Run the same command again; "
+                        "what is not there is sent anew."
+                    )
                 shutil.copytree(fetched, temporary, dirs_exist_ok=True)
     return CACHE / name

@@ -233,7 +233,12 @@ def test_a_state_in_a_bucket_is_at_hand_and_goes_back(bucket, tmp_path, monkeypa
         while not ((worker / "stop").exists() and (driver / "metrics.jsonl").exists()):
             assert time.monotonic() < end
             time.sleep(0.1)
-    stores.open_store(f"{bucket}/state").install("data", lambda folder: (folder / "manifest.json").write_text("{}"))
+    store = stores.open_store(f"{bucket}/state")
+    store.install("data", lambda folder: (folder / "shard.arrow").write_text("half"))  # as an upload that was cut off
+    for name in ("data", "nosuch"):
+        with pytest.raises(FileNotFoundError, match=rf"state/{name} lacks manifest.json"):
+            mirror.local_copy(f"{bucket}/state/{name}")
+    store.install("data", lambda folder: (folder / "manifest.json").write_text("{}"))
     once = mirror.local_copy(f"{bucket}/state/data")
     stores.open_store(f"{bucket}/state").remove("data")
     assert mirror.local_copy(f"{bucket}/state/data") == once

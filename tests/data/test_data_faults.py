@@ -485,3 +485,25 @@ def test_60_file_changes_during_the_run(tmp_path: Path, monkeypatch: pytest.Monk
     with pytest.raises(ValueError, match=r"t.csv changed while it was being read"):
         prepare("d", root=tmp_path)
     assert not list((tmp_path / "data/prepared").iterdir())
+
+
+def test_a_recipe_is_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The disk is full halfway; an existing recipe, even half of one, would never be written again."""
+    csv_at(tmp_path, GOOD)
+    wrote = {name: getattr(Path, name) for name in ("write_text", "write_bytes")}
+
+    def filling(name: str) -> object:
+        def write(path: Path, content: str | bytes, **options: object) -> None:
+            if path.parent.name == "recipes":
+                wrote[name](path, content[: len(content) // 2], **options)
+                raise OSError(28, "No space left on device")
+            wrote[name](path, content, **options)
+
+        return write
+
+    with monkeypatch.context() as patch:
+        for name in wrote:
+            patch.setattr(Path, name, filling(name))
+        with pytest.raises(OSError, match="No space left"):
+            add("t.csv", "t", root=tmp_path, quiet=True)
+    assert not list((tmp_path / "recipes").iterdir())

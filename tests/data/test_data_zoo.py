@@ -76,6 +76,8 @@ TEXT: dict[str, tuple[str, Callable[[int], str]]] = {
     "quarter": ("datetime", lambda i: f"{days(i).year}-Q{(days(i).month + 2) // 3}"),
     "clock": ("datetime", lambda i: moment(i).strftime("%H:%M")),
     "noon": ("datetime", lambda i: moment(i).strftime("%I:%M %p")),
+    "quiet": ("datetime", lambda i: moment(i).strftime("%a %d %b %Y %-I:%M %p").lower()),
+    "loud": ("datetime", lambda i: moment(i).strftime("%-d-%b-%y").upper() + moment(i).strftime(" %I:%M%p").lower()),
     "span": ("duration", lambda i: f"{20 + i * i % 47}:{i % 60:02}:30"),
     "pause": ("duration", lambda i: f"PT{i * i % 50 + 1}M"),
     "yes": ("categorical", lambda i: ("yes", "no")[i % 3 == 0]),

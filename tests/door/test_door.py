@@ -20,6 +20,7 @@ from data.cards import SplitPlan
 from data.dataset import Dataset
 from data.ingest.build import build as prepare
 from data.ingest.inspect import inspect
+from fivefold.rows import Rows
 from models import FAMILIES, build
 from pipelines.storage import model_folder
 from pipelines.training import loop
@@ -71,6 +72,38 @@ def test_frames_come_back_with_their_columns_types_and_categories(flow: fivefold
     for part in (filled, several[several["draw"] == 2].drop(columns="draw").reset_index(drop=True)):
         pd.testing.assert_frame_equal(part.where(known), gaps.where(known), check_dtype=False)
         assert part.drop(columns="income").notna().all(axis=None)
+
+
+@pytest.mark.parametrize("pipeline", [False, True], ids=["fitted", "of the pipeline"])
+def test_what_is_not_learned_comes_back_as_it_was_given(flow: fivefold.Model, pipeline: bool) -> None:
+    """Index, identifiers, labels and columns that training did not have; of several draws once for each."""
+    model = fivefold.Model(flow.network, {k: v for k, v in flow.facts.items() if not (pipeline and k == "rows")})
+    given = people().head(4).set_index(pd.Index(list("wxyz"), name="key"))
+    given = given.assign(remark=[1, None, 3, 4], id=["a", "b", None, "d"], income=["?", None, *given["income"][2:]])
+    beside = ["income", "id", "remark"]
+    hidden = given.assign(hours=np.array([np.nan] * 4, np.float32))[["remark", *people().columns]]
+    filled, several = model.impute(hidden), model.impute(hidden, draws=3)
+    assert list(filled.columns) == [*people().columns, "remark"]
+    assert list(several.columns) == ["draw", *people().columns, "remark"]
+    pd.testing.assert_frame_equal(filled[beside], given[beside])
+    pd.testing.assert_frame_equal(several[beside], pd.concat([given[beside]] * 3))
+    assert filled["hours"].notna().all()
+    bare = model.impute(hidden.drop(columns=beside))
+    assert list(bare.columns) == [name for name in people().columns if name not in beside]  # and nothing is made up
+
+
+@pytest.mark.parametrize(("dtype", "expected"), [("int8", [1, 0]), ("bool", [True, False]), ("string", ["b", "a"])])
+def test_labels_of_the_pipeline_have_the_type_of_their_source(dtype: str, expected: list[object]) -> None:
+    classes = ["a", "b"] if dtype == "string" else [str(value).lower() for value in expected[::-1]]
+    number = {"name": "v", "type": "integer", "dtype": "int64", "categories": []}
+    source = [
+        {"name": "y", "role": "label", "dtype": dtype},
+        {"name": "v", "role": "number", "dtype": "int64", "pattern": "", "columns": [0]},
+    ]
+    rows = Rows({"domain": {"kind": "table", "columns": [number]}, "class_names": classes, "table": source})
+    drawn = rows.write(torch.ones(2, 1), torch.tensor([1, 0]))
+    dtypes = {"string": object}.get(dtype, dtype)
+    pd.testing.assert_frame_equal(drawn, pd.DataFrame({"y": pd.Series(expected, dtype=dtypes), "v": [1, 1]}))
 
 
 def test_labels_are_kept_and_asked_for(flow: fivefold.Model) -> None:
@@ -184,6 +217,7 @@ def test_what_cannot_be_trained_is_refused_with_a_sentence(wrong, sentence: str)
         (lambda m: m.sample(0), "n must be a whole number of at least 1, got 0"),
         (lambda m: m.sample(3, label="50"), "expected one of '<=50K', '>50K'.*got '50'"),
         (lambda m: m.sample(3, label=["<=50K"]), "one for each row: expected 3, got 1"),
+        (lambda m: m.sample(2, label=["<=50K", None]), "one for each row: row 1 has None. Leave label out"),
         (lambda m: m.log_density(people().drop(columns="age")), "missing: age"),
         (lambda m: m.impute(people(), draws=0), "draws must be a whole number of at least 1"),
         (lambda m: m.denoise(people(), 1.0), "the family flow cannot denoise; it can: sample"),

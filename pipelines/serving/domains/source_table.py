@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime
+import re
 from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import Any
@@ -46,21 +48,22 @@ class SourceTables(Tables):
         return [(name, kinds[name]) for name in self.order]
 
     def example(self) -> Any:
-        """As of `Tables`; what MLflow's schemas have no type for (zones, times of the day, durations) as text."""
+        """As of `Tables`; what MLflow's schemas have no type for (zones, days, times of the day, durations) as text."""
         frame = super().example()
         known = (str, int, float, np.number, np.bool_, type(None))
         for name in frame.columns:
-            if str(frame[name].dtype) != "datetime64[ns]" and not all(isinstance(cell, known) for cell in frame[name]):
+            native = re.fullmatch(r"datetime64\[\w+\]", str(frame[name].dtype))
+            if not native and not all(isinstance(cell, known) for cell in frame[name]):
                 frame[name] = [str(cell) for cell in frame[name]]
         return frame
 
     @property
     def _label_column(self) -> dict[str, Any]:
-        numbers = self.label_dtype.startswith(("int", "uint", "float"))
-        return {**super()._label_column, **({"dtype": self.label_dtype} if numbers else {})}
+        native = self.label_dtype.startswith(("bool", "int", "uint", "float"))
+        return {**super()._label_column, **({"dtype": self.label_dtype} if native else {})}
 
     def described(self) -> dict[str, Any]:
-        """The columns of the source: how they are written, and the categories or range of those that are learned."""
+        """The columns of the source: how they and missing cells are written, categories or range of those learned."""
         columns = []
         for entry in self.table.written:
             if entry["role"] == "label":
@@ -68,6 +71,8 @@ class SourceTables(Tables):
             found = {"name": entry["name"], "type": entry["role"], "dtype": entry["dtype"]}
             if entry.get("pattern"):
                 found["format"] = entry["pattern"]
+            if entry.get("mark"):
+                found["missing"] = entry["mark"]
             if entry["role"] in ("category", "number"):
                 learned = self.columns[entry["columns"][0]]
                 found |= {key: learned[key] for key in ("categories", "min", "max") if key in learned}
@@ -131,13 +136,14 @@ class SourceTables(Tables):
         moments = read(texts, errors="coerce", **options)
         bad = np.zeros(len(cells), np.bool_)
         bad[~missing] = moments.isna().to_numpy()
-        counts = np.zeros(len(cells), np.int64)
+        counts, size = np.zeros(len(cells), np.int64), 1
         if len(moments):
-            plain = moments.dt.tz_localize(None) if kind.startswith("datetime") else moments
-            counts[~missing & ~bad] = plain.dropna().to_numpy(kind).astype(np.int64)
-        day = self.formats.DAY
+            plain = (moments.dt.tz_localize(None) if kind.startswith("datetime") else moments).dropna().to_numpy()
+            size = self.formats.UNITS[np.datetime_data(plain.dtype)[0]]
+            counts[~missing & ~bad] = plain.astype(np.int64)
+        day = self.formats.DAY // size  # nanoseconds since 1970 would end with the year 2262
         days, clock = np.divmod(counts, day) if kind.startswith("datetime") else (np.zeros_like(counts), counts)
-        return self.formats.Instants(days, clock, np.zeros_like(days)), bad
+        return self.formats.Instants(days, clock * size, np.zeros_like(days)), bad
 
     def write(self, x: torch.Tensor, *, seed: int = 0) -> Any:
         """Data-space examples as the source's table without its label; of several draws, one below the other."""
@@ -166,31 +172,35 @@ class SourceTables(Tables):
             values = rows[:, place]
             if plain and entry["pattern"]:
                 values = np.round(values, self.formats.NumberFormat(entry["pattern"]).decimals)
-            if not np.isnan(values).any():
-                return self._originals(values, self.columns[place])
-            known = [None if np.isnan(v) else self._originals(np.array([v]), self.columns[place])[0] for v in values]
-            return np.array(known, np.float64) if plain else pd.Series(known, dtype=object)
+            return self._originals(values, self.columns[place])
         if role in ("datetime", "duration") and not entry["pattern"]:
             return self._moments(cells, dtype)
-        if dtype.startswith(("int", "uint", "float")) and role in UNLEARNED:
-            numbers = [np.nan if cell is None else float(cell) for cell in cells]
-            whole = dtype.startswith(("int", "uint")) and None not in cells
-            return np.array([int(cell) for cell in cells], dtype) if whole else np.array(numbers)
+        if role in ("identifier", "constant") and dtype.startswith("float"):
+            return np.array([np.nan if cell is None else float(cell) for cell in cells])
+        if role in ("identifier", "constant") and dtype.startswith(("int", "uint")) and None not in cells:
+            numbers = [int(cell) for cell in cells]
+            held_by = self.formats.whole_type(numbers, dtype)
+            if held_by:
+                return np.array(numbers, held_by)
         return pd.Series(list(cells), dtype=object)
 
-    @staticmethod
-    def _moments(cells: Sequence[int | None], dtype: str) -> Any:
+    def _moments(self, cells: Sequence[int | None], dtype: str) -> Any:
+        """Native dates, times and durations as pandas reads them from Parquet."""
         import pandas as pd
 
-        nothing = np.iinfo(np.int64).min  # NaT
-        counts = np.array([nothing if cell is None else cell for cell in cells], np.int64)
-        if dtype.startswith("duration"):
-            return pd.Series(counts.view("timedelta64[ns]"))
-        moments = pd.Series(counts.view("datetime64[ns]"))
+        unit = next((unit for unit in ("ns", "us", "ms", "s") if f"[{unit}" in dtype), "ns")
+        if dtype.startswith("date"):
+            days = [None if cell is None else cell // self.formats.DAY for cell in cells]
+            dates = [None if day is None else datetime.date.fromordinal(719163 + day) for day in days]
+            return pd.Series(dates, dtype=object)
         if dtype.startswith("time") and not dtype.startswith("timestamp"):
-            return pd.Series(
-                [None if cell is None else moment.time() for cell, moment in zip(cells, moments, strict=True)]
-            )
+            times = [None if cell is None else pd.Timestamp(cell).time() for cell in cells]
+            return pd.Series(times, dtype=object)
+        nothing, size = np.iinfo(np.int64).min, self.formats.UNITS[unit]  # NaT
+        counts = np.array([nothing if cell is None else cell // size for cell in cells], np.int64)
+        if dtype.startswith("duration"):
+            return pd.Series(counts.view(f"timedelta64[{unit}]"))
+        moments = pd.Series(counts.view(f"datetime64[{unit}]"))
         zone = dtype.partition("tz=")[2].rstrip("]")
         return moments.dt.tz_localize("UTC").dt.tz_convert(zone) if zone else moments
 
@@ -200,7 +210,7 @@ def entry_kind(entry: Mapping[str, Any], learned: Sequence[Mapping[str, Any]]) -
     role, dtype = entry["role"], str(entry["dtype"])
     if role == "category" or (role == "number" and "string" not in dtype):
         return column_kind(learned[entry["columns"][0]])
-    if role == "datetime" and not entry["pattern"] and dtype.startswith(("timestamp", "date")) and "tz=" not in dtype:
+    if role == "datetime" and not entry["pattern"] and dtype.startswith("timestamp") and "tz=" not in dtype:
         return "datetime"
     if role in ("identifier", "constant") and dtype.startswith(("int", "uint", "float")):
         return "long" if dtype.startswith(("int", "uint")) else "double"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -77,7 +77,7 @@ class Tables(Conversion):
         }
 
     def _restored(self, answer: Any, frame: Any) -> Any:
-        """An answer about rows with their index, label and further columns."""
+        """An answer about rows with their index, label and further columns, once for each draw."""
         import pandas as pd
 
         others = [name for name in frame.columns if name not in self.names]
@@ -86,8 +86,7 @@ class Tables(Conversion):
             raise ValueError(f"column {clash[0]!r} is the name of a column of the answer: rename it in the rows given.")
         copies = len(answer) // len(frame) if len(frame) else 1
         repeated = frame[others].iloc[np.tile(np.arange(len(frame)), copies)]
-        answer = answer.set_axis(repeated.index) if copies == 1 else answer.set_axis(pd.RangeIndex(len(answer)))
-        return pd.concat([answer, repeated.set_axis(answer.index)], axis=1) if others else answer
+        return pd.concat([answer.set_axis(repeated.index), repeated], axis=1)
 
     def labelled(self, examples: Any, labels: torch.Tensor) -> Any:
         """Rows with the column of their labels, in the type of its source: whole numbers, booleans or texts."""
@@ -160,9 +159,7 @@ class Tables(Conversion):
         values = np.full(len(cells), np.nan)
         if column["type"] == "categorical":
             names = [str(name) for name in column["categories"]]
-            codes = {name.lower() if _boolean(column) else name: code for code, name in enumerate(names)}
-            found = [codes.get(_category_text(cell), -1) for cell in known]
-            values[~missing] = found
+            values[~missing] = _codes(known, column)
             if on_unknown == "missing":
                 values[values == -1] = np.nan
             self._refuse(cells, values == -1, column, f"one of {', '.join(map(repr, names[:12]))}")
@@ -205,14 +202,14 @@ class Tables(Conversion):
             known = Tables._originals(values[~missing], column)
             plain = str(getattr(known, "dtype", object))
             nullable = {"bool": "boolean"}.get(plain, plain.replace("int", "Int").replace("uI", "UI"))
-            cells = pd.Series(None, index=range(len(values)), dtype=nullable)
+            cells = pd.Series([None] * len(values), dtype=nullable)
             cells[~missing] = np.asarray(known)
             return cells
         if column["type"] == "categorical":
             names = [str(name) for name in column["categories"]] or [""]
             texts = [names[int(value)] for value in values]
             if _boolean(column):
-                return pd.array([text.lower() == "true" for text in texts], dtype="bool")
+                return pd.array([text == "true" for text in texts], dtype="bool")
             if dtype.startswith(("int", "uint", "float")):
                 return np.array([float(text) for text in texts]).astype(dtype)
             return pd.Series(texts, dtype=object)
@@ -265,9 +262,31 @@ def column_kind(column: Mapping[str, Any]) -> str:
 
 
 def _boolean(column: Mapping[str, Any]) -> bool:
-    """Whether a column holds true and false, however its source spells them (pandas reads `True` in CSV as such)."""
-    names = {str(name).lower() for name in column.get("categories") or ()}
-    return column["type"] == "categorical" and bool(names) and names <= {"true", "false"}
+    """Whether a column holds true and false as such; as text they are categories like others."""
+    return str(column.get("dtype") or "") == "bool"
+
+
+def _codes(cells: Sequence[Any], column: Mapping[str, Any]) -> list[int]:
+    """Codes of a column's categories, -1 for others: as the source writes them, or as pandas reads and writes these.
+
+    True and false come in any case (pandas reads `TRUE` in CSV as `True`), numbers with a point (it writes `3.0`
+    beside a gap).
+    """
+    names = [str(name) for name in column["categories"]]
+    codes = {name: code for code, name in enumerate(names)}
+    if {name.lower() for name in names} <= {"true", "false"}:
+        folded = {name.lower(): code for name, code in codes.items()}
+        return [codes.get(str(cell), folded.get(str(cell).lower(), -1)) for cell in cells]
+    if str(column.get("dtype") or "").startswith(("int", "uint", "float")):
+        cells = [_as_number(cell) if isinstance(cell, str) and cell not in codes else cell for cell in cells]
+    return [codes.get(_category_text(cell), -1) for cell in cells]
+
+
+def _as_number(text: str) -> float | str:
+    try:
+        return float(text)
+    except ValueError:
+        return text
 
 
 def _category_text(cell: Any) -> str:
@@ -282,5 +301,5 @@ def _category_text(cell: Any) -> str:
 def _number(cell: Any) -> float:
     try:
         return np.inf if isinstance(cell, (bytes, bytearray)) else float(cell)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return np.inf  # refused by the caller, with row and column

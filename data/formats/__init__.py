@@ -1,0 +1,38 @@
+"""How the cells of a table are written: parsing and writing, each the inverse of the other.
+
+Numbers, dates, times, durations and identifiers are read into what a model learns (numbers and
+categories) and written again as the source has them. Pure Python and numpy, without an import from
+the rest of this project, so that the folder can travel with a registered model.
+"""
+
+from __future__ import annotations
+
+from .identifiers import IdentifierFormat, whole_type
+from .instants import DURATIONS, DateTimeFormat, DurationFormat
+from .numbers import NumberFormat, is_plain, plain_numbers
+from .parts import DAY, UNITS, WEEKDAYS, Instants, InstantsSeen, Part, fitting_parts, instants_of, parts_of
+from .source_table import PLACEHOLDER, SourceTable, as_text, format_of
+
+__all__ = [
+    "DAY",
+    "DURATIONS",
+    "PLACEHOLDER",
+    "UNITS",
+    "WEEKDAYS",
+    "DateTimeFormat",
+    "DurationFormat",
+    "IdentifierFormat",
+    "Instants",
+    "InstantsSeen",
+    "NumberFormat",
+    "Part",
+    "SourceTable",
+    "as_text",
+    "fitting_parts",
+    "format_of",
+    "instants_of",
+    "is_plain",
+    "parts_of",
+    "plain_numbers",
+    "whole_type",
+]

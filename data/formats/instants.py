@@ -1,0 +1,276 @@
+"""Dates, times and durations as a pattern writes them."""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .parts import UNITS, WEEKDAYS, Instants, Part, instants_of, parts_of
+
+MONTHS = (
+    "January", "February", "March", "April", "May", "June",
+    "July", "August", "September", "October", "November", "December",
+)  # fmt: skip
+LONG_DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
+TOKEN = re.compile(r"%[-^~]?[YymbBdHIMSpaAq]|%:?z|%\d?f|%%")
+FIELDS = {
+    "Y": r"\d{4}", "y": r"\d{2}", "m": r"\d{1,2}", "d": r"\d{1,2}", "H": r"\d{1,2}", "I": r"\d{1,2}", "M": r"\d{1,2}",
+    "S": r"\d{1,2}", "p": r"[AaPp]\.?[Mm]\.?", "z": r"Z|[+-]\d{2}:?\d{2}|[+-]\d{2}", "q": "[1-4]",
+    "b": "|".join(month[:3] for month in MONTHS), "B": "|".join(MONTHS),
+    "a": "|".join(WEEKDAYS), "A": "|".join(LONG_DAYS), "f": r"\d{1,9}",
+}  # fmt: skip
+
+
+class _InstantFormat(ABC):
+    """What formats of dates, times and durations share: texts to learned parts and back.
+
+    A format gives `instant` (days, nanoseconds of the clock, minutes of the zone; `None` for another text) and `text`.
+    """
+
+    parts: tuple[Part, ...]
+    span: tuple[int, int] = (-719162, 2932896)
+    """The first and last day that can be written, since 1970: by default those of the years 1 to 9999."""
+
+    @abstractmethod
+    def instant(self, text: str) -> tuple[int, int, int] | None: ...
+
+    @abstractmethod
+    def text(self, days: int, clock: int, offset: int) -> str: ...
+
+    def instants(self, texts: Iterable[str | None]) -> tuple[Instants, NDArray[np.bool_], NDArray[np.bool_]]:
+        """Instants, which texts are missing, and which are no such date, each `[n]`."""
+        texts = list(texts)
+        values, bad = _read_whole(self.instant, texts)
+        missing = np.array([text is None for text in texts], np.bool_)
+        return Instants(values[:, 0], values[:, 1], values[:, 2]), missing, bad
+
+    def read(self, texts: Iterable[str | None]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        """Learned parts `[n, learned]`, NaN for `None`, and which texts are no such date, `[n]`."""
+        when, missing, bad = self.instants(texts)
+        values, wrong = parts_of(when, self.parts)
+        values[missing | bad | wrong] = np.nan
+        return values, bad | (wrong & ~missing)
+
+    def write(self, values: NDArray[np.float64]) -> list[str | None]:
+        """Learned parts `[n, learned]` as texts; `None` where one is missing."""
+        missing = np.isnan(values).any(1)
+        when = instants_of(np.where(missing[:, None], 0.0, values), self.parts)
+        days = np.clip(when.days, *self.span).tolist()
+        rows = zip(days, when.clock.tolist(), when.offset.tolist(), missing.tolist(), strict=True)
+        return [None if gap else self.text(day, clock, offset) for day, clock, offset, gap in rows]
+
+
+@dataclass(frozen=True)
+class DateTimeFormat(_InstantFormat):
+    """Dates and times as a pattern of `strftime` writes them.
+
+    After the percent sign `-` leaves out a leading zero, `^` writes capital and `~` small letters (`%^b`, `%~p`).
+
+    Arguments:
+        pattern: For example `%Y-%m-%d %H:%M:%S`, `%-d/%-m/%y`, `%I:%M %p`, `%d %b %Y`, `%Y-Q%q`,
+            `%Y-%m-%dT%H:%M:%S%:z` (`%z` without the colon); `%3f` are milliseconds.
+        parts: What is learned.
+
+    Example:
+        >>> form = DateTimeFormat("%d/%m/%Y", tuple(map(Part.parse, ["year", "week", "weekday"])))
+        >>> form.write(form.read(["29/02/2024", "31/12/2023"])[0])
+        ['29/02/2024', '31/12/2023']
+    """
+
+    pattern: str
+    parts: tuple[Part, ...] = ()
+
+    @cached_property
+    def span(self) -> tuple[int, int]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """The first and last day that can be written: of two digits of a year those of 1969 to 2068."""
+        letters = {token[-1] for token in TOKEN.findall(self.pattern)}
+        return (-365, 36159) if "y" in letters and "Y" not in letters else _InstantFormat.span
+
+    @property
+    def dated(self) -> bool:
+        """Whether it states a day (or month)."""
+        return any(token[-1] in "Yy" for token in TOKEN.findall(self.pattern))
+
+    @property
+    def timed(self) -> bool:
+        """Whether it states a time of day."""
+        return any(token[-1] in "HI" for token in TOKEN.findall(self.pattern))
+
+    @property
+    def zoned(self) -> bool:
+        """Whether it states a zone."""
+        return "z" in {token[-1] for token in TOKEN.findall(self.pattern)}
+
+    @cached_property
+    def _regex(self) -> re.Pattern[str]:
+        at, regex, seen = 0, "", set()
+        for token in TOKEN.finditer(self.pattern):
+            regex += re.escape(self.pattern[at : token.start()]).replace(r"\ ", r"\s+")
+            letter = token[0][-1]
+            if letter == "%":
+                regex += "%"
+            elif letter in seen:
+                raise ValueError(f"the pattern {self.pattern!r} states %{letter} twice. Fix it.")
+            else:
+                compact = "%Y%m%d" in self.pattern and letter in "md"
+                regex += f"(?P<{letter}>{'[0-9]{2}' if compact else FIELDS[letter]})"
+                seen.add(letter)
+            at = token.end()
+        regex += re.escape(self.pattern[at:]).replace(r"\ ", r"\s+")
+        return re.compile(rf"\s*{regex}\s*", re.IGNORECASE)
+
+    def instant(self, text: str) -> tuple[int, int, int] | None:
+        """Days since 1970, nanoseconds since midnight and the zone's minutes; `None` if the text is no such date."""
+        found = self._regex.fullmatch(text)
+        if found is None:
+            return None
+        got = found.groupdict()
+        try:
+            return self._day(got), self._clock(got), _minutes(got.get("z") or "")
+        except ValueError:
+            return None
+
+    def spelled(self, text: str) -> tuple[str, str]:
+        """The names of months and weekdays in a text of this format, and its AM or PM."""
+        found = self._regex.fullmatch(text)
+        got = found.groupdict() if found else {}
+        return "".join(got.get(field) or "" for field in "aAbB"), got.get("p") or ""
+
+    def _day(self, got: Mapping[str, str]) -> int:
+        if "Y" not in got and "y" not in got:
+            return 0
+        year = int(got["Y"]) if "Y" in got else int(got["y"]) + (2000 if int(got["y"]) < 69 else 1900)
+        month = int(got.get("m") or 1)
+        if "b" in got or "B" in got:
+            name = (got.get("b") or got.get("B") or "")[:3].title()
+            month = [m[:3] for m in MONTHS].index(name) + 1
+        if "q" in got:
+            month = 3 * int(got["q"]) - 2
+        return date(year, month, int(got.get("d") or 1)).toordinal() - 719163
+
+    @staticmethod
+    def _clock(got: Mapping[str, str]) -> int:
+        hour, minute, second = int(got.get("H") or got.get("I") or 0), int(got.get("M") or 0), int(got.get("S") or 0)
+        if "I" in got:
+            if not 1 <= hour <= 12:
+                raise ValueError
+            hour = hour % 12 + (12 if (got.get("p") or "a")[0] in "pP" else 0)
+        if hour > 23 or minute > 59 or second > 59:
+            raise ValueError
+        return (3600 * hour + 60 * minute + second) * UNITS["s"] + int((got.get("f") or "0").ljust(9, "0"))
+
+    def text(self, days: int, clock: int, offset: int) -> str:
+        """One instant as the pattern writes it."""
+        when = date.fromordinal(days + 719163)
+        seconds, nanoseconds = divmod(clock, UNITS["s"])
+        hour, minute, second = seconds // 3600, seconds // 60 % 60, seconds % 60
+        colon = ":" if "%:z" in self.pattern else ""
+        values: dict[str, str] = {
+            "Y": f"{when.year:04}", "y": f"{when.year % 100:02}", "m": f"{when.month:02}", "d": f"{when.day:02}",
+            "b": MONTHS[when.month - 1][:3], "B": MONTHS[when.month - 1], "H": f"{hour:02}",
+            "I": f"{(hour - 1) % 12 + 1:02}", "M": f"{minute:02}", "S": f"{second:02}",
+            "p": "PM" if hour > 11 else "AM",
+            "a": WEEKDAYS[when.weekday()], "A": LONG_DAYS[when.weekday()], "q": str((when.month + 2) // 3),
+            "z": f"{'-' if offset < 0 else '+'}{abs(offset) // 60:02}{colon}{abs(offset) % 60:02}", "%": "%",
+        }  # fmt: skip
+
+        def put(token: re.Match[str]) -> str:
+            letter = token[0][-1]
+            if letter == "f":
+                return f"{nanoseconds:09}"[: int(token[0][1:-1] or 6)]
+            text = values[letter]
+            text = text.lstrip("0") or "0" if "-" in token[0] else text
+            return text.upper() if "^" in token[0] else text.lower() if "~" in token[0] else text
+
+        return TOKEN.sub(put, self.pattern)
+
+
+def _minutes(zone: str) -> int:
+    if not zone or zone in "Zz":
+        return 0
+    minutes = int(zone[1:3]) * 60 + int(zone[3:].lstrip(":") or 0)
+    return -minutes if zone[0] == "-" else minutes
+
+
+def _read_whole(one: Any, texts: Sequence[str | None]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Apply a reader of one text into three whole numbers to many, repeated ones once."""
+    known: dict[str, Any] = {}
+    rows = []
+    for text in texts:
+        if text is None:
+            rows.append((0, 0, 0))
+            continue
+        if text not in known:
+            if len(known) > 100_000:
+                known.clear()
+            known[text] = one(text)
+        rows.append(known[text])
+    bad = np.array([row is None for row in rows], np.bool_)
+    return np.array([row or (0, 0, 0) for row in rows], np.int64).reshape(-1, 3), bad
+
+
+DURATIONS = {
+    "H:MM:SS": re.compile(r"(?P<sign>-?)(?P<h>\d+):(?P<m>[0-5]\d):(?P<s>[0-5]\d)(?:\.(?P<f>\d{1,9}))?"),
+    "D days HH:MM:SS": re.compile(
+        r"(?P<sign>-?)(?P<d>\d+) days?,? (?P<h>\d{1,2}):(?P<m>[0-5]\d):(?P<s>[0-5]\d)(?:\.(?P<f>\d{1,9}))?"
+    ),
+    "ISO": re.compile(
+        r"(?P<sign>-?)P(?=.)(?:(?P<d>\d+)D)?(?:T(?=.)(?:(?P<h>\d+)H)?(?:(?P<m>\d+)M)?(?:(?P<s>\d+)(?:\.(?P<f>\d{1,9}))?S)?)?"
+    ),
+}
+"""How durations are written, by the name of the pattern."""
+
+
+@dataclass(frozen=True)
+class DurationFormat(_InstantFormat):
+    """Durations as `H:MM:SS` (hours without end), `D days HH:MM:SS` or ISO 8601's `P1DT2H30M`.
+
+    Arguments:
+        pattern: A key of `DURATIONS`, with `.f` times the number of decimals of seconds appended (`H:MM:SS.fff`).
+        parts: One `duration`.
+    """
+
+    pattern: str
+    parts: tuple[Part, ...] = ()
+
+    @cached_property
+    def _base(self) -> tuple[str, int]:
+        base, _, fraction = self.pattern.partition(".")
+        if base not in DURATIONS or set(fraction) - {"f"}:
+            raise ValueError(f"expected a pattern of durations ({', '.join(DURATIONS)}), got {self.pattern!r}")
+        return base, len(fraction)
+
+    def instant(self, text: str) -> tuple[int, int, int] | None:
+        """0, nanoseconds and 0; `None` if the text is no such duration."""
+        found = DURATIONS[self._base[0]].fullmatch(text.strip())
+        if found is None:
+            return None
+        got = found.groupdict()
+        hours = 24 * int(got.get("d") or 0) + int(got["h"] or 0)
+        seconds = 3600 * hours + 60 * int(got["m"] or 0) + int(got["s"] or 0)
+        total = seconds * UNITS["s"] + int((got["f"] or "0").ljust(9, "0"))
+        return (0, -total if got["sign"] else total, 0) if total < 2**62 else None
+
+    def text(self, days: int, clock: int, offset: int) -> str:
+        base, digits = self._base
+        sign = "-" if clock < 0 else ""
+        seconds, nanoseconds = divmod(abs(clock), UNITS["s"])
+        fraction = "." + f"{nanoseconds:09}"[:digits] if digits else ""
+        hours, minutes, seconds = seconds // 3600, seconds // 60 % 60, seconds % 60
+        if base == "H:MM:SS":
+            return f"{sign}{hours}:{minutes:02}:{seconds:02}{fraction}"
+        if base == "ISO":
+            day = f"{hours // 24}D" if hours > 23 else ""
+            rest = "".join(f"{n}{u}" for n, u in ((hours % 24, "H"), (minutes, "M")) if n)
+            if seconds or nanoseconds or not (rest or day):
+                rest += f"{seconds}{fraction}S"
+            return f"{sign}P{day}" + (f"T{rest}" if rest else "")
+        return f"{sign}{hours // 24} days {hours % 24:02}:{minutes:02}:{seconds:02}{fraction}"

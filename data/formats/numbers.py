@@ -1,0 +1,136 @@
+"""Numbers as a pattern writes them."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class NumberFormat:
+    """Numbers as a pattern writes them: `$#,##0.00`, `0.0%`, `#.##0,00 €`, `0.##` (up to two decimals).
+
+    Arguments:
+        pattern: Text before, digits, text after; after a `;` how negative numbers are written: `()` in
+            parentheses, `p-` with the sign after the text before, else with the sign first.
+
+    Example:
+        >>> NumberFormat("$#,##0.00;()").read(["$1,234.50", "($7.00)"])[0].tolist()
+        [[1234.5], [-7.0]]
+        >>> NumberFormat("0,0#%").write(np.array([[12.5], [np.nan]]))
+        ['12,5%', None]
+    """
+
+    pattern: str = ""
+    CORE = re.compile(r"(?:#(?P<sep>[^#0])##)?0(?:(?P<dec>[.,])(?P<fixed>0*)(?P<free>#*))?")
+
+    @cached_property
+    def _parts(self) -> tuple[str, str, str, str, int, int, str]:
+        pattern, _, negative = self.pattern.partition(";")
+        core = self.CORE.search(pattern)
+        if core is None or negative not in ("", "()", "p-"):
+            raise ValueError(
+                f"expected a pattern of a number such as '$#,##0.00' or '0.0%' (after ';' one of '()' and 'p-'), "
+                f"got {self.pattern!r}"
+            )
+        fixed = len(core["fixed"] or "")
+        return (
+            pattern[: core.start()], core["sep"] or "", core["dec"] or ".", pattern[core.end() :],
+            fixed, fixed + len(core["free"] or ""), negative,
+        )  # fmt: skip
+
+    @property
+    def decimals(self) -> int:
+        """The most decimals that are written."""
+        return self._parts[5]
+
+    @cached_property
+    def _regex(self) -> re.Pattern[str]:
+        before, sep, dec, after, _, _, _ = self._parts
+        before, after = re.escape(before.strip()), re.escape(after.strip())
+        digits = rf"\d{{1,3}}(?:{re.escape(sep)}\d{{3}})+|\d+" if sep else r"\d+"
+        number = rf"(?P<number>(?:{digits})?(?:{re.escape(dec)}\d*)?(?:[eE][+-]?\d+)?)"
+        return re.compile(
+            rf"\s*(?P<open>\()?(?P<sign>[+\-−]?)\s*{before}\s*(?P<sign2>[+\-−]?){number}\s*{after}\s*(?P<close>\))?\s*"
+        )
+
+    def read_one(self, text: str) -> float | None:
+        """The number that a text states; `None` if it states none."""
+        _, sep, dec, _, _, _, _ = self._parts
+        found = self._regex.fullmatch(text)
+        if found is None or bool(found["open"]) != bool(found["close"]) or (found["sign"] and found["sign2"]):
+            return None
+        digits = found["number"]
+        digits = (digits.replace(sep, "") if sep else digits).replace(dec, ".")
+        try:
+            value = float(digits)
+        except ValueError:
+            return None
+        negative = found["open"] or (found["sign"] or found["sign2"]) in ("-", "−")
+        value = -value if negative and value else value
+        return value if math.isfinite(value) else None
+
+    def read(self, texts: Iterable[str | None]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        """Numbers `[n, 1]`, NaN for `None`, and which texts are none, `[n]`."""
+        return _read(self.read_one, texts, 1)
+
+    def write(self, values: NDArray[np.float64]) -> list[str | None]:
+        """Numbers `[n, 1]` as texts; `None` for NaN."""
+        before, sep, dec, after, fixed, most, negative = self._parts
+        texts: list[str | None] = []
+        for value in values[:, 0].tolist():
+            if value != value:
+                texts.append(None)
+                continue
+            digits = f"{abs(value):,.{most}f}" if sep else f"{abs(value):.{most}f}"
+            whole, _, part = digits.partition(".")
+            part = part[:fixed] + part[fixed:].rstrip("0")
+            below = value < 0 and any(digit not in "0.," for digit in digits)
+            body = whole.replace(",", sep) + (dec + part if part else "")
+            if below and negative == "()":
+                texts.append(f"({before}{body}{after})")
+            elif below:
+                texts.append(f"{before}-{body}{after}" if negative == "p-" else f"-{before}{body}{after}")
+            else:
+                texts.append(f"{before}{body}{after}")
+        return texts
+
+
+def _read(one: Any, texts: Iterable[str | None], width: int) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    """Apply a reader of one text to many, repeated ones once."""
+    known: dict[str, Any] = {}
+    nothing = (math.nan,) * width
+    rows, bad = [], []
+    for text in texts:
+        if text is None:
+            rows.append(nothing)
+            bad.append(False)
+            continue
+        if text not in known:
+            if len(known) > 100_000:
+                known.clear()
+            found = one(text)
+            known[text] = (found,) if isinstance(found, float) else found
+        found = known[text]
+        rows.append(nothing if found is None else found)
+        bad.append(found is None)
+    return np.array(rows, np.float64).reshape(-1, width), np.array(bad, np.bool_)
+
+
+def is_plain(pattern: str) -> bool:
+    """Whether a number's pattern is digits with a point and nothing else, at most with fewer decimals."""
+    return re.fullmatch(r"(0(\.0*#*)?)?", pattern) is not None
+
+
+def plain_numbers(values: NDArray[np.float64], pattern: str, *, whole: bool) -> list[float | int | None]:
+    """Numbers with the decimals their column has; as `int` if they are whole."""
+    if pattern and not whole:
+        values = np.round(values, NumberFormat(pattern).decimals)
+    return [None if v != v else int(v) if whole else v + 0.0 for v in values.tolist()]

@@ -1,0 +1,131 @@
+"""Whole columns, and the table as its source has it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .identifiers import IdentifierFormat
+from .instants import DateTimeFormat, DurationFormat
+from .numbers import NumberFormat, is_plain, plain_numbers
+from .parts import DAY, Part, instants_of
+
+PLACEHOLDER = "[text]"
+"""What stands in the place of free text, which is not learned."""
+Format = NumberFormat | DateTimeFormat | DurationFormat
+
+
+@lru_cache(maxsize=512)
+def format_of(role: str, pattern: str, parts: tuple[str, ...] = ()) -> Format:
+    """The format of a column.
+
+    Arguments:
+        role: `number`, `datetime` or `duration`.
+        pattern: As the card gives it.
+        parts: What dates, times and durations are learned as.
+    Raises:
+        ValueError: If the pattern or a part is none.
+    """
+    if role == "number":
+        return NumberFormat(pattern)
+    kind = DateTimeFormat if role == "datetime" else DurationFormat
+    return kind(pattern, tuple(map(Part.parse, parts)))
+
+
+@dataclass(frozen=True)
+class SourceTable:
+    """The table as its source has it, made of what a model draws.
+
+    Arguments:
+        source: The manifest's `table`: the columns of the source in their order, each with `name`, `role`, `dtype`,
+            `columns` (its places among the model's columns), and what its role needs (`pattern`, `parts`, …).
+        columns: The columns of the model's domain.
+        class_names: Names of the classes of the label, if there is one.
+    """
+
+    source: Sequence[Mapping[str, Any]]
+    columns: Sequence[Mapping[str, Any]]
+    class_names: Sequence[str] = ()
+
+    @property
+    def written(self) -> list[Mapping[str, Any]]:
+        """The columns of the source that come back."""
+        return [entry for entry in self.source if entry["role"] != "skip"]
+
+    def cells(
+        self, x: NDArray[np.float64], label: NDArray[np.int64] | None = None, seed: int = 0
+    ) -> dict[str, list[Any]]:
+        """The source's columns by name, cell by cell: text as it was written, numbers, booleans; `None` where missing.
+
+        Arguments:
+            x: Rows in data space, `[n, columns]`, NaN where missing.
+            label: Codes of the classes, -1 where unknown, `[n]`.
+            seed: Selects the identifiers.
+        """
+        found: dict[str, list[Any]] = {}
+        for place, entry in enumerate(self.written):
+            values = x[:, list(entry.get("columns", ()))]
+            found[entry["name"]] = self._column(entry, values, label, np.random.default_rng((seed, place)))
+        return found
+
+    def _column(
+        self,
+        entry: Mapping[str, Any],
+        values: NDArray[np.float64],
+        label: NDArray[np.int64] | None,
+        random: np.random.Generator,
+    ) -> list[Any]:
+        n, role = len(values), entry["role"]
+        if role == "label":
+            codes = np.full(n, -1) if label is None else label
+            return [self.class_names[code] if code >= 0 else None for code in codes.tolist()]
+        if role == "constant":
+            return [entry["value"] if entry["value"] != "" else None] * n
+        if role == "text":
+            return [PLACEHOLDER] * n
+        if role == "identifier":
+            return IdentifierFormat(
+                **{key: tuple(v) if isinstance(v, list) else v for key, v in entry["identifier"].items()}
+            ).draw(n, random)
+        if role == "category":
+            names = self.columns[entry["columns"][0]]["categories"]
+            return [None if value != value else names[int(value)] for value in values[:, 0].tolist()]
+        if role == "number" and is_plain(entry["pattern"]):
+            whole = self.columns[entry["columns"][0]]["type"] == "integer" and "float" not in entry["dtype"]
+            numbers = plain_numbers(values[:, 0], entry["pattern"], whole=whole)
+            if "string" not in entry["dtype"]:
+                return numbers
+            return [None if text == "" else text for text in as_text(numbers, {**entry, "mark": ""})]
+        form = format_of(role, entry["pattern"], tuple(entry.get("parts", ())))
+        if not entry["pattern"]:  # native dates: nanoseconds since 1970, or of the day, or of the duration
+            return _native(values, form, entry["dtype"])
+        return list(form.write(values))
+
+
+def _native(values: NDArray[np.float64], form: Any, dtype: str) -> list[int | None]:
+    """Nanoseconds of native dates, times and durations, inside what their type can hold."""
+    last = 2**63 - 1 if "[ns" in dtype else 2**70
+    missing = np.isnan(values).any(1)
+    when = instants_of(np.where(missing[:, None], 0.0, values), form.parts)
+    rows = zip(when.days.tolist(), when.clock.tolist(), missing.tolist(), strict=True)
+    return [None if gap else max(-last, min(last, day * DAY + clock)) for day, clock, gap in rows]
+
+
+def as_text(cells: Sequence[Any], entry: Mapping[str, Any]) -> list[str]:
+    """Cells of a column as a text file holds them, the missing ones by the column's own mark."""
+    mark, pattern = entry.get("mark", ""), entry.get("pattern", "")
+    if entry["role"] == "number" and pattern:
+        form = NumberFormat(pattern)
+        known = np.array([math.nan if cell is None or isinstance(cell, str) else cell for cell in cells], np.float64)
+        texts = form.write(known[:, None])
+        return [
+            mark if cell is None else cell if isinstance(cell, str) else text or ""
+            for cell, text in zip(cells, texts, strict=True)
+        ]
+    return [mark if cell is None else str(cell) for cell in cells]

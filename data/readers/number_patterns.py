@@ -1,0 +1,109 @@
+"""How the numbers of a column are written, found from its texts."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+
+from data.formats import is_plain
+
+CODES = (
+    r"AED|ARS|AUD|BDT|BGN|BHD|BRL|CAD|CHF|CLP|CNY|COP|CZK|DKK|EGP|EUR|GBP|GHS|HKD|HRK|"
+    r"HUF|IDR|ILS|INR|ISK|JOD|JPY|KES|KRW|KWD|KZT|LKR|MAD|MXN|MYR|NGN|NOK|NZD|OMR|PEN|PHP|PKR|PLN|QAR|"
+    r"RMB|RON|RSD|RUB|SAR|SEK|SGD|THB|TND|TRY|TWD|TZS|UAH|UGX|USD|UYU|VND|XAF|XOF|ZAR"
+)
+"""Currencies by their code: other letters before a number are part of a name (ORD-1001)."""
+CURRENCIES = re.compile(
+    r"[^\w\s.,%()+\-−'’/#:;@&*<>=~\"\d]{1,2}|[A-Z]{1,3}[$€£¥]|R\$|Rs\.?|kr\.?|Fr\.?|zł|Kč|Ft|лв|" + CODES
+)
+
+
+class NumberPattern:
+    """Finding a number's pattern from the shapes of a column's texts."""
+
+    BODY = re.compile(
+        r"(?P<open>\(?)(?P<sign>[+\-−]?)\s?(?P<before>[^\d+\-−()]*?)\s?(?P<sign2>[+\-−]?)"
+        r"(?P<body>\d[\d.,' \u00a0\u202f’]*\d|\d|\.\d+)"
+        r"(?P<after>[^\d()]*?)(?P<close>\)?)"
+    )
+    SEPARATORS = (
+        ("", "."), (",", "."), ("", ","), (".", ","), (" ", "."), (" ", ","), ("\u00a0", ","), ("\u202f", ","),
+        ("\u00a0", "."), ("\u202f", "."), ("'", "."), ("’", "."), ("'", ","),
+    )  # fmt: skip
+
+    @staticmethod
+    def of(fewest: int, most: int) -> str:
+        """The pattern of plain numbers with so many decimals."""
+        return "0" + ("." + "0" * fewest + "#" * (most - fewest) if most else "")
+
+    @classmethod
+    def guess(cls, shapes: Counter[str], samples: dict[str, str]) -> tuple[str, list[str]]:
+        """The pattern that most cells have, and the shapes that fit it; empty when there is none."""
+        split: dict[str, re.Match[str]] = {}
+        around: Counter[tuple[str, str]] = Counter()
+        for shape, count in shapes.items():
+            text = samples[shape]
+            found = cls.BODY.fullmatch(text)
+            if found is None or bool(found["open"]) != bool(found["close"]) or (found["sign"] and found["sign2"]):
+                continue
+            if not cls._proper(found["before"], found["after"]):
+                continue
+            split[shape] = found
+            around[cls._edges(found)] += count
+        if not around:
+            return "", []
+        edges = around.most_common(1)[0][0]
+        mine = {shape: found for shape, found in split.items() if cls._edges(found) == edges}
+        if any(re.match(r"z9*$", cls._zeros(found["body"])) for found in mine.values()):
+            return "", []
+        for sep, dec in cls.SEPARATORS:
+            pattern = cls._with(edges, sep, dec, list(mine.values()))
+            if pattern and not is_plain(pattern):
+                return pattern, list(mine)
+        return "", []
+
+    @staticmethod
+    def _zeros(body: str) -> str:
+        return re.sub(r"\d", "9", re.sub(r"^0(?=\d)", "z", body))
+
+    @staticmethod
+    def _proper(before: str, after: str) -> bool:
+        before, after = before.strip(), after.strip()
+        if before and not CURRENCIES.fullmatch(before):
+            return False
+        return len(after) <= 12 and not re.search(r"[,;:=@#\"]|^[.\-/_]", after)
+
+    @staticmethod
+    def _edges(found: re.Match[str]) -> tuple[str, str]:
+        text, at = found.string, found.start("body")
+        before = text[:at].lstrip("(").lstrip("+-−")
+        before = re.sub(r"[+\-−]", "", before)
+        end = found.end("body")
+        return before, text[end:].removesuffix(")") if found["open"] else text[end:]
+
+    @classmethod
+    def _with(cls, edges: tuple[str, str], sep: str, dec: str, found: list[re.Match[str]]) -> str:
+        """The pattern with these separators, empty if a text does not fit it."""
+        mark = re.escape(sep)
+        whole = rf"(?:\d{{1,3}}(?:{mark}\d{{3}})+|\d{{1,3}})" if sep else r"\d+"
+        regex = re.compile(rf"(?:{whole})?(?:{re.escape(dec)}(?P<part>\d+))?")
+        lengths = set()
+        marked = False
+        for item in found:
+            fit = regex.fullmatch(item["body"])
+            if fit is None:
+                return ""
+            lengths.add(len(fit["part"] or ""))
+            marked |= bool(sep) and sep in item["body"]
+        if sep and not marked:
+            return ""
+        digits = cls.of(min(lengths), max(lengths)).replace(".", dec)
+        core = f"#{sep}##{digits}" if sep else digits
+        negative = ""
+        if any(item["open"] for item in found):
+            negative = ";()"
+        elif edges[0] and any(item["sign2"] for item in found):
+            negative = ";p-"
+        if any(letter in "#0" for letter in "".join(edges)) or ";" in "".join(edges):
+            return ""
+        return f"{edges[0]}{core}{edges[1]}{negative}"
