@@ -21,14 +21,15 @@ INTERRUPTED = 130
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status."""
-    from pipelines.cli import app, options
+    from pipelines.cli import app, logs, options
 
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin while they wait slow a busy machine
     os.environ.setdefault("PYTHONWARNINGS", options.QUIET)
     noted: dict[str, Any] = {"verbose": False}
     try:
-        status = app.group().main(arguments, prog_name="fivefold", standalone_mode=False, obj=noted)
+        with logs.shown_log():
+            status = app.group().main(arguments, prog_name="fivefold", standalone_mode=False, obj=noted)
     except Exception as error:
         return _answer(error, arguments, verbose=noted["verbose"])
     if status == INTERRUPTED:

@@ -19,14 +19,16 @@ STAGES = {
 """What dvc.yaml calls, in its order."""
 
 COMMANDS = {
+    "models": "list the registered models and the jobs they hold",
     "sample": "draw from a registered model into PNG, NPY, CSV or Parquet",
     "lineage": "check the chain from an alias back to the raw data",
     "doctor": "say what is installed and reachable, and what to fix",
     "data add": "inspect a source and write its card",
+    "data list": "list the cards and what is prepared of them",
     "data show": "print card, counts and a few examples",
     "data export": "write prepared data as files, one per split",
 }
 """What people call."""
 
-GROUPS = {"data": "add a dataset, or show, export one"}
+GROUPS = {"data": "add a dataset; list, show or export them"}
 """First words of commands of two words."""

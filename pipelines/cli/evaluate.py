@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import logging
+
 from pipelines.cli.options import DatasetName, FamilyName
+
+log = logging.getLogger(__name__)
 
 
 def evaluate(family: FamilyName, dataset: DatasetName = None) -> None:
@@ -23,3 +27,4 @@ def evaluate(family: FamilyName, dataset: DatasetName = None) -> None:
     facts, _ = artifact.read(folder / "models" / family)
     pictures = {path.stem: path for path in sorted((folder / "results" / family).iterdir())}
     tracking.log_evaluation(facts["run_id"], measured, pictures)
+    log.info("wrote %s", folder / "results" / f"{family}.json")

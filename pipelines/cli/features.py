@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import logging
+
 from pipelines.cli.options import DatasetName
+
+log = logging.getLogger(__name__)
 
 
 def features(dataset: DatasetName = None) -> None:
@@ -12,3 +16,4 @@ def features(dataset: DatasetName = None) -> None:
 
     settings = config.load(dataset=dataset)
     features(settings.dataset, seed=settings.seed, settings=settings.features)
+    log.info("wrote runs/%s/yardstick", settings.dataset)

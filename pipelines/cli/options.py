@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from pipelines.cli.logs import set_level
 
 QUIET = "ignore::FutureWarning,ignore::DeprecationWarning"
 """Warnings that libraries have for their own developers, unless `--verbose` asks for them."""
@@ -44,6 +47,7 @@ def note_verbose(context: typer.Context, value: bool) -> bool:
     """Keep that more is wanted where `main` sees it, and let warnings through."""
     if value:
         context.find_root().obj["verbose"] = True
+        set_level(logging.DEBUG)
         if os.environ.get("PYTHONWARNINGS") == QUIET:
             del os.environ["PYTHONWARNINGS"]
     return value

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import os
+from typing import Any
 
 from pipelines.cli.options import DatasetName, Verbose
+
+log = logging.getLogger(__name__)
 
 
 def prepare(dataset: DatasetName = None, verbose: Verbose = False) -> None:
@@ -18,9 +22,14 @@ def prepare(dataset: DatasetName = None, verbose: Verbose = False) -> None:
     settings = config.load(dataset=dataset)
     address = os.environ.get("RAY_ADDRESS") or settings.cluster.address
     if not address or address.startswith("http"):
-        prepare(settings.dataset)
+        _say(prepare(settings.dataset))
         return
     from pipelines import cluster
 
     with cluster.connected(address, verbose=verbose):
-        prepare(settings.dataset, mapper=cluster.in_tasks)
+        _say(prepare(settings.dataset, mapper=cluster.in_tasks))
+
+
+def _say(manifest: dict[str, Any]) -> None:
+    counts = ", ".join(f"{split} {facts['count']:,}" for split, facts in manifest["splits"].items())
+    log.info("wrote data/prepared/%s: %s examples", manifest["name"], counts)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import logging
+
 from pipelines.cli.options import DatasetName
+
+log = logging.getLogger(__name__)
 
 
 def register(dataset: DatasetName = None) -> None:
@@ -11,4 +15,5 @@ def register(dataset: DatasetName = None) -> None:
     from pipelines.stages.register import register
 
     settings = config.load(dataset=dataset)
-    register(settings.dataset, settings.families)
+    register(settings.dataset, settings.families, say=log.info)
+    log.info("wrote runs/%s/registry.json", settings.dataset)

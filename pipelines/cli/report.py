@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import logging
+
 from pipelines.cli.options import DatasetName
+
+log = logging.getLogger(__name__)
 
 
 def report(dataset: DatasetName = None) -> None:
@@ -11,4 +15,4 @@ def report(dataset: DatasetName = None) -> None:
     from pipelines.stages.report import report
 
     settings = config.load(dataset=dataset)
-    report(settings.dataset, settings.families)
+    log.info("wrote %s", report(settings.dataset, settings.families))

@@ -14,6 +14,8 @@ from urllib.parse import urlsplit
 import ray
 from ray._private import ray_constants
 
+log = logging.getLogger(__name__)
+
 
 @contextmanager
 def connected(address: str = "", *, verbose: bool = False) -> Iterator[None]:
@@ -38,8 +40,10 @@ def connected(address: str = "", *, verbose: bool = False) -> Iterator[None]:
             logging.getLogger(name).setLevel(logging.ERROR)
     try:
         if address:
+            log.info("joining the Ray cluster at %s …", address)
             knock(address)
         else:
+            log.info("starting Ray …")
             _stay_on_loopback()
         ray.init(
             address=address or "local",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from pathlib import Path
 
 from data.dataset import Dataset
@@ -10,6 +11,8 @@ from models import FAMILIES
 from pipelines.config import Family, Params, nearest
 from pipelines.paths import prepared_folder, runs_folder
 from pipelines.training.job import TrainingJob
+
+log = logging.getLogger(__name__)
 
 
 def family_settings(settings: Params, family: str) -> Family:
@@ -65,5 +68,6 @@ def fitting_batch(chosen: Family, data: Dataset, family: str) -> Family:
             f"{data.name} has {available} training examples; a batch needs at least {training.virtual_ranks}"
             f" ({family}.training.virtual_ranks in params.yaml)"
         )
-    print(f"{family}: batch_size {training.batch_size} exceeds the {available} training examples; using {fitting}")
+    text = "%s: batch_size %d exceeds the %d training examples; using %d"
+    log.info(text, family, training.batch_size, available, fitting)
     return dataclasses.replace(chosen, training=dataclasses.replace(training, batch_size=fitting))

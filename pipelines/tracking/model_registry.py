@@ -107,6 +107,18 @@ class Version:
 
 
 @answered
+def model_names() -> list[str]:
+    """Names of the registered models, in order."""
+    found, token = [], None
+    while True:
+        page = get_client().search_registered_models(page_token=token)
+        found += [model.name for model in page]
+        token = page.token
+        if not token:
+            return sorted(found)
+
+
+@answered
 def versions(name: str) -> list[Version]:
     """All versions of a registered model, oldest first; none when it does not exist."""
     found, token = [], None
