@@ -15,6 +15,8 @@ from data import schema
 from data.formats import format_of
 
 CATALOG = Path("data/catalog")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+"""What a dataset may be called: it names files, a registered model and parts of URIs."""
 LEARNED = ("continuous", "integer", "categorical", "datetime", "duration")
 NOT_LEARNED = ("identifier", "index", "text", "constant", "skip")
 COLUMN_TYPES = (*LEARNED, *NOT_LEARNED)
@@ -201,6 +203,7 @@ def load_card(name: str, root: Path) -> Card:
         FileNotFoundError: If there is no such card.
         ValueError: If the card is not valid; all of its faults at once.
     """
+    check_name(name)
     path = root / CATALOG / f"{name}.yaml"
     if not path.is_file():
         known = sorted(card.stem for card in (root / CATALOG).glob("*.yaml"))
@@ -214,6 +217,19 @@ def load_card(name: str, root: Path) -> Card:
         return parse_card(path.read_text(encoding="utf-8"), path)
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not valid UTF-8: {error}. Fix the card.") from None
+
+
+def check_name(name: str) -> None:
+    """Make sure that something may be a dataset's name.
+
+    Raises:
+        ValueError: If it may not.
+    """
+    if not NAME.fullmatch(name):
+        shown = repr(name if len(name) <= 120 else f"{name[:100]}… ({len(name)} characters)")
+        raise ValueError(
+            f"a dataset's name must consist of letters, digits, '-', '_' and '.', at most 100, got {shown}"
+        )
 
 
 def parse_card(text: str, path: Path) -> Card:
@@ -236,7 +252,7 @@ def parse_card(text: str, path: Path) -> Card:
 
 def _faults(card: Card, path: Path) -> Iterable[str]:
     """What is wrong with a card whose keys and types are right."""
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", card.name):
+    if not NAME.fullmatch(card.name):
         yield f"name must consist of letters, digits, '-', '_' and '.', got {card.name!r}"
     elif path.suffix == ".yaml" and card.name != path.stem:
         yield f"name must be that of the file, {path.stem!r}, got {card.name!r}"

@@ -6,6 +6,7 @@ Every stage of `dvc.yaml` calls what a person can type. The commands stand in `p
 from __future__ import annotations
 
 import errno
+import io
 import os
 import sys
 import traceback
@@ -23,6 +24,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status."""
     from pipelines.cli import app, logs, options
 
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # names of files may hold what cannot be encoded
+            stream.reconfigure(errors="backslashreplace")
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin while they wait slow a busy machine
     os.environ.setdefault("PYTHONWARNINGS", options.QUIET)
@@ -39,36 +43,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _answer(error: Exception, arguments: Sequence[str], *, verbose: bool) -> int:
     """Say what went wrong and how to mend it; the exit status."""
-    context = getattr(error, "ctx", None)
-    if context is not None:
-        print(_mistyped(error, context), file=sys.stderr)
+    from pipelines.cli.commands import command_name
+    from pipelines.cli.tables import RED, styled
+
+    name = styled(command_name(arguments), RED, sys.stderr)
+    if hasattr(error, "format_message"):  # Typer's: a mistyped command
+        print(_mistyped(error, command_name(arguments)), file=sys.stderr)
         return 2
-    verb = next((word for word in arguments if not word.startswith("-")), "")
-    name = f"fivefold {verb}".strip()
     if type(error).__name__ == "Interrupted":
         print(f"{name}: {error}; the same command goes on", file=sys.stderr)
         return RESUMABLE
     if verbose:
         traceback.print_exception(error)
-    if not isinstance(error, (ValueError, OSError, RuntimeError)):
-        raise error
     print(f"{name}: {_told(error)}", file=sys.stderr)
     return 1
 
 
-def _mistyped(error: Any, context: Any) -> str:
+def _mistyped(error: Any, name: str) -> str:
     """What of a command's words is wrong, with the nearest that is right."""
-    if not context.args and type(error).__name__ == "NoArgsIsHelpError":
+    context = getattr(error, "ctx", None)
+    if type(error).__name__ == "NoArgsIsHelpError":
         return error.format_message()
-    text = error.format_message()
-    if option := getattr(error, "option_name", None):
+    name = context.command_path if context else name
+    text = error.format_message().replace("Value error, ", "")
+    if context and (option := getattr(error, "option_name", None)):
         from data.schema import nearest
 
         known = [name for parameter in context.command.get_params(context) for name in parameter.opts]
         if option not in known:
             text = f"there is no option {option}{nearest(option, known)}"
     text = f"{text[0].lower()}{text[1:]}".rstrip(".")
-    return f"{context.command_path}: {text}{'' if text.endswith('?') else '.'} See `{context.command_path} --help`."
+    return f"{name}: {text}{'' if text.endswith('?') else '.'} See `{name} --help`."
 
 
 def _told(error: Exception) -> str:
@@ -84,7 +89,18 @@ def _told(error: Exception) -> str:
         return f"{error}: the disk is full. Free some space; the same command goes on where it stopped"
     if isinstance(error, OSError) and error.errno in (errno.EFBIG, errno.EDQUOT):
         return f"{error}: free some space, or raise the quota or the limit (`ulimit -f`); nothing partial is left"
-    return str(error)
+    if isinstance(error, ImportError):
+        return f"{error}: what Fivefold needs is not installed whole. Run `make setup`, or `pip install -e .`"
+    if isinstance(error, MemoryError):
+        return (
+            f"not enough memory{f' ({error})' if str(error) else ''}. Ask for less, or free some; see `fivefold doctor`"
+        )
+    if isinstance(error, (ValueError, OSError, RuntimeError)) and str(error).strip():
+        return str(error)
+    return (
+        f"stopped by a {type(error).__name__} that should not happen ({' '.join(str(error).split())[:300]}). This is a"
+        " fault of Fivefold: run the same command with -v and report what it prints"
+    )
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from data.cards import NAME, check_name
 from data.schema import build, nearest, parse_yaml
 from models import FAMILIES
 from pipelines.evaluation import config as evaluation_config
@@ -17,7 +18,6 @@ from pipelines.evaluation.config import Evaluate
 from pipelines.training.config import NOT_LEARNED, TrainingConfig
 
 PATH = Path("params.yaml")
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -221,18 +221,39 @@ def load(path: Path = PATH, *, dataset: str | None = None) -> Params:
             values out of range.
         FileNotFoundError: If the file does not exist.
     """
+    if dataset is not None:
+        check_name(dataset)
     settings = read_yaml(path)
-    name = dataset or settings.get("dataset")
+    name = settings.get("dataset") if dataset is None else dataset
     if isinstance(name, str) and NAME.fullmatch(name):
         recipe = path.parent / "recipes" / f"{name}.yaml"
         settings = merged(settings, read_yaml(recipe)) if recipe.exists() else settings
-        settings["dataset"] = name
+    settings["dataset"] = name
     errors: list[str] = []
     params = _params(settings, errors)
     if errors:
+        errors = one_line_each(errors)
         lines = "\n".join(f"  - {error}" for error in errors)
         raise ValueError(f"{path} has {len(errors)} error{'s' if len(errors) > 1 else ''}:\n{lines}")
     return params
+
+
+def one_line_each(errors: list[str]) -> list[str]:
+    """The errors, one that several families share as a single line that names them."""
+    of_family = re.compile(rf"(train\.workers: )?({'|'.join(FAMILIES)})(?:\.|: )(.*)", re.DOTALL)
+    sharing: dict[tuple[str, str], list[str]] = {}
+    for error in errors:
+        if found := of_family.fullmatch(error):
+            sharing.setdefault((found[1] or "", found[3]), []).append(found[2])
+    lines = []
+    for error in errors:
+        found = of_family.fullmatch(error)
+        names = sharing.pop((found[1] or "", found[3]), []) if found else [error]
+        if found and len(names) > 1:
+            lines.append(f"{found[1] or ''}{', '.join(names)}: {found[3]}")
+        elif names:
+            lines.append(error)
+    return lines
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -294,7 +315,7 @@ def _params(settings: Mapping[str, Any], errors: list[str]) -> Params:
     family = {name: _family(name, settings[name], errors) for name in FAMILIES if name in settings}
     for name in families:
         if name not in settings and name in FAMILIES:
-            errors.append(f"{name}: in families, but has no section; add one (`{name}: {{}}` takes the defaults)")
+            errors.append(f"{name}: in families, but has no section; an empty one, `{{}}`, takes the defaults")
         chosen, train = family.get(name), sections["train"]
         if chosen and train and (wrong := train.misfit(chosen.training.virtual_ranks // chosen.training.accumulate)):
             errors.append(f"train.workers: {name}: {wrong}")

@@ -7,6 +7,8 @@ options (Typer's `Annotated`), its docstring what `fivefold data add --help` tel
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 STAGES = {
     "prepare": "read a dataset, check it and write it as shards",
     "features": "make the yardstick: frozen classifiers, floors and the classical baseline",
@@ -32,3 +34,9 @@ COMMANDS = {
 
 GROUPS = {"data": "add a dataset; list, show or export them"}
 """First words of commands of two words."""
+
+
+def command_name(arguments: Sequence[str]) -> str:
+    """The command that arguments ask for, as it is typed: `fivefold data add`."""
+    words = [word for word in arguments if not word.startswith("-")][:2]
+    return " ".join(["fivefold", *words[: 2 if words and words[0] in GROUPS else 1]])

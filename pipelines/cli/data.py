@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 
-from data.cards import CATALOG, load_card
+from data.cards import CATALOG, check_name, load_card
 from data.domains import KINDS
 from data.domains.base import first_rows
 from data.ingest.datasheet import account
@@ -54,8 +53,7 @@ def add(
         ValueError: If the source cannot be read.
     """
     root = root or Path.cwd()
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
-        raise ValueError(f"name must consist of letters, digits, '-', '_' and '.', got {name!r}")
+    check_name(name)
     options = {"size": size or "", "fit": fit or "", "query": query or "", "sheet": sheet or ""}
     inspection = inspect(source, name, root, label=label or "", anomaly=anomaly or "", mapper=mapper, **options)
     path = write_card(inspection, root)

@@ -22,7 +22,8 @@ def data_add(
     ] = "",
     size: Annotated[str, typer.Option(metavar="WxH", help="Width and height that images are brought to.")] = "",
     fit: Annotated[
-        Literal["crop", "pad", "stretch"] | None, typer.Option(help="How images of other sizes are brought to one.")
+        Literal["crop", "pad", "stretch"] | None,
+        typer.Option(case_sensitive=False, help="How images of other sizes are brought to one."),
     ] = None,
     query: Annotated[str, typer.Option(metavar="SQL", help="What is asked of a database (SQLite, DuckDB).")] = "",
     sheet: Annotated[

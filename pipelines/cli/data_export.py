@@ -15,7 +15,11 @@ def data_export(
     to: Annotated[Path, typer.Option("--to", metavar="FOLDER", help="The folder to write.")],
     form: Annotated[
         Literal["parquet", "csv", "jsonl"],
-        typer.Option("--format", help="Of the files; csv and jsonl of tables only, every cell as its source has it."),
+        typer.Option(
+            "--format",
+            case_sensitive=False,
+            help="Of the files; csv and jsonl of tables only, every cell as its source has it.",
+        ),
     ] = "parquet",
 ) -> None:
     """Write prepared data as files, one per split."""

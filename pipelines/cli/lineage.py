@@ -13,7 +13,12 @@ def lineage(
     alias: Annotated[str, typer.Argument(metavar="JOB", help="A job.")] = "generation", dataset: DatasetName = None
 ) -> None:
     """Check the chain from an alias back to the raw data."""
-    from pipelines import config
+    from pipelines import config, tracking
     from pipelines.registry.lineage import verify
 
-    verify(config.load(dataset=dataset).dataset, alias)
+    name = config.load(dataset=dataset).dataset
+    if not tracking.store_exists():
+        raise ValueError(
+            f"models:/{name}@{alias} does not exist: no model is registered here yet. Run `dvc repro` first."
+        )
+    verify(name, alias)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -65,16 +66,20 @@ def sample(
     import numpy as np
 
     from pipelines import tracking
+    from pipelines.serving.params import checked
 
     if n < 1:
         raise ValueError(f"n must be at least 1, got {n}.")
     out = Path(out)
     _check_ending(out)
-    model = tracking.load_served(model_uri(name_or_uri))
-    params = {"task": "sample", "n": n, "label": label, "seed": seed, "steps": steps, "given": given}
-    drawn = model.predict(np.zeros((0,), np.uint8), params=params)
+    params = {"task": "sample", "n": n, "seed": seed, "steps": steps, "given": given}
+    checked(params, (), 0)
+    uri = model_uri(name_or_uri)
+    _check_registered(uri)
+    model = tracking.load_served(uri)
+    drawn = model.predict(np.zeros((0,), np.uint8), params=params | {"label": label})
     table = not isinstance(drawn, np.ndarray)
-    if table != (out.suffix in TABLES):
+    if table != (out.suffix.lower() in TABLES):
         expected = (
             "a table: give a name that ends in .csv or .parquet" if table else "images: give .png, .npy or a folder"
         )
@@ -85,26 +90,59 @@ def sample(
 
 
 def _check_ending(out: Path) -> None:
-    """Refuse, before anything is drawn, what is no kind of file that can be written.
+    """Refuse, before anything is drawn, what cannot be written or would lie among other things.
 
     Raises:
         ValueError: If the name ends in something else, or a folder is meant and there is a file, or the other way.
     """
-    known = (*IMAGES, *TABLES)
-    if out.suffix in known:
+    above = next((folder for folder in out.parents if folder.exists()), Path())
+    if not above.is_dir():
+        raise ValueError(f"{out} cannot be written: {above} is a file, not a folder. Give another name.")
+    if out.suffix.lower() in (*IMAGES, *TABLES):
         if out.is_dir():
             raise ValueError(f"{out} is a folder: give the name of a file, or of a folder without {out.suffix}.")
-        return
-    if out.is_file():
+    elif out.is_file():
         raise ValueError(f"{out} is a file: give a name that ends in .png, .npy, .csv or .parquet, or a folder.")
-    if out.suffix and not out.is_dir():
-        from data.schema import nearest
-
-        hint = nearest(out.suffix, known)
+    elif out.is_dir():
+        others = [path.name for path in out.iterdir() if not re.fullmatch(r"\d+\.png", path.name)]
+        if others:
+            raise ValueError(f"the folder {out} holds other things ({sorted(others)[0]}): give a new one, or a file.")
+    elif out.suffix:
         raise ValueError(
-            f"{out} ends in {out.suffix}, which is not written{hint if 'mean' in hint else ''}. Give a name that ends"
-            " in .png or .npy (images), .csv or .parquet (tables), or a folder's name, without a dot."
+            f"{out} ends in {out.suffix}, which is not written. Give a name that ends in .png or .npy (images), "
+            ".csv or .parquet (tables), or a folder's name, without a dot."
         )
+
+
+def _check_registered(uri: str) -> None:
+    """Say which models, versions and jobs there are where one is asked for that there is not.
+
+    Raises:
+        ValueError: If a `models:/` URI names none of them.
+    """
+    from data.schema import nearest
+    from pipelines import tracking
+
+    named = re.fullmatch(r"models:/([^/@]+)(?:@(.+)|/(\d+))", uri)
+    if named is None:
+        if uri.startswith("models:"):
+            raise ValueError(
+                f"{uri} names no registered model: expected a dataset's name such as digits, a job of it "
+                "(digits@density), or models:/digits/3 for a version. `fivefold models` lists them."
+            )
+        return
+    if not tracking.store_exists():
+        raise ValueError(f"{uri} cannot be loaded: no model is registered here yet. Run `dvc repro` first.")
+    tracking.connect()
+    name, job, number = named.groups()
+    known = tracking.model_names()
+    if name not in known:
+        raise ValueError(f"{uri} cannot be loaded: there is no registered model {name!r}{nearest(name, known)}")
+    versions = [str(version.number) for version in tracking.versions(name)]
+    if job and job not in (jobs := sorted(tracking.aliases(name))):
+        raise ValueError(f"{uri} cannot be loaded: no version of {name} holds the job {job!r}{nearest(job, jobs)}")
+    if number and str(int(number)) not in versions:
+        raise ValueError(f"{uri} cannot be loaded: {name} has no version {number}; it has {', '.join(versions)}")
 
 
 def _write(drawn: Any, out: Path, *, table: bool) -> None:
@@ -116,11 +154,11 @@ def _write(drawn: Any, out: Path, *, table: bool) -> None:
 
     if table:
         with whole_file(out) as path:
-            TABLES[out.suffix](drawn, path)
-    elif out.suffix == ".npy":
+            TABLES[out.suffix.lower()](drawn, path)
+    elif out.suffix.lower() == ".npy":
         with whole_file(out) as path:
             np.save(path, drawn)
-    elif out.suffix == ".png":
+    elif out.suffix.lower() == ".png":
         write_atomically(out, png(grid(drawn, math.ceil(math.sqrt(len(drawn))))))
     else:
         out.mkdir(parents=True, exist_ok=True)

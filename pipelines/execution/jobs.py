@@ -7,8 +7,9 @@ import logging
 from pathlib import Path
 
 from data.dataset import Dataset
+from data.schema import closest
 from models import FAMILIES
-from pipelines.config import Family, Params, nearest
+from pipelines.config import Family, Params
 from pipelines.paths import prepared_folder, runs_folder
 from pipelines.training.job import TrainingJob
 
@@ -22,9 +23,10 @@ def family_settings(settings: Params, family: str) -> Family:
         ValueError: If it is not among `families`.
     """
     if family not in settings.families:
+        near = closest(family, FAMILIES)
         raise ValueError(
-            f"{family} is not in families of params.yaml ({', '.join(settings.families)})"
-            f"{'; add it there' if family in FAMILIES else nearest(family, list(FAMILIES))}"
+            f"{family or repr(family)} is not in families of params.yaml ({', '.join(settings.families)})"
+            f"{'; add it there' if family in FAMILIES else f'; did you mean {near}?' if near else ''}"
         )
     return settings.family[family]
 

@@ -429,12 +429,11 @@ def load_served(uri: str) -> PyFuncModel:
     """
     connect()
     import mlflow
-    from mlflow.exceptions import MlflowException
 
     try:
         return mlflow.pyfunc.load_model(uri)
-    except MlflowException as error:
-        raise ValueError(f"{uri} cannot be loaded: {reason(error)}. See `fivefold register`.") from error
+    except Exception as error:  # a URI may lead anywhere, with errors of its own
+        raise ValueError(f"{uri} cannot be loaded: {reason(error)}. `fivefold models` lists what can.") from error
 
 
 @answered
