@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import re
 import sys
 import traceback
 from collections.abc import Sequence
@@ -16,6 +17,14 @@ from typing import Any
 
 RESUMABLE = 75
 """Exit status of a training that was asked to stop and can go on (EX_TEMPFAIL)."""
+PLACES = {
+    errno.EISDIR: "is a folder where a file is expected: move it away, or give another name",
+    errno.ENOTDIR: "leads through a file where a folder is expected: move it away, or give another name",
+    errno.ENAMETOOLONG: "is too long a name: give a shorter one",
+    errno.ELOOP: "is a link that leads back to itself: mend it",
+    errno.ENOENT: "does not exist: mend the name, or run the stage that makes it (`dvc repro` runs them all)",
+}
+"""What is wrong with a place, and the fix, where the operating system tells only the former."""
 INTERRUPTED = 130
 """Exit status after Ctrl-C."""
 
@@ -89,6 +98,11 @@ def _told(error: Exception) -> str:
         return f"{error}: the disk is full. Free some space; the same command goes on where it stopped"
     if isinstance(error, OSError) and error.errno in (errno.EFBIG, errno.EDQUOT):
         return f"{error}: free some space, or raise the quota or the limit (`ulimit -f`); nothing partial is left"
+    if isinstance(error, OSError) and error.filename and error.errno in PLACES:
+        return f"{error.filename} {PLACES[error.errno]}"
+    if isinstance(error, RuntimeError) and "allocate memory" in str(error):
+        what = re.sub(r"^\[.*?\]\s*\.?", "", str(error).splitlines()[0]).strip()
+        return f"not enough memory ({what}). Ask for less: fewer examples, a smaller width or batch_size"
     if isinstance(error, ImportError):
         return f"{error}: what Fivefold needs is not installed whole. Run `make setup`, or `pip install -e .`"
     if isinstance(error, MemoryError):

@@ -52,7 +52,9 @@ def connected(address: str = "", *, verbose: bool = False) -> Iterator[None]:
             include_dashboard=None if address else True,
             dashboard_host="127.0.0.1",
         )
-    except (ConnectionError, TimeoutError) as error:
+    except (OSError, ValueError) as error:
+        if not address:
+            raise
         raise ConnectionError(
             f"no Ray cluster answers at {address}: {error}. Start it (`ray up ray_cluster.yaml`),"
             " or unset RAY_ADDRESS and cluster.address to train on this machine"
