@@ -206,11 +206,11 @@ def load_card(name: str, root: Path) -> Card:
     check_name(name)
     path = root / CATALOG / f"{name}.yaml"
     if not path.is_file():
-        known = sorted(card.stem for card in (root / CATALOG).glob("*.yaml"))
+        known = sorted(card.stem for card in (root / CATALOG).glob("*.yaml") if card.is_file())
         near = schema.closest(name, known)
         hint = f" Did you mean {near!r}?" if near else f" Known datasets: {', '.join(known) or 'none'}."
         raise FileNotFoundError(
-            f"there is no dataset {name!r}: {path} does not exist.{hint} "
+            f"there is no dataset {name!r}: {path} {'is no file' if path.exists() else 'does not exist'}.{hint} "
             f"`fivefold data add SOURCE --name {name}` makes a card."
         )
     try:
@@ -246,7 +246,11 @@ def parse_card(text: str, path: Path) -> Card:
     if card is not None:
         problems += _faults(card, path)
     if problems or card is None:
-        raise ValueError(f"{path} has {len(problems)} fault(s): " + "; ".join(problems) + ". Fix the card.")
+        listed = "; ".join(problem.rstrip(".") for problem in problems)
+        end = "" if listed.endswith("?") else "."
+        raise ValueError(
+            f"{path} has {len(problems)} fault{'s' if len(problems) != 1 else ''}: {listed}{end} Fix the card."
+        )
     return card
 
 
@@ -265,6 +269,8 @@ def _faults(card: Card, path: Path) -> Iterable[str]:
     ):
         if value not in allowed:
             yield f"{key} must be one of {', '.join(allowed)}, got {value!r}"
+    if card.max_categories < 1:
+        yield f"max_categories must be at least 1, got {card.max_categories}"
     if not 0 <= card.max_bad <= 1:
         yield f"max_bad is a share from 0 to 1, got {card.max_bad}"
     if card.kind in KINDS:
@@ -277,7 +283,8 @@ def _source_faults(source: Source) -> Iterable[str]:
     if len(given) != 1:
         yield f"source needs exactly one of builtin, path and url, got {', '.join(given) or 'none'}"
     if source.sha256 and not re.fullmatch(r"[0-9a-f]{64}", source.sha256):
-        yield f"source.sha256 must be 64 hexadecimal digits, got {source.sha256!r}"
+        quotes = " (in quotes, or YAML reads a number)" if source.sha256.isdecimal() else ""
+        yield f"source.sha256 must be 64 hexadecimal digits{quotes}, got {source.sha256!r}"
     if len(source.delimiter) != 1:
         yield f"source.delimiter must be one character, got {source.delimiter!r}"
     if source.header not in ("first", "none"):
@@ -316,6 +323,10 @@ def _image_faults(card: Card) -> Iterable[str]:
 def _table_faults(card: Card) -> Iterable[str]:
     if card.image is not None:
         yield "image belongs to kind: image"
+    if card.classes and not card.label:
+        yield "classes names the values of the label, but label names no column"
+    if len(set(card.classes)) < len(card.classes):
+        yield "classes must not repeat"
     names = [column.name for column in card.columns]
     for name in sorted({name for name in names if names.count(name) > 1}):
         yield f"column {name!r} is listed more than once"
@@ -359,6 +370,8 @@ def _split_faults(plan: SplitPlan) -> Iterable[str]:
         yield f"splits: train, val and test are shares from 0 to 1 (train above 0), got {shares}"
     elif sum(shares.values()) > 1 + 1e-9:
         yield f"splits: train, val and test must not exceed 1 together, got {shares}"
+    if plan.seed < 0:
+        yield f"splits.seed must be at least 0, got {plan.seed}"
     for name, (first, end) in plan.rows.items():
         if name not in SPLITS or not 0 <= first < end:
             yield f"splits.rows: expected train, val or test with [first, end], got {name}: [{first}, {end}]"

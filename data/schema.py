@@ -135,10 +135,13 @@ def converted(value: Any, kind: Any, where: str, errors: list[str]) -> Any:
     if origin is tuple and isinstance(value, (list, tuple)):
         each = [inner[0]] * len(value) if inner[1:] == (...,) else list(inner)
         if len(each) == len(value):
-            numbered = enumerate(zip(value, each, strict=True))
-            return tuple(converted(item, wanted, f"{where}[{i}]", errors) for i, (item, wanted) in numbered)
+            before, numbered = len(errors), enumerate(zip(value, each, strict=True))
+            items = tuple(converted(item, wanted, f"{where}[{i}]", errors) for i, (item, wanted) in numbered)
+            return items if len(errors) == before else None
     if isinstance(origin, type) and issubclass(origin, Mapping) and isinstance(value, Mapping):
-        return {_text(key): converted(item, inner[1], f"{where}.{key}", errors) for key, item in value.items()}
+        before = len(errors)
+        found = {_text(key): converted(item, inner[1], f"{where}.{key}", errors) for key, item in value.items()}
+        return found if len(errors) == before else None
     try:
         return _scalar(value, kind)
     except Misfit as misfit:

@@ -20,6 +20,8 @@ RESUMABLE = 75
 PLACES = {
     errno.EISDIR: "is a folder where a file is expected: move it away, or give another name",
     errno.ENOTDIR: "leads through a file where a folder is expected: move it away, or give another name",
+    errno.EEXIST: "is there already, and is not what is expected there: move it away, or give another name",
+    errno.EIO: "cannot be read or written (an error of the disk or network drive): see that it is well, or copy it",
     errno.ENAMETOOLONG: "is too long a name: give a shorter one",
     errno.ELOOP: "is a link that leads back to itself: mend it",
     errno.ENOENT: "does not exist: mend the name, or run the stage that makes it (`dvc repro` runs them all)",

@@ -62,6 +62,12 @@ def build(card: Card, root: Path, out: Path, mapper: Mapper) -> dict[str, Any]:
         split_index = _spool(reader, ingest_report, work)
         ingest_report.close(located.name)
         located.check_unchanged()
+        rows = ingest_report.read + ingest_report.dropped
+        for name, (first, end) in card.splits.rows.items():
+            if end > rows:
+                raise ValueError(
+                    f"splits.rows.{name} is [{first}, {end}], but {located.name} has {rows} rows. Fix the card."
+                )
         assignment = divide(card, split_index, located.name)
         for name in sorted(
             {"train", "val", "test"} - {NAMES[code] for code in np.unique(assignment.split) if code >= 0}

@@ -258,7 +258,11 @@ def _plan(card: Card, raw: RawTable, scans: dict[str, ColumnScan], report: Inges
         elif column.why:
             report.warn(f"column {name!r} is not learned ({column.type}): {column.why}")
     if not columns:
-        raise ValueError(f"{raw.name} has no column left to learn from. Fix columns in the card.")
+        found = f"{len(every)} column{'s' if len(every) != 1 else ''} ({', '.join(map(repr, list(every)[:8]))})"
+        delimiter = f", or source.delimiter, which is {card.source.delimiter!r}" if len(every) == 1 else ""
+        raise ValueError(
+            f"{raw.name} has no column left to learn from among its {found}. Fix columns in the card{delimiter}."
+        )
     for column in columns:
         if len(column.categories) > card.max_categories:
             raise ValueError(
@@ -415,9 +419,8 @@ def inspect_table(card: Card, path: Path, size: str, fit: str) -> Inspection:
     if not any(column.type in LEARNED for column in columns if column.name not in aside):
         columns = [_anyway(column, scans[column.name], inspection) for column in columns]
     if not any(column.type in LEARNED for column in columns if column.name not in aside):
-        raise ValueError(f"{path}: no column can be learned from: " + "; ".join(
-            f"{column.name!r} is {column.type} ({column.why})" for column in columns[:8]
-        ) + ". Give another table.")  # fmt: skip
+        why = "; ".join(f"{column.name!r} is {column.type} ({column.why})" for column in columns[:8])
+        raise ValueError(f"{path}: no column can be learned from: {why or 'it has none'}. Give another table.")
     if card.anomaly and scans[card.anomaly.column].values is not None:
         _check_value(card.anomaly, scans[card.anomaly.column].categories, path)
     inspection.card = replace(card, columns=tuple(columns))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from data.cards import CATALOG, check_name, load_card
+from data.cards import CATALOG, Card, check_name, load_card
 from data.domains import KINDS
 from data.domains.base import first_rows
 from data.ingest.datasheet import account
@@ -55,7 +55,9 @@ def add(
     root = root or Path.cwd()
     check_name(name)
     options = {"size": size or "", "fit": fit or "", "query": query or "", "sheet": sheet or ""}
-    inspection = inspect(source, name, root, label=label or "", anomaly=anomaly or "", mapper=mapper, **options)
+    with at(Path(source)):
+        inspection = inspect(source, name, root, label=label or "", anomaly=anomaly or "", mapper=mapper, **options)
+    _check_used(source, inspection.card, options)
     path = write_card(inspection, root)
     recipe = root / "recipes" / f"{name}.yaml"
     if not recipe.exists():  # DVC knows no optional dependencies
@@ -69,6 +71,22 @@ def add(
             print(f"  unsure  {line}")
         print(f"next: look at the card, then `fivefold prepare --dataset {name}`")
     return path
+
+
+def _check_used(source: str, card: Card, options: dict[str, str]) -> None:
+    """Refuse an option that nothing would come of.
+
+    Raises:
+        ValueError: Naming the option and what it is for.
+    """
+    form = f"{source} is {card.source.format} ({card.kind} data)"
+    for name in ("size", "fit"):
+        if options[name] and card.image is None:
+            raise ValueError(f"--{name} is for images, but {form}. Leave it out.")
+    if options["query"] and card.source.format != "sql":
+        raise ValueError(f"--query is for databases (SQLite, DuckDB), but {form}. Leave it out.")
+    if options["sheet"] and card.source.format != "excel":
+        raise ValueError(f"--sheet is for workbooks (Excel, OpenDocument), but {form}. Leave it out.")
 
 
 def show(name: str, *, root: Path | None = None, rows: int = 8) -> None:
