@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import re
+import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,6 +14,7 @@ from typer.core import TyperGroup
 
 from pipelines.cli.commands import COMMANDS, GROUPS, STAGES
 from pipelines.cli.options import Verbose
+from pipelines.cli.tables import BOLD, styled
 
 if TYPE_CHECKING:
     from typer.core import TyperCommand
@@ -40,6 +42,20 @@ STYLE: dict[str, Any] = {"rich_markup_mode": None, "add_completion": False, "pre
 SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
+class BoldHeadings(typer.Context.formatter_class):
+    """Help with its headings in bold, where the terminal shows it."""
+
+    def write_heading(self, heading: str) -> None:
+        """Write the title of a section."""
+        self.write(f"{styled(f'{heading}:', BOLD, sys.stdout)}\n")
+
+
+class HelpContext(typer.Context):
+    """The context of every command here."""
+
+    formatter_class = BoldHeadings
+
+
 class LazyGroup(TyperGroup):
     """Commands of a table; the file of each is imported when it is called.
 
@@ -47,6 +63,7 @@ class LazyGroup(TyperGroup):
     """
 
     words: tuple[str, ...] = ()
+    context_class = HelpContext
 
     @property
     def table(self) -> dict[str, str]:
@@ -110,6 +127,7 @@ def _command(words: tuple[str, ...], text: str) -> TyperCommand:
     one = typer.Typer(**STYLE)
     one.command(words[-1], help=_told(function, text), short_help=text, context_settings=SETTINGS)(function)
     command: Any = typer.main.get_command(one)
+    command.context_class = HelpContext
     if not any("--verbose" in parameter.opts for parameter in command.params):
         command.params.append(_verbose())
     return command

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 from data.cards import CATALOG, Card, check_name, load_card
 from data.domains import KINDS
@@ -115,6 +117,23 @@ def show(name: str, *, root: Path | None = None, rows: int = 8) -> None:
         print(f"  {line}")
     x, label = first_rows(folder, manifest, "train", rows)
     print(KINDS[card.kind].as_text(folder, manifest, x, label))
+
+
+def as_dict(name: str, *, root: Path | None = None) -> dict[str, Any]:
+    """A dataset's card and, once it is prepared, its digest and counts, for programs.
+
+    Arguments:
+        name: Name of the dataset.
+        root: The project's root, the working directory when not given.
+    Raises:
+        FileNotFoundError: If there is no such card.
+    """
+    root = root or Path.cwd()
+    card = dataclasses.asdict(load_card(name, root))
+    path = root / "data" / "prepared" / name / "manifest.json"
+    manifest = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"digest": "", "splits": {}}
+    counts = {split: facts["count"] for split, facts in manifest["splits"].items()}
+    return {"card": card, "prepared": counts, "digest": manifest["digest"]}
 
 
 def export(name: str, to: Path, form: str = "parquet", *, root: Path | None = None) -> None:

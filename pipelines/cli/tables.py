@@ -40,7 +40,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
             table.add_column(title, overflow="fold")
         for row in rows:
             table.add_row(*(Text(cell) for cell in row))
-        Console().print(table)
+        Console(color_system="auto" if coloured(sys.stdout) else None).print(table)
         return
     lines = [columns, *rows]
     widths = [max(len(line[place]) for line in lines) for place in range(len(columns))]
