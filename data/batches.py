@@ -195,7 +195,7 @@ def _resident(split: Split, device: torch.device) -> bool:
     free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_memory()
     fits = needed <= free // 2
     where = "kept on the device" if fits else "read from its shards"
-    log.info("split %s: %.1f MB of data, %.1f MB free on %s: %s", split.name, needed / 1e6, free / 1e6, device, where)
+    log.debug("split %s: %.1f MB of data, %.1f MB free on %s: %s", split.name, needed / 1e6, free / 1e6, device, where)
     return fits
 
 

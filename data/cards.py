@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import codecs
-import difflib
 import itertools
 import json
 import math
@@ -16,6 +15,8 @@ from data import schema
 from data.formats import format_of
 
 CATALOG = Path("data/catalog")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+"""What a dataset may be called: it names files, a registered model and parts of URIs."""
 LEARNED = ("continuous", "integer", "categorical", "datetime", "duration")
 NOT_LEARNED = ("identifier", "index", "text", "constant", "skip")
 COLUMN_TYPES = (*LEARNED, *NOT_LEARNED)
@@ -202,19 +203,33 @@ def load_card(name: str, root: Path) -> Card:
         FileNotFoundError: If there is no such card.
         ValueError: If the card is not valid; all of its faults at once.
     """
+    check_name(name)
     path = root / CATALOG / f"{name}.yaml"
     if not path.is_file():
-        known = sorted(card.stem for card in (root / CATALOG).glob("*.yaml"))
-        near = difflib.get_close_matches(name, known, 1)
-        hint = f" Did you mean {near[0]!r}?" if near else f" Known datasets: {', '.join(known) or 'none'}."
+        known = sorted(card.stem for card in (root / CATALOG).glob("*.yaml") if card.is_file())
+        near = schema.closest(name, known)
+        hint = f" Did you mean {near!r}?" if near else f" Known datasets: {', '.join(known) or 'none'}."
         raise FileNotFoundError(
-            f"there is no dataset {name!r}: {path} does not exist.{hint} "
+            f"there is no dataset {name!r}: {path} {'is no file' if path.exists() else 'does not exist'}.{hint} "
             f"`fivefold data add SOURCE --name {name}` makes a card."
         )
     try:
         return parse_card(path.read_text(encoding="utf-8"), path)
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not valid UTF-8: {error}. Fix the card.") from None
+
+
+def check_name(name: str) -> None:
+    """Make sure that something may be a dataset's name.
+
+    Raises:
+        ValueError: If it may not.
+    """
+    if not NAME.fullmatch(name):
+        shown = repr(name if len(name) <= 120 else f"{name[:100]}… ({len(name)} characters)")
+        raise ValueError(
+            f"a dataset's name must consist of letters, digits, '-', '_' and '.', at most 100, got {shown}"
+        )
 
 
 def parse_card(text: str, path: Path) -> Card:
@@ -231,13 +246,17 @@ def parse_card(text: str, path: Path) -> Card:
     if card is not None:
         problems += _faults(card, path)
     if problems or card is None:
-        raise ValueError(f"{path} has {len(problems)} fault(s): " + "; ".join(problems) + ". Fix the card.")
+        listed = "; ".join(problem.rstrip(".") for problem in problems)
+        end = "" if listed.endswith("?") else "."
+        raise ValueError(
+            f"{path} has {len(problems)} fault{'s' if len(problems) != 1 else ''}: {listed}{end} Fix the card."
+        )
     return card
 
 
 def _faults(card: Card, path: Path) -> Iterable[str]:
     """What is wrong with a card whose keys and types are right."""
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", card.name):
+    if not NAME.fullmatch(card.name):
         yield f"name must consist of letters, digits, '-', '_' and '.', got {card.name!r}"
     elif path.suffix == ".yaml" and card.name != path.stem:
         yield f"name must be that of the file, {path.stem!r}, got {card.name!r}"
@@ -250,6 +269,8 @@ def _faults(card: Card, path: Path) -> Iterable[str]:
     ):
         if value not in allowed:
             yield f"{key} must be one of {', '.join(allowed)}, got {value!r}"
+    if card.max_categories < 1:
+        yield f"max_categories must be at least 1, got {card.max_categories}"
     if not 0 <= card.max_bad <= 1:
         yield f"max_bad is a share from 0 to 1, got {card.max_bad}"
     if card.kind in KINDS:
@@ -262,7 +283,8 @@ def _source_faults(source: Source) -> Iterable[str]:
     if len(given) != 1:
         yield f"source needs exactly one of builtin, path and url, got {', '.join(given) or 'none'}"
     if source.sha256 and not re.fullmatch(r"[0-9a-f]{64}", source.sha256):
-        yield f"source.sha256 must be 64 hexadecimal digits, got {source.sha256!r}"
+        quotes = " (in quotes, or YAML reads a number)" if source.sha256.isdecimal() else ""
+        yield f"source.sha256 must be 64 hexadecimal digits{quotes}, got {source.sha256!r}"
     if len(source.delimiter) != 1:
         yield f"source.delimiter must be one character, got {source.delimiter!r}"
     if source.header not in ("first", "none"):
@@ -301,6 +323,10 @@ def _image_faults(card: Card) -> Iterable[str]:
 def _table_faults(card: Card) -> Iterable[str]:
     if card.image is not None:
         yield "image belongs to kind: image"
+    if card.classes and not card.label:
+        yield "classes names the values of the label, but label names no column"
+    if len(set(card.classes)) < len(card.classes):
+        yield "classes must not repeat"
     names = [column.name for column in card.columns]
     for name in sorted({name for name in names if names.count(name) > 1}):
         yield f"column {name!r} is listed more than once"
@@ -313,8 +339,8 @@ def _table_faults(card: Card) -> Iterable[str]:
     roles = {"label": card.label, "anomaly.column": card.anomaly.column if card.anomaly else ""}
     for key, name in {**roles, "splits.column": card.splits.column}.items():
         if name and names and name not in names:
-            near = difflib.get_close_matches(name, names, 1)
-            yield f"{key} names no column: {name!r}" + (f" (did you mean {near[0]!r}?)" if near else "")
+            near = schema.closest(name, names)
+            yield f"{key} names no column: {name!r}" + (f" (did you mean {near!r}?)" if near else "")
 
 
 KINDS: dict[str, Callable[[Card], Iterable[str]]] = {"image": _image_faults, "table": _table_faults}
@@ -344,6 +370,8 @@ def _split_faults(plan: SplitPlan) -> Iterable[str]:
         yield f"splits: train, val and test are shares from 0 to 1 (train above 0), got {shares}"
     elif sum(shares.values()) > 1 + 1e-9:
         yield f"splits: train, val and test must not exceed 1 together, got {shares}"
+    if plan.seed < 0:
+        yield f"splits.seed must be at least 0, got {plan.seed}"
     for name, (first, end) in plan.rows.items():
         if name not in SPLITS or not 0 <= first < end:
             yield f"splits.rows: expected train, val or test with [first, end], got {name}: [{first}, {end}]"

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from data.files import recover, sha256
+from data.schema import closest
 from data.shards import SCHEMA, content_digest
 
 
@@ -185,7 +186,9 @@ class Dataset:
         path = folder / "manifest.json"
         recover(folder)
         if not path.exists():
-            raise FileNotFoundError(f"there is no prepared dataset at {folder} (no manifest.json). {again}")
+            near = closest(folder.name, [path.parent.name for path in folder.parent.glob("*/manifest.json")])
+            hint = f" Did you mean {near!r}?" if near else ""
+            raise FileNotFoundError(f"there is no prepared dataset at {folder} (no manifest.json).{hint} {again}")
         try:
             manifest = json.loads(path.read_text(encoding="utf-8"))
             schema = manifest["schema"]

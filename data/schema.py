@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import sys
 import types
 from collections.abc import Iterable, Mapping
@@ -11,7 +12,11 @@ from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from ruamel.yaml import YAML
+from ruamel.yaml.constructor import DuplicateKeyError
 from ruamel.yaml.error import YAMLError
+
+MOST_INT = 2**53
+"""Whole numbers beyond are no count of anything, and overflow in libraries."""
 
 
 class Misfit(ValueError):
@@ -26,20 +31,54 @@ def parse_yaml(text: str, path: Path) -> dict[str, Any]:
     """
     try:
         loaded = YAML(typ="safe", pure=True).load(text)
+    except DuplicateKeyError as error:
+        key = re.search(r'duplicate key "(.*?)" with', str(error.problem), re.DOTALL)
+        raise ValueError(f"{path} gives {key[1] if key else 'a key'} twice{_place(error)}. Keep one of them.") from None
     except YAMLError as error:
-        raise ValueError(f"{path} is not valid YAML: {' '.join(str(error).split())}. Fix the file.") from None
+        what = getattr(error, "problem", None) or str(error)
+        tabs = "; indent with blanks" if "'\\t'" in what else ""
+        text = f"{' '.join(what.split())}{_place(error)}{tabs}"
+        raise ValueError(f"{path} is not valid YAML: {text}. Fix the file.") from None
+    except RecursionError:
+        raise ValueError(f"{path} is nested too deeply, or holds itself. Fix the file.") from None
+    except (ValueError, TypeError, OverflowError, AttributeError, LookupError, NotImplementedError) as error:
+        raise ValueError(f"{path} cannot be read as YAML: {error}. Fix the file.") from None
     if loaded is None:
         return {}
     if not isinstance(loaded, dict):
-        raise ValueError(f"{path} must be a mapping of keys to values, got {type(loaded).__name__}. Fix the file.")
+        found = {list: "a list", str: "text"}.get(type(loaded), f"{loaded!r}")
+        raise ValueError(f"{path} must be a mapping of keys to values (`key: value`), got {found}. Fix the file.")
     return loaded
+
+
+def _place(error: YAMLError) -> str:
+    """Where in the file an error was found."""
+    mark = getattr(error, "problem_mark", None)
+    return f" (line {mark.line + 1}, column {mark.column + 1})" if mark is not None else ""
+
+
+def _hint(key: Any, value: Any, known: Iterable[str]) -> str:
+    """What may be meant by an unknown key."""
+    if value is None and str(key).isdecimal():
+        return "; is it the rest of a number with a comma (80,000)? A comma begins the next key here: write 80000"
+    return nearest(str(key), known)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """A hint: the nearest known name, or all of them."""
     known = list(known)
-    close = difflib.get_close_matches(name, known, n=1)
-    return f"; did you mean {close[0]}?" if close else f"; known: {', '.join(known)}"
+    close = closest(name, known)
+    return f"; did you mean {close}?" if close else f"; known: {', '.join(known)}"
+
+
+def closest(name: str, known: Iterable[str]) -> str:
+    """The known name that is most like one, whatever the case of either, or ends in it; empty where none does."""
+    folded = {each.casefold(): each for each in known}
+    ends = [each for each in folded.values() if "." in each and each.rpartition(".")[2].casefold() == name.casefold()]
+    if ends:
+        return ends[0]
+    close = difflib.get_close_matches(name.casefold(), folded, n=1)
+    return folded[close[0]] if close else ""
 
 
 def build(cls: type, content: Any, where: str, errors: list[str]) -> Any:
@@ -61,7 +100,7 @@ def build(cls: type, content: Any, where: str, errors: list[str]) -> Any:
         return None
     prefix, whole = f"{where}." if where else "", True
     known, kinds = {item.name: item for item in fields(cls)}, get_type_hints(cls)
-    errors += [f"{prefix}{key}: unknown key{nearest(str(key), known)}" for key in content if key not in known]
+    errors += [f"{prefix}{key}: unknown key{_hint(key, content[key], known)}" for key in content if key not in known]
     values = {}
     for name, item in known.items():
         before, needed = len(errors), item.default is MISSING and item.default_factory is MISSING
@@ -96,10 +135,13 @@ def converted(value: Any, kind: Any, where: str, errors: list[str]) -> Any:
     if origin is tuple and isinstance(value, (list, tuple)):
         each = [inner[0]] * len(value) if inner[1:] == (...,) else list(inner)
         if len(each) == len(value):
-            numbered = enumerate(zip(value, each, strict=True))
-            return tuple(converted(item, wanted, f"{where}[{i}]", errors) for i, (item, wanted) in numbered)
+            before, numbered = len(errors), enumerate(zip(value, each, strict=True))
+            items = tuple(converted(item, wanted, f"{where}[{i}]", errors) for i, (item, wanted) in numbered)
+            return items if len(errors) == before else None
     if isinstance(origin, type) and issubclass(origin, Mapping) and isinstance(value, Mapping):
-        return {_text(key): converted(item, inner[1], f"{where}.{key}", errors) for key, item in value.items()}
+        before = len(errors)
+        found = {_text(key): converted(item, inner[1], f"{where}.{key}", errors) for key, item in value.items()}
+        return found if len(errors) == before else None
     try:
         return _scalar(value, kind)
     except Misfit as misfit:
@@ -126,9 +168,9 @@ def _scalar(value: Any, kind: Any) -> Any:
         return _text(value)
     if kind is bool and isinstance(value, bool):
         return value
-    if kind is int and is_number and (isinstance(value, int) or value.is_integer()):
+    if kind is int and is_number and (isinstance(value, int) or value.is_integer()) and abs(value) <= MOST_INT:
         return int(value)
-    if kind is float and is_number and not (isinstance(value, int) and abs(value) > sys.float_info.max):
+    if kind is float and is_number and abs(value) <= sys.float_info.max:  # neither infinite nor NaN
         return float(value)
     if get_origin(kind) is Literal and not isinstance(value, bool) and value in get_args(kind):
         return value

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from data.cards import NAME, check_name
 from data.schema import build, nearest, parse_yaml
 from models import FAMILIES
 from pipelines.evaluation import config as evaluation_config
@@ -17,7 +18,10 @@ from pipelines.evaluation.config import Evaluate
 from pipelines.training.config import NOT_LEARNED, TrainingConfig
 
 PATH = Path("params.yaml")
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+MOST_RANKS = 1024
+"""Virtual ranks beyond which none are proposed."""
+MOST_SEED = 2**32 - 1
+"""The largest seed that every library takes."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,17 +84,16 @@ class Train:
         if not self.bounds:
             return None
         fewest, most = self.bounds
-        bad = [n for n in range(fewest, most + 1) if virtual_ranks % n]
+        bad = [n for n in range(fewest, min(most, virtual_ranks) + 1) if virtual_ranks % n]
+        bad += [most] if most > virtual_ranks else []
         if not bad:
             return None
         valid = [n for n in range(1, virtual_ranks + 1) if virtual_ranks % n == 0]
         ranges = [[low, high] for low in valid for high in valid if low < high and set(range(low, high)) <= set(valid)]
         among = f"use one of {valid}" + (f", or one of the ranges {ranges}" if ranges else "")
-        enough = math.lcm(*range(fewest, most + 1))
-        return (
-            f"{' or '.join(map(str, bad))} workers cannot share {virtual_ranks} virtual ranks evenly; {among},"
-            f" or set virtual_ranks and batch_size to multiples of {enough}"
-        )
+        enough = math.lcm(*range(fewest, most + 1)) if most <= MOST_RANKS else 0
+        more = f", or set virtual_ranks and batch_size to multiples of {enough}" if 0 < enough <= MOST_RANKS else ""
+        return f"{' or '.join(map(str, bad))} workers cannot share {virtual_ranks} virtual ranks evenly; {among}{more}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -221,18 +224,42 @@ def load(path: Path = PATH, *, dataset: str | None = None) -> Params:
             values out of range.
         FileNotFoundError: If the file does not exist.
     """
+    if dataset is not None:
+        check_name(dataset)
     settings = read_yaml(path)
-    name = dataset or settings.get("dataset")
+    name = settings.get("dataset") if dataset is None else dataset
+    recipe = None
     if isinstance(name, str) and NAME.fullmatch(name):
         recipe = path.parent / "recipes" / f"{name}.yaml"
-        settings = merged(settings, read_yaml(recipe)) if recipe.exists() else settings
-        settings["dataset"] = name
+        over = read_yaml(recipe) if recipe.exists() else {}
+        settings, recipe = merged(settings, over), recipe if over else None
+    settings["dataset"] = name
     errors: list[str] = []
+    files = path if recipe is None else f"{path} with {recipe}"
     params = _params(settings, errors)
     if errors:
+        errors = one_line_each(errors)
         lines = "\n".join(f"  - {error}" for error in errors)
-        raise ValueError(f"{path} has {len(errors)} error{'s' if len(errors) > 1 else ''}:\n{lines}")
+        raise ValueError(f"{files} has {len(errors)} error{'s' if len(errors) > 1 else ''}:\n{lines}")
     return params
+
+
+def one_line_each(errors: list[str]) -> list[str]:
+    """The errors, one that several families share as a single line that names them."""
+    of_family = re.compile(rf"(train\.workers: )?({'|'.join(FAMILIES)})(?:\.|: )(.*)", re.DOTALL)
+    sharing: dict[tuple[str, str], list[str]] = {}
+    for error in errors:
+        if found := of_family.fullmatch(error):
+            sharing.setdefault((found[1] or "", found[3]), []).append(found[2])
+    lines = []
+    for error in errors:
+        found = of_family.fullmatch(error)
+        names = sharing.pop((found[1] or "", found[3]), []) if found else [error]
+        if found and len(names) > 1:
+            lines.append(f"{found[1] or ''}{', '.join(names)}: {found[3]}")
+        elif names:
+            lines.append(error)
+    return lines
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -284,17 +311,18 @@ def _params(settings: Mapping[str, Any], errors: list[str]) -> Params:
     for key in settings:
         if key not in TOP and key not in FAMILIES:
             errors.append(f"{key}: unknown key{nearest(str(key), [*TOP, *FAMILIES])}")
-    dataset, seed = settings.get("dataset"), settings.get("seed", 0)
+    dataset, seed = settings.get("dataset"), settings.get("seed")
+    seed = 0 if seed is None else seed
     if not isinstance(dataset, str) or not NAME.fullmatch(dataset):
         errors.append(f"dataset: must name a card in data/catalog/ (letters, digits, . _ -), got {dataset!r}")
-    if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
-        errors.append(f"seed: must be a whole number, 0 or more, got {seed!r}")
+    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed <= MOST_SEED:
+        errors.append(f"seed: must be a whole number from 0 to {MOST_SEED}, got {seed!r}")
     families = _families(settings.get("families"), errors)
     sections = {name: build(cls, settings.get(name), name, errors) for name, cls in SECTIONS.items()}
     family = {name: _family(name, settings[name], errors) for name in FAMILIES if name in settings}
     for name in families:
         if name not in settings and name in FAMILIES:
-            errors.append(f"{name}: in families, but has no section; add one (`{name}: {{}}` takes the defaults)")
+            errors.append(f"{name}: in families, but has no section; an empty one, `{{}}`, takes the defaults")
         chosen, train = family.get(name), sections["train"]
         if chosen and train and (wrong := train.misfit(chosen.training.virtual_ranks // chosen.training.accumulate)):
             errors.append(f"train.workers: {name}: {wrong}")
@@ -306,11 +334,11 @@ def _families(names: Any, errors: list[str]) -> tuple[str, ...]:
         errors.append(f"families: must be a list of at least one of {', '.join(FAMILIES)}, got {names!r}")
         return ()
     for name in names:
-        if name not in FAMILIES:
+        if not isinstance(name, str) or name not in FAMILIES:
             errors.append(f"families: unknown family {name!r}{nearest(str(name), list(FAMILIES))}")
     if len(set(map(str, names))) < len(names):
         errors.append(f"families: a family is named twice in {names}")
-    return tuple(names)
+    return tuple(name for name in names if isinstance(name, str))
 
 
 def _family(name: str, value: Any, errors: list[str]) -> Family | None:

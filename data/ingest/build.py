@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from functools import partial
@@ -32,6 +33,8 @@ from data.shards import SCHEMA, content_digest, rows_per_shard, write_shard
 
 log = logging.getLogger(__name__)
 
+WORD_SECONDS = 10.0
+"""Seconds between lines of the log that say how many examples were read."""
 BLOCK_BYTES = 4 << 20
 SHARD_WRITERS = 2
 
@@ -54,10 +57,17 @@ def build(card: Card, root: Path, out: Path, mapper: Mapper) -> dict[str, Any]:
     located = locate(card, root)
     ingest_report = IngestReport(on_bad=card.on_bad, max_bad=card.max_bad)
     with whole_folder(out) as folder, _working_folder(folder) as work:
+        log.info("%s: reading %s …", card.name, located.name)
         reader = open_source(card, located.path, ingest_report, mapper)
         split_index = _spool(reader, ingest_report, work)
         ingest_report.close(located.name)
         located.check_unchanged()
+        rows = ingest_report.read + ingest_report.dropped
+        for name, (first, end) in card.splits.rows.items():
+            if end > rows:
+                raise ValueError(
+                    f"splits.rows.{name} is [{first}, {end}], but {located.name} has {rows} rows. Fix the card."
+                )
         assignment = divide(card, split_index, located.name)
         for name in sorted(
             {"train", "val", "test"} - {NAMES[code] for code in np.unique(assignment.split) if code >= 0}
@@ -81,11 +91,15 @@ def _spool(reader: Reader, ingest_report: IngestReport, work: Path) -> SplitInde
         (work / "spool").open("wb") as spool,
         (work / "sources").open("wb") as sources,
     ):
+        said = time.monotonic()
         for chunk in reader.chunks():
             append(spool, chunk.x)
             append(sources, chunk.source.astype("<i8"))
             split_index.add(chunk)
             ingest_report.read += len(chunk.x)
+            if time.monotonic() - said >= WORD_SECONDS:
+                said = time.monotonic()
+                log.info("%s examples read", f"{ingest_report.read:,}")
     return split_index
 
 

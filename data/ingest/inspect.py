@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -72,7 +73,15 @@ def _obtain(source: str, name: str, root: Path) -> tuple[Path, Source]:
                 f"{source}: a URL with a query or a password does not belong in a card. "
                 "Fetch the file and give its path."
             )
-        return fetch(source, root / "data" / "raw" / name, ""), Source(url=source)
+        raw = root / "data" / "raw" / name
+        try:
+            return fetch(source, raw, ""), Source(url=source)
+        except (ValueError, OSError):
+            with suppress(OSError):  # not empty: what came will be gone on with
+                raw.rmdir()
+            raise
+    if not source:
+        raise ValueError("the source is empty: give the path or URL of images or of a table.")
     if not is_utf8(source):
         raise ValueError(f"the source's name is not valid UTF-8: {source!r}. Rename it.")
     given = Path(source).expanduser()

@@ -14,6 +14,7 @@ from data.readers.npy import inspect_npy, open_npy
 from data.readers.suffixes import SUFFIXES
 from data.readers.table import open_table
 from data.readers.table_inspection import inspect_table
+from data.schema import closest
 
 BUILTIN: dict[str, Opener] = {"digits": open_digits}
 OPENERS: dict[tuple[str, str], Opener] = {
@@ -50,8 +51,8 @@ def check_format(card: Card) -> None:
     known = [form for kind, form in OPENERS if kind == card.kind]
     if not card.source.builtin and card.source.format not in known:
         raise ValueError(
-            f"source.format of {card.kind} data must be one of {', '.join(known)}, got {card.source.format!r}. "
-            "Fix the card."
+            f"source.format of {card.kind} data must be one of {', '.join(known)}, got {card.source.format!r}"
+            f"{f'; did you mean {near}?' if (near := closest(card.source.format, known)) else '.'} Fix the card."
         )
 
 

@@ -237,6 +237,10 @@ def heading(path: Path, dialect: Dialect) -> Heading:
     if not text.strip():
         raise ValueError(f"{path} is empty: expected a header row and data. Give another file.")
     lines = _lines(text)[dialect.skip :]
+    if not lines:
+        raise ValueError(
+            f"{path}: nothing is left below the {dialect.skip} lines that source.skip passes. Fix the card."
+        )
     if dialect.delimiter == BLANKS:
         lines = [re.sub(r"[ \t]+", " ", line.strip()) + "\n" for line in lines]
     first, used = _first_row(lines, dialect.delimiter)

@@ -131,7 +131,11 @@ class Decoded:
             return piece
         try:
             return self._decoder.decode(piece, final=not piece).encode("utf-8", "surrogatepass")
-        except UnicodeDecodeError as error:
+        except UnicodeError as error:
+            if not isinstance(error, UnicodeDecodeError):  # a missing byte order mark, which has no place
+                raise ValueError(
+                    f"{self._path} is not text in {self._encoding}: {error}. Fix source.encoding in the card."
+                ) from None
             raise ValueError(
                 f"{self._path} is not text in {self._encoding}: {error.reason} "
                 f"({error.object[error.start : error.end]!r}). "

@@ -51,9 +51,8 @@ def inspect_table(card: Card, path: Path, size: str, fit: str) -> Inspection:
     if not any(column.type in LEARNED for column in columns if column.name not in aside):
         columns = [_anyway(column, scans[column.name], inspection) for column in columns]
     if not any(column.type in LEARNED for column in columns if column.name not in aside):
-        raise ValueError(f"{path}: no column can be learned from: " + "; ".join(
-            f"{column.name!r} is {column.type} ({column.why})" for column in columns[:8]
-        ) + ". Give another table.")  # fmt: skip
+        why = "; ".join(f"{column.name!r} is {column.type} ({column.why})" for column in columns[:8])
+        raise ValueError(f"{path}: no column can be learned from: {why or 'it has none'}. Give another table.")
     if card.anomaly and scans[card.anomaly.column].values is not None:
         _check_value(card.anomaly, scans[card.anomaly.column].categories, path)
     inspection.card = replace(card, columns=tuple(columns))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,6 +20,7 @@ from data.readers.identifiers import IdentifiersSeen
 from data.readers.parquet import open_parquet
 from data.readers.raw_table import RawTable, table_files
 from data.readers.suffixes import SUFFIXES
+from data.schema import closest
 
 
 def scan_table(raw: RawTable, card: Card) -> dict[str, ColumnScan]:
@@ -175,7 +175,7 @@ def check_names(card: Card, raw: RawTable) -> None:
     extra = [name for name in raw.names if name not in listed] if card.columns else []
     if not absent and not extra:
         return
-    near = [match for name in absent for match in difflib.get_close_matches(name, raw.names, 1)]
+    near = [match for name in absent if (match := closest(name, raw.names))]
     raise ValueError(
         f"{raw.name} has other columns than the card {card.name!r}: missing {', '.join(map(repr, absent)) or 'none'}, "
         f"additional {', '.join(map(repr, extra)) or 'none'}"
@@ -220,7 +220,11 @@ def plan_of(card: Card, raw: RawTable, scans: dict[str, ColumnScan], report: Ing
         elif column.why:
             report.warn(f"column {name!r} is not learned ({column.type}): {column.why}")
     if not columns:
-        raise ValueError(f"{raw.name} has no column left to learn from. Fix columns in the card.")
+        found = f"{len(every)} column{'s' if len(every) != 1 else ''} ({', '.join(map(repr, list(every)[:8]))})"
+        delimiter = f", or source.delimiter, which is {card.source.delimiter!r}" if len(every) == 1 else ""
+        raise ValueError(
+            f"{raw.name} has no column left to learn from among its {found}. Fix columns in the card{delimiter}."
+        )
     for column in columns:
         if len(column.categories) > card.max_categories:
             raise ValueError(

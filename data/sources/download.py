@@ -61,13 +61,16 @@ def fetch(url: str, folder: Path, sha256: str) -> Path:
     scheme = urlsplit(url).scheme
     if not _known(url, part):
         _remove(part)
+    if scheme == "s3" and not (urlsplit(url).netloc and urlsplit(url).path.strip("/")):
+        raise ValueError(f"source.url must be s3://bucket/key, got {url!r}.")
     if scheme == "s3":
         _fetch_s3(url, part)
     elif scheme == "https" or (scheme == "http" and _is_loopback(url)):
         _fetch_http(url, part)
     else:
         raise ValueError(
-            f"source.url must start with https:// or s3://, got {url!r}. http is not protected on its way."
+            f"source.url must start with https:// or s3://, got {url!r}. http is not protected on its way; a file of "
+            "this machine is given by its path."
         )
     found = tree_sha256(part)
     if sha256 and found != sha256:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
-import re
 from pathlib import Path
+from typing import Any
 
-from data.cards import CATALOG, load_card
+from data.cards import CATALOG, Card, check_name, load_card
 from data.domains import KINDS
 from data.domains.base import first_rows
 from data.files import write_atomically
@@ -55,10 +56,11 @@ def add(
         ValueError: If the source cannot be read.
     """
     root = root or Path.cwd()
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
-        raise ValueError(f"name must consist of letters, digits, '-', '_' and '.', got {name!r}")
+    check_name(name)
     options = {"size": size or "", "fit": fit or "", "query": query or "", "sheet": sheet or ""}
-    inspection = inspect(source, name, root, label=label or "", anomaly=anomaly or "", mapper=mapper, **options)
+    with at(Path(source)):
+        inspection = inspect(source, name, root, label=label or "", anomaly=anomaly or "", mapper=mapper, **options)
+    _check_used(source, inspection.card, options)
     path = write_card(inspection, root)
     recipe = root / "recipes" / f"{name}.yaml"
     if not recipe.exists():  # DVC knows no optional dependencies
@@ -72,6 +74,22 @@ def add(
             print(f"  unsure  {line}")
         print(f"next: look at the card, then `fivefold prepare --dataset {name}`")
     return path
+
+
+def _check_used(source: str, card: Card, options: dict[str, str]) -> None:
+    """Refuse an option that nothing would come of.
+
+    Raises:
+        ValueError: Naming the option and what it is for.
+    """
+    form = f"{source} is {card.source.format} ({card.kind} data)"
+    for name in ("size", "fit"):
+        if options[name] and card.image is None:
+            raise ValueError(f"--{name} is for images, but {form}. Leave it out.")
+    if options["query"] and card.source.format != "sql":
+        raise ValueError(f"--query is for databases (SQLite, DuckDB), but {form}. Leave it out.")
+    if options["sheet"] and card.source.format != "excel":
+        raise ValueError(f"--sheet is for workbooks (Excel, OpenDocument), but {form}. Leave it out.")
 
 
 def show(name: str, *, root: Path | None = None, rows: int = 8) -> None:
@@ -100,6 +118,23 @@ def show(name: str, *, root: Path | None = None, rows: int = 8) -> None:
         print(f"  {line}")
     x, label = first_rows(folder, manifest, "train", rows)
     print(KINDS[card.kind].as_text(folder, manifest, x, label))
+
+
+def as_dict(name: str, *, root: Path | None = None) -> dict[str, Any]:
+    """A dataset's card and, once it is prepared, its digest and counts, for programs.
+
+    Arguments:
+        name: Name of the dataset.
+        root: The project's root, the working directory when not given.
+    Raises:
+        FileNotFoundError: If there is no such card.
+    """
+    root = root or Path.cwd()
+    card = dataclasses.asdict(load_card(name, root))
+    path = root / "data" / "prepared" / name / "manifest.json"
+    manifest = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"digest": "", "splits": {}}
+    counts = {split: facts["count"] for split, facts in manifest["splits"].items()}
+    return {"card": card, "prepared": counts, "digest": manifest["digest"]}
 
 
 def export(name: str, to: Path, form: str = "parquet", *, root: Path | None = None) -> None:

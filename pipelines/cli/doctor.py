@@ -7,22 +7,29 @@ import platform
 import shutil
 import sys
 from collections.abc import Callable
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 
+from pipelines.cli.options import AsJson
+from pipelines.cli.tables import GREEN, RED, YELLOW, print_json, styled
+
 LIBRARIES = ("torch", "ray", "mlflow", "dvc", "pyarrow", "optuna", "scikit-learn", "safetensors")
 FREE_GIGABYTES = 2.0
+STYLES = {"ok": GREEN, "warn": YELLOW, "fix": RED}
 
 
-def doctor() -> None:
-    """Print a line per check, with the fix where one is needed.
+def doctor(as_json: AsJson = False) -> None:
+    """Say what is installed and reachable: a line per check, with the fix where one is needed. Nothing is changed.
 
+    Arguments:
+        as_json: Print a list of objects instead.
     Raises:
         RuntimeError: If a check failed that the pipeline cannot do without.
     """
     checks: list[Callable[[], tuple[str, str]]] = [
         _python,
-        *(lambda name=name: _library(name) for name in LIBRARIES),
+        *(partial(_library, name) for name in LIBRARIES),
         _machine,
         _gpus,
         _disk,
@@ -31,11 +38,15 @@ def doctor() -> None:
         _mlflow,
         _ray,
     ]
-    failed = 0
+    found = []
     for check in checks:
         mark, text = check()
-        failed += mark == "fix"
-        print(f"{mark:>4}  {text}")
+        found.append({"mark": mark, "text": text})
+        if not as_json:
+            print(styled(f"{mark:>4}", STYLES[mark], sys.stdout), "", text, flush=True)
+    if as_json:
+        print_json(found)
+    failed = sum(entry["mark"] == "fix" for entry in found)
     if failed:
         raise RuntimeError(f"{failed} check{'s' if failed > 1 else ''} failed; each line marked fix says what to do")
 
@@ -100,14 +111,14 @@ def _mlflow() -> tuple[str, str]:
     from pipelines import tracking
 
     try:
-        return "ok", f"MLflow store {tracking.connect()}"
+        return "ok", tracking.examine()
     except ConnectionError as error:
         return "fix", str(error)
 
 
 def _ray() -> tuple[str, str]:
     """Asks a job server all that a stage would; of another cluster only whether it listens."""
-    from pipelines import cluster, config
+    from pipelines import config
 
     try:
         settings = config.load().cluster
@@ -116,6 +127,8 @@ def _ray() -> tuple[str, str]:
     address = os.environ.get("RAY_ADDRESS") or settings.address
     if not address or address in ("auto", "local"):
         return "ok", "Ray: this machine (set cluster.address, or RAY_ADDRESS, for a cluster)"
+    from pipelines import cluster
+
     try:
         if not address.startswith("http"):
             cluster.knock(address)

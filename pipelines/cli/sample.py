@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-import numpy as np
+import typer
 
-from data.files import whole_file, write_atomically
-from data.formats import as_text
-from data.image_grid import grid, png
-from pipelines import tracking
+from pipelines.cli.options import whole_number
+
+IMAGES = (".png", ".npy")
+"""Endings of the files that images are written to."""
 
 
 def _write_csv(frame: Any, path: Path, columns: Sequence[Mapping[str, Any]]) -> None:
     """Write rows as `data export` does: with the source's decimals, and its mark where a cell is missing."""
+    from data.formats import as_text
+
     for column in columns:
         entry = {"role": column["type"], "pattern": column.get("format", ""), "mark": column.get("missing", "")}
         if column["name"] in frame and (entry["mark"] or (entry["role"] == "number" and entry["pattern"])):
@@ -34,13 +37,29 @@ TABLES: dict[str, Callable[[Any, Path, Sequence[Mapping[str, Any]]], None]] = {
 
 
 def sample(
-    name_or_uri: str,
-    out: str | Path,
-    n: int = 16,
-    label: int | str | None = None,
-    seed: int = 0,
-    steps: int = 0,
-    given: str = "{}",
+    name_or_uri: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL", help="A dataset's name (its best generator) or a URI such as models:/digits@density."
+        ),
+    ],
+    out: Annotated[
+        Path,
+        typer.Option("-o", "--out", metavar="PATH", help=".png, .npy or a folder of PNGs; .csv or .parquet."),
+    ] = Path("samples.png"),
+    n: Annotated[int, typer.Option("-n", metavar="N", parser=whole_number, help="How many.")] = 16,
+    label: Annotated[
+        str | None, typer.Option(metavar="K", help="Class of the draws, by name or number (default: any).")
+    ] = None,
+    seed: Annotated[
+        int, typer.Option(metavar="N", parser=whole_number, help="The same seed draws the same; -1 draws anew.")
+    ] = 0,
+    steps: Annotated[
+        int, typer.Option(metavar="N", parser=whole_number, help="Sampler steps; 0 for the model's own.")
+    ] = 0,
+    given: Annotated[
+        str, typer.Option(metavar="JSON", help='Of a table: columns and their values, {"city": "Oslo"}.')
+    ] = "{}",
 ) -> Path:
     """Draw from a registered model and write what was drawn.
 
@@ -61,34 +80,113 @@ def sample(
         ConnectionError: If MLflow is away.
         OSError: If `out` cannot be written.
     """
+    import numpy as np
+
+    from pipelines import tracking
+    from pipelines.serving.params import checked
+
     if n < 1:
         raise ValueError(f"n must be at least 1, got {n}.")
     out = Path(out)
-    if out.suffix not in (".png", ".npy", *TABLES) and out.is_file():
-        raise ValueError(f"{out} is a file: give a name that ends in .png, .npy, .csv or .parquet, or a folder.")
-    model = tracking.load_served(model_uri(name_or_uri))
+    _check_ending(out)
+    params = {"task": "sample", "n": n, "seed": seed, "steps": steps, "given": given}
+    checked(params, (), 0)
+    uri = model_uri(name_or_uri)
+    _check_registered(uri)
+    model = tracking.load_served(uri)
     label = -1 if label is None else label  # "-1", which a person types, may be the name of a class
-    params = {"task": "sample", "n": n, "label": label, "seed": seed, "steps": steps, "given": given}
-    drawn = model.predict(np.zeros((0,), np.uint8), params=params)
+    drawn = model.predict(np.zeros((0,), np.uint8), params=params | {"label": label})
     table = not isinstance(drawn, np.ndarray)
-    if table != (out.suffix in TABLES):
+    if table != (out.suffix.lower() in TABLES):
         expected = (
             "a table: give a name that ends in .csv or .parquet" if table else "images: give .png, .npy or a folder"
         )
         raise ValueError(f"{out} does not fit: {name_or_uri} draws {expected}.")
+    columns = model.predict(None, params={"task": "describe"})["columns"] if table else []
+    _write(drawn, out, columns, table=table)
+    print(f"wrote {out}{'/' if out.is_dir() else ''}: {n} {_unit(n, table=table)} of {name_or_uri}")
+    return out
+
+
+def _check_ending(out: Path) -> None:
+    """Refuse, before anything is drawn, what cannot be written or would lie among other things.
+
+    Raises:
+        ValueError: If the name ends in something else, or a folder is meant and there is a file, or the other way.
+    """
+    above = next((folder for folder in out.parents if folder.exists()), Path())
+    if not above.is_dir():
+        raise ValueError(f"{out} cannot be written: {above} is a file, not a folder. Give another name.")
+    if out.suffix.lower() in (*IMAGES, *TABLES):
+        if out.is_dir():
+            raise ValueError(f"{out} is a folder: give the name of a file, or of a folder without {out.suffix}.")
+    elif out.is_file():
+        raise ValueError(f"{out} is a file: give a name that ends in .png, .npy, .csv or .parquet, or a folder.")
+    elif out.is_dir():
+        others = [path.name for path in out.iterdir() if not re.fullmatch(r"\d+\.png", path.name)]
+        if others:
+            raise ValueError(f"the folder {out} holds other things ({sorted(others)[0]}): give a new one, or a file.")
+    elif out.suffix:
+        raise ValueError(
+            f"{out} ends in {out.suffix}, which is not written. Give a name that ends in .png or .npy (images), "
+            ".csv or .parquet (tables), or a folder's name, without a dot."
+        )
+
+
+def _check_registered(uri: str) -> None:
+    """Say which models, versions and jobs there are where one is asked for that there is not.
+
+    Raises:
+        ValueError: If a `models:/` URI names none of them.
+    """
+    from data.schema import nearest
+    from pipelines import tracking
+
+    named = re.fullmatch(r"models:/([^/@]+)(?:@(.+)|/(\d+))", uri)
+    if named is None:
+        if uri.startswith("models:"):
+            raise ValueError(
+                f"{uri} names no registered model: expected a dataset's name such as digits, a job of it "
+                "(digits@density), or models:/digits/3 for a version. `fivefold models` lists them."
+            )
+        return
+    if not tracking.store_exists():
+        raise ValueError(f"{uri} cannot be loaded: no model is registered here yet. Run `dvc repro` first.")
+    tracking.connect()
+    name, job, number = named.groups()
+    known = tracking.model_names()
+    if name not in known:
+        raise ValueError(f"{uri} cannot be loaded: there is no registered model {name!r}{nearest(name, known)}")
+    versions = [str(version.number) for version in tracking.versions(name)]
+    if job and job not in (jobs := sorted(tracking.aliases(name))):
+        raise ValueError(f"{uri} cannot be loaded: no version of {name} holds the job {job!r}{nearest(job, jobs)}")
+    if number and str(int(number)) not in versions:
+        raise ValueError(f"{uri} cannot be loaded: {name} has no version {number}; it has {', '.join(versions)}")
+
+
+def _write(drawn: Any, out: Path, columns: Sequence[Mapping[str, Any]], *, table: bool) -> None:
+    """What was drawn, in the form that the name asks for."""
+    import numpy as np
+
+    from data.files import whole_file, write_atomically
+    from data.image_grid import grid, png
+
     if table:
         with whole_file(out) as path:
-            TABLES[out.suffix](drawn, path, model.predict(None, params={"task": "describe"})["columns"])
-    elif out.suffix == ".npy":
+            TABLES[out.suffix.lower()](drawn, path, columns)
+    elif out.suffix.lower() == ".npy":
         with whole_file(out) as path:
             np.save(path, drawn)
-    elif out.suffix == ".png":
-        write_atomically(out, png(grid(drawn, math.ceil(math.sqrt(n)))))
+    elif out.suffix.lower() == ".png":
+        write_atomically(out, png(grid(drawn, math.ceil(math.sqrt(len(drawn))))))
     else:
         out.mkdir(parents=True, exist_ok=True)
         for index, image in enumerate(drawn):
-            write_atomically(out / f"{index:0{len(str(n - 1))}d}.png", png(image))
-    return out
+            write_atomically(out / f"{index:0{len(str(len(drawn) - 1))}d}.png", png(image))
+
+
+def _unit(n: int, *, table: bool) -> str:
+    return ("row" if table else "image") + ("s" if n != 1 else "")
 
 
 def model_uri(name_or_uri: str) -> str:

@@ -14,6 +14,8 @@ from urllib.parse import urlsplit
 import ray
 from ray._private import ray_constants
 
+log = logging.getLogger(__name__)
+
 
 @contextmanager
 def connected(address: str = "", *, verbose: bool = False) -> Iterator[None]:
@@ -38,8 +40,10 @@ def connected(address: str = "", *, verbose: bool = False) -> Iterator[None]:
             logging.getLogger(name).setLevel(logging.ERROR)
     try:
         if address:
+            log.info("joining the Ray cluster at %s …", address)
             knock(address)
         else:
+            log.info("starting Ray …")
             _stay_on_loopback()
         ray.init(
             address=address or "local",
@@ -48,7 +52,9 @@ def connected(address: str = "", *, verbose: bool = False) -> Iterator[None]:
             include_dashboard=None if address else True,
             dashboard_host="127.0.0.1",
         )
-    except (ConnectionError, TimeoutError) as error:
+    except (OSError, ValueError) as error:
+        if not address:
+            raise
         raise ConnectionError(
             f"no Ray cluster answers at {address}: {error}. Start it (`ray up ray_cluster.yaml`),"
             " or unset RAY_ADDRESS and cluster.address to train on this machine"

@@ -91,6 +91,8 @@ class Evaluator:
         self.left_out: dict[str, str] = {}
         """Metrics that were not measured, each with the reason."""
         self.domain = evaluation_domain(dataset.domain)
+        self.replays = figures is not None
+        """Whether real rows or the baseline stand in for a family's model: its steps are no news."""
         self.figures = self.domain.figures(dataset.class_names, self.test) if figures is None else figures
         self.sample_metrics = sample_metrics(dataset.kind)
         """The files of metrics that samples are measured by."""
@@ -135,7 +137,8 @@ class Evaluator:
             if isinstance(self.model, capability) and (steps is None or name in steps):
                 with self.clock(name):
                     step()
-                log.info("%s measured in %.1f s", name, self.clock.seconds[name])
+                level = logging.DEBUG if self.replays else logging.INFO
+                log.log(level, "%s: measured in %.1f s", name, self.clock.seconds[name])
         return self.metrics
 
     @property

@@ -79,6 +79,7 @@ class ReferenceBuilder:
     def write(self, folder: Path) -> None:
         """Make everything and write it into an empty folder."""
         train = self.rows["train"]
+        log.info("%s: training the yardstick's classifiers on %d rows …", self.name, len(train))
         labels = self._labels()
         spaces = {"classifier": self._space("classifier", labels), "random": self._space("random", labels)}
         label_classifier = self._label_classifier(labels) if self.labelled else None
@@ -86,8 +87,7 @@ class ReferenceBuilder:
             space.name: {split: space.features(rows.x) for split, rows in self.rows.items()}
             for space in spaces.values()
         }
-        log.info("the yardstick's classifiers are trained: %s", self.facts["networks"])
-
+        log.info("%s: fitting the classical baseline …", self.name)
         baseline = self._baseline(spaces["classifier"], points["classifier"], labels["train"])
         counts = torch.bincount(labels["train"][labels["train"] >= 0]).tolist()
         wanted = proportional_labels(counts, self.settings.samples, self.seed)
@@ -104,6 +104,7 @@ class ReferenceBuilder:
             baseline=type(train)(x=drawn, label=wanted),
         )
         n = min(self.settings.samples, len(train))
+        log.info("%s: measuring what real rows and the baseline score …", self.name)
         self.facts["reference"] = {
             "samples": n,
             "floors": as_dicts(self._floors(reference, n)),

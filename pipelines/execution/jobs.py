@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from pathlib import Path
 
 from data.dataset import Dataset
+from data.schema import closest
 from models import FAMILIES
-from pipelines.config import Family, Params, nearest
+from pipelines.config import Family, Params
 from pipelines.paths import prepared_folder, runs_folder
 from pipelines.training.job import TrainingJob
+
+log = logging.getLogger(__name__)
 
 
 def family_settings(settings: Params, family: str) -> Family:
@@ -19,9 +23,10 @@ def family_settings(settings: Params, family: str) -> Family:
         ValueError: If it is not among `families`.
     """
     if family not in settings.families:
+        near = closest(family, FAMILIES)
         raise ValueError(
-            f"{family} is not in families of params.yaml ({', '.join(settings.families)})"
-            f"{'; add it there' if family in FAMILIES else nearest(family, list(FAMILIES))}"
+            f"{family or repr(family)} is not in families of params.yaml ({', '.join(settings.families)})"
+            f"{'; add it there' if family in FAMILIES else f'; did you mean {near}?' if near else ''}"
         )
     return settings.family[family]
 
@@ -57,5 +62,6 @@ def fitting_batch(chosen: Family, data: Dataset, family: str) -> Family:
     if training.batch_size <= available:
         return chosen
     fitting = max(available - available % training.virtual_ranks, training.virtual_ranks)
-    print(f"{family}: batch_size {training.batch_size} exceeds the {available} training examples; using {fitting}")
+    text = "%s: batch_size %d exceeds the %d training examples; using %d"
+    log.info(text, family, training.batch_size, available, fitting)
     return dataclasses.replace(chosen, training=dataclasses.replace(training, batch_size=fitting))

@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import logging
 import os
 import shutil
 import sys
@@ -36,6 +37,8 @@ from pipelines.storage import stores
 from pipelines.storage.mirror import PRIVATE, StateMirror, refresh, synced_state
 from pipelines.training.errors import Interrupted
 from pipelines.training.job import FAILURE, STOP, TrainingJob, failure, locked
+
+log = logging.getLogger(__name__)
 
 REQUEST, EVENTS = "request.json", "events.jsonl"
 
@@ -77,7 +80,7 @@ class ClusterJob:
         """Where a folder of that content lies in the storage; sent if it is not there yet."""
         store, name = stores.open_store(self.storage), f"{Path(folder).name}-{digest[:16]}"
         if name not in store.names(name):
-            print(f"sending {folder} to {store}", file=sys.stderr)
+            log.info("sending %s to %s", folder, store)
 
             def fill(target: Path) -> None:
                 (target / stores.MANIFEST).write_text("{}")  # what has none does not count in a bucket
@@ -115,7 +118,7 @@ class ClusterJob:
         job = f"{self.name}-{number}"
         if not attached:
             self._submit(job, request())
-        print(f"{'attached to' if attached else 'submitted'} job {job} at {self.server.address}", file=sys.stderr)
+        log.info("%s job %s at %s", "attached to" if attached else "submitted", job, self.server.address)
         goes_on = f"job {job} goes on; the same command attaches to it again, `ray job stop {job}` ends it"
 
         def watch() -> None:
@@ -128,12 +131,12 @@ class ClusterJob:
         try:
             outcome = self.server.follow(job, lambda text: tqdm.write(text, file=sys.stderr, end=""), watch)
         except KeyboardInterrupt:
-            print(f"\n{goes_on}", file=sys.stderr)
+            log.info(goes_on)
             raise
         self.mirror.pull()
         tick()
         if outcome.status == "FORGOTTEN":  # the new attempt goes on from the newest checkpoint
-            print(f"the cluster at {self.server.address} has a new head, which does not know {job}", file=sys.stderr)
+            log.info("the cluster at %s has a new head, which does not know %s", self.server.address, job)
             self.run(request, tick)
             return
         if outcome.status == "LOST":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import os
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ from pipelines.training.checkpoint import STEP, differing
 from pipelines.training.identity import identity, identity_digest
 from pipelines.training.job import STOP, TrainingJob, clear_signals, locked, read_metrics
 from pipelines.training.progress import track_progress
+
+log = logging.getLogger(__name__)
 
 MOST_NAMED = 6
 """Changes named when a training starts afresh."""
@@ -115,11 +118,11 @@ def tuned(folder: Path, family: str) -> dict[str, float]:
 
 def _say_what_begins(root: Path, job: TrainingJob, family: str) -> None:
     if (Path(job.state) / "model" / artifact.MANIFEST).exists():
-        print(f"{family}: trained already; the finished model in {os.path.relpath(job.state)} is taken")
+        log.info("%s: trained already; the finished model in %s is taken", family, os.path.relpath(job.state))
         return
     if stores.open_store(job.checkpoints).names(STEP):
         where = job.checkpoints if "://" in job.checkpoints else os.path.relpath(job.checkpoints)
-        print(f"{family}: going on from the newest checkpoint in {where}")
+        log.info("%s: going on from the newest checkpoint in %s", family, where)
         return
     earlier = [path for path in root.resolve().glob(f"{family}-*/job.json") if str(path.parent) != job.state]
     if earlier and not (Path(job.state) / "job.json").exists():
@@ -127,7 +130,8 @@ def _say_what_begins(root: Path, job: TrainingJob, family: str) -> None:
         before = json.loads(newest.read_text(encoding="utf-8"))["identity"]
         changed = [name.removeprefix("code.") for name in differing(before, job.identity)]
         more = f" and {len(changed) - MOST_NAMED} more" if len(changed) > MOST_NAMED else ""
-        print(f"{family}: starting afresh, for since the last training {', '.join(changed[:MOST_NAMED])}{more} changed")
+        named = f"{', '.join(changed[:MOST_NAMED])}{more}"
+        log.info("%s: starting afresh, for since the last training %s changed", family, named)
 
 
 def _publish(job: TrainingJob, settings: Params, folder: Path, run_id: str, data: Dataset, key: str) -> None:
@@ -151,6 +155,7 @@ def _publish(job: TrainingJob, settings: Params, folder: Path, run_id: str, data
     }
     write_atomically(folder / "curves" / f"{job.spec['family']}.csv", curves(recorded))
     model_folder.save(model, folder / "models" / job.spec["family"], facts)
+    log.info("wrote %s", folder / "models" / job.spec["family"])
 
 
 def curves(recorded: list[dict[str, Any]]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ from pipelines.training.config import changes_model
 from pipelines.training.identity import PACKAGES, ROOT, identity, identity_digest, import_closure
 from pipelines.training.job import STOP, TrainingJob, clear_signals, locked
 from pipelines.training.progress import ProgressBar
+
+log = logging.getLogger(__name__)
 
 SEARCH = "pipelines.execution.search"
 """Where a search begins: it imports what draws settings, runs their trials and stops them."""
@@ -68,12 +71,12 @@ def tune(family: str, *, dataset: str | None = None, verbose: bool = False) -> N
     if not settings.tune.enabled or not chosen.search:
         why = "tune.enabled is false" if not settings.tune.enabled else f"{family}.search names no setting"
         write_atomically(out, json.dumps({"settings": {}, "why": why, "trials": []}, indent=1))
-        print(f"{family}: no search ({why}); training takes the settings as written")
+        log.info("%s: no search (%s); training takes the settings as written", family, why)
         return
     data = Dataset.open(prepared_folder(settings.dataset))
     trials, why, best = _search(family, chosen, settings, data, verbose=verbose)
     write_atomically(out, json.dumps({"settings": best, "why": why, "trials": trials}, indent=1))
-    print(f"{family}: {len(trials)} trials; {why}")
+    log.info("%s: %d trials; %s; wrote %s", family, len(trials), why, out)
 
 
 def _search(

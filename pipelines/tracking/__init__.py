@@ -16,6 +16,7 @@ from pipelines.tracking.model_registry import (
     evaluation_metrics,
     load_served,
     log_evaluation,
+    model_names,
     publish,
     run_record,
     set_alias,
@@ -23,7 +24,7 @@ from pipelines.tracking.model_registry import (
     with_record,
 )
 from pipelines.tracking.runs import Outbox, TrainingRun, replay
-from pipelines.tracking.server import DEFAULT_URI, code_version, connect
+from pipelines.tracking.server import DEFAULT_URI, code_version, connect, examine, store_exists
 from pipelines.tracking.sweeps import Sweep
 
 __all__ = [
@@ -37,12 +38,15 @@ __all__ = [
     "connect",
     "download",
     "evaluation_metrics",
+    "examine",
     "load_served",
     "log_evaluation",
+    "model_names",
     "publish",
     "replay",
     "run_record",
     "set_alias",
+    "store_exists",
     "versions",
     "with_record",
 ]

@@ -107,6 +107,18 @@ class Version:
 
 
 @answered
+def model_names() -> list[str]:
+    """Names of the registered models, in order."""
+    found, token = [], None
+    while True:
+        page = get_client().search_registered_models(page_token=token)
+        found += [model.name for model in page]
+        token = page.token
+        if not token:
+            return sorted(found)
+
+
+@answered
 def versions(name: str) -> list[Version]:
     """All versions of a registered model, oldest first; none when it does not exist."""
     found, token = [], None
@@ -451,12 +463,11 @@ def load_served(uri: str) -> PyFuncModel:
     """
     connect()
     import mlflow
-    from mlflow.exceptions import MlflowException
 
     try:
         return mlflow.pyfunc.load_model(uri)
-    except MlflowException as error:
-        raise ValueError(f"{uri} cannot be loaded: {reason(error)}. See `fivefold register`.") from error
+    except Exception as error:  # a URI may lead anywhere, with errors of its own
+        raise ValueError(f"{uri} cannot be loaded: {reason(error)}. `fivefold models` lists what can.") from error
 
 
 @answered

@@ -9,6 +9,7 @@ import logging
 import os
 import re
 import socket
+import sqlite3
 import subprocess
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -47,9 +48,7 @@ def connect(uri: str | None = None) -> str:
     Raises:
         ConnectionError: If the store cannot be reached or used, naming it and the fix.
     """
-    uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI
-    if uri == DEFAULT_URI:
-        uri = f"sqlite:///{Path('mlflow.db').absolute()}"
+    uri = _store_uri(uri)
     for name, value in (QUIET | PATIENCE).items():
         os.environ.setdefault(name, value)
     with warnings.catch_warnings():  # it warns of its own code
@@ -68,6 +67,54 @@ def connect(uri: str | None = None) -> str:
         ) from error
     mlflow.set_tracking_uri(uri)
     return uri
+
+
+def _store_uri(uri: str | None = None) -> str:
+    """The store's URI; that of the default with its whole path."""
+    uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI
+    return f"sqlite:///{Path('mlflow.db').absolute()}" if uri == DEFAULT_URI else uri
+
+
+def _store_file(uri: str) -> Path | None:
+    """The file or folder that a store of this machine is; None for a server."""
+    parts = urlsplit(uri)
+    if parts.scheme == "sqlite":
+        return Path(uri.removeprefix("sqlite:///"))
+    if parts.scheme in ("", "file"):
+        return Path(parts.path)
+    return None
+
+
+def store_exists() -> bool:
+    """Whether there is a store to read; `connect` would make one."""
+    path = _store_file(_store_uri())
+    return path is None or path.exists()
+
+
+def examine() -> str:
+    """Say where the store is and whether it can be used, and leave nothing behind.
+
+    Returns:
+        One line.
+    Raises:
+        ConnectionError: If the store cannot be reached or used, naming it and the fix.
+    """
+    uri = _store_uri()
+    path = _store_file(uri)
+    if path is None:
+        return f"MLflow store {_without_password(connect(uri))}"
+    try:
+        _knock(uri if urlsplit(uri).scheme == "sqlite" else f"sqlite:///{path.absolute()}")
+        if not path.exists():
+            return f"MLflow store {uri}, which the first run makes"
+        if urlsplit(uri).scheme == "sqlite":
+            with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as database:
+                database.execute("SELECT COUNT(*) FROM experiments").fetchone()
+    except (OSError, sqlite3.Error) as error:
+        raise ConnectionError(
+            f"The MLflow store at {uri} cannot be used: {reason(error)}. Move it away, or correct MLFLOW_TRACKING_URI."
+        ) from error
+    return f"MLflow store {uri}"
 
 
 def answered(function: Callable[P, T]) -> Callable[P, T]:

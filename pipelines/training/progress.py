@@ -1,7 +1,8 @@
-"""Progress on the terminal: a bar where there is one, a plain line now and then where there is not."""
+"""Progress on the terminal: a bar where there is one, a line of the log now and then where there is not."""
 
 from __future__ import annotations
 
+import logging
 import sys
 import threading
 import time
@@ -14,12 +15,14 @@ from tqdm import tqdm
 
 from pipelines.training.job import read_metrics
 
+log = logging.getLogger(__name__)
+
 PLAIN_SECONDS = 10.0
-"""Seconds between plain lines when standard error is not a terminal."""
+"""Seconds between lines of the log when standard error is not a terminal."""
 
 
 class ProgressBar:
-    """Progress of something counted in examples.
+    """Progress of something counted in examples; a bar from the first on, for one at 0 % says nothing.
 
     Arguments:
         name: Shown in front.
@@ -29,7 +32,7 @@ class ProgressBar:
     def __init__(self, name: str, total: int) -> None:
         self.name, self.total = name, total
         self.terminal = sys.stderr.isatty()
-        self.bar = tqdm(total=total, desc=name, unit="ex", unit_scale=True, disable=not self.terminal, leave=True)
+        self.bar: tqdm | None = None
         self.shown = time.monotonic()
         self.examples = 0
 
@@ -37,21 +40,24 @@ class ProgressBar:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.bar.close()
-        if not self.terminal and self.examples:
-            print(f"{self.name}: {self.examples:,} of {self.total:,} examples", file=sys.stderr, flush=True)
+        if self.bar is not None:
+            self.bar.close()
+        elif self.examples:
+            log.info("%s: %s of %s examples", self.name, f"{self.examples:,}", f"{self.total:,}")
 
     def show(self, examples: int, metrics: Mapping[str, float]) -> None:
         """Show how far it has come, and its losses."""
         losses = {name.split("/")[0]: f"{value:.4g}" for name, value in metrics.items() if name.endswith("/loss")}
         self.examples = examples
         if self.terminal:
+            if self.bar is None:
+                self.bar = tqdm(total=self.total, initial=examples, desc=self.name, unit="ex", unit_scale=True)
             self.bar.n = examples
             self.bar.set_postfix(losses)
         elif time.monotonic() - self.shown >= PLAIN_SECONDS:
             self.shown = time.monotonic()
             told = ", ".join(f"{name} {value}" for name, value in losses.items())
-            print(f"{self.name}: {examples:,} of {self.total:,} examples, {told}", file=sys.stderr, flush=True)
+            log.info("%s: %s of %s examples, %s", self.name, f"{examples:,}", f"{self.total:,}", told)
 
 
 @contextmanager

@@ -36,7 +36,7 @@ def test_the_file_that_ships_is_valid(tmp_path):
     [
         ("beta: 0.5", "bata: 1.0", r"vae\.model\.bata: unknown key; did you mean beta\?"),
         ("seed: 0", "sead: 0", r"sead: unknown key; did you mean seed\?"),
-        ("seed: 0", "seed: -1", r"seed: must be a whole number, 0 or more, got -1"),
+        ("seed: 0", "seed: -1", r"seed: must be a whole number from 0 to 4294967295, got -1"),
         ("lr: 2e-3", "lr: -2e-3", r"autoencoder\.training: lr must be positive, got -0\.002"),
         ("lr: 2e-3", "lr: .nan", r"autoencoder\.training: lr must be positive, got nan"),
         ("workers: auto", "workers: many", r"train\.workers: .*, got 'many'"),

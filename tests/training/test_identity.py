@@ -304,8 +304,9 @@ def test_every_file_that_runs_in_a_training_counts(project: Path, tmp_path: Path
 
 
 def test_a_changed_reference_does_not_find_the_finished_model(
-    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    project: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("INFO")
     shutil.copy(ROOT / "params.yaml", project)
     (project / "runs/digits/tune").mkdir(exist_ok=True)
     (project / "runs/digits/tune/vae.json").write_text('{"settings": {}}')
@@ -323,13 +324,12 @@ def test_a_changed_reference_does_not_find_the_finished_model(
     train.train("vae")
     train.train("vae")
     assert len(trained) == 1
-    told = capsys.readouterr().out
-    assert "starting afresh" not in told
-    assert "vae: trained already" in told
+    assert "starting afresh" not in caplog.text
+    assert "vae: trained already" in caplog.text
     features("digits", settings=ReferenceConfig(examples=256, rows=99, samples=100, bootstrap=0, components=(4,)))
     train.train("vae")
     assert len(set(trained)) == 2
-    assert "vae: starting afresh, for since the last training reference changed" in capsys.readouterr().out
+    assert "vae: starting afresh, for since the last training reference changed" in caplog.text
 
 
 def depends(stage: str) -> list[str]:

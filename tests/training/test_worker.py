@@ -261,7 +261,8 @@ def test_trials_side_by_side_are_kept_apart(tmp_path: Path) -> None:
 # Train
 
 
-def test_the_batch_fits_the_split(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_batch_fits_the_split(project: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
     data = Dataset.open(project / "data/prepared/digits")
 
     def fitted(batch_size: int, ranks: int) -> int:
@@ -270,7 +271,7 @@ def test_the_batch_fits_the_split(project: Path, capsys: pytest.CaptureFixture[s
         return chosen.training.batch_size
 
     assert (fitted(1258, 2), fitted(2000, 8), fitted(1260, 3)) == (1258, 1256, 1257)
-    assert capsys.readouterr().out.count("exceeds the 1258 training examples") == 2
+    assert caplog.text.count("exceeds the 1258 training examples") == 2
     assert fitted(2600, 1300) == 1300  # one example for each rank, some of them twice
 
 

@@ -1,0 +1,42 @@
+"""The table of commands: a line for each, and a file of its own that is imported when the command is called.
+
+The command `data add` is the function `data_add` in `pipelines/cli/data_add.py`. Its signature says its arguments and
+options (Typer's `Annotated`), its docstring what `fivefold data add --help` tells up to the first heading
+(`Arguments:`). So that help and completion answer at once, the file imports what is heavy within the function.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+STAGES = {
+    "prepare": "read a dataset, check it and write it as shards",
+    "features": "make the yardstick: frozen classifiers, floors and the classical baseline",
+    "tune": "search a family's settings by short trials",
+    "train": "train a family, or go on where training was interrupted",
+    "evaluate": "measure a trained family by the yardstick",
+    "register": "put every family's model into the registry and give each job to the best",
+    "report": "write the report: one HTML page",
+}
+"""What dvc.yaml calls, in its order."""
+
+COMMANDS = {
+    "models": "list the registered models and the jobs they hold",
+    "sample": "draw from a registered model into PNG, NPY, CSV or Parquet",
+    "lineage": "check the chain from an alias back to the raw data",
+    "doctor": "say what is installed and reachable, and what to fix",
+    "data add": "inspect a source and write its card",
+    "data list": "list the cards and what is prepared of them",
+    "data show": "print card, counts and a few examples",
+    "data export": "write prepared data as files, one per split",
+}
+"""What people call."""
+
+GROUPS = {"data": "add a dataset; list, show or export them"}
+"""First words of commands of two words."""
+
+
+def command_name(arguments: Sequence[str]) -> str:
+    """The command that arguments ask for, as it is typed: `fivefold data add`."""
+    words = [word for word in arguments if not word.startswith("-")][:2]
+    return " ".join(["fivefold", *words[: 2 if words and words[0] in GROUPS else 1]])

@@ -1,0 +1,19 @@
+"""The command `features`."""
+
+from __future__ import annotations
+
+import logging
+
+from pipelines.cli.options import DatasetName
+
+log = logging.getLogger(__name__)
+
+
+def features(dataset: DatasetName = None) -> None:
+    """Make the yardstick: frozen classifiers, floors and the classical baseline."""
+    from pipelines import config
+    from pipelines.stages.features import features
+
+    settings = config.load(dataset=dataset)
+    features(settings.dataset, seed=settings.seed, settings=settings.features)
+    log.info("wrote runs/%s/yardstick", settings.dataset)
