@@ -327,6 +327,8 @@ class Mapper:
             if measured is None:
                 continue
             for path, by in measured["lines"].items():
+                if not path.endswith(".py"):  # templates run under their own names, too
+                    continue
                 place, was = self.space.work / path, measured["digests"][path]
                 if path not in texts:
                     texts[path] = place.read_bytes() if place.is_file() else b""
