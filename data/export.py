@@ -79,5 +79,7 @@ def _parts(dataset: Dataset, split: str) -> Parts:
 
 def _check_out(out: Path, suffix: str) -> None:
     foreign = sorted(path.name for path in out.iterdir() if path.suffix != suffix) if out.is_dir() else []
-    if foreign or (out.exists() and not out.is_dir()):
+    if out.exists() and not out.is_dir():
+        raise FileExistsError(f"{out} is a file. Give the name of a folder to export to.")
+    if foreign:
         raise FileExistsError(f"{out} holds other things ({', '.join(foreign[:3])}). Export to a folder of its own.")

@@ -101,10 +101,11 @@ def _told(error: Exception) -> str:
     if isinstance(error, OSError) and error.errno in (errno.EFBIG, errno.EDQUOT):
         return f"{error}: free some space, or raise the quota or the limit (`ulimit -f`); nothing partial is left"
     if isinstance(error, OSError) and error.filename and error.errno in PLACES:
-        return f"{error.filename} {PLACES[error.errno]}"
+        return f"{error.filename2 or error.filename} {PLACES[error.errno]}"
     if isinstance(error, RuntimeError) and "allocate memory" in str(error):
-        what = re.sub(r"^\[.*?\]\s*\.?", "", str(error).splitlines()[0]).strip()
-        return f"not enough memory ({what}). Ask for less: fewer examples, a smaller width or batch_size"
+        asked = re.search(r"tried to allocate ([\d.,]+ ?\w*)", str(error), re.IGNORECASE)
+        what = f": {asked[1]} were asked for" if asked else ""
+        return f"not enough memory{what}. Ask for less: a smaller width, latent or batch_size, or fewer examples"
     if isinstance(error, ImportError):
         return f"{error}: what Fivefold needs is not installed whole. Run `make setup`, or `pip install -e .`"
     if isinstance(error, MemoryError):

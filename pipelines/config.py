@@ -245,7 +245,7 @@ def load(path: Path = PATH, *, dataset: str | None = None) -> Params:
 
 
 def one_line_each(errors: list[str]) -> list[str]:
-    """The errors, one that several families share as a single line that names them."""
+    """The errors; one that several families share is told of the first and names the others."""
     of_family = re.compile(rf"(train\.workers: )?({'|'.join(FAMILIES)})(?:\.|: )(.*)", re.DOTALL)
     sharing: dict[tuple[str, str], list[str]] = {}
     for error in errors:
@@ -254,11 +254,10 @@ def one_line_each(errors: list[str]) -> list[str]:
     lines = []
     for error in errors:
         found = of_family.fullmatch(error)
-        names = sharing.pop((found[1] or "", found[3]), []) if found else [error]
-        if found and len(names) > 1:
-            lines.append(f"{found[1] or ''}{', '.join(names)}: {found[3]}")
-        elif names:
+        if not found:
             lines.append(error)
+        elif others := sharing.pop((found[1] or "", found[3]), []):
+            lines.append(f"{error} (the same in {', '.join(others[1:])})" if others[1:] else error)
     return lines
 
 

@@ -1,1 +1,1 @@
-"""The verbs of the command line that are no stages."""
+"""The command line: a table of commands, and a file for each; what they do is elsewhere, or in `data.py`."""

@@ -109,8 +109,7 @@ def show(name: str, *, root: Path | None = None, rows: int = 8) -> None:
     if not (folder / "manifest.json").exists():
         print(f"\nnot prepared yet: run `fivefold prepare --dataset {name}`")
         return
-    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-    report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    manifest, report = _prepared(folder, "manifest.json"), _prepared(folder, "report.json")
     print(f"\nprepared at {folder}\ndigest {manifest['digest']}")
     for split, facts in manifest["splits"].items():
         print(f"  {split:8} {facts['count']:>9} examples")
@@ -118,6 +117,20 @@ def show(name: str, *, root: Path | None = None, rows: int = 8) -> None:
         print(f"  {line}")
     x, label = first_rows(folder, manifest, "train", rows)
     print(KINDS[card.kind].as_text(folder, manifest, x, label))
+
+
+def _prepared(folder: Path, name: str) -> dict[str, Any]:
+    """What a file of a prepared dataset says.
+
+    Raises:
+        ValueError: If it is missing or damaged.
+    """
+    try:
+        return dict(json.loads((folder / name).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise ValueError(
+            f"{folder / name} is missing or damaged ({error}). Run `fivefold prepare --dataset {folder.name}` again."
+        ) from None
 
 
 def as_dict(name: str, *, root: Path | None = None) -> dict[str, Any]:
@@ -131,8 +144,9 @@ def as_dict(name: str, *, root: Path | None = None) -> dict[str, Any]:
     """
     root = root or Path.cwd()
     card = dataclasses.asdict(load_card(name, root))
-    path = root / "data" / "prepared" / name / "manifest.json"
-    manifest = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"digest": "", "splits": {}}
+    folder = root / "data" / "prepared" / name
+    ready = (folder / "manifest.json").exists()
+    manifest = _prepared(folder, "manifest.json") if ready else {"digest": "", "splits": {}}
     counts = {split: facts["count"] for split, facts in manifest["splits"].items()}
     return {"card": card, "prepared": counts, "digest": manifest["digest"]}
 

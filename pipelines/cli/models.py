@@ -19,11 +19,14 @@ def models(
     as_json: AsJson = False,
 ) -> None:
     """List the registered models: their versions, families, and the jobs whose aliases they hold."""
+    from data.cards import check_name
     from pipelines import tracking
     from pipelines.cli.tables import print_json, print_table
 
+    if name is not None:
+        check_name(name)
     found = _listed(name) if tracking.store_exists() else []
-    if name and not found:
+    if name is not None and not found:
         from data.schema import nearest
 
         known = sorted({entry["model"] for entry in _listed(None)}) if tracking.store_exists() else []

@@ -139,6 +139,7 @@ def _check_registered(uri: str) -> None:
     Raises:
         ValueError: If a `models:/` URI names none of them.
     """
+    from data.cards import check_name
     from data.schema import nearest
     from pipelines import tracking
 
@@ -156,7 +157,9 @@ def _check_registered(uri: str) -> None:
     name, job, number = named.groups()
     known = tracking.model_names()
     if name not in known:
-        raise ValueError(f"{uri} cannot be loaded: there is no registered model {name!r}{nearest(name, known)}")
+        hint = nearest(name, known) if known else "; none is registered yet. Run `dvc repro` first."
+        raise ValueError(f"{uri} cannot be loaded: there is no registered model {name!r}{hint}")
+    check_name(name)
     versions = [str(version.number) for version in tracking.versions(name)]
     if job and job not in (jobs := sorted(tracking.aliases(name))):
         raise ValueError(f"{uri} cannot be loaded: no version of {name} holds the job {job!r}{nearest(job, jobs)}")

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+LEAST_ROWS = 20
+"""Rows without which no classifier, floor or baseline is made."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ReferenceConfig:
@@ -34,6 +37,8 @@ class ReferenceConfig:
         for name in ("examples", "batch_size", "learning_rate", "rows", "samples"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"features.{name} must be positive, got {getattr(self, name)}")
+        if self.rows < LEAST_ROWS:
+            raise ValueError(f"features.rows must be at least {LEAST_ROWS}, got {self.rows}")
         if self.bootstrap < 0:
             raise ValueError(f"features.bootstrap must not be negative, got {self.bootstrap}")
         if self.clusters < 2:

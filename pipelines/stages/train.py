@@ -12,7 +12,7 @@ from typing import Any
 from data.dataset import Dataset
 from data.files import write_atomically
 from pipelines import config
-from pipelines.config import Params
+from pipelines.config import Family, Params
 from pipelines.evaluation.reference.reference import checked_facts
 from pipelines.execution.jobs import checkpoints_at, family_settings, fitting_batch, make_job
 from pipelines.execution.local import run_local, stop_on_sigterm
@@ -51,7 +51,7 @@ def train(family: str, *, dataset: str | None = None, verbose: bool = False) -> 
     chosen = family_settings(settings, family)
     data = Dataset.open(prepared_folder(settings.dataset))
     folder = runs_folder(settings.dataset)
-    chosen = config.with_settings(chosen, tuned(folder, family))
+    chosen = with_tuned(chosen, folder, family)
     chosen = fitting_batch(chosen, data, family)
     job = make_job(settings, family, chosen, data, Path())
     same = identity(job, data.digest, checked_facts(Path(job.yardstick))["digest"])
@@ -109,11 +109,32 @@ def tuned(folder: Path, family: str) -> dict[str, float]:
 
     Raises:
         FileNotFoundError: If `tune` has not run.
+        ValueError: If what it left cannot be read.
     """
     path = folder / "tune" / f"{family}.json"
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist; run `fivefold tune --family {family}` first")
-    return json.loads(path.read_text(encoding="utf-8"))["settings"]
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8"))["settings"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is damaged ({error!r}). Run `fivefold tune --family {family}` again.") from None
+
+
+def with_tuned(chosen: Family, folder: Path, family: str) -> Family:
+    """A family's settings with those that the stage `tune` found best.
+
+    Raises:
+        FileNotFoundError: If `tune` has not run.
+        ValueError: If what it left does not fit the settings.
+    """
+    try:
+        return config.with_settings(chosen, tuned(folder, family))
+    except (ValueError, TypeError) as error:
+        if "Run `" in str(error):
+            raise
+        path = folder / "tune" / f"{family}.json"
+        why = str(error).rstrip("?.")
+        raise ValueError(f"{path} does not fit: {why}. Run `fivefold tune --family {family}` again.") from error
 
 
 def _say_what_begins(root: Path, job: TrainingJob, family: str) -> None:

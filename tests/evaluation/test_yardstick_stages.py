@@ -187,7 +187,7 @@ def test_settings_out_of_range_are_named():
         with pytest.raises(ValueError, match=rf"features\.{name} must"):
             ReferenceConfig(**{name: value})
     one = ReferenceConfig(
-        examples=1, batch_size=1, learning_rate=1e-9, rows=1, samples=1, bootstrap=0, components=(1,), clusters=2
+        examples=1, batch_size=1, learning_rate=1e-9, rows=20, samples=1, bootstrap=0, components=(1,), clusters=2
     )
     assert (one.bootstrap, one.clusters) == (0, 2)
 

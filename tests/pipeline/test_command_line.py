@@ -285,7 +285,28 @@ def card(more: str, **source: str) -> Change:
     return change
 
 
+def prepared(change: Change) -> Change:
+    """Digits that were prepared before the change."""
+
+    def both(root: Path) -> None:
+        assert main(["prepare"]) == 0
+        change(root)
+
+    return both
+
+
+def cut(pattern: str) -> Change:
+    """Files of prepared data that end too early."""
+
+    def change(root: Path) -> None:
+        for path in (root / "data/prepared/digits").glob(pattern):
+            path.write_bytes(path.read_bytes()[:-10])
+
+    return change
+
+
 NOTHING: Change = lambda root: None  # noqa: E731
+TUNED = "runs/digits/tune/vae.json"
 COLUMN = "columns: [{name: a, type: continuous}, {name: b, type: continuous}, {name: c, type: %s}]\n"
 
 MISTYPED: list[tuple[str, str]] = [
@@ -310,7 +331,6 @@ WRONG: list[tuple[str, Change, str]] = [
     ("prepare --dataset a/b", NOTHING, "name must consist of letters.*got 'a/b'"),
     ("prepare --dataset ☕", NOTHING, "name must consist of letters.*got '☕'"),
     ("data show " + "x" * 5000, NOTHING, r"at most 100, got 'x{100}… \(5000 characters\)'"),
-    ("evaluate --family vae", NOTHING, "no prepared dataset.*Run `fivefold prepare --dataset digits`"),
     ("lineage", NOTHING, "no model is registered here yet. Run `dvc repro`"),
     ("models digits", NOTHING, "there is no registered model 'digits'; none is registered yet"),
     ("sample digits", NOTHING, "no model is registered here yet. Run `dvc repro`"),
@@ -348,6 +368,7 @@ WRONG: list[tuple[str, Change, str]] = [
     ("prepare --dataset t", card("title: x\ntitle: y\n"), "t.yaml gives title twice"),
     ("prepare --dataset t", card("labl: c\n"), "labl: unknown key; did you mean label"),
     ("prepare --dataset t", card("label: C\n"), "missing 'C'.*did you mean 'c'?"),
+    ("features", params("examples: 40000", "examples: 40000\n  rows: 3"), "features.rows must be at least 20, got 3"),
     ("prepare --dataset t", card("columns: [a, b]\n"), r"columns\[0\]: must be a mapping with name, type"),
     ("prepare --dataset t", card(COLUMN % "continuos"), "type of column 'c' must be one of continuous"),
     ("prepare --dataset t", card(COLUMN % "continuous"), "row 2, column 'c': not a number"),
@@ -362,6 +383,15 @@ WRONG: list[tuple[str, Change, str]] = [
     ("prepare --dataset t", card("", skip="900"), "nothing is left below the 900 lines that source.skip passes"),
     ("prepare --dataset t", card("", sha256="0" * 64), "64 hexadecimal digits .in quotes, or YAML reads a number"),
     ("prepare --dataset t", card("", path="nothing.csv"), "the source of dataset 't' is missing.*nothing.csv"),
+    # what earlier stages left
+    ("train --family vae", NOTHING, "no prepared dataset.*Run `fivefold prepare --dataset digits`"),
+    ("train --family vae", prepared(NOTHING), "tune/vae.json does not exist; run `fivefold tune --family vae` first"),
+    ("train --family vae", prepared(written(TUNED, "")), "tune/vae.json is damaged.*Run `fivefold tune --family vae`"),
+    ("train --family vae", prepared(written(TUNED, '{"settings": {"model.bta": 1}}')), "model.bta is not a.*beta"),
+    ("tune --family vae", prepared(cut("train*")), "train-00000.arrow is damaged: expected .* bytes.*Run `fivef"),
+    ("data show digits", prepared(cut("manifest.json")), "manifest.json is missing or damaged.*Run `fivefold prepare"),
+    ("data export digits --to params.yaml", prepared(NOTHING), "params.yaml is a file. Give the name of a folder"),
+    ("models", written("mlflow.db", "no database"), "mlflow.db cannot be used: .*file is not a database"),
     # sources
     ("data add rows.csv --name t --size 8x8", card(""), "--size is for images, but rows.csv is csv"),
     ("data add rows.csv --name t --query x", card(""), "--query is for databases"),
@@ -404,10 +434,12 @@ def test_an_error_that_families_share_is_one_line(project, capsys):
     assert main(["train", "--family", "vae"]) == 1
     heading, *lines = capsys.readouterr().err.splitlines()
     assert heading == "fivefold train: params.yaml has 2 errors:"
-    assert [line.split(": ")[0:2] for line in lines] == [
-        ["  - autoencoder, vae, flow, diffusion", "training.lrr"],
-        ["  - train.workers", "autoencoder, vae, gan, flow, diffusion"],
-    ]
+    assert lines[0] == (
+        "  - autoencoder.training.lrr: unknown key; did you mean lr? (the same in vae, flow, diffusion)"
+    )
+    assert lines[1].startswith("  - train.workers: autoencoder: 3 workers cannot share 8 virtual ranks evenly")
+    assert lines[1].endswith("(the same in vae, gan, flow, diffusion)")
+    assert len(lines) == 2
 
 
 def test_what_should_not_happen_says_so_and_verbose_says_where(project, monkeypatch, capsys):

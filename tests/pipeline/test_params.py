@@ -38,7 +38,7 @@ def test_the_file_that_ships_is_valid(tmp_path):
         ("seed: 0", "sead: 0", r"sead: unknown key; did you mean seed\?"),
         ("seed: 0", "seed: -1", r"seed: must be a whole number from 0 to 4294967295, got -1"),
         ("lr: 2e-3", "lr: -2e-3", r"autoencoder\.training: lr must be positive, got -0\.002"),
-        ("lr: 2e-3", "lr: .nan", r"autoencoder\.training: lr must be positive, got nan"),
+        ("lr: 2e-3", "lr: .nan", r"autoencoder\.training\.lr: must be a number, got nan"),
         ("workers: auto", "workers: many", r"train\.workers: .*, got 'many'"),
         (
             "workers: auto",
@@ -58,8 +58,8 @@ def test_the_file_that_ships_is_valid(tmp_path):
         (
             "workers: auto",
             "workers: [1, 4]",
-            r"train\.workers: flow: 3 workers cannot share 8 virtual ranks evenly; use one of \[1, 2, 4, 8\], or one of"
-            r" the ranges \[\[1, 2\]\], or set virtual_ranks and batch_size to multiples of 12",
+            r"train\.workers: autoencoder: 3 workers cannot share 8 virtual ranks evenly; use one of \[1, 2, 4, 8\], or"
+            r" one of the ranges \[\[1, 2\]\], or set virtual_ranks and batch_size to multiples of 12",
         ),
         (
             'storage: ""',

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -201,6 +202,7 @@ def test_killed_in_the_middle_it_goes_on(project):
     again = project.run("dvc", "repro")
     project.write(["vae", "flow"])
     assert "vae: going on from the newest checkpoint" in again
+    assert re.search(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d starting Ray …$", again, re.MULTILINE)
     assert project.stages(again) == ["train@vae", "evaluate@vae", "register", "report"]
     assert project.json("models/vae/model.json")["total_examples"] == 60000
 
