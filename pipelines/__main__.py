@@ -67,6 +67,14 @@ def parser() -> argparse.ArgumentParser:
     _add_sample(verb("sample", "draw from a registered model into PNG, NPY, CSV or Parquet", dataset=False))
     lineage = verb("lineage", "check the chain from an alias back to the raw data")
     lineage.add_argument("alias", nargs="?", default="generation", help="a job (default: generation)")
+    pin = verb("pin", "give an alias to a version and keep it there, whatever register finds", dataset=False)
+    pin.add_argument("alias", help="digits@density, say")
+    pin.add_argument("version", type=int, help="number of the version")
+    for name, text in (
+        ("unpin", "let a pinned alias move again"),
+        ("rollback", "give an alias back to the version that held it before"),
+    ):
+        verb(name, text, dataset=False).add_argument("alias", help="digits@density, say")
     verb("doctor", "say what is installed and reachable, and what to fix", dataset=False)
     _add_data(verbs, common)
     return top
@@ -125,6 +133,11 @@ def run(arguments: argparse.Namespace) -> None:
             from pipelines.cli.doctor import doctor
 
             doctor()
+        case "pin" | "unpin" | "rollback":
+            from pipelines.cli import registry
+
+            more = (arguments.version,) if arguments.verb == "pin" else ()
+            getattr(registry, arguments.verb)(arguments.alias, *more)
         case "sample":
             from pipelines.cli.sample import sample
 

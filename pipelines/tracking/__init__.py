@@ -4,45 +4,54 @@ This package and `served_model` are the only importers of MLflow, and they impor
 A run is an outbox: what is said goes to the server when it can be reached, is kept when not, and is
 said once, whatever was killed or unreachable in between. What was said already is recognized: a run
 by its tag `run_key`, a point by its metric and step, a picture by its name and step, a model version
-by its tags `model_digest`, `code_digest` and `job`.
+by its tags `model_digest`, `code_digest` and `job`. What several processes might change at once is changed in
+turns (`turns`).
 """
 
 from __future__ import annotations
 
+from pipelines.tracking.alias_records import AliasRecord, alias_records, changing, write_aliases
 from pipelines.tracking.model_registry import (
+    MODEL,
     Version,
     aliases,
     download,
     evaluation_metrics,
     load_served,
     log_evaluation,
+    open_served,
     publish,
     run_record,
-    set_alias,
     versions,
     with_record,
 )
 from pipelines.tracking.runs import Outbox, TrainingRun, replay
-from pipelines.tracking.server import DEFAULT_URI, code_version, connect
+from pipelines.tracking.server import DEFAULT_URI, code_version, connect, user
 from pipelines.tracking.sweeps import Sweep
 
 __all__ = [
     "DEFAULT_URI",
+    "MODEL",
+    "AliasRecord",
     "Outbox",
     "Sweep",
     "TrainingRun",
     "Version",
+    "alias_records",
     "aliases",
+    "changing",
     "code_version",
     "connect",
     "download",
     "evaluation_metrics",
     "load_served",
     "log_evaluation",
+    "open_served",
     "publish",
     "replay",
     "run_record",
-    "set_alias",
+    "user",
     "versions",
     "with_record",
+    "write_aliases",
 ]

@@ -13,6 +13,7 @@ from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipelines.tracking import turns
 from pipelines.tracking.runs import MOST_METRICS
 from pipelines.tracking.server import allowed, answered, connect, get_client, is_absence, reason
 
@@ -136,15 +137,6 @@ def aliases(name: str) -> dict[str, int]:
 
 
 @answered
-def set_alias(name: str, alias: str, number: int | None) -> None:
-    """Point an alias at a version, or (`None`) take it away."""
-    if number is None:
-        get_client().delete_registered_model_alias(name, alias)
-    else:
-        get_client().set_registered_model_alias(name, alias, str(number))
-
-
-@answered
 def publish(
     *,
     name: str,
@@ -153,10 +145,10 @@ def publish(
     served: Mapping[str, Any],
     tags: Mapping[str, str],
     record: Mapping[str, Any],
-    page: Callable[[str], str],
+    page: Callable[[str], str | None],
     metrics: Mapping[str, float],
 ) -> tuple[Version, bool]:
-    """Make a finished model a version of a registered model, once for each job.
+    """Make a finished model a version of a registered model, once for each job; to be called within `changing`.
 
     Versions of the same model with other jobs, which were there before, are brought up to date with it.
 
@@ -167,7 +159,7 @@ def publish(
         served: Arguments of `save_served` that make the files.
         tags: Of the version; `model_digest`, `code_digest` and `job` are its identity.
         record: What else is known of the model; one file of the run.
-        page: Of a job, the page of the version that does it, Markdown.
+        page: Of a job, the page of the version that does it, Markdown; `None` leaves the page that it has.
         metrics: Shown with the model, as already on the run.
     Returns:
         The version, and whether it is new.
@@ -179,13 +171,14 @@ def publish(
     for version in alike:
         job = version.tags.get("job", "")
         updated = replace(_retag(client, version, tags, page(job)), record=stated)
+        _link_version(client, version.name, version.number)
         if job == tags["job"]:
             found = updated
     if found is not None:
         return found, False
     model_id = _logged_model(client, family, run_id, served, {key: tags[key] for key in (*MODEL, "job")})
     _link_metrics(client, run_id, model_id, metrics, name, tags["data_digest"])
-    _ensure_registered_model(client, name)
+    turns.confirm()
     item = client.create_model_version(
         name,
         source=f"models:/{model_id}",
@@ -194,6 +187,7 @@ def publish(
         description=page(tags["job"]),
         model_id=model_id,
     )
+    _link_version(client, name, int(item.version))
     return replace(_version(item), record=stated), True
 
 
@@ -230,24 +224,30 @@ def with_record(version: Version) -> Version:
         return version
 
 
-def _retag(client: MlflowClient, version: Version, tags: Mapping[str, str], description: str) -> Version:
+def _retag(client: MlflowClient, version: Version, tags: Mapping[str, str], description: str | None) -> Version:
     """Bring a version's page up to date with a later evaluation; how it came to be stays as it is."""
     news = {key: value for key, value in tags.items() if key not in FIXED and version.tags.get(key, "") != value}
     for key, value in news.items():
         client.set_model_version_tag(version.name, str(version.number), key, value)
-    if client.get_model_version(version.name, str(version.number)).description != description:
+    before = client.get_model_version(version.name, str(version.number)).description
+    if description is not None and before != description:
         client.update_model_version(version.name, str(version.number), description)
     return replace(version, tags={**version.tags, **news})
 
 
-def _ensure_registered_model(client: MlflowClient, name: str) -> None:
-    from mlflow.exceptions import MlflowException
+def _link_version(client: MlflowClient, name: str, number: int) -> None:
+    """Say on the logged model's page which version it became, as `mlflow.register_model` does."""
+    item = client.get_model_version(name, str(number))
+    if not item.model_id:
+        return
+    said = json.loads(client.get_logged_model(item.model_id).tags.get(VERSIONS_TAG) or "[]")
+    if not any((entry["name"], int(entry["version"])) == (name, number) for entry in said):
+        said.append({"name": name, "version": number})
+        client.set_logged_model_tags(item.model_id, {VERSIONS_TAG: json.dumps(said)})
 
-    try:
-        client.create_registered_model(name)
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_ALREADY_EXISTS":
-            raise
+
+VERSIONS_TAG = "mlflow.modelVersions"
+"""Tag of a logged model that MLflow's pages read."""
 
 
 def _logged_model(
@@ -403,6 +403,37 @@ def download(version: Version, folder: str | Path) -> Path:
     from mlflow.artifacts import download_artifacts
 
     return Path(download_artifacts(f"models:/{version.name}/{version.number}", dst_path=str(folder)))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ServedFolder:
+    """The parts of a registered model's files, as `save_served` takes them.
+
+    Arguments:
+        model: The finished model's folder.
+        package: The families' code.
+        about: What the version knows of itself.
+    """
+
+    model: Path
+    package: Path
+    about: Mapping[str, Any]
+
+
+def open_served(folder: str | Path) -> ServedFolder:
+    """The parts of a registered model's files.
+
+    Arguments:
+        folder: What `download` returned.
+    """
+    import yaml
+
+    folder = Path(folder)
+    flavor = yaml.safe_load((folder / "MLmodel").read_text(encoding="utf-8"))["flavors"]["python_function"]
+    artifacts = {name: folder / entry["path"] for name, entry in flavor["artifacts"].items()}
+    (package,) = (path for path in (folder / flavor["code"]).iterdir() if path.is_dir() and path.name[0] not in "._")
+    about = json.loads(artifacts["version"].read_text(encoding="utf-8")) if "version" in artifacts else {}
+    return ServedFolder(model=artifacts["model"], package=package, about=about)
 
 
 @answered

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import getpass
 import hashlib
 import json
 import logging
@@ -28,6 +27,7 @@ from pipelines.tracking.server import (
     flatten,
     get_client,
     reason,
+    user,
 )
 
 if TYPE_CHECKING:
@@ -389,7 +389,7 @@ def _find_or_create(client: MlflowClient, identity: Identity) -> MlflowRun:
         "data_digest": identity.data_digest,
         "mlflow.source.name": "fivefold",
         "mlflow.source.type": "PROJECT",
-        "mlflow.user": _user(),
+        "mlflow.user": user(),
         **identity.tags,
     }
     if "git_commit" in tags:
@@ -397,12 +397,6 @@ def _find_or_create(client: MlflowClient, identity: Identity) -> MlflowRun:
     if identity.parent:
         tags["mlflow.parentRunId"] = identity.parent
     return client.create_run(experiment, tags=tags, run_name=identity.name)
-
-
-def _user() -> str:
-    with contextlib.suppress(Exception):
-        return getpass.getuser()
-    return "unknown"
 
 
 def _dataset_input(identity: Identity) -> DatasetInput:

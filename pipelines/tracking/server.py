@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import getpass
 import json
 import logging
 import os
@@ -141,6 +142,13 @@ def reason(error: BaseException) -> str:
 
 def _without_password(uri: str) -> str:
     return re.sub(r"(://[^:/@]+):[^@]*@", r"\1:…@", uri)
+
+
+def user() -> str:
+    """Who runs this process."""
+    with contextlib.suppress(Exception):
+        return getpass.getuser()
+    return "unknown"
 
 
 def code_version(folder: str | Path = ".") -> dict[str, str]:

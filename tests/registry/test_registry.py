@@ -258,7 +258,7 @@ def test_generation_is_guarded_by_impossible_rows() -> None:
     entry = {"value": 0.2, "low": 0.1, "high": 0.3, "unit": "share", "better": "lower"}
     tags = {f"metric.{name}": json.dumps(entry) for name in ("frechet", "impossible_pairs")}
     version = tracking.Version(name="rows", number=3, run_id="", tags=tags)
-    read = candidate_of(version, ("frechet",), USE_CASES["generation"].guards)
+    read = candidate_of(version, ("frechet",), "generation")
     assert read is not None
     assert read.guards["impossible_pairs"].value == 0.2
 
