@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import codecs
-import difflib
 import itertools
 import json
 import math
@@ -205,8 +204,8 @@ def load_card(name: str, root: Path) -> Card:
     path = root / CATALOG / f"{name}.yaml"
     if not path.is_file():
         known = sorted(card.stem for card in (root / CATALOG).glob("*.yaml"))
-        near = difflib.get_close_matches(name, known, 1)
-        hint = f" Did you mean {near[0]!r}?" if near else f" Known datasets: {', '.join(known) or 'none'}."
+        near = schema.closest(name, known)
+        hint = f" Did you mean {near!r}?" if near else f" Known datasets: {', '.join(known) or 'none'}."
         raise FileNotFoundError(
             f"there is no dataset {name!r}: {path} does not exist.{hint} "
             f"`fivefold data add SOURCE --name {name}` makes a card."
@@ -313,8 +312,8 @@ def _table_faults(card: Card) -> Iterable[str]:
     roles = {"label": card.label, "anomaly.column": card.anomaly.column if card.anomaly else ""}
     for key, name in {**roles, "splits.column": card.splits.column}.items():
         if name and names and name not in names:
-            near = difflib.get_close_matches(name, names, 1)
-            yield f"{key} names no column: {name!r}" + (f" (did you mean {near[0]!r}?)" if near else "")
+            near = schema.closest(name, names)
+            yield f"{key} names no column: {name!r}" + (f" (did you mean {near!r}?)" if near else "")
 
 
 KINDS: dict[str, Callable[[Card], Iterable[str]]] = {"image": _image_faults, "table": _table_faults}

@@ -38,8 +38,15 @@ def parse_yaml(text: str, path: Path) -> dict[str, Any]:
 def nearest(name: str, known: Iterable[str]) -> str:
     """A hint: the nearest known name, or all of them."""
     known = list(known)
-    close = difflib.get_close_matches(name, known, n=1)
-    return f"; did you mean {close[0]}?" if close else f"; known: {', '.join(known)}"
+    close = closest(name, known)
+    return f"; did you mean {close}?" if close else f"; known: {', '.join(known)}"
+
+
+def closest(name: str, known: Iterable[str]) -> str:
+    """The known name that is most like one, whatever the case of either; empty where none is."""
+    folded = {each.casefold(): each for each in known}
+    close = difflib.get_close_matches(name.casefold(), folded, n=1)
+    return folded[close[0]] if close else ""
 
 
 def build(cls: type, content: Any, where: str, errors: list[str]) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import sys
 import tempfile
 import warnings
@@ -21,6 +20,7 @@ from data.cards import Card, Column, SplitPlan
 from data.dataset import Dataset
 from data.ingest.build import build as prepare
 from data.ingest.inspect import inspect
+from data.schema import closest
 from fivefold.model import Model
 from fivefold.rows import written
 from models import build
@@ -140,8 +140,8 @@ def _with_types(card: Card, types: Mapping[str, str]) -> Card:
     names = [column.name for column in card.columns]
     for name in types:
         if name not in names:
-            near = difflib.get_close_matches(name, names, 1)
-            raise ValueError(f"columns names no column: {name!r}" + (f"; did you mean {near[0]!r}?" if near else "."))
+            near = closest(name, names)
+            raise ValueError(f"columns names no column: {name!r}" + (f"; did you mean {near!r}?" if near else "."))
     given = tuple(
         column
         if types.get(column.name, column.type) == column.type

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -29,6 +28,7 @@ from data.readers.parquet import open_parquet
 from data.readers.raw_table import RawBatch, RawTable, table_files
 from data.readers.suffixes import SUFFIXES
 from data.readers.workbook import sheets
+from data.schema import closest
 
 
 def scan_table(raw: RawTable, card: Card) -> dict[str, ColumnScan]:
@@ -214,7 +214,7 @@ def _check_names(card: Card, raw: RawTable) -> None:
     extra = [name for name in raw.names if name not in listed] if card.columns else []
     if not absent and not extra:
         return
-    near = [match for name in absent for match in difflib.get_close_matches(name, raw.names, 1)]
+    near = [match for name in absent if (match := closest(name, raw.names))]
     raise ValueError(
         f"{raw.name} has other columns than the card {card.name!r}: missing {', '.join(map(repr, absent)) or 'none'}, "
         f"additional {', '.join(map(repr, extra)) or 'none'}"

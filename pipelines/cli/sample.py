@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-import numpy as np
+import typer
 
-from data.files import whole_file, write_atomically
-from data.image_grid import grid, png
-from pipelines import tracking
+from pipelines.cli.options import whole_number
 
+IMAGES = (".png", ".npy")
+"""Endings of the files that images are written to."""
 TABLES: dict[str, Callable[[Any, Path], None]] = {
     ".csv": lambda frame, path: frame.to_csv(path, index=False),
     ".parquet": lambda frame, path: frame.to_parquet(path, index=False),
@@ -21,13 +21,27 @@ TABLES: dict[str, Callable[[Any, Path], None]] = {
 
 
 def sample(
-    name_or_uri: str,
-    out: str | Path,
-    n: int = 16,
-    label: int | str = -1,
-    seed: int = 0,
-    steps: int = 0,
-    given: str = "{}",
+    name_or_uri: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL", help="A dataset's name (its best generator) or a URI such as models:/digits@density."
+        ),
+    ],
+    out: Annotated[
+        Path,
+        typer.Option("-o", "--out", metavar="PATH", help=".png, .npy or a folder of PNGs; .csv or .parquet."),
+    ] = Path("samples.png"),
+    n: Annotated[int, typer.Option("-n", metavar="N", parser=whole_number, help="How many.")] = 16,
+    label: Annotated[str, typer.Option(metavar="K", help="Class of the draws, by name or number; -1 for any.")] = "-1",
+    seed: Annotated[
+        int, typer.Option(metavar="N", parser=whole_number, help="The same seed draws the same; -1 draws anew.")
+    ] = 0,
+    steps: Annotated[
+        int, typer.Option(metavar="N", parser=whole_number, help="Sampler steps; 0 for the model's own.")
+    ] = 0,
+    given: Annotated[
+        str, typer.Option(metavar="JSON", help='Of a table: columns and their values, {"city": "Oslo"}.')
+    ] = "{}",
 ) -> Path:
     """Draw from a registered model and write what was drawn.
 
@@ -48,11 +62,14 @@ def sample(
         ConnectionError: If MLflow is away.
         OSError: If `out` cannot be written.
     """
+    import numpy as np
+
+    from pipelines import tracking
+
     if n < 1:
         raise ValueError(f"n must be at least 1, got {n}.")
     out = Path(out)
-    if out.suffix not in (".png", ".npy", *TABLES) and out.is_file():
-        raise ValueError(f"{out} is a file: give a name that ends in .png, .npy, .csv or .parquet, or a folder.")
+    _check_ending(out)
     model = tracking.load_served(model_uri(name_or_uri))
     params = {"task": "sample", "n": n, "label": label, "seed": seed, "steps": steps, "given": given}
     drawn = model.predict(np.zeros((0,), np.uint8), params=params)
@@ -62,6 +79,41 @@ def sample(
             "a table: give a name that ends in .csv or .parquet" if table else "images: give .png, .npy or a folder"
         )
         raise ValueError(f"{out} does not fit: {name_or_uri} draws {expected}.")
+    _write(drawn, out, table=table)
+    print(f"wrote {out}{'/' if out.is_dir() else ''}: {n} {_unit(n, table=table)} of {name_or_uri}")
+    return out
+
+
+def _check_ending(out: Path) -> None:
+    """Refuse, before anything is drawn, what is no kind of file that can be written.
+
+    Raises:
+        ValueError: If the name ends in something else, or a folder is meant and there is a file, or the other way.
+    """
+    known = (*IMAGES, *TABLES)
+    if out.suffix in known:
+        if out.is_dir():
+            raise ValueError(f"{out} is a folder: give the name of a file, or of a folder without {out.suffix}.")
+        return
+    if out.is_file():
+        raise ValueError(f"{out} is a file: give a name that ends in .png, .npy, .csv or .parquet, or a folder.")
+    if out.suffix and not out.is_dir():
+        from data.schema import nearest
+
+        hint = nearest(out.suffix, known)
+        raise ValueError(
+            f"{out} ends in {out.suffix}, which is not written{hint if 'mean' in hint else ''}. Give a name that ends"
+            " in .png or .npy (images), .csv or .parquet (tables), or a folder's name, without a dot."
+        )
+
+
+def _write(drawn: Any, out: Path, *, table: bool) -> None:
+    """What was drawn, in the form that the name asks for."""
+    import numpy as np
+
+    from data.files import whole_file, write_atomically
+    from data.image_grid import grid, png
+
     if table:
         with whole_file(out) as path:
             TABLES[out.suffix](drawn, path)
@@ -69,12 +121,15 @@ def sample(
         with whole_file(out) as path:
             np.save(path, drawn)
     elif out.suffix == ".png":
-        write_atomically(out, png(grid(drawn, math.ceil(math.sqrt(n)))))
+        write_atomically(out, png(grid(drawn, math.ceil(math.sqrt(len(drawn))))))
     else:
         out.mkdir(parents=True, exist_ok=True)
         for index, image in enumerate(drawn):
-            write_atomically(out / f"{index:0{len(str(n - 1))}d}.png", png(image))
-    return out
+            write_atomically(out / f"{index:0{len(str(len(drawn) - 1))}d}.png", png(image))
+
+
+def _unit(n: int, *, table: bool) -> str:
+    return ("row" if table else "image") + ("s" if n != 1 else "")
 
 
 def model_uri(name_or_uri: str) -> str:

@@ -1,0 +1,35 @@
+"""The table of commands: a line for each, and a file of its own that is imported when the command is called.
+
+The command `data add` is the function `data_add` in `pipelines/cli/data_add.py`. Its signature says its arguments and
+options (Typer's `Annotated`), its docstring what `fivefold data add --help` tells up to the first heading
+(`Arguments:`). So that help and completion answer at once, the file imports what is heavy within the function.
+"""
+
+from __future__ import annotations
+
+STAGES = {
+    "prepare": "read a dataset, check it and write it as shards",
+    "features": "make the yardstick: frozen classifiers, floors and the classical baseline",
+    "tune": "search a family's settings by short trials",
+    "train": "train a family, or go on where training was interrupted",
+    "evaluate": "measure a trained family by the yardstick",
+    "register": "put every family's model into the registry and give each job to the best",
+    "report": "write the report: one HTML page",
+}
+"""What dvc.yaml calls, in its order."""
+
+COMMANDS = {
+    "sample": "draw from a registered model into PNG, NPY, CSV or Parquet",
+    "pin": "give an alias to a version and keep it there, whatever register finds",
+    "unpin": "let a pinned alias move again",
+    "rollback": "give an alias back to the version that held it before",
+    "lineage": "check the chain from an alias back to the raw data",
+    "doctor": "say what is installed and reachable, and what to fix",
+    "data add": "inspect a source and write its card",
+    "data show": "print card, counts and a few examples",
+    "data export": "write prepared data as files, one per split",
+}
+"""What people call."""
+
+GROUPS = {"data": "add a dataset, or show, export one"}
+"""First words of commands of two words."""

@@ -1,0 +1,25 @@
+"""The command `evaluate`."""
+
+from __future__ import annotations
+
+from pipelines.cli.options import DatasetName, FamilyName
+
+
+def evaluate(family: FamilyName, dataset: DatasetName = None) -> None:
+    """Measure a trained family by the yardstick."""
+    from pipelines import config, tracking
+    from pipelines.execution.jobs import family_settings
+    from pipelines.paths import runs_folder
+    from pipelines.serving import artifact
+    from pipelines.stages.evaluate import evaluate
+
+    settings = config.load(dataset=dataset)
+    family_settings(settings, family)
+    tracking.connect()
+    chosen, folder = settings.evaluate, runs_folder(settings.dataset)
+    measured = evaluate(
+        settings.dataset, family, samples=chosen.samples, bootstrap=chosen.bootstrap, seed=settings.seed
+    )
+    facts, _ = artifact.read(folder / "models" / family)
+    pictures = {path.stem: path for path in sorted((folder / "results" / family).iterdir())}
+    tracking.log_evaluation(facts["run_id"], measured, pictures)
