@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import shutil
@@ -49,9 +50,11 @@ def publish(
     run_id = str(facts["run_id"])
     run = tracking.run_record(run_id)
     origin = {key: run["tags"][key] for key in ("git_commit", "git_dirty") if key in run["tags"]}
+    held_out = sorted(results.get("held_out_scores") or ())
     tags = {
         "family": family,
         "job": job,
+        "held_out_digest": hashlib.sha256(artifact.canonical(held_out)).hexdigest() if held_out else "",
         "model_digest": artifact.model_digest(folder),
         "code_digest": identity.code_digest(family, package),
         "data_digest": str(facts["data_digest"]),
@@ -69,7 +72,7 @@ def publish(
     about = {
         "job": job,
         "label": _label_column(root, dataset),
-        "held_out_scores": sorted(results.get("held_out_scores") or ()),
+        "held_out_scores": held_out,
         "exact": "log_prob" in tasks_of(family),
         "latent": results.get("code_size"),
         "licence": str(manifest.get("licence") or ""),
@@ -101,7 +104,8 @@ def with_job(root: Path, version: Version, job: str) -> Version:
     if version.tags.get("job", "") == job:
         return version
     for other in tracking.versions(version.name):
-        if other.tags.get("job", "") == job and all(other.tags.get(key) == version.tags.get(key) for key in MODEL):
+        keys = (*MODEL, "held_out_digest")
+        if other.tags.get("job", "") == job and all(other.tags.get(k, "") == version.tags.get(k, "") for k in keys):
             return other
     version = tracking.with_record(version)
     results = {"metrics": version.record.get("metrics", {})}

@@ -145,9 +145,10 @@ def assign_alias(
     if record.pinned:
         decision = Decision(holder=holder, moved=False, why=f"pinned {record.pinned}. Unpinned: {decision.why}")
     held = decision.holder
-    idle = version is not None and version.tags.get("job", "") != job  # registered before versions had jobs
-    same = held is not None and any(held.is_same_model(one) for one in candidates)
-    if held is not None and (decision.moved or (idle and same and not record.pinned)):
+    same = [registered[one.family] for one in candidates if held is not None and held.is_same_model(one)]
+    expected = {"job": job, "held_out_digest": same[0].tags.get("held_out_digest", "")} if same else {}
+    outdated = version is not None and any(version.tags.get(key, "") != value for key, value in expected.items())
+    if held is not None and (decision.moved or (outdated and not record.pinned)):
         held = replace(held, number=with_job(held.family, job).number)
         news = record.moved(held.number, decision.why)
     else:

@@ -4,8 +4,8 @@ This package and `served_model` are the only importers of MLflow, and they impor
 A run is an outbox: what is said goes to the server when it can be reached, is kept when not, and is
 said once, whatever was killed or unreachable in between. What was said already is recognized: a run
 by its tag `run_key`, a point by its metric and step, a picture by its name and step, a model version
-by its tags `model_digest`, `code_digest` and `job`. What several processes might change at once is changed in
-turns (`turns`).
+by its tags `model_digest`, `code_digest`, `job` and `held_out_digest`. What several processes might change at once is
+changed in turns (`turns`).
 """
 
 from __future__ import annotations

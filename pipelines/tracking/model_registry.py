@@ -7,7 +7,7 @@ import json
 import logging
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from numbers import Real
 from pathlib import Path
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from mlflow.types import Schema
 
 
-FIXED = ("git_commit", "git_dirty", "run_id", "job", "params_sha256", "dvc_lock_sha256")
-"""What says how a version came to be: never changed later."""
+FIXED = ("git_commit", "git_dirty", "run_id", "job", "held_out_digest", "params_sha256", "dvc_lock_sha256")
+"""What says how a version came to be and what its files hold: never changed later."""
 
 
 @answered
@@ -148,17 +148,19 @@ def publish(
     page: Callable[[str], str | None],
     metrics: Mapping[str, float],
 ) -> tuple[Version, bool]:
-    """Make a finished model a version of a registered model, once for each job; to be called within `changing`.
+    """Make a finished model a version of a registered model, once for each job and each set of held-out scores.
 
-    Versions of the same model with other jobs, which were there before, are brought up to date with it.
+    To be called within `changing`.
+
+    Versions of the same model, which were there before, are brought up to date with it.
 
     Arguments:
         name: Of the registered model: the dataset.
         family: Name of the logged model.
         run_id: The run that trained it.
         served: Arguments of `save_served` that make the files.
-        tags: Of the version; `model_digest`, `code_digest` and `job` are its identity.
-        record: What else is known of the model; one file of the run.
+        tags: Of the version; `model_digest`, `code_digest`, `job` and `held_out_digest` are its identity.
+        record: What else is known of the model; one file of each run that trained it.
         page: Of a job, the page of the version that does it, Markdown; `None` leaves the page that it has.
         metrics: Shown with the model, as already on the run.
     Returns:
@@ -166,17 +168,17 @@ def publish(
     """
     client = get_client()
     alike = [version for version in versions(name) if all(version.tags.get(key) == tags[key] for key in MODEL)]
-    stated = _update_record(client, run_id, tags, record, before=alike)
     found = None
     for version in alike:
-        job = version.tags.get("job", "")
-        updated = replace(_retag(client, version, tags, page(job)), record=stated)
+        stated = _update_record(client, version.run_id, tags, record, before=True)
+        updated = replace(_retag(client, version, tags, page(version.tags.get("job", ""))), record=stated)
         _link_version(client, version.name, version.number)
-        if job == tags["job"]:
+        if all(version.tags.get(key, "") == tags.get(key, "") for key in FILES):
             found = updated
     if found is not None:
         return found, False
-    model_id = _logged_model(client, family, run_id, served, {key: tags[key] for key in (*MODEL, "job")})
+    stated = _update_record(client, run_id, tags, record, before=any(version.run_id == run_id for version in alike))
+    model_id = _logged_model(client, family, run_id, served, {key: tags.get(key, "") for key in (*MODEL, *FILES)})
     _link_metrics(client, run_id, model_id, metrics, name, tags["data_digest"])
     turns.confirm()
     item = client.create_model_version(
@@ -194,34 +196,66 @@ def publish(
 MODEL = ("model_digest", "code_digest")
 """Tags that say which model a version is, whatever its job."""
 
+FILES = ("job", "held_out_digest")
+"""Tags that say what a version's files hold besides its model."""
+
+RECORDS = "registry"
+"""The folder of a run in which records lie."""
+
 
 def _record_path(tags: Mapping[str, str]) -> str:
-    return "registry/" + "-".join(tags.get(key, "")[:16] for key in MODEL) + ".json"
+    return f"{RECORDS}/" + "-".join(tags.get(key, "")[:16] for key in MODEL) + ".json"
 
 
 def _update_record(
-    client: MlflowClient, run_id: str, tags: Mapping[str, str], record: Mapping[str, Any], before: Sequence[Version]
+    client: MlflowClient, run_id: str, tags: Mapping[str, str], record: Mapping[str, Any], *, before: bool
 ) -> dict[str, Any]:
-    """Write a model's record beside its run, unless it is there; how the model came to be stays as it is."""
-    known = with_record(before[-1]).record if before else {}
+    """Write a model's record beside a run that trained it, unless it is there.
+
+    Arguments:
+        client: Of MLflow.
+        run_id: The run.
+        tags: Of a version of the model.
+        record: What is known of the model now.
+        before: Whether a version of this run was registered before: how it came to be stays as it is.
+    """
+    known = _read_record(client, run_id, tags) if before else {}
     stated = {**known, **{key: value for key, value in record.items() if not (before and key in FIXED)}}
     if stated != known:
         client.log_dict(run_id, stated, _record_path(tags))
     return stated
 
 
-@answered
-def with_record(version: Version) -> Version:
-    """A version with its record, which is empty for one that was registered without."""
+def _read_record(client: MlflowClient, run_id: str, tags: Mapping[str, str]) -> dict[str, Any]:
+    """A model's record beside a run; empty if there is none, an error if that cannot be told."""
     from mlflow.artifacts import load_dict
     from mlflow.exceptions import MlflowException
 
+    path = _record_path(tags)
+    try:
+        there = {entry.path for entry in client.list_artifacts(run_id, RECORDS)}
+        return load_dict(f"runs:/{run_id}/{path}") if path in there else {}
+    except MlflowException as error:
+        if is_absence(error):  # the run was deleted
+            return {}
+        raise
+    except OSError as error:  # what the artifact store's clients raise
+        raise ConnectionError(
+            f"The record of a model, {path} of the run {run_id}, cannot be read ({reason(error)}). Run the same "
+            "command again when the artifact store is well."
+        ) from error
+
+
+@answered
+def with_record(version: Version) -> Version:
+    """A version with its record, which is empty for one that was registered without.
+
+    Raises:
+        ConnectionError: If the record cannot be read.
+    """
     if version.record or not version.run_id:
         return version
-    try:
-        return replace(version, record=load_dict(f"runs:/{version.run_id}/{_record_path(version.tags)}"))
-    except (MlflowException, OSError):
-        return version
+    return replace(version, record=_read_record(get_client(), version.run_id, version.tags))
 
 
 def _retag(client: MlflowClient, version: Version, tags: Mapping[str, str], description: str | None) -> Version:

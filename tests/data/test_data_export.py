@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import io
-from datetime import date
+import json
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -61,6 +63,57 @@ def test_tables_keep_names_types_categories_and_gaps(tmp_path: Path) -> None:
     for name in ("train", "val", "test"):  # published by the names of the files
         assert len(again.split(name)) == len(dataset.split(name))
     assert [c["type"] for c in again.domain["columns"]] == [c["type"] for c in dataset.domain["columns"]]
+
+
+def test_native_cells_are_written_as_text_that_says_them(tmp_path: Path) -> None:
+    """Row by row what Python's own types print; identifiers are fresh and beyond the bytes of their source."""
+    rows = range(100)
+    moments = [datetime(2020, 1, 1, tzinfo=UTC) + timedelta(hours=37 * i % 2000) for i in rows]
+    spans = [timedelta(minutes=i * i % 3000) for i in rows]
+    gap = [i % 9 == 4 for i in rows]
+    table = pa.table(
+        {
+            "id": pa.array([i + 20 for i in rows], pa.int8()),
+            "day": [moment.date() for moment in moments],
+            "clock": pa.array([None if g else m.time() for m, g in zip(moments, gap, strict=True)], pa.time64("us")),
+            "when": pa.array([m.replace(tzinfo=None) for m in moments], pa.timestamp("us")),
+            "span": pa.array([None if g else s for s, g in zip(spans, gap, strict=True)], pa.duration("us")),
+            "half": pa.array([timedelta(seconds=0.5 * (i % 7)) for i in rows], pa.duration("ns")),
+            "small": pa.array([i % 5 for i in rows], pa.uint8()),
+            "kind": pa.array([str(i % 2) for i in rows]).dictionary_encode(),
+        }
+    )
+    pq.write_table(table, tmp_path / "t.parquet")
+    dataset, tables = exported(tmp_path, "t.parquet")
+    assert tables["train"].schema.field("id").type == pa.int64()
+    minutes = [i * i % 3000 for i in rows]
+    texts = [
+        [
+            str(moments[i].date()),
+            None if gap[i] else moments[i].time().isoformat("microseconds"),
+            moments[i].replace(tzinfo=None).isoformat(" ", "microseconds"),
+            None if gap[i] else f"{minutes[i] // 1440} days {minutes[i] % 1440 // 60:02}:{minutes[i] % 60:02}:00",
+            f"0 days 00:00:{i % 7 // 2:02}.{i % 7 % 2 * 500:03}",
+            i % 5,
+            str(i % 2),
+        ]
+        for i in rows
+    ]
+    for form in ("csv", "jsonl"):
+        export("d", Path(form), form, root=tmp_path)
+        fresh = []
+        for name in dataset.splits:
+            text = (tmp_path / form / f"{name}.{form}").read_text()
+            if form == "csv":
+                found = [[cell or None for cell in row] for row in csv.reader(io.StringIO(text))][1:]
+            else:
+                found = [list(json.loads(line).values()) for line in text.splitlines()]
+            fresh += [row[0] for row in found]
+            for row, place in zip(found, dataset.split(name).sources.tolist(), strict=True):
+                expected = texts[place] if form == "jsonl" else [c if c is None else str(c) for c in texts[place]]
+                assert row[1:] == expected
+        assert sorted(map(int, fresh)) == list(range(120, 220))
+        assert {type(cell) for cell in fresh} == {str if form == "csv" else int}
 
 
 def prepared_again(root: Path, **options: str) -> Dataset:

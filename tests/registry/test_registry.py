@@ -8,7 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -87,22 +87,31 @@ def finish(root: Path, family: str, *, seed: int = 0, run: bool = True, data: st
     return folder
 
 
-def train(family: str, seed: int, data: str = DIGEST) -> str:
+def train(family: str, seed: int, data: str = DIGEST, again: str = "") -> str:
     """A finished run."""
     with tracking.TrainingRun.open(
-        dataset="digits", family=family, run_key=f"{family}{seed}{data}", params={}, manifest={"digest": data}
+        dataset="digits", family=family, run_key=f"{family}{seed}{data}{again}", params={}, manifest={"digest": data}
     ) as run:
         run.log([{"examples": 100, "metrics": {"loss": 1.0}}])
     return run.run_id
 
 
-def measure(root: Path, family: str, *, data: str = DIGEST, yardstick: str = "y1", **values: float) -> None:
+def measure(
+    root: Path,
+    family: str,
+    *,
+    data: str = DIGEST,
+    yardstick: str = "y1",
+    held_out: Sequence[float] = (),
+    **values: float,
+) -> None:
     """A results file with intervals of ±0.1."""
     metrics = {
         name: Metric(value=value, low=value - 0.1, high=value + 0.1, unit="", better="lower").as_dict()
         for name, value in values.items()
     }
     results = {"family": family, "data_digest": data, "yardstick_digest": yardstick, "metrics": metrics, "seconds": {}}
+    results["held_out_scores"] = list(held_out)
     path = root / "runs" / "digits" / "results" / f"{family}.json"
     write_atomically(path, json.dumps(results))
 
@@ -375,6 +384,66 @@ def test_aliases_move_for_a_reason(project: Path) -> None:
     gone = registered(project, "vae")["jobs"]["generation"]
     assert (gone["family"], gone["moved"]) == ("vae", True)
     assert "no longer among the families" in gone["why"]
+
+
+def test_the_same_weights_of_two_runs_are_measured_alike(project: Path) -> None:
+    """What a version of either run says of its measurement is that of the last, what it says of its origin is not."""
+    (project / "params.yaml").write_text("seed: 0")
+    first = registered(project, "vae")["versions"]["vae"]
+    folder = project / "runs/digits/models/vae"
+    model, facts = model_folder.load(folder)
+    model_folder.save(model, folder, facts | {"run_id": train("vae", 0, again="again")})
+    (project / "params.yaml").write_text("seed: 1")
+    measure(project, "vae", yardstick="y2", frechet=5.0, bits_per_dim_bound=1.0, elsewhere=1.0)
+    register.register("digits", ["vae"], root=project, jobs={**JOBS, "anomaly": ("elsewhere",)})
+    found = tracking.versions("digits")
+    assert [version.run_id == first["run_id"] for version in found] == [True, True, True, False]
+    told = [(version.tags["yardstick_digest"], tracking.with_record(version).record) for version in found]
+    assert [(digest, record["metrics"]["frechet"]["value"]) for digest, record in told] == [("y2", 5.0)] * 4
+    assert [record["params_sha256"] == told[0][1]["params_sha256"] for _, record in told] == [True, True, True, False]
+
+
+def test_a_record_that_cannot_be_read_moves_no_alias(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store of artifacts that is away is not a version without a record."""
+    import requests
+
+    registered(project, "vae")
+    finish(project, "gan")
+    measure(project, "gan", frechet=99.0)
+    before = tracking.aliases("digits")
+    (holder,) = [version for version in tracking.versions("digits") if version.number == before["generation"]]
+
+    def unavailable(*_: object, **__: object) -> None:
+        raise requests.HTTPError("503 Server Error: Service Unavailable")
+
+    for call in ("mlflow.MlflowClient.list_artifacts", "mlflow.artifacts.load_dict"):
+        with monkeypatch.context() as patch:
+            patch.setattr(call, unavailable)
+            with pytest.raises(ConnectionError, match=r"of the run .*, cannot be read .*503.*again"):
+                registered(project, "gan")
+        assert tracking.aliases("digits") == before
+    with_no_record = dataclasses.replace(holder, run_id="0" * 32)  # of a run that was deleted
+    assert tracking.with_record(with_no_record).record == {}
+
+
+def test_held_out_scores_come_by_evaluating_again(project: Path) -> None:
+    """A version's files never change: other scores make other versions of the model, to which its aliases go."""
+    jobs = {"anomaly": ("auroc",), **JOBS}
+    measured = {"frechet": 2.0, "auroc": -0.9}
+    held_out: list[list[float]] = []
+    for scores in ([], [2.0, 1.0], [2.0, 1.0], [3.0]):
+        measure(project, "vae", held_out=scores, **measured)
+        register.register("digits", ["vae"], root=project, jobs=jobs)
+        model = tracking.load_served("models:/digits@anomaly")
+        held_out.append(model.unwrap_python_model().version["held_out_scores"])
+        if not scores:
+            with pytest.raises(ValueError, match="evaluate and register the model again"):
+                model.predict(rows(1))
+    assert held_out == [[], [1.0, 2.0], [1.0, 2.0], [3.0]]
+    found = tracking.versions("digits")
+    assert len(found) == 3 * 3
+    assert len({version.tags["model_digest"] for version in found}) == 1
+    assert set(tracking.aliases("digits").values()) == {8, 9}
 
 
 def test_a_holder_of_other_data_or_another_yardstick_is_replaced(project: Path) -> None:

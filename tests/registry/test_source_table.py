@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,12 +19,16 @@ import torch
 from test_served import over_http, pytestmark
 from test_tracking import free_port
 
+from data import formats
 from data.dataset import Dataset
 from data.formats import PLACEHOLDER
 from models import Batch, Streams, build
 from pipelines.cli.data import add
 from pipelines.registry.model_card import model_card
 from pipelines.registry.package import vendored_code
+from pipelines.serving.domains.source_table import SourceTables
+from pipelines.serving.params import checked
+from pipelines.serving.rest import parse
 from pipelines.stages.prepare import prepare
 from pipelines.storage import model_folder
 from pipelines.tracking import model_registry
@@ -112,7 +117,7 @@ def test_known_cells_come_back_as_they_were_written(registered: Registered) -> N
     assert list(filled.columns) == ["draw", *COLUMNS, "remark"]
     assert filled["draw"].tolist() == [0] * 6 + [1] * 6
     same = ["ticket", "town", "visits", "note", "unit", "remark"]
-    pd.testing.assert_frame_equal(filled.loc[6:, same].reset_index(drop=True), given[same].reset_index(drop=True))
+    pd.testing.assert_frame_equal(filled[same], pd.concat([given[same]] * 2))
     assert all(datetime.date.fromisoformat(day).isoformat() == day for day in filled["day"])
     assert filled["share"].str.fullmatch(r"-?\d+%").all()
     assert filled["share"][1:6].tolist() == given["share"][1:].tolist()
@@ -210,6 +215,109 @@ def test_the_registry_names_the_columns_of_the_source(registered: Registered) ->
     assert f"a DataFrame with the columns {', '.join(LEARNED)}" in page
     example = meta.load_input_example(str(Path(registered.model._model_impl.context.artifacts["model"]).parents[1]))
     assert len(registered.model.predict(example)) == 1
+
+
+# Columns in the types of their source, without a model
+
+
+def columns_of(role: str, dtype: str, learned: dict[str, Any], **entry: Any) -> SourceTables:
+    """Rows of the column `c`, and of `v`, which is always 1."""
+    number = {"type": "integer", "dtype": "int64", "categories": []}
+    columns = [{"name": "v", **number}, *([{"name": "c", **number, **learned}] if learned else [])]
+    source = [
+        {"name": "v", "role": "number", "dtype": "int64", "pattern": "", "columns": [0]},
+        {"name": "c", "role": role, "dtype": dtype, "pattern": "", "columns": [1] if learned else [], **entry},
+    ]
+    return SourceTables({"kind": "table", "columns": columns}, source, formats)
+
+
+def category(dtype: str, *names: str) -> dict[str, Any]:
+    return {"type": "categorical", "dtype": dtype, "categories": list(names)}
+
+
+FLOAT32 = {"type": "continuous", "dtype": "float32"}
+TRUTH = [1.0, math.nan, 0.0]
+SHOUTED = columns_of("category", "string", category("string", "FALSE", "TRUE"))
+BYTE = columns_of("number", "uint8", {"dtype": "uint8"})
+
+
+@pytest.mark.parametrize(
+    ("tables", "values", "expected", "csv"),
+    [
+        (columns_of("number", "int64", {"dtype": "int64"}), [3.0, math.nan, -2.0], ("Int64", [3, None, -2]), "3,,-2"),
+        (BYTE, [3.0, math.nan, 255.0], ("UInt8", [3, None, 255]), "3,,255"),
+        (columns_of("number", "float32", FLOAT32), [0.5, math.nan, 2.0], ("float32", [0.5, None, 2.0]), "0.5,,2.0"),
+        (columns_of("category", "bool", category("bool", "false", "true")), TRUTH, ("boolean", [True, None, False]),
+         "True,,False"),
+        (SHOUTED, TRUTH, ("object", ["TRUE", None, "FALSE"]), "TRUE,,FALSE"),
+        (columns_of("category", "int16", category("int16", "1", "20")), TRUTH, ("Int16", [20, None, 1]), "20,,1"),
+    ],
+)  # fmt: skip
+def test_gaps_leave_a_column_its_type(
+    tables: SourceTables, values: list[float], expected: tuple[str, list[Any]], csv: str
+) -> None:
+    """And what is written is read as the same again."""
+    drawn = tables.write(torch.tensor([[1.0, value] for value in values], dtype=torch.float64))
+    pd.testing.assert_series_equal(drawn["c"], pd.Series(expected[1], dtype=expected[0], name="c"))
+    assert drawn[["c"]].T.to_csv(index=False, header=False) == csv + "\n"
+    again = tables.read(drawn, "encode").x[:, 1]
+    assert torch.equal(again.nan_to_num(-9), torch.tensor(values, dtype=torch.float64).nan_to_num(-9))
+
+
+@pytest.mark.parametrize("cell", [True, "True", "true", "TRUE", np.True_])
+@pytest.mark.parametrize("names", [("False", "True"), ("false", "true"), ("FALSE", "TRUE")])
+def test_truth_is_read_in_any_case(cell: Any, names: tuple[str, str]) -> None:
+    tables = columns_of("category", "string", category("string", *names))
+    assert tables.read(pd.DataFrame({"v": [1], "c": [cell]}), "encode").x[0, 1] == 1
+
+
+RUNNING = {"start": 125, "step": 1, "prefix": "", "width": 0}
+ONE_LEFT = {"alphabet": ["9"] * 9, "unused": ["9" * 9]}  # so that identifiers are lengthened
+LONG = {"alphabet": ["9"] * 18, "unused": ["9" * 18]}
+
+
+@pytest.mark.parametrize(
+    ("dtype", "identifier", "expected"),
+    [
+        ("int8", {**RUNNING, "start": 12}, ("int8", [12, 13, 14, 15])),
+        ("int8", RUNNING, ("int64", [125, 126, 127, 128])),
+        ("uint8", RUNNING, ("uint8", [125, 126, 127, 128])),
+        ("int32", ONE_LEFT, ("int64", [99999999900, 99999999901, 99999999902, 99999999903])),
+        ("int64", LONG, ("object", [f"{'9' * 18}0{i}" for i in range(4)])),
+    ],
+)
+def test_fresh_identifiers_are_held_by_a_type_wide_enough(
+    dtype: str, identifier: dict[str, Any], expected: tuple[str, list[Any]]
+) -> None:
+    drawn = columns_of("identifier", dtype, {}, identifier=identifier).write(torch.ones(4, 1))
+    pd.testing.assert_series_equal(drawn["c"], pd.Series(expected[1], dtype=expected[0], name="c"))
+
+
+@pytest.mark.parametrize("dtype", ["int64", "float64", "bool", "string"])
+def test_free_text_has_its_place_whatever_its_source_holds(dtype: str) -> None:
+    assert columns_of("text", dtype, {}).write(torch.ones(2, 1))["c"].tolist() == [PLACEHOLDER] * 2
+
+
+@pytest.mark.parametrize("cell", [10**400, -(10**400)], ids=["huge", "-huge"])
+def test_numbers_beyond_all_floats_are_refused(cell: int) -> None:
+    tables = columns_of("number", "int64", {"dtype": "int64"})
+    with pytest.raises(ValueError, match="row 0, column 'c': expected a finite number"):
+        tables.read(pd.DataFrame({"v": [1], "c": pd.Series([cell], dtype=object)}), "encode")
+    for name in ("sigma", "strength", "rate"):
+        with pytest.raises(ValueError, match=f"{name} must be .*too large"):
+            checked({name: cell}, [], 0)
+
+
+def test_rows_as_csv_keep_codes_and_words_for_nothing() -> None:
+    """A category may be `007`, `None` or `NA`; only an empty cell is missing."""
+    rows, _ = parse("c,v\n007,1\nNone,2\nNA,3.5\n,\n", "text/csv", 1000)
+    tables = columns_of("category", "string", category("string", "007", "7", "NA", "None"))
+    read = tables.read(rows.assign(v=["1", "2", "3", None]), "encode").x
+    assert read[:3].tolist() == [[1.0, 0.0], [2.0, 3.0], [3.0, 2.0]]
+    assert read[3].isnan().all()
+    assert rows["v"].tolist()[:3] == ["1", "2", "3.5"]
+    numbers = columns_of("category", "int64", category("int64", "1", "7"))  # as pandas writes them beside a gap
+    assert numbers.read(parse("c,v\n7.0,1\n,2\n", "text/csv", 1000)[0], "encode").x[0].tolist() == [1.0, 1.0]
 
 
 def test_rows_of_the_source_over_http(registered: Registered, free_port: int) -> None:
