@@ -86,7 +86,7 @@ def publish(
         tags=tags,
         record=record,
         page=lambda job: model_card(dataset, facts, results, manifest, {**about, "job": job}),
-        metrics={key: value for key, value in tracking.evaluation_metrics(results).items() if key.count(".") == 1},
+        metrics=tracking.evaluation_metrics(results),
     )
     return version
 
@@ -127,7 +127,7 @@ def with_job(root: Path, version: Version, job: str) -> Version:
             tags={**version.tags, "job": job},
             record=version.record,
             page=lambda one: model_card(version.name, facts, results, manifest, about) if one == job else None,
-            metrics={key: value for key, value in tracking.evaluation_metrics(results).items() if key.count(".") == 1},
+            metrics=tracking.evaluation_metrics(results),
         )
     return made
 

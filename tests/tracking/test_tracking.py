@@ -296,14 +296,21 @@ def test_an_evaluation_is_on_the_run_once(store: Path) -> None:
     with open_run() as run:
         pass
     frechet = {"value": 3.5, "low": 3.0, "high": 4.0, "floor": 2.0, "baseline": None, "unit": "", "better": "lower"}
-    results = {"family": "vae", "metrics": {"frechet": frechet}, "seconds": {"sampling": 1.5}}
+    copies = {"value": 0.25, "unit": "share", "better": "lower"}
+    results = {"family": "vae", "metrics": {"frechet": frechet, "copies": copies}, "seconds": {"sampling": 1.5}}
     Image.new("L", (8, 8)).save("a.png")
     for _ in range(2):
         tracking.log_evaluation(run.run_id, results, {"samples": "a.png"})
     (record,) = all_runs()
-    expected = {"": 3.5, ".low": 3.0, ".high": 4.0, ".floor": 2.0}
-    assert {key: record.data.metrics[f"evaluate.frechet{key}"] for key in expected} == expected
-    assert "evaluate.frechet.baseline" not in record.data.metrics
+    assert {key for key in record.data.metrics if key.startswith("evaluate.")} == {"evaluate.frechet"}
+    assert record.data.metrics["evaluate.frechet"] == 3.5
+    table = get_client().load_table(record.info.experiment_id, "evaluation/metrics.json")  # as MLflow reads its own
+    assert table[["metric", "value", "low", "high", "floor", "unit"]].to_numpy().tolist()[1:2] == [
+        ["frechet", 3.5, 3.0, 4.0, 2.0, ""]
+    ]
+    assert list(table["metric"]) == ["copies", "frechet", "seconds.sampling"]
+    assert table["value"].tolist() == [0.25, 3.5, 1.5]
+    assert table["baseline"].isna().all()
     assert steps(run.run_id, "evaluate.frechet") == [0]
     with pytest.raises(ValueError, match="no run 'nosuch'"):
         tracking.log_evaluation("nosuch", results)
