@@ -151,8 +151,10 @@ def assign_alias(
     if held is not None and (decision.moved or (outdated and not record.pinned)):
         held = replace(held, number=with_job(held.family, job).number)
         news = record.moved(held.number, decision.why)
+    elif decision.moved:
+        news = record.moved(None, decision.why)
     else:
-        news = record.moved(None, decision.why) if decision.moved else None
+        news = replace(record, why=decision.why) if record.holder is None else None
     entry: dict[str, Any] = {"alias": f"models:/{name}@{job}", "moved": decision.moved, "why": decision.why}
     if record.pinned:
         entry["pinned"] = record.pinned

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.tracking import turns
+from pipelines.tracking.alias_records import alias_records
 from pipelines.tracking.runs import MOST_METRICS
 from pipelines.tracking.server import allowed, answered, connect, get_client, is_absence, reason
 
@@ -524,7 +525,17 @@ def load_served(uri: str) -> PyFuncModel:
     try:
         return mlflow.pyfunc.load_model(uri)
     except MlflowException as error:
-        raise ValueError(f"{uri} cannot be loaded: {reason(error)}. See `fivefold register`.") from error
+        raise ValueError(f"{uri} cannot be loaded: {_why_absent(uri) or reason(error)}. {_REMEDY}") from error
+
+
+_REMEDY = "See `fivefold register`; `fivefold pin` gives an alias to a version that you choose."
+
+
+def _why_absent(uri: str) -> str:
+    """Why nobody holds an alias, where `register` said so."""
+    name, _, alias = uri.removeprefix("models:/").partition("@")
+    record = alias_records(name).get(alias) if alias else None
+    return record.why.rstrip(".") if record is not None and record.holder is None else ""
 
 
 @answered

@@ -94,10 +94,9 @@ def test_200_times_on_sqlite(sqlite_stage: tuple[Stage, str]) -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(programs() is None, reason="PostgreSQL is not installed")
 def test_200_times_on_postgres(tmp_path: Path, free_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    psycopg2 = pytest.importorskip("psycopg2")
+    psycopg = pytest.importorskip("psycopg")
     with postgres(tmp_path / "postgres", free_port) as base:
-        admin = psycopg2.connect(base + "postgres")
-        admin.autocommit = True
+        admin = psycopg.connect(base + "postgres", autocommit=True)
 
         def execute(statement: str) -> None:
             with admin.cursor() as cursor:
