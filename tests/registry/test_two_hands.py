@@ -66,14 +66,14 @@ def played(stage: Stage, run_id: str, times: int, seed: int) -> dict[str, int]:
 @pytest.fixture
 def sqlite_stage(migrated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Stage, str]:
     """A project whose store is a file."""
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/first.db")
     monkeypatch.chdir(tmp_path)
-    shutil.copy(migrated, tmp_path / "mlflow.db")
+    shutil.copy(migrated, tmp_path / "first.db")
     tracking.connect()
     made, run_id = project(tmp_path / "project")
 
-    def copy(name: str) -> str:
-        shutil.copy(tmp_path / "mlflow.db", tmp_path / f"{name}.db")
+    def copy(earlier: str, name: str) -> str:
+        shutil.copy(tmp_path / f"{earlier}.db", tmp_path / f"{name}.db")
         return f"sqlite:///{tmp_path}/{name}.db"
 
     return Stage(made, copy, tmp_path / "plays", monkeypatch), run_id
@@ -108,12 +108,12 @@ def test_200_times_on_postgres(tmp_path: Path, free_port: int, monkeypatch: pyte
         tracking.connect()
         made, run_id = project(tmp_path / "project")
 
-        def copy(name: str) -> str:
+        def copy(earlier: str, name: str) -> str:
             execute(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname IS NOT NULL "
                 "AND pid <> pg_backend_pid()"
             )
-            execute(f'CREATE DATABASE "{name}" TEMPLATE first')
+            execute(f'CREATE DATABASE "{name}" TEMPLATE "{earlier}"')
             return base + name
 
         report(played(Stage(made, copy, tmp_path / "plays", monkeypatch), run_id, TIMES, seed=2000))

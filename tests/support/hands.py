@@ -8,6 +8,7 @@ seconds and is the same alone.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 import json
@@ -19,7 +20,7 @@ import signal
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -189,33 +190,45 @@ class Stage:
     """A place where scenes are played: a project and its store as they are before.
 
     Arguments:
-        project: With `mlflow.db`, finished models and results.
-        copy: Of a name, the URI of a copy of the store as the project has it.
-        folder: Where it plays.
+        project: With finished models and results; its store is called `first`.
+        copy: Of a store's name and a new one, the URI of a copy.
+        folder: Where it plays; the files of MLflow's runs lie beside it in `mlruns`.
         patch: What undoes the stand-ins.
     """
 
-    def __init__(self, project: Path, copy: Callable[[str], str], folder: Path, patch: pytest.MonkeyPatch) -> None:
+    def __init__(self, project: Path, copy: Callable[[str, str], str], folder: Path, patch: pytest.MonkeyPatch) -> None:
         self.project, self.copy, self.folder, self.patch = project, copy, folder, patch
         stand_in(patch)
         self.processes = multiprocessing.get_context("forkserver")
         self.processes.set_forkserver_preload(["hands"])
         self._allowed: dict[tuple[str, bool], list[dict[str, Any]]] = {}
+        self._made: dict[tuple[str, ...], str] = {(): "first"}
+        (folder.parent / "mlruns").mkdir(exist_ok=True)
+        shutil.copytree(folder.parent / "mlruns", folder / "first-runs")
+
+    def made(self, steps: tuple[Act, ...]) -> str:
+        """The name of a store in which some things were done one after the other."""
+        key = tuple(map(repr, steps))
+        if key not in self._made:
+            earlier, name = self.made(steps[:-1]), f"made{len(self._made)}"
+            with self.opened(earlier, name) as (root, _):
+                with contextlib.suppress(ValueError):  # nothing to roll back to, say
+                    act(str(root), steps[-1])
+                shutil.copytree(self.folder.parent / "mlruns", self.folder / f"{name}-runs")
+            self._made[key] = name
+        return self._made[key]
 
     @contextmanager
-    def opened(self, scene: Scene, name: str, steps: Sequence[Act]) -> Iterator[tuple[Path, str]]:
-        """A fresh copy, in which some things were done one after the other."""
-        root = self.folder / name
-        shutil.copytree(self.project, root, ignore=shutil.ignore_patterns("mlflow.db*"))
-        uri = self.copy(name)
+    def opened(self, earlier: str, name: str) -> Iterator[tuple[Path, str]]:
+        """A copy of a store and of the project."""
+        root, runs = self.folder / name, self.folder.parent / "mlruns"
+        shutil.copytree(self.project, root)
+        shutil.rmtree(runs)
+        shutil.copytree(self.folder / f"{earlier}-runs", runs)
+        uri = self.copy(earlier, name)
         self.patch.setenv("MLFLOW_TRACKING_URI", uri)
         try:
             tracking.connect()
-            for step in steps:
-                try:
-                    act(str(root), step)
-                except ValueError:
-                    assert step[0] in ("rollback", "pin", "unpin")
             yield root, uri
         finally:
             shutil.rmtree(root, ignore_errors=True)
@@ -226,7 +239,7 @@ class Stage:
         if key not in self._allowed:
             self._allowed[key] = []
             for index, order in enumerate(scene.orders(killed)):
-                with self.opened(scene, f"{scene.name}-{killed:d}-order{index}", (*scene.before, *order)):
+                with self.opened(self.made((*scene.before, *order)), f"{scene.name}-{killed:d}-order{index}"):
                     self._allowed[key].append(state(evaluated(scene)))
         return self._allowed[key]
 
@@ -234,7 +247,7 @@ class Stage:
         """Let both act at once, one of them perhaps killed; says what happened, if that could have been."""
         drawn = random.Random(f"{scene.name} {seed} {killed}")
         allowed = self.allowed(scene, killed)
-        with self.opened(scene, f"{scene.name}-{killed:d}-{seed}", scene.before) as (root, uri):
+        with self.opened(self.made(scene.before), f"{scene.name}-{killed:d}-{seed}") as (root, uri):
             both = [
                 self.processes.Process(target=hand, args=(str(root), uri, what, drawn.randrange(2**32), killed and one))
                 for one, what in ((True, scene.first), (False, scene.second))
