@@ -936,6 +936,25 @@ def test_lineage_from_alias_to_source(traced: Path, capsys: pytest.CaptureFixtur
         verify("digits", "nosuch", root=traced)
 
 
+def test_a_copy_has_the_same_lineage_also_without_the_trainers_disk(
+    traced: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    get_client().copy_model_version("models:/digits@generation", "digits-prod")
+    get_client().set_registered_model_alias("digits-prod", "generation", "1")
+    assert [link.fault or link.absent for link in verify("digits-prod", "generation", root=traced)] == [""] * 5
+    shutil.rmtree(traced / "data")
+    shutil.rmtree(traced / "runs")
+    capsys.readouterr()
+    assert main(["lineage", "digits-prod@generation"]) == 0
+    said = capsys.readouterr().out
+    assert [line[:9] for line in said.splitlines()] == ["ok  alias", "ok  model", "ok  run  ", "not data "]
+    assert "where the model was trained the rest of the chain can be checked" in said
+    for weights in (traced / "mlruns").rglob("model.safetensors"):
+        weights.write_bytes(b"others")
+    assert main(["lineage", "digits-prod@generation"]) == 1
+    assert "is broken. model: model digest" in capsys.readouterr().err
+
+
 def test_broken_lineage_is_named(traced: Path) -> None:
     said: list[str] = []
     copies = list((traced / "mlruns").rglob("model.safetensors"))  # of the version without a job, and of the alias'
