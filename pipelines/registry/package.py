@@ -47,8 +47,8 @@ def publish(
         job: What the version does unasked; empty for a version that waits to be asked.
     """
     folder = root / "runs" / dataset / "models" / family
-    run_id = str(facts["run_id"])
-    run = tracking.run_record(run_id)
+    run = tracking.run_record(str(facts["run_id"]))
+    run_id = run["run_id"]  # another than the model's where the store was migrated
     origin = {key: run["tags"][key] for key in ("git_commit", "git_dirty") if key in run["tags"]}
     held_out = sorted(results.get("held_out_scores") or ())
     tags = {

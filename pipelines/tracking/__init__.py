@@ -25,6 +25,7 @@ from pipelines.tracking.model_registry import (
     versions,
     with_record,
 )
+from pipelines.tracking.moving import migrate
 from pipelines.tracking.runs import Outbox, TrainingRun, replay
 from pipelines.tracking.server import DEFAULT_URI, code_version, connect, user
 from pipelines.tracking.sweeps import Sweep
@@ -46,6 +47,7 @@ __all__ = [
     "evaluation_metrics",
     "load_served",
     "log_evaluation",
+    "migrate",
     "open_served",
     "publish",
     "replay",

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from pipelines.tracking import turns
 from pipelines.tracking.alias_records import alias_records
 from pipelines.tracking.runs import MOST_METRICS
-from pipelines.tracking.server import allowed, answered, connect, get_client, is_absence, reason
+from pipelines.tracking.server import allowed, answered, connect, find_run, get_client, is_absence, reason
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -49,7 +49,7 @@ def log_evaluation(run_id: str, results: Mapping[str, Any], pictures: Mapping[st
 
     connect()
     try:
-        get_client().get_run(run_id)
+        run_id = find_run(run_id).info.run_id
     except MlflowException as error:
         if not is_absence(error):
             raise
@@ -210,7 +210,7 @@ def publish(
     for version in alike:
         stated = _update_record(client, version.run_id, tags, record, before=True)
         updated = replace(_retag(client, version, tags, page(version.tags.get("job", ""))), record=stated)
-        _link_version(client, version.name, version.number)
+        link_version(client, version.name, version.number)
         if all(version.tags.get(key, "") == tags.get(key, "") for key in FILES):
             found = updated
     if found is not None:
@@ -227,7 +227,7 @@ def publish(
         description=page(tags["job"]),
         model_id=model_id,
     )
-    _link_version(client, name, int(item.version))
+    link_version(client, name, int(item.version))
     return replace(_version(item), record=stated), True
 
 
@@ -307,7 +307,7 @@ def _retag(client: MlflowClient, version: Version, tags: Mapping[str, str], desc
     return replace(version, tags={**version.tags, **news})
 
 
-def _link_version(client: MlflowClient, name: str, number: int) -> None:
+def link_version(client: MlflowClient, name: str, number: int) -> None:
     """Say on the logged model's page which version it became, as `mlflow.register_model` does."""
     model_id = client.get_model_version(name, str(number)).source.removeprefix("models:/")
     if "/" in model_id:  # a copy of a version, or files without a logged model
@@ -540,7 +540,7 @@ def _why_absent(uri: str) -> str:
 
 @answered
 def run_record(run_id: str) -> dict[str, Any]:
-    """What the registry's lineage needs to know of a run: its status, tags, and its data's digests.
+    """What the registry's lineage needs to know of a run: its id here, status, tags, and its data's digests.
 
     Raises:
         ValueError: If there is no such run.
@@ -548,7 +548,7 @@ def run_record(run_id: str) -> dict[str, Any]:
     from mlflow.exceptions import MlflowException
 
     try:
-        run = get_client().get_run(run_id)
+        run = find_run(run_id)
     except MlflowException as error:
         if not is_absence(error):
             raise
@@ -558,4 +558,9 @@ def run_record(run_id: str) -> dict[str, Any]:
         ) from error
     inputs = run.inputs.dataset_inputs if run.inputs else []
     digests = [item.dataset.digest for item in inputs]
-    return {"status": run.info.status, "tags": dict(run.data.tags), "dataset_digests": digests}
+    return {
+        "run_id": run.info.run_id,
+        "status": run.info.status,
+        "tags": dict(run.data.tags),
+        "dataset_digests": digests,
+    }

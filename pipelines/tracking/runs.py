@@ -378,7 +378,8 @@ def _points(text: bytes, path: Path) -> list[dict[str, Any]]:
     return points
 
 
-def _experiment(client: MlflowClient, name: str) -> str:
+def experiment_of(client: MlflowClient, name: str) -> str:
+    """Id of the experiment of a name; made, or brought back, where it is missing."""
     experiment = client.get_experiment_by_name(name)
     if experiment is None:
         return client.create_experiment(name)
@@ -393,7 +394,7 @@ def _find(client: MlflowClient, experiment: str, run_key: str) -> MlflowRun | No
 
 
 def _find_or_create(client: MlflowClient, identity: Identity) -> MlflowRun:
-    experiment = _experiment(client, identity.dataset)
+    experiment = experiment_of(client, identity.dataset)
     run = _find(client, experiment, identity.run_key)
     if run is not None:
         return run

@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Run
 
 
 P = ParamSpec("P")
@@ -92,6 +93,31 @@ def answered(function: Callable[P, T]) -> Callable[P, T]:
 def is_absence(error: Exception) -> bool:
     """Whether MLflow says that what was asked for does not exist."""
     return getattr(error, "error_code", "") == "RESOURCE_DOES_NOT_EXIST"
+
+
+OLD_RUN = "migrated.run_id"
+"""Tag of a run: its id in the store that it comes from."""
+
+
+def find_run(run_id: str) -> Run:
+    """A run by its id, or by the one that it had before it was migrated to this store.
+
+    Raises:
+        MlflowException: If there is none, or the server is away.
+    """
+    from mlflow.exceptions import MlflowException
+
+    client = get_client()
+    try:
+        return client.get_run(run_id)
+    except MlflowException as error:
+        if not is_absence(error):
+            raise
+        experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+        found = client.search_runs(experiments, f"tags.`{OLD_RUN}` = '{run_id}'", max_results=1)
+        if not found:
+            raise
+        return found[0]
 
 
 def get_client() -> MlflowClient:

@@ -21,6 +21,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipelines.tracking.runs import experiment_of
 from pipelines.tracking.server import allowed, answered, get_client, is_absence, user
 
 if TYPE_CHECKING:
@@ -232,9 +233,7 @@ def _adopt(client: MlflowClient, name: str, experiment: str) -> str:
 
 
 def _new_ledger(client: MlflowClient, name: str, experiment: str) -> str:
-    found = client.get_experiment_by_name(experiment)
-    where = found.experiment_id if found is not None else client.create_experiment(experiment)
     tags = {"stage": "register", "mlflow.source.name": "fivefold", "mlflow.user": user()}
-    run = client.create_run(where, tags=tags, run_name=f"changes of {name}")
+    run = client.create_run(experiment_of(client, experiment), tags=tags, run_name=f"changes of {name}")
     client.set_terminated(run.info.run_id)
     return run.info.run_id
