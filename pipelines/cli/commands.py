@@ -23,6 +23,10 @@ STAGES = {
 COMMANDS = {
     "models": "list the registered models and the jobs they hold",
     "sample": "draw from a registered model into PNG, NPY, CSV or Parquet",
+    "pin": "give an alias to a version and keep it there, whatever register finds",
+    "unpin": "let a pinned alias move again",
+    "rollback": "give an alias back to the version that held it before",
+    "migrate": "copy all that an MLflow store knows into another: runs, models, aliases",
     "lineage": "check the chain from an alias back to the raw data",
     "doctor": "say what is installed and reachable, and what to fix",
     "data add": "inspect a source and write its card",

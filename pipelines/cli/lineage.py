@@ -7,11 +7,11 @@ from typing import Annotated
 
 import typer
 
-from pipelines.cli.options import AsJson, DatasetName
+from pipelines.cli.options import AsJson, DatasetName, model_and_job
 
 
 def lineage(
-    alias: Annotated[str, typer.Argument(metavar="JOB", help="A job.")] = "generation",
+    alias: Annotated[str, typer.Argument(metavar="JOB", help="A job, or digits@density, say.")] = "generation",
     dataset: DatasetName = None,
     as_json: AsJson = False,
 ) -> None:
@@ -20,12 +20,12 @@ def lineage(
     from pipelines.cli.tables import print_json
     from pipelines.registry.lineage import verify
 
-    name = config.load(dataset=dataset).dataset
+    name, job = model_and_job(alias) if "@" in alias else (config.load(dataset=dataset).dataset, alias)
     if not tracking.store_exists():
         raise ValueError(
-            f"models:/{name}@{alias} does not exist: no model is registered here yet. Run `dvc repro` first."
+            f"models:/{name}@{job} does not exist: no model is registered here yet. Run `dvc repro` first."
         )
     if as_json:
-        print_json([dataclasses.asdict(link) for link in verify(name, alias, say=lambda _: None)])
+        print_json([dataclasses.asdict(link) for link in verify(name, job, say=lambda _: None)])
     else:
-        verify(name, alias)
+        verify(name, job)

@@ -79,3 +79,18 @@ Verbose = Annotated[
     bool, typer.Option("-v", "--verbose", help="Say more: library logs, tracebacks.", callback=note_verbose)
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of text for people.")]
+
+
+AliasName = Annotated[str, typer.Argument(metavar="MODEL@JOB", help="digits@density, say.")]
+
+
+def model_and_job(alias: str) -> tuple[str, str]:
+    """Registered model and job of `digits@density`.
+
+    Raises:
+        ValueError: If it is not written like that.
+    """
+    name, _, job = alias.removeprefix("models:/").partition("@")
+    if not name or not job:
+        raise ValueError(f"an alias is written <model>@<job>, digits@density say, got {alias!r}.")
+    return name, job

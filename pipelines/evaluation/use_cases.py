@@ -17,11 +17,13 @@ class UseCase:
         metrics: The deciding metric, then what stands in for it where a family lacks it.
         better: Which direction is better.
         guards: Metrics by which no model may be worse than the holder it would replace, where both have them.
+        floors: Metrics by which no model may be worse than both real rows and the classical baseline.
     """
 
     metrics: tuple[str, ...]
     better: Better
     guards: tuple[str, ...] = ()
+    floors: tuple[str, ...] = ()
 
     def metric(self, metrics: Mapping[str, Any]) -> tuple[str, Metric] | None:
         """The deciding metric of one family's `metrics` and its name; `None` if it cannot do the job."""
@@ -32,7 +34,9 @@ class UseCase:
 
 
 USE_CASES: dict[str, UseCase] = {
-    "generation": UseCase(metrics=("frechet",), better="lower", guards=("impossible_pairs", "broken_rules")),
+    "generation": UseCase(
+        metrics=("frechet",), better="lower", guards=("impossible_pairs", "broken_rules"), floors=("exact_copies",)
+    ),
     "density": UseCase(
         metrics=("bits_per_dim", "nats_per_row", "bits_per_dim_bound", "nats_per_row_bound"), better="lower"
     ),

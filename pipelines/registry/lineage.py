@@ -21,46 +21,53 @@ class LineageCheck:
         name: What is checked.
         what: What was found.
         fault: What is wrong; empty when it holds.
+        absent: Why it could not be checked here, where that is no fault; empty when it was.
     """
 
     name: str
     what: str
     fault: str = ""
+    absent: str = ""
+
+    def __str__(self) -> str:
+        mark, more = ("BAD", self.fault) if self.fault else ("not", self.absent) if self.absent else ("ok ", "")
+        return f"{mark} {self.name:9} {self.what}{more and f': {more}'}"
 
 
-def verify(
-    dataset: str, alias: str, *, root: str | Path = ".", say: Callable[[str], None] = print
-) -> list[LineageCheck]:
+def verify(name: str, alias: str, *, root: str | Path = ".", say: Callable[[str], None] = print) -> list[LineageCheck]:
     """Check the chain from an alias back to raw data, and print it.
 
-    Alias, version, files of the model by hash, run, data digest, prepared data by hash, source by hash.
+    Alias, version, files of the model by hash, run, data digest, prepared data by hash, source by hash. A copy of a
+    version in another registered model has the same chain. Where the prepared data are not at hand, on another machine
+    than the trainer's, the chain ends with the digest of the data that the run was given.
 
     Arguments:
-        dataset: Name of the registered model.
+        name: Of the registered model: the dataset, or what a version was copied to.
         alias: A job, `generation` say.
         root: The project's root.
         say: Where each link is printed.
     Returns:
-        The links, all of which hold.
+        The links, none of which is broken.
     Raises:
         ValueError: If a link does not hold, naming it.
         ConnectionError: If MLflow is away.
     """
     tracking.connect()
-    number = tracking.aliases(dataset).get(alias)
+    number = tracking.aliases(name).get(alias)
     if number is None:
-        known = ", ".join(sorted(tracking.aliases(dataset))) or "none"
-        raise ValueError(f"models:/{dataset}@{alias} does not exist; aliases of {dataset}: {known}.")
-    version = next(version for version in tracking.versions(dataset) if version.number == number)
+        known = ", ".join(sorted(tracking.aliases(name))) or "none"
+        raise ValueError(f"models:/{name}@{alias} does not exist; aliases of {name}: {known}.")
+    version = next(version for version in tracking.versions(name) if version.number == number)
     links = [
-        LineageCheck(name="alias", what=f"models:/{dataset}@{alias} is version {number} ({version.tags.get('family')})")
+        LineageCheck(name="alias", what=f"models:/{name}@{alias} is version {number} ({version.tags.get('family')})")
     ]
-    links += [_model_link(version), _run_link(version), *_data_links(version, Path(root), dataset)]
+    run, dataset = _run_link(version)
+    links += [_model_link(version), run, *_data_links(version, Path(root), dataset or name)]
     for link in links:
-        say(f"{'ok ' if not link.fault else 'BAD'} {link.name:9} {link.what}{f': {link.fault}' if link.fault else ''}")
+        say(str(link))
     faults = [f"{link.name}: {link.what}: {link.fault}" for link in links if link.fault]
     if faults:
-        raise ValueError(f"The lineage of models:/{dataset}@{alias} is broken. {' '.join(faults)}")
+        raise ValueError(f"The lineage of models:/{name}@{alias} is broken. {' '.join(faults)}")
     return links
 
 
@@ -81,18 +88,18 @@ def _model_link(version: Version) -> LineageCheck:
     )
 
 
-def _run_link(version: Version) -> LineageCheck:
+def _run_link(version: Version) -> tuple[LineageCheck, str]:
+    """The run's link, and the dataset that it says it was given; empty if it cannot be asked."""
     what = f"run {version.run_id}"
     try:
         run = tracking.run_record(version.run_id)
     except ValueError as error:
-        return LineageCheck(name="run", what=what, fault=str(error))
+        return LineageCheck(name="run", what=what, fault=str(error)), ""
     commit = run["tags"].get("git_commit", "unknown")[:12]
     what += f", {run['status'].lower()}, code {commit}{' (changed)' if run['tags'].get('git_dirty') == 'true' else ''}"
     digest = version.tags.get("data_digest", "")
-    if digest[:36] not in run["dataset_digests"]:
-        return LineageCheck(name="run", what=what, fault=f"it was not given data {digest[:12]}.")
-    return LineageCheck(name="run", what=what)
+    fault = "" if digest[:36] in run["dataset_digests"] else f"it was not given data {digest[:12]}."
+    return LineageCheck(name="run", what=what, fault=fault), run["tags"].get("dataset", "")
 
 
 def _data_links(version: Version, root: Path, dataset: str) -> Iterator[LineageCheck]:
@@ -101,6 +108,10 @@ def _data_links(version: Version, root: Path, dataset: str) -> Iterator[LineageC
 
     digest = version.tags.get("data_digest", "")
     folder = root / "data" / "prepared" / dataset
+    if not folder.exists():
+        absent = f"there is no {folder} here; where the model was trained the rest of the chain can be checked"
+        yield LineageCheck(name="data", what=f"prepared data {digest[:12]}", absent=absent)
+        return
     try:
         prepared = Dataset.open(folder)
         prepared.verify()

@@ -15,9 +15,10 @@ from typing import Any
 from data.files import sha256
 from models import CAPABILITIES, FAMILIES
 from pipelines import tracking
+from pipelines.evaluation.use_cases import USE_CASES
 from pipelines.registry.model_card import model_card
 from pipelines.serving import artifact
-from pipelines.tracking import Version
+from pipelines.tracking import MODEL, Version
 from pipelines.training import identity
 
 PACKAGE = "fivefold_models"
@@ -46,8 +47,8 @@ def publish(
         job: What the version does unasked; empty for a version that waits to be asked.
     """
     folder = root / "runs" / dataset / "models" / family
-    run_id = str(facts["run_id"])
-    run = tracking.run_record(run_id)
+    run = tracking.run_record(str(facts["run_id"]))
+    run_id = run["run_id"]  # another than the model's where the store was migrated
     origin = {key: run["tags"][key] for key in ("git_commit", "git_dirty") if key in run["tags"]}
     held_out = sorted(results.get("held_out_scores") or ())
     tags = {
@@ -85,9 +86,50 @@ def publish(
         tags=tags,
         record=record,
         page=lambda job: model_card(dataset, facts, results, manifest, {**about, "job": job}),
-        metrics={key: value for key, value in tracking.evaluation_metrics(results).items() if key.count(".") == 1},
+        metrics=tracking.evaluation_metrics(results),
     )
     return version
+
+
+def with_job(root: Path, version: Version, job: str) -> Version:
+    """The version of a registered version's model that does a job unasked: found, or made from the registered files.
+
+    Arguments:
+        root: The project's root, in which the data need not be at hand.
+        version: Any version of the model.
+        job: A key of `USE_CASES`.
+    Raises:
+        ValueError: If the model was not measured for the job, or its files were altered.
+    """
+    if version.tags.get("job", "") == job:
+        return version
+    for other in tracking.versions(version.name):
+        keys = (*MODEL, "held_out_digest")
+        if other.tags.get("job", "") == job and all(other.tags.get(k, "") == version.tags.get(k, "") for k in keys):
+            return other
+    version = tracking.with_record(version)
+    results = {"metrics": version.record.get("metrics", {})}
+    if USE_CASES[job].metric(results["metrics"]) is None:
+        raise ValueError(
+            f"{version.name} version {version.number} ({version.tags.get('family', '?')}) was not measured for {job}, "
+            f"so it cannot hold {version.name}@{job}. Figures that decide it: {', '.join(USE_CASES[job].metrics)}."
+        )
+    with tempfile.TemporaryDirectory() as temporary:
+        served = tracking.open_served(tracking.download(version, temporary))
+        facts, _ = artifact.read(served.model)
+        about = {**served.about, "job": job}
+        manifest = _manifest(root, str(facts.get("dataset", version.name))) or {"licence": about.get("licence", "")}
+        made, _ = tracking.publish(
+            name=version.name,
+            family=str(facts["family"]),
+            run_id=version.run_id,
+            served={"model": served.model, "package": served.package, "about": about},
+            tags={**version.tags, "job": job},
+            record=version.record,
+            page=lambda one: model_card(version.name, facts, results, manifest, about) if one == job else None,
+            metrics=tracking.evaluation_metrics(results),
+        )
+    return made
 
 
 def tasks_of(family: str) -> tuple[str, ...]:

@@ -1,16 +1,20 @@
-"""Which version each alias belongs to: it moves only when the new one is better beyond the intervals."""
+"""Which version each alias belongs to: it moves only to one that is better beyond the intervals.
+
+Nor does it move to one that is worse than the classical baseline, or that copies training rows: an alias that nobody
+may have stays where it is, or empty.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from pipelines import tracking
 from pipelines.evaluation.metrics.base import Metric
 from pipelines.evaluation.use_cases import USE_CASES
-from pipelines.tracking import Version
+from pipelines.tracking import AliasRecord, Version
 
 Jobs = Mapping[str, Sequence[str]]
 """By job, the metrics that decide it, the first that a model has."""
@@ -28,7 +32,9 @@ class Candidate:
         data_digest: The data it was trained and measured on.
         yardstick_digest: What it was measured with.
         guards: By name, metrics in which it may not be worse than the holder it would replace.
+        floors: By name, metrics in which it may not be worse than both real rows and the classical baseline.
         model: Digests of the model and its code; versions with other jobs share them.
+        withdrawn: Whether the alias was rolled back from this model.
     """
 
     family: str
@@ -38,7 +44,9 @@ class Candidate:
     data_digest: str
     yardstick_digest: str
     guards: Mapping[str, Metric] = field(default_factory=dict)
+    floors: Mapping[str, Metric] = field(default_factory=dict)
     model: tuple[str, str] = ("", "")
+    withdrawn: bool = False
 
     def is_same_model(self, other: Candidate) -> bool:
         """Whether another version is the same model, perhaps with another job."""
@@ -53,6 +61,19 @@ class Candidate:
         both = [name for name in self.guards if name in holder.guards]
         return [name for name in both if _beats(holder.guards[name], self.guards[name])]
 
+    def shortfall(self) -> str:
+        """Why it may not take an alias, whoever holds it; empty when it may."""
+        if self.withdrawn:
+            return "was rolled back from"
+        classical = self.score.baseline
+        if classical is not None and _at(self.score, classical).beats(self.score):
+            return f"is worse than the classical baseline ({classical:.4g})"
+        for name, metric in self.floors.items():
+            bounds = [bound for bound in (metric.floor, metric.baseline) if bound is not None]
+            if bounds and all(_at(metric, bound).beats(metric) for bound in bounds):
+                return f"is worse in {name} ({metric.value:.4g}) than real rows and the classical baseline"
+        return ""
+
     def __str__(self) -> str:
         low, high = self.score.low, self.score.high
         interval = "" if low is None or high is None else f" [{low:.4g}, {high:.4g}]"
@@ -63,6 +84,11 @@ def _beats(one: Metric, other: Metric) -> bool:
     """Whether one number is better than another beyond the intervals of both."""
     reversed_other = replace(other, better="higher" if one.better == "lower" else "lower")
     return one.beats(other) and reversed_other.beats(one)
+
+
+def _at(metric: Metric, value: float) -> Metric:
+    """The same metric at another value, known exactly."""
+    return replace(metric, value=value, low=None, high=None)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -91,8 +117,8 @@ def assign_alias(
     metrics: Sequence[str],
     registered: Mapping[str, Version],
     with_job: Callable[[str, str], Version],
-) -> dict[str, Any]:
-    """Decide one job, move its alias if need be, and say so.
+) -> tuple[dict[str, Any], AliasRecord | None]:
+    """Decide one job.
 
     Arguments:
         name: Of the registered model.
@@ -100,31 +126,43 @@ def assign_alias(
         metrics: Those that decide the job, the first that a model has.
         registered: The families' present versions.
         with_job: Of a family and a job, the version of the family's model that does this job unasked.
+    Returns:
+        What the stage says of it, and the alias' new record; `None` if that does not change.
     """
-    guards = USE_CASES[job].guards if job in USE_CASES else ()
-    holder_number = tracking.aliases(name).get(job)
-    candidates = [standing for version in registered.values() if (standing := candidate_of(version, metrics, guards))]
+    record = tracking.alias_records(name).get(job, AliasRecord())
+    candidates = [
+        standing
+        for version in registered.values()
+        if (standing := candidate_of(version, metrics, job, withdrawn=record.withdrawn))
+    ]
     holder, gone, version = None, "", None
-    if holder_number is not None:
-        version = next((version for version in tracking.versions(name) if version.number == holder_number), None)
+    if record.holder is not None:
+        version = next((version for version in tracking.versions(name) if version.number == record.holder), None)
         version = tracking.with_record(version) if version else None
-        holder = candidate_of(version, metrics, guards) if version else None
-        gone = _incomparable_reason(version, holder, holder_number, registered)
+        holder = candidate_of(version, metrics, job) if version else None
+        gone = _incomparable_reason(version, holder, record.holder, registered)
     decision = decide(candidates, holder, gone)
+    if record.pinned:
+        decision = Decision(holder=holder, moved=False, why=f"pinned {record.pinned}. Unpinned: {decision.why}")
     held = decision.holder
     same = [registered[one.family] for one in candidates if held is not None and held.is_same_model(one)]
     expected = {"job": job, "held_out_digest": same[0].tags.get("held_out_digest", "")} if same else {}
     outdated = version is not None and any(version.tags.get(key, "") != value for key, value in expected.items())
-    if held is not None and (decision.moved or outdated):
+    if held is not None and (decision.moved or (outdated and not record.pinned)):
         held = replace(held, number=with_job(held.family, job).number)
-    if (held.number if held else None) != holder_number:
-        tracking.set_alias(name, job, held.number if held else None)
+        news = record.moved(held.number, decision.why)
+    elif decision.moved:
+        news = record.moved(None, decision.why)
+    else:
+        news = replace(record, why=decision.why) if record.holder is None else None
     entry: dict[str, Any] = {"alias": f"models:/{name}@{job}", "moved": decision.moved, "why": decision.why}
+    if record.pinned:
+        entry["pinned"] = record.pinned
     if held is not None:
         entry |= {"family": held.family, "version": held.number, "metric": held.metric}
         entry |= {"value": held.score.value, "interval": [held.score.low, held.score.high], "unit": held.score.unit}
         entry["model_digest"] = held.model[0]
-    return entry
+    return entry, news
 
 
 def _incomparable_reason(
@@ -146,9 +184,22 @@ def _incomparable_reason(
     return ""
 
 
-def candidate_of(version: Version, metrics: Sequence[str], guards: Sequence[str] = ()) -> Candidate | None:
-    """How a version does by the first of some metrics that it has; `None` when it has none."""
-    kept = {name: _score(entry) for name in guards if (entry := _measured(version, name))}
+def candidate_of(
+    version: Version, metrics: Sequence[str], job: str = "", *, withdrawn: Collection[str] = ()
+) -> Candidate | None:
+    """How a version does by the first of some metrics that it has; `None` when it has none.
+
+    Arguments:
+        version: With its record.
+        metrics: Those that decide the job.
+        job: Whose guards and floors are read along.
+        withdrawn: Models that the job's alias was rolled back from (see `model_key`).
+    """
+    use = USE_CASES.get(job)
+    guards, floors = (
+        {name: _score(entry) for name in names if (entry := _measured(version, name))}
+        for names in ((use.guards, use.floors) if use else ((), ()))
+    )
     for name in metrics:
         if entry := _measured(version, name):
             return Candidate(
@@ -158,10 +209,17 @@ def candidate_of(version: Version, metrics: Sequence[str], guards: Sequence[str]
                 score=_score(entry),
                 data_digest=version.tags.get("data_digest", ""),
                 yardstick_digest=version.tags.get("yardstick_digest", ""),
-                guards=kept,
+                guards=guards,
+                floors=floors,
                 model=(version.tags.get("model_digest", ""), version.tags.get("code_digest", "")),
+                withdrawn=model_key(version) in withdrawn,
             )
     return None
+
+
+def model_key(version: Version) -> str:
+    """Which model a version is, whatever its job: enough to know it again."""
+    return "-".join(version.tags.get(key, "")[:16] for key in ("model_digest", "code_digest"))
 
 
 def _measured(version: Version, name: str) -> Mapping[str, Any] | None:
@@ -184,20 +242,29 @@ def decide(candidates: Sequence[Candidate], holder: Candidate | None, gone: str 
     """
     ranked = sorted(candidates, key=lambda c: c.score.value if c.score.better == "lower" else -c.score.value)
     best = ranked[0] if ranked else None
+    able = [candidate for candidate in ranked if not candidate.shortfall()]
     if holder is None or gone:
         reason = f"{gone}: " if gone else ""
         if best is None:
             return Decision(holder=None, moved=bool(gone), why=f"{reason}no family can do it.")
-        return Decision(holder=best, moved=True, why=f"{reason}{best} is the best of {len(ranked)}.")
+        if not able:
+            return Decision(holder=holder, moved=False, why=f"{reason}nobody may have it: {_told(ranked)}.")
+        passed = f", but {_told(ranked[: ranked.index(able[0])])}" if able[0] is not best else ""
+        return Decision(holder=able[0], moved=True, why=f"{reason}{able[0]} is the best of {len(ranked)}{passed}.")
     if best is None or best.is_same_model(holder):
         return Decision(holder=holder, moved=False, why=f"{holder} holds it and is the best.")
     winners = [candidate for candidate in ranked if candidate.beats(holder)]
     refused = {candidate.number: failed for candidate in winners if (failed := candidate.failed_guards(holder))}
-    winners_left = [candidate for candidate in winners if candidate.number not in refused]
+    winners_left = [candidate for candidate in winners if candidate in able and candidate.number not in refused]
     if winners_left:
         why = f"{winners_left[0]} beats {holder} beyond their intervals."
         return Decision(holder=winners_left[0], moved=True, why=why)
-    if refused:
-        why = f"{winners[0]} beats {holder}, but is worse in {', '.join(refused[winners[0].number])}."
-        return Decision(holder=holder, moved=False, why=why)
+    if winners:
+        failed = refused.get(winners[0].number)
+        but = f"is worse in {', '.join(failed)}" if failed else winners[0].shortfall()
+        return Decision(holder=holder, moved=False, why=f"{winners[0]} beats {holder}, but {but}.")
     return Decision(holder=holder, moved=False, why=f"{best} does not beat {holder} beyond their intervals.")
+
+
+def _told(refused: Sequence[Candidate]) -> str:
+    return "; ".join(f"{candidate} {candidate.shortfall()}" for candidate in refused)

@@ -1,8 +1,9 @@
 """The stage `register`: finished models become versions of one registered model, jobs become its aliases.
 
 A downstream team asks for the best model for a job, `models:/digits@generation`, not for a family.
-An alias moves only when the challenger beats its holder beyond the bootstrap interval, on the same
-data and by the same yardstick; either way the record says why.
+An alias moves only when the challenger beats its holder beyond the bootstrap interval, on the same data and by the
+same yardstick, and is not worse than the classical baseline; either way the record says why. Two who register at once
+do so one after the other.
 """
 
 from __future__ import annotations
@@ -53,7 +54,8 @@ def register(
     _require_one(found, "data_digest")
     _require_one(found, "yardstick_digest")
     record: dict[str, Any] = {"model": dataset, "versions": {}, "jobs": {}}
-    with vendored_code() as package:
+    moved: dict[str, tracking.AliasRecord | None] = {}
+    with tracking.changing(dataset, "register", say=say), vendored_code() as package:
 
         def published(family: str, job: str = "") -> Version:
             facts, results = found[family]
@@ -64,8 +66,11 @@ def register(
             keys = ("model_digest", "code_digest", "data_digest", "run_id", "git_commit", "git_dirty")
             record["versions"][family] = {"version": version.number} | {key: version.tags.get(key, "") for key in keys}
         for job, metrics in jobs.items():
-            record["jobs"][job] = decision = assign_alias(dataset, job, metrics, registered, published)
-            say(f"{decision['alias']} {'moved' if decision['moved'] else 'stays'}: {decision['why']}")
+            record["jobs"][job], moved[job] = assign_alias(dataset, job, metrics, registered, published)
+        tracking.write_aliases(dataset, {job: news for job, news in moved.items() if news is not None})
+        for decision in record["jobs"].values():
+            stays = "stays" if "version" in decision else "stays empty"
+            say(f"{decision['alias']} {'moved' if decision['moved'] else stays}: {decision['why']}")
     text = json.dumps(record, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
     write_atomically(root / "runs" / dataset / "registry.json", text)
     return record

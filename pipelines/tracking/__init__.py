@@ -4,12 +4,15 @@ This package and `served_model` are the only importers of MLflow, and they impor
 A run is an outbox: what is said goes to the server when it can be reached, is kept when not, and is
 said once, whatever was killed or unreachable in between. What was said already is recognized: a run
 by its tag `run_key`, a point by its metric and step, a picture by its name and step, a model version
-by its tags `model_digest`, `code_digest`, `job` and `held_out_digest`.
+by its tags `model_digest`, `code_digest`, `job` and `held_out_digest`. What several processes might change at once is
+changed in turns (`turns`).
 """
 
 from __future__ import annotations
 
+from pipelines.tracking.alias_records import AliasRecord, alias_records, changing, write_aliases
 from pipelines.tracking.model_registry import (
+    MODEL,
     Version,
     aliases,
     download,
@@ -17,23 +20,28 @@ from pipelines.tracking.model_registry import (
     load_served,
     log_evaluation,
     model_names,
+    open_served,
     publish,
     run_record,
-    set_alias,
     versions,
     with_record,
 )
+from pipelines.tracking.moving import migrate
 from pipelines.tracking.runs import Outbox, TrainingRun, replay
-from pipelines.tracking.server import DEFAULT_URI, code_version, connect, examine, store_exists
+from pipelines.tracking.server import DEFAULT_URI, code_version, connect, examine, store_exists, user
 from pipelines.tracking.sweeps import Sweep
 
 __all__ = [
     "DEFAULT_URI",
+    "MODEL",
+    "AliasRecord",
     "Outbox",
     "Sweep",
     "TrainingRun",
     "Version",
+    "alias_records",
     "aliases",
+    "changing",
     "code_version",
     "connect",
     "download",
@@ -41,12 +49,15 @@ __all__ = [
     "examine",
     "load_served",
     "log_evaluation",
+    "migrate",
     "model_names",
+    "open_served",
     "publish",
     "replay",
     "run_record",
-    "set_alias",
     "store_exists",
+    "user",
     "versions",
     "with_record",
+    "write_aliases",
 ]

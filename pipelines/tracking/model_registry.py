@@ -13,8 +13,10 @@ from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipelines.tracking import turns
+from pipelines.tracking.alias_records import alias_records
 from pipelines.tracking.runs import MOST_METRICS
-from pipelines.tracking.server import allowed, answered, connect, get_client, is_absence, reason
+from pipelines.tracking.server import allowed, answered, connect, find_run, get_client, is_absence, reason
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -31,23 +33,23 @@ FIXED = ("git_commit", "git_dirty", "run_id", "job", "held_out_digest", "params_
 def log_evaluation(run_id: str, results: Mapping[str, Any], pictures: Mapping[str, str | Path] | None = None) -> None:
     """Put a model's results on the run that trained it; said twice, they are there once.
 
+    Of two evaluations of a run at once the later ends what is seen, whole.
+
     Arguments:
         run_id: The training's run.
-        results: What `evaluate` writes: numbers under `metrics` become metrics `evaluate.<name>`,
-            with `.low`, `.high`, `.floor` and `.baseline` where known; all of it the file
-            `evaluation/results.json`.
+        results: What `evaluate` writes. Numbers that decide a job become metrics `evaluate.<name>`, by which runs can
+            be sorted; all numbers are one table, `evaluation/metrics.json`, a row each with interval, floor and
+            baseline; all of it is the file `evaluation/results.json`.
         pictures: Files by name, kept beside it.
     Raises:
         ConnectionError: If the server is away.
         ValueError: If there is no such run.
     """
-    from mlflow.entities import Metric
     from mlflow.exceptions import MlflowException
 
     connect()
-    client = get_client()
     try:
-        run = client.get_run(run_id)
+        run_id = find_run(run_id).info.run_id
     except MlflowException as error:
         if not is_absence(error):
             raise
@@ -55,36 +57,73 @@ def log_evaluation(run_id: str, results: Mapping[str, Any], pictures: Mapping[st
             f"MLflow has no run {run_id!r}, in which the {results.get('family')} was trained ({reason(error)}). "
             "Was MLFLOW_TRACKING_URI another one then? Point it there, or train again."
         ) from error
-    moment = int(1000 * time.time())
+    with turns.taking_turn(run_id, "evaluate"):
+        _log_evaluation(get_client(), run_id, results, pictures or {})
+
+
+def _log_evaluation(
+    client: MlflowClient, run_id: str, results: Mapping[str, Any], pictures: Mapping[str, str | Path]
+) -> None:
+    from mlflow.entities import Metric
+
+    run = client.get_run(run_id)
+    there = {metric.key: metric for metric in run.data._metric_objs}
+    # MLflow shows the point of the latest time, which another machine's clock may have set ahead of ours
+    moment = max(int(1000 * time.time()), *(1 + metric.timestamp for metric in there.values()), 0)
     metrics = [
         Metric(key, value, moment, 0)
         for key, value in evaluation_metrics(results).items()
-        if run.data.metrics.get(key) != value
+        if key not in there or there[key].value != value
     ]
     for start in range(0, len(metrics), MOST_METRICS):
         client.log_batch(run_id, metrics=metrics[start : start + MOST_METRICS])
+    client.log_dict(run_id, evaluation_table(results), TABLE)
+    tables = json.loads(run.data.tags.get(TABLES_TAG) or "[]")
+    if (entry := {"path": TABLE, "type": "table"}) not in tables:
+        client.set_tag(run_id, TABLES_TAG, json.dumps([*tables, entry]))
     client.log_dict(run_id, dict(results), "evaluation/results.json")
-    for name, path in (pictures or {}).items():
+    for name, path in pictures.items():
         with tempfile.TemporaryDirectory() as temporary:
             copy = Path(temporary) / f"{allowed(name)}{Path(path).suffix}"
             copy.write_bytes(Path(path).read_bytes())
             client.log_artifact(run_id, str(copy), "evaluation")
 
 
+TABLE = "evaluation/metrics.json"
+"""The table of a run's evaluation, as `mlflow.log_table` would write it (which adds rows at each call)."""
+TABLES_TAG = "mlflow.loggedArtifacts"
+"""Tag of a run by which MLflow's pages find its tables."""
+
+
 def evaluation_metrics(results: Mapping[str, Any]) -> dict[str, float]:
-    """The numbers of a results file as flat metrics."""
+    """The numbers of a results file that decide a job, or guard it, as flat metrics."""
+    from pipelines.evaluation.use_cases import USE_CASES
+
     flat: dict[str, float] = {}
-    for name, entry in results.get("metrics", {}).items():
-        if not isinstance(entry, Mapping):
-            entry = {"value": entry}
-        for part in ("value", "low", "high", "floor", "baseline"):
-            number = entry.get(part)
+    for use in USE_CASES.values():
+        for name in (*use.metrics, *use.guards, *use.floors):
+            number = _entry(results.get("metrics", {}).get(name)).get("value")
             if isinstance(number, Real) and not isinstance(number, bool):
-                flat[allowed(f"evaluate.{name}" + ("" if part == "value" else f".{part}"))] = float(number)
-    for name, seconds in results.get("seconds", {}).items():
-        if isinstance(seconds, Real):
-            flat[allowed(f"evaluate.seconds.{name}")] = float(seconds)
+                flat[allowed(f"evaluate.{name}")] = float(number)
     return flat
+
+
+def evaluation_table(results: Mapping[str, Any]) -> dict[str, list]:
+    """All numbers of a results file, a row each; MLflow's pages show it as a table, and beside other runs'."""
+    columns = ["metric", "value", "low", "high", "floor", "baseline", "unit", "better"]
+    rows = [
+        [name, *(_entry(entry).get(column) for column in columns[1:])]
+        for name, entry in sorted(results.get("metrics", {}).items())
+    ]
+    rows += [
+        [f"seconds.{name}", seconds, None, None, None, None, "s", "lower"]
+        for name, seconds in sorted(results.get("seconds", {}).items())
+    ]
+    return {"columns": columns, "data": rows}
+
+
+def _entry(entry: Any) -> Mapping[str, Any]:
+    return entry if isinstance(entry, Mapping) else {"value": entry}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -148,15 +187,6 @@ def aliases(name: str) -> dict[str, int]:
 
 
 @answered
-def set_alias(name: str, alias: str, number: int | None) -> None:
-    """Point an alias at a version, or (`None`) take it away."""
-    if number is None:
-        get_client().delete_registered_model_alias(name, alias)
-    else:
-        get_client().set_registered_model_alias(name, alias, str(number))
-
-
-@answered
 def publish(
     *,
     name: str,
@@ -165,10 +195,12 @@ def publish(
     served: Mapping[str, Any],
     tags: Mapping[str, str],
     record: Mapping[str, Any],
-    page: Callable[[str], str],
+    page: Callable[[str], str | None],
     metrics: Mapping[str, float],
 ) -> tuple[Version, bool]:
     """Make a finished model a version of a registered model, once for each job and each set of held-out scores.
+
+    To be called within `changing`.
 
     Versions of the same model, which were there before, are brought up to date with it.
 
@@ -179,7 +211,7 @@ def publish(
         served: Arguments of `save_served` that make the files.
         tags: Of the version; `model_digest`, `code_digest`, `job` and `held_out_digest` are its identity.
         record: What else is known of the model; one file of each run that trained it.
-        page: Of a job, the page of the version that does it, Markdown.
+        page: Of a job, the page of the version that does it, Markdown; `None` leaves the page that it has.
         metrics: Shown with the model, as already on the run.
     Returns:
         The version, and whether it is new.
@@ -192,6 +224,7 @@ def publish(
         superseded = version.tags.get("held_out_digest", "") != tags.get("held_out_digest", "")  # as its page says
         described = None if superseded else page(version.tags.get("job", ""))
         updated = replace(_retag(client, version, tags, described), record=stated)
+        link_version(client, version.name, version.number)
         if all(version.tags.get(key, "") == tags.get(key, "") for key in FILES):
             found = updated
     if found is not None:
@@ -199,7 +232,7 @@ def publish(
     stated = _update_record(client, run_id, tags, record, before=any(version.run_id == run_id for version in alike))
     model_id = _logged_model(client, family, run_id, served, {key: tags.get(key, "") for key in (*MODEL, *FILES)})
     _link_metrics(client, run_id, model_id, metrics, name, tags["data_digest"])
-    _ensure_registered_model(client, name)
+    turns.confirm()
     item = client.create_model_version(
         name,
         source=f"models:/{model_id}",
@@ -208,6 +241,7 @@ def publish(
         description=page(tags["job"]),
         model_id=model_id,
     )
+    link_version(client, name, int(item.version))
     return replace(_version(item), record=stated), True
 
 
@@ -281,19 +315,25 @@ def _retag(client: MlflowClient, version: Version, tags: Mapping[str, str], desc
     news = {key: value for key, value in tags.items() if key not in FIXED and version.tags.get(key, "") != value}
     for key, value in news.items():
         client.set_model_version_tag(version.name, str(version.number), key, value)
-    if description not in (None, client.get_model_version(version.name, str(version.number)).description):
+    before = client.get_model_version(version.name, str(version.number)).description
+    if description is not None and before != description:
         client.update_model_version(version.name, str(version.number), description)
     return replace(version, tags={**version.tags, **news})
 
 
-def _ensure_registered_model(client: MlflowClient, name: str) -> None:
-    from mlflow.exceptions import MlflowException
+def link_version(client: MlflowClient, name: str, number: int) -> None:
+    """Say on the logged model's page which version it became, as `mlflow.register_model` does."""
+    model_id = client.get_model_version(name, str(number)).source.removeprefix("models:/")
+    if "/" in model_id:  # a copy of a version, or files without a logged model
+        return
+    said = json.loads(client.get_logged_model(model_id).tags.get(VERSIONS_TAG) or "[]")
+    if not any((entry["name"], int(entry["version"])) == (name, number) for entry in said):
+        said.append({"name": name, "version": number})
+        client.set_logged_model_tags(model_id, {VERSIONS_TAG: json.dumps(said)})
 
-    try:
-        client.create_registered_model(name)
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_ALREADY_EXISTS":
-            raise
+
+VERSIONS_TAG = "mlflow.modelVersions"
+"""Tag of a logged model that MLflow's pages read."""
 
 
 def _logged_model(
@@ -451,6 +491,37 @@ def download(version: Version, folder: str | Path) -> Path:
     return Path(download_artifacts(f"models:/{version.name}/{version.number}", dst_path=str(folder)))
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ServedFolder:
+    """The parts of a registered model's files, as `save_served` takes them.
+
+    Arguments:
+        model: The finished model's folder.
+        package: The families' code.
+        about: What the version knows of itself.
+    """
+
+    model: Path
+    package: Path
+    about: Mapping[str, Any]
+
+
+def open_served(folder: str | Path) -> ServedFolder:
+    """The parts of a registered model's files.
+
+    Arguments:
+        folder: What `download` returned.
+    """
+    import yaml
+
+    folder = Path(folder)
+    flavor = yaml.safe_load((folder / "MLmodel").read_text(encoding="utf-8"))["flavors"]["python_function"]
+    artifacts = {name: folder / entry["path"] for name, entry in flavor["artifacts"].items()}
+    (package,) = (path for path in (folder / flavor["code"]).iterdir() if path.is_dir() and path.name[0] not in "._")
+    about = json.loads(artifacts["version"].read_text(encoding="utf-8")) if "version" in artifacts else {}
+    return ServedFolder(model=artifacts["model"], package=package, about=about)
+
+
 @answered
 def load_served(uri: str) -> PyFuncModel:
     """Load a registered model as a downstream team does.
@@ -467,12 +538,22 @@ def load_served(uri: str) -> PyFuncModel:
     try:
         return mlflow.pyfunc.load_model(uri)
     except Exception as error:  # a URI may lead anywhere, with errors of its own
-        raise ValueError(f"{uri} cannot be loaded: {reason(error)}. `fivefold models` lists what can.") from error
+        raise ValueError(f"{uri} cannot be loaded: {_why_absent(uri) or reason(error)}. {_REMEDY}") from error
+
+
+_REMEDY = "`fivefold models` lists what can; see `fivefold register`; `fivefold pin` gives an alias to a version that you choose."
+
+
+def _why_absent(uri: str) -> str:
+    """Why nobody holds an alias, where `register` said so."""
+    name, _, alias = uri.removeprefix("models:/").partition("@")
+    record = alias_records(name).get(alias) if alias else None
+    return record.why.rstrip(".") if record is not None and record.holder is None else ""
 
 
 @answered
 def run_record(run_id: str) -> dict[str, Any]:
-    """What the registry's lineage needs to know of a run: its status, tags, and its data's digests.
+    """What the registry's lineage needs to know of a run: its id here, status, tags, and its data's digests.
 
     Raises:
         ValueError: If there is no such run.
@@ -480,7 +561,7 @@ def run_record(run_id: str) -> dict[str, Any]:
     from mlflow.exceptions import MlflowException
 
     try:
-        run = get_client().get_run(run_id)
+        run = find_run(run_id)
     except MlflowException as error:
         if not is_absence(error):
             raise
@@ -490,4 +571,9 @@ def run_record(run_id: str) -> dict[str, Any]:
         ) from error
     inputs = run.inputs.dataset_inputs if run.inputs else []
     digests = [item.dataset.digest for item in inputs]
-    return {"status": run.info.status, "tags": dict(run.data.tags), "dataset_digests": digests}
+    return {
+        "run_id": run.info.run_id,
+        "status": run.info.status,
+        "tags": dict(run.data.tags),
+        "dataset_digests": digests,
+    }

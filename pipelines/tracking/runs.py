@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import getpass
 import hashlib
 import json
 import logging
@@ -28,6 +27,7 @@ from pipelines.tracking.server import (
     flatten,
     get_client,
     reason,
+    user,
 )
 
 if TYPE_CHECKING:
@@ -81,16 +81,20 @@ class Outbox:
     Arguments:
         identity: Which run.
         spool: Folder for what is still unsaid at the end; `None` gives it up.
+        revives: Whether a run that failed or was killed counts as running again from the start. One that ended
+            otherwise does so with the first that is new: who has nothing new to say changes no times.
     """
 
-    def __init__(self, identity: Identity, spool: str | Path | None = None) -> None:
+    def __init__(self, identity: Identity, spool: str | Path | None = None, *, revives: bool = False) -> None:
         self.identity = identity
+        self.revives = revives
         self.spool = Path(spool) if spool is not None else None
         self.run_id = ""
         self.status = "RUNNING"
         self._points: list[dict[str, Any]] = []
         self._pictures: list[tuple[str, str, int]] = []
         self._files: list[tuple[str, str]] = []
+        self._there = ""  # the run's status as the server has it
         self._told: dict[str, int] = {}
         self._shown: set[tuple[str, int]] = set()
         self._retry_at = 0.0
@@ -115,8 +119,9 @@ class Outbox:
                 client.log_batch(run_id, params=items[start : start + 100])
         if run.inputs is None or not run.inputs.dataset_inputs:
             client.log_inputs(run_id, datasets=[_dataset_input(self.identity)])
-        if run.info.status != "RUNNING":
-            client.update_run(run_id, status="RUNNING")
+        self._there = run.info.status
+        if self.revives and self._there in ("FAILED", "KILLED"):
+            self._begin(run_id)
         self._told = _last_steps(run)
         pictures = client.list_artifacts(run_id, "images")
         names = (re.fullmatch(r"images/(.+)\+step\+(\d+)\+.*\.png", item.path) for item in pictures)
@@ -163,8 +168,9 @@ class Outbox:
                 self._send_points()
             with environment(PATIENCE):
                 self._send_files()
-                if self.status != "RUNNING":
+                if self.status not in ("RUNNING", self._there):
                     get_client().set_terminated(self.run_id, self.status)
+                    self._there = self.status
         except Exception as error:
             self._retry_at = time.monotonic() + COOL_DOWN
             self._unsure = True  # what was sent last may have arrived
@@ -197,6 +203,11 @@ class Outbox:
         write_atomically(path, json.dumps(unsaid, default=str))
         logger.warning("MLflow is away; %s keeps what it missed until the next stage that reaches it.", path)
 
+    def _begin(self, run_id: str) -> None:
+        if self._there != "RUNNING":
+            get_client().update_run(run_id, status="RUNNING")
+            self._there = "RUNNING"
+
     def _send_points(self) -> None:
         from mlflow.entities import Metric
 
@@ -206,6 +217,8 @@ class Outbox:
             for name, value in point["metrics"].items():
                 if isinstance(value, Real) and step > self._told.get(allowed(name), -1):
                     batch.append(Metric(allowed(name), float(value), moment, step))
+        if batch:
+            self._begin(self.run_id)
         for start in range(0, len(batch), MOST_METRICS):
             part = batch[start : start + MOST_METRICS]
             client.log_batch(self.run_id, metrics=part)
@@ -217,6 +230,7 @@ class Outbox:
         while self._pictures:
             path, name, examples = self._pictures[0]
             if (name, examples) not in self._shown:
+                self._begin(self.run_id)
                 self._send_picture(path, name, examples)
             self._shown.add((name, examples))
             self._pictures.pop(0)
@@ -287,7 +301,7 @@ class TrainingRun(Outbox):
             counts=counts,
         )
         connect()
-        run = cls(identity, spool)
+        run = cls(identity, spool, revives=True)
         run.reach()
         run._monitor_system()
         return run
@@ -344,7 +358,7 @@ class TrainingRun(Outbox):
         from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
         alive = self._monitor is not None and self._monitor._process is not None and self._monitor._process.is_alive()
-        if self._away or alive:
+        if self._away or alive or self._there == "FINISHED":
             return
         with contextlib.suppress(Exception), environment(IMPATIENCE):
             self._monitor = SystemMetricsMonitor(self.run_id, sampling_interval=5, resume_logging=True)
@@ -364,7 +378,8 @@ def _points(text: bytes, path: Path) -> list[dict[str, Any]]:
     return points
 
 
-def _experiment(client: MlflowClient, name: str) -> str:
+def experiment_of(client: MlflowClient, name: str) -> str:
+    """Id of the experiment of a name; made, or brought back, where it is missing."""
     experiment = client.get_experiment_by_name(name)
     if experiment is None:
         return client.create_experiment(name)
@@ -379,7 +394,7 @@ def _find(client: MlflowClient, experiment: str, run_key: str) -> MlflowRun | No
 
 
 def _find_or_create(client: MlflowClient, identity: Identity) -> MlflowRun:
-    experiment = _experiment(client, identity.dataset)
+    experiment = experiment_of(client, identity.dataset)
     run = _find(client, experiment, identity.run_key)
     if run is not None:
         return run
@@ -389,7 +404,7 @@ def _find_or_create(client: MlflowClient, identity: Identity) -> MlflowRun:
         "data_digest": identity.data_digest,
         "mlflow.source.name": "fivefold",
         "mlflow.source.type": "PROJECT",
-        "mlflow.user": _user(),
+        "mlflow.user": user(),
         **identity.tags,
     }
     if "git_commit" in tags:
@@ -397,12 +412,6 @@ def _find_or_create(client: MlflowClient, identity: Identity) -> MlflowRun:
     if identity.parent:
         tags["mlflow.parentRunId"] = identity.parent
     return client.create_run(experiment, tags=tags, run_name=identity.name)
-
-
-def _user() -> str:
-    with contextlib.suppress(Exception):
-        return getpass.getuser()
-    return "unknown"
 
 
 def _dataset_input(identity: Identity) -> DatasetInput:

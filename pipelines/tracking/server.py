@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import getpass
 import json
 import logging
 import os
@@ -19,6 +20,7 @@ from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Run
 
 
 P = ParamSpec("P")
@@ -140,6 +142,31 @@ def is_absence(error: Exception) -> bool:
     return getattr(error, "error_code", "") == "RESOURCE_DOES_NOT_EXIST"
 
 
+OLD_RUN = "migrated.run_id"
+"""Tag of a run: its id in the store that it comes from."""
+
+
+def find_run(run_id: str) -> Run:
+    """A run by its id, or by the one that it had before it was migrated to this store.
+
+    Raises:
+        MlflowException: If there is none, or the server is away.
+    """
+    from mlflow.exceptions import MlflowException
+
+    client = get_client()
+    try:
+        return client.get_run(run_id)
+    except MlflowException as error:
+        if not is_absence(error):
+            raise
+        experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+        found = client.search_runs(experiments, f"tags.`{OLD_RUN}` = '{run_id}'", max_results=1)
+        if not found:
+            raise
+        return found[0]
+
+
 def get_client() -> MlflowClient:
     """A client of the store that `connect` found."""
     import mlflow
@@ -188,6 +215,13 @@ def reason(error: BaseException) -> str:
 
 def _without_password(uri: str) -> str:
     return re.sub(r"(://[^:/@]+):[^@]*@", r"\1:…@", uri)
+
+
+def user() -> str:
+    """Who runs this process."""
+    with contextlib.suppress(Exception):
+        return getpass.getuser()
+    return "unknown"
 
 
 def code_version(folder: str | Path = ".") -> dict[str, str]:

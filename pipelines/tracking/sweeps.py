@@ -48,7 +48,7 @@ class Sweep:
             tags={"family": family, "stage": "tune", **code_version(), **(tags or {})},
         )
         connect()
-        outbox = Outbox(identity, spool)
+        outbox = Outbox(identity, spool, revives=True)
         outbox.reach()
         return cls(outbox)
 

@@ -168,6 +168,10 @@ def test_one_family_changed_reruns_nothing_of_another(project):
 
 
 def test_models_are_loaded_by_alias(project):
+    """So short a training is worse than the classical baseline, so that a person has to say who draws."""
+    assert "worse than the classical baseline" in project.json("registry.json")["jobs"]["generation"]["why"]
+    version = project.json("registry.json")["versions"]["vae"]["version"]
+    assert "digits@generation is pinned" in project.run("fivefold", "pin", "digits@generation", str(version))
     code = (
         "import mlflow, numpy as np\n"
         "mlflow.set_tracking_uri('sqlite:///mlflow.db')\n"

@@ -22,9 +22,11 @@ from test_tracking import free_port, migrated, server, store
 from data.files import write_atomically
 from models import FAMILIES, Batch, Streams, build
 from pipelines import tracking
+from pipelines.__main__ import main
 from pipelines.cli import sample
 from pipelines.evaluation.metrics.base import Metric
 from pipelines.evaluation.use_cases import USE_CASES
+from pipelines.registry.aliases import pin
 from pipelines.registry.lineage import verify
 from pipelines.registry.package import vendored_code
 from pipelines.registry.promotion import Candidate, Decision, candidate_of, decide
@@ -267,7 +269,7 @@ def test_generation_is_guarded_by_impossible_rows() -> None:
     entry = {"value": 0.2, "low": 0.1, "high": 0.3, "unit": "share", "better": "lower"}
     tags = {f"metric.{name}": json.dumps(entry) for name in ("frechet", "impossible_pairs")}
     version = tracking.Version(name="rows", number=3, run_id="", tags=tags)
-    read = candidate_of(version, ("frechet",), USE_CASES["generation"].guards)
+    read = candidate_of(version, ("frechet",), "generation")
     assert read is not None
     assert read.guards["impossible_pairs"].value == 0.2
 
@@ -281,7 +283,126 @@ def test_a_holder_that_is_gone_is_replaced_even_by_worse() -> None:
     assert decide([], None) == Decision(holder=None, moved=False, why="no family can do it.")
 
 
+def against(value: float, half: float, baseline: float, **floors: tuple[float, float, float]) -> Candidate:
+    """A family's AUROC beside the classical baseline's, and metrics as (value, floor, baseline) ± 0.01."""
+    score = Metric(
+        value=value, low=value - half, high=value + half, unit="", better="higher", floor=None, baseline=baseline
+    )
+    bounded = {
+        name: Metric(
+            value=entry, low=entry - 0.01, high=entry + 0.01, unit="", better="lower", floor=floor, baseline=other
+        )
+        for name, (entry, floor, other) in floors.items()
+    }
+    return dataclasses.replace(standing("flow", 7, value), score=score, floors=bounded)
+
+
+@pytest.mark.parametrize(
+    ("candidate", "takes", "said"),
+    [
+        (against(0.64, 0.03, 0.77), False, "worse than the classical baseline (0.77)"),
+        (against(0.75, 0.03, 0.77), True, ""),  # within its interval
+        (against(0.90, 0.03, 0.77), True, ""),
+        (against(0.90, 0.03, 0.77, exact_copies=(0.2, 0.0, 0.1)), False, "worse in exact_copies"),
+        (against(0.90, 0.03, 0.77, exact_copies=(0.2, 0.3, 0.1)), True, ""),  # real rows repeat themselves more
+        (dataclasses.replace(against(0.90, 0.03, 0.77), withdrawn=True), False, "was rolled back from"),
+    ],
+)
+def test_nobody_takes_an_alias_who_is_worse_than_the_classical_baseline(
+    candidate: Candidate, takes: bool, said: str
+) -> None:
+    holder = against(0.50, 0.03, 0.77)
+    other = dataclasses.replace(holder, family="vae", number=1)
+    for held, gone in ((None, ""), (other, "other data"), (other, "")):
+        decision = decide([candidate], held, gone)
+        assert (decision.holder, decision.moved) == ((candidate, True) if takes else (held, False))
+        assert said in decision.why
+
+
+def test_who_may_have_an_alias_comes_before_who_is_best() -> None:
+    best, second = against(0.95, 0.01, 0.97), against(0.90, 0.03, 0.80)
+    decision = decide([best, second], None)
+    assert decision.holder == second
+    assert "worse than the classical baseline (0.97)" in decision.why
+
+
 # The stage
+
+
+def test_pins_hold_and_rollbacks_last(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Through the command line, from the registry alone: pins need no finished model at hand."""
+
+    def command(*words: str) -> str:
+        status = main(list(words))
+        captured = capsys.readouterr()
+        assert (status == 0) == (not captured.err), captured.err
+        return captured.out + captured.err
+
+    def holder(job: str = "generation") -> str:
+        number = tracking.aliases("digits").get(job)
+        return next((v.tags["family"] for v in tracking.versions("digits") if v.number == number), "nobody")
+
+    registered(project, "vae")
+    assert "no version held it before version 2" in command("rollback", "digits@generation")
+    finish(project, "gan")
+    measure(project, "gan", frechet=1.0)
+    registered(project, "vae", "gan")
+    assert holder() == "gan"
+    assert "back at version 2 (vae)" in command("rollback", "digits@generation")
+    kept = registered(project, "vae", "gan")["jobs"]["generation"]
+    assert (kept["family"], kept["moved"]) == ("vae", False)
+    assert "gan (version 4) with frechet 1 [0.9, 1.1] beats vae" in kept["why"]
+    assert "was rolled back from" in kept["why"]
+    shutil.rmtree(project / "runs/digits/models/gan")  # who pins need not have trained
+    assert "pinned to version 5 (gan), which does this job and is the model of version 4" in command(
+        "pin", "digits@generation", "4"
+    )
+    assert "is pinned to version 5" in command("rollback", "digits@generation")
+    finish(project, "flow")
+    measure(project, "flow", frechet=0.1)
+    pinned = registered(project, "vae", "flow")["jobs"]["generation"]
+    assert (pinned["family"], pinned["moved"]) == ("gan", False)
+    assert "pinned by" in pinned["why"]
+    command("unpin", "digits@generation")
+    assert "is not pinned" in command("unpin", "digits@generation")
+    assert registered(project, "vae", "flow")["jobs"]["generation"]["family"] == "flow"
+    gan = len(tracking.versions("digits"))
+    assert "gan) was not measured for density" in command("pin", "digits@density", "4")
+    assert "has no version 99" in command("pin", "digits@density", "99")
+    assert "there is no job 'nosuch'" in command("pin", "digits@nosuch", "1")
+    assert "models:/digits@anomaly does not exist; aliases of digits: density, generation" in command(
+        "rollback", "digits@anomaly"
+    )
+    assert len(tracking.versions("digits")) == gan
+    command("pin", "digits@density", "1")  # the version without a job: its sibling that has it
+    assert (holder("density"), tracking.aliases("digits")["density"]) == ("vae", 3)
+
+
+def test_a_pin_makes_the_version_that_does_the_job(project: Path) -> None:
+    """Of a model that no alias ever pointed at, from its registered files."""
+    measure(project, "vae", frechet=2.0, imputation_crps=0.5)
+    registered(project, "vae")
+    made = pin("digits", "imputation", 1, root=project / "elsewhere", say=lambda _: None)
+    assert (made.number, tracking.aliases("digits")["imputation"]) == (3, 3)
+    assert made.tags["job"] == "imputation"
+    model = tracking.load_served("models:/digits@imputation")
+    gaps = rows(2).astype(np.float32)
+    gaps[:, 0] = np.nan
+    filled = model.predict(gaps)
+    assert np.array_equal(filled[:, 1:], gaps[:, 1:])
+    assert "for imputation" in get_client().get_model_version("digits", "3").description
+
+
+def test_an_alias_that_nobody_may_have_says_why(project: Path) -> None:
+    path = project / "runs/digits/results/vae.json"
+    results = json.loads(path.read_text())
+    results["metrics"]["frechet"]["baseline"] = 1.2
+    path.write_text(json.dumps(results))
+    said = registered(project, "vae")["jobs"]["generation"]
+    assert "version" not in said
+    assert "generation" not in tracking.aliases("digits")
+    with pytest.raises(ValueError, match=r"nobody may have it: vae .* worse than the classical baseline \(1\.2\)"):
+        sample.sample("digits", project / "a.png")
 
 
 def test_registering_twice_makes_one_version(project: Path) -> None:
@@ -830,6 +951,25 @@ def test_lineage_from_alias_to_source(traced: Path, capsys: pytest.CaptureFixtur
     assert capsys.readouterr().out.count("ok ") == 5
     with pytest.raises(ValueError, match=r"@nosuch does not exist; aliases of digits: generation"):
         verify("digits", "nosuch", root=traced)
+
+
+def test_a_copy_has_the_same_lineage_also_without_the_trainers_disk(
+    traced: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    get_client().copy_model_version("models:/digits@generation", "digits-prod")
+    get_client().set_registered_model_alias("digits-prod", "generation", "1")
+    assert [link.fault or link.absent for link in verify("digits-prod", "generation", root=traced)] == [""] * 5
+    shutil.rmtree(traced / "data")
+    shutil.rmtree(traced / "runs")
+    capsys.readouterr()
+    assert main(["lineage", "digits-prod@generation"]) == 0
+    said = capsys.readouterr().out
+    assert [line[:9] for line in said.splitlines()] == ["ok  alias", "ok  model", "ok  run  ", "not data "]
+    assert "where the model was trained the rest of the chain can be checked" in said
+    for weights in (traced / "mlruns").rglob("model.safetensors"):
+        weights.write_bytes(b"others")
+    assert main(["lineage", "digits-prod@generation"]) == 1
+    assert "is broken. model: model digest" in capsys.readouterr().err
 
 
 def test_broken_lineage_is_named(traced: Path) -> None:

@@ -123,6 +123,39 @@ def test_what_a_run_says_about_itself(store: Path) -> None:
     assert record.info.status == "FINISHED"
 
 
+def times() -> dict[str, tuple[str, int, int]]:
+    """Status, begin and end of every run, in milliseconds."""
+    return {r.info.run_name: (r.info.status, r.info.start_time, r.info.end_time) for r in all_runs()}
+
+
+def test_a_rerun_that_has_nothing_new_to_say_changes_no_times(store: Path) -> None:
+    metrics = store / "metrics.jsonl"
+    Image.new("L", (8, 8)).save("a.png")
+
+    def everything(status: str) -> None:
+        with open_run() as run:
+            run.sync(metrics)
+            run.log_image("a.png", "samples", 0)
+        sweep = tracking.Sweep.open(dataset="digits", family="flow", run_key="s1", params={}, manifest=MANIFEST)
+        for trial, ended in (("t1", "FINISHED"), ("t2", status)):
+            sweep.trial_started(trial, {"lr": 0.1})
+            sweep.trial_result(trial, 100, {"score": 2.0})
+            sweep.trial_finished(trial, ended)
+        sweep.finish(best={"score": 1.0})
+
+    write_points(metrics, 0, 5)
+    everything("KILLED")
+    before = times()
+    time.sleep(0.01)
+    everything("KILLED")
+    assert times() == before
+    write_points(metrics, 5, 6)  # something new ends later
+    everything("FAILED")
+    after = times()
+    assert {name for name in after if after[name] != before[name]} == {"vae", "flow t2"}
+    assert all(after[name][2] > before[name][2] for name in ("vae", "flow t2"))
+
+
 def test_code_version(tmp_path: Path) -> None:
     def git(*arguments: str) -> None:
         identity = ["-c", "user.name=a", "-c", "user.email=a@b"]
@@ -151,7 +184,7 @@ def test_status(store: Path, error: type[BaseException] | None, status: str) -> 
             raise error
     assert all_runs()[0].info.status == status
     with open_run():
-        assert all_runs()[0].info.status == "RUNNING"
+        assert all_runs()[0].info.status == ("RUNNING" if error else "FINISHED")
     assert [run.info.status for run in all_runs()] == ["FINISHED"]
 
 
@@ -296,14 +329,21 @@ def test_an_evaluation_is_on_the_run_once(store: Path) -> None:
     with open_run() as run:
         pass
     frechet = {"value": 3.5, "low": 3.0, "high": 4.0, "floor": 2.0, "baseline": None, "unit": "", "better": "lower"}
-    results = {"family": "vae", "metrics": {"frechet": frechet}, "seconds": {"sampling": 1.5}}
+    copies = {"value": 0.25, "unit": "share", "better": "lower"}
+    results = {"family": "vae", "metrics": {"frechet": frechet, "copies": copies}, "seconds": {"sampling": 1.5}}
     Image.new("L", (8, 8)).save("a.png")
     for _ in range(2):
         tracking.log_evaluation(run.run_id, results, {"samples": "a.png"})
     (record,) = all_runs()
-    expected = {"": 3.5, ".low": 3.0, ".high": 4.0, ".floor": 2.0}
-    assert {key: record.data.metrics[f"evaluate.frechet{key}"] for key in expected} == expected
-    assert "evaluate.frechet.baseline" not in record.data.metrics
+    assert {key for key in record.data.metrics if key.startswith("evaluate.")} == {"evaluate.frechet"}
+    assert record.data.metrics["evaluate.frechet"] == 3.5
+    table = get_client().load_table(record.info.experiment_id, "evaluation/metrics.json")  # as MLflow reads its own
+    assert table[["metric", "value", "low", "high", "floor", "unit"]].to_numpy().tolist()[1:2] == [
+        ["frechet", 3.5, 3.0, 4.0, 2.0, ""]
+    ]
+    assert list(table["metric"]) == ["copies", "frechet", "seconds.sampling"]
+    assert table["value"].tolist() == [0.25, 3.5, 1.5]
+    assert table["baseline"].isna().all()
     assert steps(run.run_id, "evaluate.frechet") == [0]
     with pytest.raises(ValueError, match="no run 'nosuch'"):
         tracking.log_evaluation("nosuch", results)

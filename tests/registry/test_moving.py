@@ -1,0 +1,182 @@
+"""Moving house: a store that went from a file to another store, a server say, knows what it knew."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from postgres import postgres, programs
+from test_registry import DIGEST, finish, measure, registered
+from test_tracking import MANIFEST, free_port, migrated, started, store
+
+from pipelines import tracking
+from pipelines.__main__ import main
+from pipelines.registry.lineage import verify
+from pipelines.tracking.server import get_client
+
+__all__ = ["free_port", "migrated", "store"]
+
+pytestmark = [  # MLflow's own
+    pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:.*Any type hint is inferred as AnyType:UserWarning"),
+]
+
+
+def known() -> dict[str, Any]:
+    """Everything that the store says, but for ids that MLflow chooses."""
+    from mlflow.artifacts import list_artifacts, load_text
+
+    client = get_client()
+    experiments = {item.experiment_id: item.name for item in client.search_experiments()}
+    runs = client.search_runs(list(experiments))
+    names = {run.info.run_id: run.info.run_name for run in runs}
+    said: dict[str, Any] = {}
+    for run in runs:
+        files = [item.path for item in list_artifacts(run_id=run.info.run_id, artifact_path="registry")]
+        tags = {k: v for k, v in run.data.tags.items() if not k.startswith(("migrated.", "mlflow.parentRunId"))}
+        said[run.info.run_name] = {
+            "times": (run.info.status, run.info.start_time, run.info.end_time),
+            "experiment": experiments[run.info.experiment_id],
+            "parent": names.get(run.data.tags.get("mlflow.parentRunId", "")),
+            "params": dict(run.data.params),
+            "tags": tags,
+            "curves": {
+                key: sorted((p.step, p.value, p.timestamp) for p in client.get_metric_history(run.info.run_id, key))
+                for key in run.data.metrics
+            },
+            "data": [(item.dataset.name, item.dataset.digest) for item in run.inputs.dataset_inputs],
+            "files": {path: load_text(f"runs:/{run.info.run_id}/{path}") for path in files},
+            "models": sorted(output.step for output in (run.outputs.model_outputs if run.outputs else ())),
+        }
+    for model in client.search_registered_models():
+        versions = client.search_model_versions(f"name = '{model.name}'")
+        said[f"models:/{model.name}"] = {
+            "aliases": dict(model.aliases),
+            "records": tracking.alias_records(model.name),
+            "versions": {
+                int(item.version): (
+                    {key: value for key, value in item.tags.items() if key != "run_id"},
+                    item.description,
+                    names[item.run_id],
+                )
+                for item in versions
+            },
+        }
+    return said
+
+
+def answers(alias: str) -> np.ndarray:
+    """What the model of an alias draws."""
+    drawn = tracking.load_served(f"models:/{alias}").predict(None, params={"task": "sample", "n": 5, "seed": 3})
+    assert isinstance(drawn, np.ndarray)
+    return drawn
+
+
+@pytest.fixture
+def lived_in(store: Path) -> Path:
+    """A project with a search, a registered model that lost a version, a pin, and a copy of a version."""
+    finish(store, "vae")
+    measure(store, "vae", frechet=2.0, bits_per_dim_bound=1.0)
+    sweep = tracking.Sweep.open(dataset="digits", family="vae", run_key="s", params={"part": 0.1}, manifest=MANIFEST)
+    sweep.trial_started("t1", {"lr": 0.1})
+    for examples in (100, 200):
+        sweep.trial_result("t1", examples, {"score": 1 / examples})
+    sweep.trial_finished("t1", "KILLED")
+    sweep.finish(best={"score": 0.5})
+    registered(store, "vae")
+    get_client().delete_model_version("digits", "2")  # numbers are not used twice
+    registered(store, "vae")
+    copied = get_client().copy_model_version("models:/digits@generation", "prod")
+    get_client().set_registered_model_alias("prod", "generation", copied.version)
+    assert main(["pin", "digits@density", "3"]) == 0
+    return store
+
+
+def check(before: dict[str, Any], drawn: np.ndarray, root: Path) -> None:
+    """The store that is joined now is the one that was left."""
+    after = known()
+    assert after.keys() == before.keys()
+    for name, said in before.items():
+        assert after[name] == said, name
+    assert after["models:/digits"]["aliases"] == {"generation": 4, "density": 3}
+    assert np.array_equal(answers("digits@generation"), drawn)
+    assert np.array_equal(answers("prod@generation"), drawn)
+    record = registered(root, "vae")  # the project at hand still names the runs of before
+    assert not any(job["moved"] for job in record["jobs"].values())
+    assert len(tracking.versions("digits")) == 3
+    links = verify("digits", "density", root=root)
+    assert [link.name for link in links if not link.absent] == ["alias", "model", "run"]
+    assert DIGEST[:12] in links[-1].what
+
+
+def test_a_store_that_moved_knows_what_it_knew(
+    lived_in: Path, migrated: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also where its folder was moved before, and its first try was killed."""
+    from mlflow import MlflowClient
+
+    tracking.connect()
+    before, drawn = known(), answers("digits@generation")
+    old = lived_in / "old"
+    old.mkdir()
+    for name in ("mlflow.db", "mlruns"):
+        (lived_in / name).rename(old / name)
+    new = lived_in / "new"
+    new.mkdir()
+    shutil.copy(migrated, new / "mlflow.db")
+    command = ["migrate", "--from", f"sqlite:///{old}/mlflow.db", "--to", f"sqlite:///{new}/mlflow.db"]
+    with monkeypatch.context() as patch:
+        calls = iter(range(100))
+        real = MlflowClient.log_model_artifacts
+
+        def killed(*arguments: Any, **options: Any) -> None:
+            if next(calls) == 1:
+                raise KeyboardInterrupt
+            real(*arguments, **options)
+
+        patch.setattr(MlflowClient, "log_model_artifacts", killed)
+        assert main(command) == 130
+    for _ in range(2):
+        assert main(command) == 0
+        assert "4 runs, 3 models, 4 versions are in" in capsys.readouterr().out
+    shutil.rmtree(old)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{new}/mlflow.db")
+    tracking.connect()
+    check(before, drawn, lived_in)
+    assert main(["migrate", "--from", f"sqlite:///{new}/mlflow.db", "--to", f"sqlite:///{new}/mlflow.db"]) == 1
+    assert "name the one to move to" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(programs() is None, reason="PostgreSQL is not installed")
+def test_from_a_file_to_a_server_on_postgres(
+    lived_in: Path, free_port: int, unused_port: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import sys
+    import urllib.request
+
+    psycopg = pytest.importorskip("psycopg")
+    tracking.connect()
+    before, drawn = known(), answers("digits@generation")
+    address = f"http://127.0.0.1:{unused_port}"
+
+    def ready() -> bool:
+        try:
+            with urllib.request.urlopen(f"{address}/health", timeout=1) as answer:
+                return answer.status == 200
+        except OSError:
+            return False
+
+    with postgres(lived_in / "postgres", free_port) as base:
+        psycopg.connect(base + "postgres", autocommit=True).execute("CREATE DATABASE mlflow")
+        command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", unused_port]
+        stores = ["--backend-store-uri", base + "mlflow", "--artifacts-destination", str(lived_in / "bucket")]
+        with started([*command, *stores, "--workers", "1"], lived_in, ready, seconds=300):
+            assert main(["migrate", "--to", address]) == 0
+            shutil.rmtree(lived_in / "mlruns")
+            monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+            tracking.connect()
+            check(before, drawn, lived_in)
