@@ -177,7 +177,7 @@ def test_rows_of_tables_have_floors_and_a_baseline_of_their_own(table: SimpleNam
         assert scores["utility_auroc"].value > 0.97
     assert table.yardstick.facts["networks"]["judge"]["accuracy"]["test"] > 0.95
     assert {"nats_per_row", "anomaly_auroc_mixed", "imputation_accuracy"} <= set(table.baseline)
-    of_rows = {"impossible_pairs", "tail_quantile", "tail_excess", "shapes", "trends", "c2st_trees"}
+    of_rows = {"gap_share", "impossible_pairs", "tail_quantile", "tail_excess", "shapes", "trends", "c2st_trees"}
     assert of_rows <= set(table.baseline)
     assert of_rows <= set(table.floors)
     for scores in (table.floors, table.baseline):  # without gaps in categories both count the same
