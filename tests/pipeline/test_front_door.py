@@ -302,7 +302,7 @@ WHOLE: dict[str, dict[str, str]] = {
         "autoencoder": f"{{model: {{latent: 16, width: 48}}, {TRAINING}}}",
         "vae": f"{{model: {{latent: 16, width: 48}}, {TRAINING}}}",
         "gan": f"{{model: {{width: 48, critic_width: 48, gamma: 0.5}}, {ADVERSARIAL}}}",
-        "flow": f"{{model: {{steps: 4, width: 48}}, {TRAINING}}}",
+        "flow": f"{{model: {{width: 48}}, {TRAINING}}}",
         "diffusion": f"{{model: {{width: 48, blocks: 2, p_mean: -0.5, p_std: 1.4}}, {TRAINING}}}",
     },
     "tiles": {
