@@ -108,6 +108,10 @@ def small(shop: SmallProject, tiles: SmallProject) -> Callable[[str, str], Ask]:
     return load
 
 
+class Hairline(str):
+    """Why a claim lies so near its bound that another processor's rounding may let it hold."""
+
+
 def claims_of(models: Mapping[str, Any], faults: Mapping[tuple[str, str, str], str]) -> list[Any]:
     """Every claim about every model that has the task; those that a known fault breaks are marked."""
     return [
@@ -116,9 +120,11 @@ def claims_of(models: Mapping[str, Any], faults: Mapping[tuple[str, str, str], s
             family,
             claim,
             id=f"{name}-{family}-{claim}",
-            marks=[pytest.mark.xfail(strict=True, raises=AssertionError, reason=faults[name, family, claim])]
-            if (name, family, claim) in faults
-            else [],
+            marks=[
+                pytest.mark.xfail(strict=not isinstance(fault, Hairline), raises=AssertionError, reason=fault)
+                for fault in [faults.get((name, family, claim))]
+                if fault
+            ],
         )
         for name, families in models.items()
         for family in families
@@ -127,17 +133,14 @@ def claims_of(models: Mapping[str, Any], faults: Mapping[tuple[str, str, str], s
     ]
 
 
-DEPENDENCY = "trained for seconds: more rows than allowed hold a country that is not their city's"
+DEPENDENCY = "trained for seconds: three of a hundred rows hold a country that is not their city's"
 SIGMA = "autoencoders reconstruct, and do not read sigma"
+COLLAPSE = "a decoder that sees the cells before leaves little to the code (beta 1): class .74, city .5, length 1.4 off"
 SMALL_FAULTS = {
-    ("shop", "flow", "possible"): DEPENDENCY,
+    ("shop", "flow", "possible"): Hairline("at the bound: 1.0 to 1.2 of a hundred rows, one allowed"),
     ("shop", "vae", "possible"): DEPENDENCY,
     ("shop", "vae", "denoised"): SIGMA,
-    (
-        "shop",
-        "vae",
-        "coded",
-    ): "a decoder that sees the cells before leaves less to the code: .69 of the cells come back",
+    ("shop", "vae", "coded"): COLLAPSE,
     ("tiles", "diffusion", "bound well"): "levels finer than the training looks at are not told apart: 11 nats loose",
     ("tiles", "diffusion", "anomalies well"): "errors of denoising tell little of noisy images",
 }
