@@ -342,6 +342,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], SmallProj
             (project.folder / f"recipes/{name}.yaml").write_text("{}\n")
             (project.folder / "params.yaml").write_text(
                 f"dataset: {name}\nseed: 0\nfamilies: [{', '.join(families)}]\ntune: {{enabled: false}}\n"
+                "train: {workers: auto}\n"
                 "features: {examples: 6000, samples: 500, bootstrap: 20, components: [4]}\n"
                 "evaluate: {samples: 500, bootstrap: 20}\n"
                 + "".join(f"{family}: {section}\n" for family, section in WHOLE[name].items())
