@@ -35,6 +35,7 @@ examples:
   fivefold train --family vae                    train, or go on where training was interrupted
   fivefold sample digits --label 3 -n 64 -o 3.png   draw from the best registered generator
   fivefold data add photos.zip --name photos     inspect a source and write its card
+  dvc exp run -n wide -S vae.model.width=64      try a setting; registers nothing until `fivefold promote wide`
 
 exit status: 0 done; 1 an error that the message says how to fix; 2 a mistyped command;
 75 stopped by SIGTERM with its checkpoint written, 130 interrupted: the same command goes on"""
@@ -64,12 +65,23 @@ def parser() -> argparse.ArgumentParser:
     verb("evaluate", "measure a trained family by the yardstick", family=True)
     verb("register", "put every family's model into the registry and give each job to the best")
     verb("report", "write the report: one HTML page")
+    _add_promote(verb("promote", "register the models of an experiment", dataset=False))
     _add_sample(verb("sample", "draw from a registered model into PNG, NPY, CSV or Parquet", dataset=False))
     lineage = verb("lineage", "check the chain from an alias back to the raw data")
     lineage.add_argument("alias", nargs="?", default="generation", help="a job (default: generation)")
     verb("doctor", "say what is installed and reachable, and what to fix", dataset=False)
     _add_data(verbs, common)
     return top
+
+
+def _add_promote(promote: argparse.ArgumentParser) -> None:
+    promote.description = (
+        "Register the models of an experiment. `dvc exp run` trains, measures and reports, but registers nothing: no "
+        "alias moves until this is called."
+    )
+    promote.add_argument(
+        "experiment", nargs="?", default="", help="its name in `dvc exp show` (default: what the workspace holds)"
+    )
 
 
 def _add_sample(sample: argparse.ArgumentParser) -> None:
@@ -125,6 +137,10 @@ def run(arguments: argparse.Namespace) -> None:
             from pipelines.cli.doctor import doctor
 
             doctor()
+        case "promote":
+            from pipelines.cli.promote import promote
+
+            promote(arguments.experiment)
         case "sample":
             from pipelines.cli.sample import sample
 
