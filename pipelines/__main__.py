@@ -66,6 +66,8 @@ def parser() -> argparse.ArgumentParser:
     verb("register", "put every family's model into the registry and give each job to the best")
     verb("report", "write the report: one HTML page")
     _add_promote(verb("promote", "register the models of an experiment", dataset=False))
+    compared = verb("experiments", "print what each experiment changed, and what came of it", dataset=False)
+    compared.add_argument("--job", default="generation", help="whose number is shown (default: generation)")
     _add_sample(verb("sample", "draw from a registered model into PNG, NPY, CSV or Parquet", dataset=False))
     lineage = verb("lineage", "check the chain from an alias back to the raw data")
     lineage.add_argument("alias", nargs="?", default="generation", help="a job (default: generation)")
@@ -137,6 +139,10 @@ def run(arguments: argparse.Namespace) -> None:
             from pipelines.cli.doctor import doctor
 
             doctor()
+        case "experiments":
+            from pipelines.cli.experiments import experiments
+
+            experiments(arguments.job)
         case "promote":
             from pipelines.cli.promote import promote
 

@@ -24,7 +24,7 @@ def promote(experiment: str = "") -> None:
             f"the experiment {experiment} cannot be brought into the workspace (DVC says why above); "
             "`dvc exp show` lists the experiments, `dvc commit` keeps results in the workspace that DVC does not know"
         )
-    if _dvc("repro", "--single-item", "--force", "register") or _dvc("repro", "--single-item", "report"):
+    if _dvc("repro", "--single-item", "--force", "register", "report"):
         raise RuntimeError("nothing more is done; the stage that failed says above what to mend")
 
 

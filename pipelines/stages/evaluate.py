@@ -35,7 +35,7 @@ def evaluate(
 ) -> dict[str, Any]:
     """Measure a finished model and write `runs/<dataset>/results/<family>.json`.
 
-    Beside it the folder `<family>/` with pictures; and `runs/<dataset>/metrics/<family>.json`, a number for each job,
+    Beside it the folder `<family>/` with pictures; and `runs/<dataset>/<family>.json`, a number for each job,
     for `dvc metrics`.
 
     Arguments:
@@ -76,7 +76,7 @@ def evaluate(
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         **measured,
     }
-    write_json(folder / "metrics" / f"{family}.json", headline(result["metrics"]))
+    write_json(folder / f"{family}.json", headline(result["metrics"]))
     write_json(folder / "results" / f"{family}.json", result)
     return result
 

@@ -228,7 +228,7 @@ def test_everything_a_model_can_do_is_measured(project: Path, monkeypatch: pytes
     assert yardstick.facts["reference"]["samples"] == 600
     assert yardstick.facts["baseline"]["components"] == 16
     metrics = found["metrics"]
-    headline = json.loads((project / "runs/digits/metrics/everything.json").read_text())
+    headline = json.loads((project / "runs/digits/everything.json").read_text())
     assert headline == {
         "generation↓": metrics["frechet"]["value"],
         "density↓": metrics["bits_per_dim"]["value"],

@@ -19,6 +19,7 @@ from shape_checks import shape_checks
 from small_projects import SmallProject
 
 from pipelines.__main__ import main
+from pipelines.cli.experiments import table
 from pipelines.serving import artifact
 from pipelines.stages import train as train_stage
 from pipelines.training.context import WorkerContext
@@ -103,32 +104,29 @@ def holders() -> dict[str, str]:
     }
 
 
-def test_an_experiment_registers_nothing_until_it_is_promoted(desk: Desk):
-    root, run = desk
-    told = run("dvc", "exp", "run", "--name", "alone", "--set-param", "families=[flow]")
-    assert [line for line in told.splitlines() if line.startswith("Running stage")] == [
-        "Running stage 'register':",
-        "Running stage 'report':",
+def test_a_table_of_experiments_fits_a_screen():
+    """Five families, and more changed settings than a line holds."""
+    families = ["autoencoder", "vae", "gan", "flow", "diffusion"]
+
+    def known(number: float, **changed: object) -> dict[str, object]:
+        settings = {"dataset": "digits", "diffusion": {"model": {"width": 32, "blocks": 2}}, "seed": 0} | changed
+        metrics = {f"runs/digits/{f}.json": {"data": {"generation↓": number + i}} for i, f in enumerate(families)}
+        metrics["runs/wine/vae.json"] = {"data": {"generation↓": 77.0}}  # of another dataset
+        return {"params": {"params.yaml": {"data": settings}}, "metrics": metrics}
+
+    wide = known(0.123456, diffusion={"model": {"width": 48, "blocks": 2}}, vae={"model": {"beta": 4, "latent": 24}})
+    tried = [{"revs": [{"rev": "b" * 40, "name": "much-wider-and-bolder", "data": wide}]}]
+    found = [
+        {"rev": "workspace", "data": known(1.5)},
+        {"rev": "a" * 40, "name": "main", "data": known(1.5), "experiments": tried},
     ]
-    assert "`fivefold promote alone`" in told
-    assert holders() == {}
-    assert "<code>fivefold promote alone</code>" in (root / "runs/shop/report.html").read_text()
-
-    shown = run("dvc", "exp", "show", "--no-pager", "--only-changed", "--drop", "[^:]*/[^:]*$")
-    assert max(map(len, shown.splitlines())) <= 100
-    assert "[alone]" in shown
-    assert "generation↓" in shown
-
-    run("fivefold", "promote", "alone")
-    assert holders() == dict.fromkeys(("generation", "density", "imputation", "anomaly", "representation"), "flow")
-    record = json.loads((root / "runs/shop/registry.json").read_text())
-    assert set(record["versions"]) == {"flow"}
-    assert "experiment" not in record
-    assert "fivefold promote" not in (root / "runs/shop/report.html").read_text()
-    assert "up to date" in run("dvc", "status")
-    assert "cannot be brought" in run("fivefold", "promote", "another", status=1)
-    run("git", "checkout", "-q", ".")
-    run("dvc", "checkout", "-q")
+    lines = list(table(found, "generation↓", 100))
+    assert max(map(len, lines)) <= 100
+    assert lines[1].split()[:6] == ["experiment", *families]
+    assert lines[3].split() == ["main", "1.5", "2.5", "3.5", "4.5", "5.5"]
+    assert lines[4].split()[:6] == ["much-wider-and-bolder", "0.1235", "1.123", "2.123", "3.123", "4.123"]
+    told = " ".join([*lines[4].split()[6:], *lines[5:]]).split()
+    assert "".join(told) == "diffusion.model.width=48,vae.model.beta=4,vae.model.latent=24"
 
 
 def test_without_a_search_nothing_is_trained_that_stays_the_same(desk: Desk):
@@ -147,10 +145,10 @@ def test_without_a_search_nothing_is_trained_that_stays_the_same(desk: Desk):
 def test_metrics_are_a_number_for_each_job_with_its_direction(desk: Desk):
     root, run = desk
     found = json.loads(run("dvc", "metrics", "show", "--json"))[""]["data"]
-    assert set(found) == {f"runs/shop/metrics/{family}.json" for family in ("vae", "flow")}
+    assert set(found) == {f"runs/shop/{family}.json" for family in ("vae", "flow")}
     deciding = {"vae": "nats_per_row_bound", "flow": "nats_per_row"}
     for family, density in deciding.items():
-        shown = found[f"runs/shop/metrics/{family}.json"]["data"]
+        shown = found[f"runs/shop/{family}.json"]["data"]
         names = ["frechet", density, "imputation_crps", "anomaly_auroc", "probe_accuracy"]
         measured = json.loads((root / f"runs/shop/results/{family}.json").read_text())["metrics"]
         assert shown == {job: measured[name]["value"] for job, name in zip(JOBS, names, strict=True)}
@@ -178,3 +176,33 @@ def test_plots_are_titled_pictures_that_need_no_network(desk: Desk):
     x, y = zip(*re.findall(r"([\d.]+) ([\d.]+)", frechet.find(f"{namespace}path").get("d")), strict=True)
     assert len(x) == len(y) == 2
     assert float(y[0]) < float(y[1])  # .75, then .5: the lower the further down
+
+
+def test_an_experiment_registers_nothing_until_it_is_promoted(desk: Desk):
+    root, run = desk
+    told = run("dvc", "exp", "run", "--name", "alone", "--set-param", "families=[flow]")
+    assert [line for line in told.splitlines() if line.startswith("Running stage")] == [
+        "Running stage 'register':",
+        "Running stage 'report':",
+    ]
+    assert "`fivefold promote alone`" in told
+    assert holders() == {}
+    earlier = [path.read_text() for path in (root / ".dvc/cache/runs").rglob("*") if path.is_file()]
+    assert any("cmd: fivefold report" in text for text in earlier)
+    assert not any("cmd: fivefold register" in text for text in earlier)  # else a later `dvc repro` took it from there
+    assert "<code>fivefold promote alone</code>" in (root / "runs/shop/report.html").read_text()
+
+    shown = run("fivefold", "experiments").splitlines()
+    assert max(map(len, shown)) <= 100
+    number = json.loads((root / "runs/shop/flow.json").read_text())["generation↓"]
+    assert shown[-1].split() == ["alone", "-", f"{number:.4g}", "families=['flow']"]
+    assert shown[-2].split()[2] == f"{number:.4g}"  # of the last commit: the same model, and all settings its own
+
+    run("fivefold", "promote", "alone")
+    assert holders() == dict.fromkeys(("generation", "density", "imputation", "anomaly", "representation"), "flow")
+    record = json.loads((root / "runs/shop/registry.json").read_text())
+    assert set(record["versions"]) == {"flow"}
+    assert "experiment" not in record
+    assert "fivefold promote" not in (root / "runs/shop/report.html").read_text()
+    assert "up to date" in run("dvc", "status")
+    assert "cannot be brought into the workspace" in run("fivefold", "promote", "another", status=1)
