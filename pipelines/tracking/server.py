@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 from urllib.parse import urlsplit
 
+from pipelines.paths import project_folder
+
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
@@ -49,7 +51,7 @@ def connect(uri: str | None = None) -> str:
     """
     uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI
     if uri == DEFAULT_URI:
-        uri = f"sqlite:///{Path('mlflow.db').absolute()}"
+        uri = f"sqlite:///{(project_folder() / 'mlflow.db').absolute()}"
     for name, value in (QUIET | PATIENCE).items():
         os.environ.setdefault(name, value)
     with warnings.catch_warnings():  # it warns of its own code

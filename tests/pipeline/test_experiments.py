@@ -20,7 +20,6 @@ from small_projects import SmallProject
 
 from pipelines.__main__ import main
 from pipelines.cli.experiments import table
-from pipelines.serving import artifact
 from pipelines.stages import train as train_stage
 from pipelines.training.context import WorkerContext
 from pipelines.training.job import TrainingJob
@@ -70,7 +69,8 @@ def desk(shop: SmallProject, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         assert main(["report"]) == 0
 
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-    environment |= {"PYTHONPATH": str(root), "MLFLOW_TRACKING_URI": f"sqlite:///{root}/mlflow.db", "COLUMNS": "100"}
+    environment |= {"PYTHONPATH": str(root), "COLUMNS": "100"}
+    environment.pop("MLFLOW_TRACKING_URI", None)
     environment |= {"DVC_NO_ANALYTICS": "1", "GIT_CONFIG_GLOBAL": os.devnull}
     environment |= {f"GIT_{who}_{what}": "a@b.c" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
 
@@ -130,16 +130,15 @@ def test_a_table_of_experiments_fits_a_screen():
 
 
 def test_without_a_search_nothing_is_trained_that_stays_the_same(desk: Desk):
-    """The search kept the settings as written: without it they are the same, and so are model and figures."""
-    root, run = desk
-    before = artifact.model_digest(root / "runs/shop/models/flow")
-    told = run("dvc", "exp", "run", "--name", "plain", "--set-param", "tune.enabled=false", "evaluate@flow")
+    """The search kept the settings as written: without it they are the same, and so are model and figures.
+
+    In a copy of the project, as an experiment from DVC's queue: what was trained lies in the project.
+    """
+    _, run = desk
+    told = run("dvc", "exp", "run", "--temp", "--name", "plain", "--set-param", "tune.enabled=false", "evaluate@flow")
     assert "flow: no search (tune.enabled is false)" in told
     assert "flow: trained already" in told
     assert "Stage 'evaluate@flow' didn't change" in told
-    assert artifact.model_digest(root / "runs/shop/models/flow") == before
-    run("git", "checkout", "-q", ".")
-    run("dvc", "checkout", "-q")
 
 
 def test_metrics_are_a_number_for_each_job_with_its_direction(desk: Desk):
