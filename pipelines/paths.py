@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 
@@ -13,3 +14,17 @@ def prepared_folder(dataset: str) -> Path:
 def runs_folder(dataset: str) -> Path:
     """Where everything made from a dataset lies."""
     return Path("runs") / dataset
+
+
+def state_folder(dataset: str) -> Path:
+    """Where interrupted and finished work lies, nobody's output: the project's, also for an experiment in a copy."""
+    return project_folder() / runs_folder(dataset) / "state"
+
+
+def project_folder() -> Path:
+    """The working folder; in a copy, made by DVC for `dvc exp run --temp` or `--queue`, the folder it is a copy of."""
+    here, root = Path.cwd(), os.environ.get("DVC_ROOT", "")
+    if not root or Path(root, ".dvc", "tmp") not in here.parents:
+        return Path()
+    copy = next(folder for folder in (here, *here.parents) if (folder / ".dvc").is_dir())
+    return Path(root) / here.relative_to(copy)

@@ -33,6 +33,7 @@ Examples:
   fivefold train --family vae                    train, or go on where training was interrupted
   fivefold sample digits --label 3 -n 64 -o 3.png   draw from the best registered generator
   fivefold data add photos.zip --name photos     inspect a source and write its card
+  dvc exp run -n wide -S vae.model.width=64      try a setting; registers nothing until `fivefold promote wide`
 
 \b
 Exit status: 0 done; 1 an error that the message says how to fix; 2 a mistyped command;

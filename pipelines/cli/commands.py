@@ -21,6 +21,8 @@ STAGES = {
 """What dvc.yaml calls, in its order."""
 
 COMMANDS = {
+    "promote": "register the models of an experiment",
+    "experiments": "print what each experiment changed, and what came of it",
     "models": "list the registered models and the jobs they hold",
     "sample": "draw from a registered model into PNG, NPY, CSV or Parquet",
     "pin": "give an alias to a version and keep it there, whatever register finds",

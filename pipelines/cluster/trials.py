@@ -80,12 +80,6 @@ def run_trials(
         storage: Where Ray keeps its own notes, an absolute path or a URL.
         recorder: Is told of every event.
     """
-    import optuna
-
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    space = {
-        name: optuna.distributions.FloatDistribution(span.low, span.high, log=span.log) for name, span in search.items()
-    }
     gpus = capacity("GPU")
     cores = cores_each(concurrent, on_gpu=gpus >= concurrent)
     share = {"cpu": cores, **({"gpu": min(1, gpus / concurrent)} if gpus else {})}
@@ -94,15 +88,7 @@ def run_trials(
         torch.set_num_threads(threads or cores)
         trial(settings, lambda seen, score: tune.report({"examples": seen, "score": score}))
 
-    searcher = OptunaSearch(
-        space,
-        metric="score",
-        mode="min",
-        points_to_evaluate=[dict(point) for point in initial] or None,
-        sampler=optuna.samplers.TPESampler(seed=seed + len(completed)),
-    )
-    for settings, score in completed:
-        searcher.add_evaluated_point(dict(settings), score)
+    searcher = _searcher(search, initial, completed, seed)
     tuner = tune.Tuner(
         tune.with_resources(entry, share),
         tune_config=tune.TuneConfig(
@@ -124,6 +110,31 @@ def run_trials(
     )
     with _quiet_stdout():
         tuner.fit()
+
+
+def _searcher(
+    search: Mapping[str, Range],
+    initial: Sequence[Mapping[str, float]],
+    completed: Sequence[tuple[Mapping[str, float], float]],
+    seed: int,
+) -> OptunaSearch:
+    """What proposes settings, knowing those that were tried; arguments as of `run_trials`."""
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    searcher = OptunaSearch(
+        {
+            name: optuna.distributions.FloatDistribution(span.low, span.high, log=span.log)
+            for name, span in search.items()
+        },
+        metric="score",
+        mode="min",
+        points_to_evaluate=[dict(point) for point in initial] or None,
+        sampler=optuna.samplers.TPESampler(seed=seed + len(completed)),
+    )
+    for settings, score in completed:
+        searcher.add_evaluated_point(dict(settings), score)
+    return searcher
 
 
 @contextmanager

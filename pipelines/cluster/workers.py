@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 from uuid import uuid4
 
@@ -108,8 +109,15 @@ def run_workers(
             failure_config=ray.train.FailureConfig(max_failures=max_failures),
         ),
     )
-    try:
+    with _failures_named(max_failures):
         trainer.fit()
+
+
+@contextmanager
+def _failures_named(max_failures: int) -> Iterator[None]:
+    """Ray Train's errors become ours: the first worker's, or that of a dead controller."""
+    try:
+        yield
     except ray.train.TrainingFailedError as error:
         failures = getattr(error, "worker_failures", {})
         first = next(iter(failures.values()), error)

@@ -99,6 +99,12 @@ class Evaluator:
 
     def run(self, pictures: Path) -> dict[str, Any]:
         """Measure everything the model can do, draw the pictures, and say what was found."""
+        if self._compared < min(self.samples, len(self.train.x)):
+            log.warning(
+                "%d of %d samples enter the distances: the yardstick keeps no more rows of the classical baseline. "
+                "Set features.samples to %d to compare them all.",
+                *(self._compared, self.samples, self.samples),
+            )
         self.measure()
         self.figures.write(pictures)
         floors, baseline = (self.reference.facts["reference"]["floors"], self.reference.facts["reference"]["baseline"])
@@ -147,8 +153,8 @@ class Evaluator:
 
     @property
     def _compared(self) -> int:
-        """Generated rows in the distances: as many as there are training rows for the floor, at most."""
-        return min(self.samples, len(self.train.x))
+        """Generated rows in the distances: at most as many as are kept for the floor and of the baseline."""
+        return min(self.samples, len(self.train.x), len(self.reference.baseline.x))
 
     def _beside(self, name: str, value: Metric, floors: dict[str, Any], baseline: dict[str, Any]) -> dict[str, Any]:
         """A metric with its floor and baseline; an exact density and a bound share their baseline."""

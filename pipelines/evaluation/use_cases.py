@@ -46,3 +46,16 @@ USE_CASES: dict[str, UseCase] = {
 }
 """Jobs, which are also the registry's aliases. A bound stands in for an exact density: it can only
 understate the family that has it."""
+
+ARROWS: dict[Better, str] = {"lower": "↓", "higher": "↑"}
+"""How a direction is written behind the name of a number: what is better."""
+
+
+def headline(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """One number for each job that a family can do, the deciding one, named by job and direction: `generation↓`.
+
+    Arguments:
+        metrics: What `evaluate` measured of the family.
+    """
+    decided = {name: use_case.metric(metrics) for name, use_case in USE_CASES.items()}
+    return {name + ARROWS[USE_CASES[name].better]: found[1].value for name, found in decided.items() if found}

@@ -7,6 +7,7 @@
 | `page.py` | what the page shows: verdicts, leaderboard, families, lineage |
 | `domains/` | by kind of data: how a model is asked for samples; rows, histograms, associations of a table |
 | `charts.py` | geometry of the drawings; `charts.html` draws them as SVG |
+| `plots.py` | one picture per curve and family, `plot.svg`, for `dvc plots` |
 | `numbers.py` | numbers as people read them |
 | `page.html`, `page.css` | the page |
 """

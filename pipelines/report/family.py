@@ -189,7 +189,7 @@ def section(family: Family, facts: Mapping[str, str], held: list[str], classes: 
         matrices=table.matrices(family.exhibits),
         told_apart=table.told_apart(family.results),
         left_out=left_out(family.results),
-        curves=curves(family),
+        curves=list(curves(family).values()),
         settings=settings(family),
         tuned=tuned(family),
         trials=trials(family),
@@ -266,26 +266,22 @@ def why_absent(family: Family, shown: FigureSpec, done: Mapping[str, Any]) -> st
     return f"There are no {shown.name}; fivefold evaluate --family {family.name} draws them if the model can."
 
 
-def curves(family: Family) -> list[charts.Curve]:
-    """Charts of the validation distance, the losses, then everything else that was recorded."""
+def curves(family: Family) -> dict[str, charts.Curve]:
+    """Charts of the validation distance, the losses, then everything else that was recorded, by what it is."""
 
     def rank(name: str) -> int:
         places = (name == "validation_frechet", name.endswith("loss"), not name.endswith(("gradient_norm", "lr")))
         return next((place for place, holds in enumerate(places) if holds), len(places))
 
-    def title(name: str) -> str:
-        return name.removeprefix(f"{family.name}_").replace("_", " ") if name != "validation_frechet" else VALIDATION
-
-    names = sorted(family.curves, key=rank)
-    return [
-        charts.curve(
-            title(name),
+    return {
+        (what := name.removeprefix(f"{family.name}_")): charts.curve(
+            VALIDATION if name == "validation_frechet" else what.replace("_", " "),
             family.curves[name],
             better="lower" if name == "validation_frechet" else "",
             log=name != "lr",
         )
-        for name in names
-    ]
+        for name in sorted(family.curves, key=rank)
+    }
 
 
 VALIDATION = "Fréchet distance, validation"

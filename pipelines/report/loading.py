@@ -242,6 +242,11 @@ def read(dataset: str, families: Sequence[str], root: Path) -> Run:
         found[name] = reader.json(path, command)
         for problem in reader.taken():
             problems[name] = problem
+    if experiment := found["registry"].get("experiment"):
+        problems["registry"] = Problem(
+            what=f"There is no registered version of the models of the experiment {experiment}",
+            command=f"fivefold promote {experiment}",
+        )
     read_families = [_family(reader, runs, dataset, name) for name in families]
     newest = datetime.fromtimestamp(int(reader.newest), UTC) if reader.newest else None
     return Run(

@@ -7,14 +7,19 @@ the same functions on as many rows.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from data.files import whole_folder, write_json
 from pipelines.evaluation.evaluator import Evaluator
 from pipelines.evaluation.reference.reference import Reference
+from pipelines.evaluation.use_cases import headline
 from pipelines.serving import artifact
 from pipelines.storage import model_folder
+
+if TYPE_CHECKING:
+    from data.dataset import Dataset
 
 
 def evaluate(
@@ -30,8 +35,8 @@ def evaluate(
 ) -> dict[str, Any]:
     """Measure a finished model and write `runs/<dataset>/results/<family>.json`.
 
-    Beside it: `<family>.metrics.json` (names and numbers only, for `dvc metrics`) and the folder
-    `<family>/` with pictures.
+    Beside it the folder `<family>/` with pictures; and `runs/<dataset>/<family>.json`, a number for each job,
+    for `dvc metrics`.
 
     Arguments:
         dataset: Name of the dataset.
@@ -56,12 +61,7 @@ def evaluate(
     prepared = Dataset.open(Path(root) / "data" / "prepared" / dataset)
     reference = Reference.open(folder / "yardstick")
     model, facts = model_folder.load(folder / "models" / family, device)
-    for what, stated in (("yardstick", reference.facts["data_digest"]), (f"model {family}", facts.get("data_digest"))):
-        if stated not in (None, prepared.digest):
-            raise ValueError(
-                f"The {what} in {folder} was made from other data: it states digest {stated}, data/prepared/{dataset} "
-                f"has {prepared.digest}. Run `dvc repro`, which makes again what is out of date."
-            )
+    _require_data(folder, prepared, {"yardstick": reference.facts, f"model {family}": facts})
     measuring = Evaluator(
         model, prepared, reference, samples=samples, seed=seed, bootstrap=bootstrap, bound_samples=bound_samples
     )
@@ -76,7 +76,17 @@ def evaluate(
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         **measured,
     }
-    flat = {name: value["value"] for name, value in result["metrics"].items()}
-    write_json(folder / "results" / f"{family}.metrics.json", flat)
+    write_json(folder / f"{family}.json", headline(result["metrics"]))
     write_json(folder / "results" / f"{family}.json", result)
     return result
+
+
+def _require_data(folder: Path, prepared: Dataset, stated: Mapping[str, Mapping[str, Any]]) -> None:
+    """What was made from other data is refused."""
+    for what, facts in stated.items():
+        digest = facts.get("data_digest")
+        if digest not in (None, prepared.digest):
+            raise ValueError(
+                f"The {what} in {folder} was made from other data: it states digest {digest}, {prepared.folder} "
+                f"has {prepared.digest}. Run `dvc repro`, which makes again what is out of date."
+            )

@@ -1,5 +1,7 @@
 """The stage `register`: finished models become versions of one registered model, jobs become its aliases.
 
+Not in an experiment (`dvc exp run`): nothing is registered until `fivefold promote` is called.
+
 A downstream team asks for the best model for a job, `models:/digits@generation`, not for a family.
 An alias moves only when the challenger beats its holder beyond the bootstrap interval, on the same data and by the
 same yardstick, and is not worse than the classical baseline; either way the record says why. Two who register at once
@@ -9,6 +11,7 @@ do so one after the other.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +22,9 @@ from pipelines.registry.package import publish, vendored_code
 from pipelines.registry.promotion import Jobs, assign_alias, job_table
 from pipelines.serving import artifact
 from pipelines.tracking import Version
+
+EXPERIMENT = "DVC_EXP_NAME"
+"""Variable in which DVC tells the commands of `dvc exp run`, and no others, the experiment's name."""
 
 
 def register(
@@ -47,6 +53,8 @@ def register(
         ConnectionError: If MLflow is away; what was registered before stays.
     """
     root = Path(root)
+    if experiment := os.environ.get(EXPERIMENT):
+        return _unregistered(root, dataset, experiment, say)
     jobs = job_table() if jobs is None else jobs
     tracking.connect()
     tracking.replay(root / "runs" / dataset / "state")
@@ -71,9 +79,21 @@ def register(
         for decision in record["jobs"].values():
             stays = "stays" if "version" in decision else "stays empty"
             say(f"{decision['alias']} {'moved' if decision['moved'] else stays}: {decision['why']}")
+    _write(root, dataset, record)
+    return record
+
+
+def _unregistered(root: Path, dataset: str, experiment: str, say: Callable[[str], None]) -> dict[str, Any]:
+    """The record of an experiment: MLflow's registry is neither asked nor changed."""
+    record = {"model": dataset, "experiment": experiment, "versions": {}, "jobs": {}}
+    _write(root, dataset, record)
+    say(f"The experiment {experiment} registers nothing. `fivefold promote {experiment}` does.")
+    return record
+
+
+def _write(root: Path, dataset: str, record: Mapping[str, Any]) -> None:
     text = json.dumps(record, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
     write_atomically(root / "runs" / dataset / "registry.json", text)
-    return record
 
 
 def _finished(root: Path, dataset: str, family: str) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""The stage `report`: one self-contained HTML page of everything the pipeline found."""
+"""The stage `report`: one self-contained HTML page of everything the pipeline found, and pictures for `dvc plots`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def report(dataset: str, families: Sequence[str], *, root: str | Path = ".") -> Path:
-    """Write `runs/<dataset>/report.html`.
+    """Write `runs/<dataset>/report.html`, and the curves of all families as pictures in `plots/` beside it.
 
     What is missing or cannot be read is said on the page, with the command that makes it.
 
@@ -20,10 +20,14 @@ def report(dataset: str, families: Sequence[str], *, root: str | Path = ".") -> 
     Raises:
         OSError: If it cannot be written; an older page stays as it was.
     """
-    from data.files import write_atomically
+    from data.files import whole_folder, write_atomically
     from pipelines.report.loading import read
     from pipelines.report.page import page
+    from pipelines.report.plots import write_plots
 
-    path = Path(root) / "runs" / dataset / "report.html"
-    write_atomically(path, page(read(dataset, families, Path(root))))
-    return path
+    folder = Path(root) / "runs" / dataset
+    run = read(dataset, families, Path(root))
+    with whole_folder(folder / "plots") as plots:
+        write_plots(run, plots)
+    write_atomically(folder / "report.html", page(run))
+    return folder / "report.html"

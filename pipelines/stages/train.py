@@ -16,7 +16,7 @@ from pipelines.config import Family, Params
 from pipelines.evaluation.reference.reference import checked_facts
 from pipelines.execution.jobs import checkpoints_at, family_settings, fitting_batch, make_job
 from pipelines.execution.local import run_local, stop_on_sigterm
-from pipelines.paths import prepared_folder, runs_folder
+from pipelines.paths import prepared_folder, runs_folder, state_folder
 from pipelines.serving import artifact
 from pipelines.storage import model_folder, stores
 from pipelines.training.checkpoint import STEP, differing
@@ -57,7 +57,8 @@ def train(family: str, *, dataset: str | None = None, verbose: bool = False) -> 
     same = identity(job, data.digest, checked_facts(Path(job.yardstick))["digest"])
     key = identity_digest(same)
     name = f"{family}-{key[:12]}"
-    state = (folder / "state" / name).resolve()
+    states = state_folder(settings.dataset)
+    state = (states / name).resolve()
     job = dataclasses.replace(
         job,
         state=str(state),
@@ -66,7 +67,7 @@ def train(family: str, *, dataset: str | None = None, verbose: bool = False) -> 
         policy=settings.train.policy,
         identity=same,
     )
-    _say_what_begins(folder / "state", job, family)
+    _say_what_begins(states, job, family)
     with (
         locked(state),
         tracking.TrainingRun.open(

@@ -17,7 +17,7 @@ from pipelines.evaluation.reference.reference import checked_facts
 from pipelines.execution.jobs import family_settings, fitting_batch, make_job
 from pipelines.execution.local import stop_on_sigterm
 from pipelines.execution.search import SearchJob, TrialLog, search_local
-from pipelines.paths import prepared_folder, runs_folder
+from pipelines.paths import prepared_folder, runs_folder, state_folder
 from pipelines.training.config import changes_model
 from pipelines.training.identity import PACKAGES, ROOT, identity, identity_digest, import_closure
 from pipelines.training.job import STOP, TrainingJob, clear_signals, locked
@@ -89,7 +89,7 @@ def _search(
     job = make_job(settings, family, chosen, data, Path())
     examples = max(chosen.training.batch_size, round(settings.tune.part * chosen.training.total_examples))
     key = sweep_key(job, settings, chosen, data.digest, checked_facts(Path(job.yardstick))["digest"])
-    folder = (runs_folder(settings.dataset) / "state" / f"tune-{family}-{key[:12]}").resolve()
+    folder = (state_folder(settings.dataset) / f"tune-{family}-{key[:12]}").resolve()
     job = dataclasses.replace(job, state=str(folder / "scratch"))
     with locked(folder), ProgressBar(f"tune {family}", settings.tune.trials * examples) as bar:
         sweep = tracking.Sweep.open(

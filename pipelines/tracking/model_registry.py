@@ -541,7 +541,7 @@ def load_served(uri: str) -> PyFuncModel:
         raise ValueError(f"{uri} cannot be loaded: {_why_absent(uri) or reason(error)}. {_REMEDY}") from error
 
 
-_REMEDY = "`fivefold models` lists what can; see `fivefold register`; `fivefold pin` gives an alias to a version of your choice."
+_REMEDY = "`fivefold models` lists what can; `fivefold pin` gives an alias to a version that you choose."
 
 
 def _why_absent(uri: str) -> str:

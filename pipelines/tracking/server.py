@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 from urllib.parse import urlsplit
 
+from pipelines.paths import project_folder
+
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
@@ -74,7 +76,7 @@ def connect(uri: str | None = None) -> str:
 def _store_uri(uri: str | None = None) -> str:
     """The store's URI; that of the default with its whole path."""
     uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI
-    return f"sqlite:///{Path('mlflow.db').absolute()}" if uri == DEFAULT_URI else uri
+    return f"sqlite:///{(project_folder() / 'mlflow.db').absolute()}" if uri == DEFAULT_URI else uri
 
 
 def _store_file(uri: str) -> Path | None:

@@ -132,6 +132,21 @@ def test_floors_and_baseline_of_fewer_rows_are_made_anew(images: SimpleNamespace
     assert found["accuracy"]["floor"] == 0.875  # does not depend on the number of samples
 
 
+def test_no_more_samples_are_compared_than_the_baseline_has_rows(
+    images: SimpleNamespace, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    yardstick = made(images.dataset, KEPT, 1100, baseline=images.dataset.split("val").take(np.arange(90)))
+    model = KnownModel(images.dataset)
+    found = measure(model, images.dataset, yardstick, tmp_path, samples=150)
+    test = points(images.test.x)
+    drawn = frechet_by_scipy(points(model.rows("sample")[:90]), test)
+    assert found["metrics"]["frechet"]["value"] == pytest.approx(drawn, rel=1e-5)
+    floor = frechet_by_scipy(points(images.train.x[:90]), test)
+    assert found["metrics"]["frechet"]["floor"] == pytest.approx(floor, rel=1e-5)
+    assert found["settings"]["compared"] == 90
+    assert "90 of 150 samples" in caplog.text
+
+
 def test_each_row_is_asked_about_once_in_order_and_only_the_test_rows(images: SimpleNamespace):
     model, asked = images.model, images.test.x[:1000]
     for task in ("log_prob", "elbo", "reconstruct"):
@@ -381,6 +396,7 @@ def test_rows_of_tables_are_compared_with_the_test_rows(table: SimpleNamespace):
         "association_distance": ("association", "lower"),
         "utility_auroc": ("area", "higher"),
         "utility_accuracy": ("share", "higher"),
+        "gap_share": ("share", "lower"),
         "shapes": ("score", "higher"),
         "trends": ("score", "higher"),
         "impossible_pairs": ("share", "lower"),
@@ -401,6 +417,8 @@ def test_floors_and_baseline_of_tables_are_of_as_many_rows(table: SimpleNamespac
         expected = np.mean(distances(table.test.x, rows.x[:150]))
         assert metrics["column_distance"][part] == pytest.approx(expected, abs=1e-9), part
         assert metrics["utility_auroc"][part] > 0.99, part  # their labels are true
+        shares = table.test.x.isnan().double().mean(0) - rows.x[:150].isnan().double().mean(0)
+        assert metrics["gap_share"][part] == pytest.approx(float(shares.abs().mean())), part
 
 
 def test_known_cells_alone_are_hidden_and_judged(table: SimpleNamespace):

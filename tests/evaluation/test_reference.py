@@ -15,7 +15,7 @@ from scipy.stats import ks_2samp
 from torch import nn
 
 from pipelines.evaluation.config import ReferenceConfig
-from pipelines.evaluation.domains import evaluation_domain, feature_encoder
+from pipelines.evaluation.domains import evaluation_domain
 from pipelines.evaluation.domains.grid import jittered
 from pipelines.evaluation.domains.table import noisy
 from pipelines.evaluation.reference.fit import fit
@@ -177,7 +177,7 @@ def test_rows_of_tables_have_floors_and_a_baseline_of_their_own(table: SimpleNam
         assert scores["utility_auroc"].value > 0.97
     assert table.yardstick.facts["networks"]["judge"]["accuracy"]["test"] > 0.95
     assert {"nats_per_row", "anomaly_auroc_mixed", "imputation_accuracy"} <= set(table.baseline)
-    of_rows = {"impossible_pairs", "tail_quantile", "tail_excess", "shapes", "trends", "c2st_trees"}
+    of_rows = {"gap_share", "impossible_pairs", "tail_quantile", "tail_excess", "shapes", "trends", "c2st_trees"}
     assert of_rows <= set(table.baseline)
     assert of_rows <= set(table.floors)
     for scores in (table.floors, table.baseline):  # without gaps in categories both count the same
@@ -247,7 +247,7 @@ def test_a_space_is_standardized_but_for_what_never_varies():
             return torch.cat([2 * y.flatten(1), torch.full((len(y), 1), 7.0)], 1)
 
     rows = image_dataset({"train": 1100}).split("train").all().x
-    to_inputs = feature_encoder(image_dataset({"train": 1}).domain)
+    to_inputs = evaluation_domain(image_dataset({"train": 1}).domain).encoder
     space = standardized("classifier", Twice(), to_inputs, rows)
     found = space.features(rows)
     assert found.mean(0) == pytest.approx(np.zeros(7), abs=1e-4)
@@ -294,7 +294,10 @@ def test_a_classifier_is_trained_on_every_row_alike_in_a_new_order_each_epoch():
             return self.weight.expand(len(y), 2) + y[:, :1]
 
     number = {"name": "a", "type": "continuous", "mean": 0.0, "std": 2.0, "min": 0.0, "max": 9.0, "missing": 0}
-    x, to_inputs = torch.arange(10.0).double()[:, None], feature_encoder({"kind": "table", "columns": [number]})
+    x, to_inputs = (
+        torch.arange(10.0).double()[:, None],
+        evaluation_domain({"kind": "table", "columns": [number]}).encoder,
+    )
     options = {"examples": 24, "batch_size": 3, "learning_rate": 0.1}
     trained = Shown()
     fit(trained, x, labels, to_inputs, seed=0, **options)

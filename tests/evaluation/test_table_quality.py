@@ -15,7 +15,16 @@ from scipy.stats import ks_2samp
 
 from data.dataset import Examples
 from data.formats import Instants, Part, parts_of
-from pipelines.evaluation.metrics import coherence, describe, rules, sample_metrics, shapes_trends, tails, tree_c2st
+from pipelines.evaluation.metrics import (
+    coherence,
+    describe,
+    gaps,
+    rules,
+    sample_metrics,
+    shapes_trends,
+    tails,
+    tree_c2st,
+)
 from pipelines.evaluation.metrics.base import counts
 
 NUMBER = {"type": "continuous", "mean": 0.0, "std": 1.0, "min": -9.0, "max": 9.0, "missing": 0}
@@ -142,10 +151,40 @@ def test_draws_of_the_tails_resample_rows():
 def test_what_has_no_tail_is_left_out():
     flat = np.zeros((300, 2))
     flat[:2, 0] = 1.0  # the 99 % quantile is the median: nothing lies beyond but the two
-    found = tails.measure(sample_set("nc", flat, flat, flat))
-    assert set(found.metrics) <= {"tail_quantile", "tail_excess"}
+    once = np.ones((2, len(flat)), np.int64)
+    assert len(tails.tail_errors(flat, flat, columns("nc"), (once, once))) == 1  # the upper end of the number
+    found = tails.measure(sample_set("nc", flat, flat, flat)).metrics
+    assert {name: entry.value for name, entry in found.items()} == {"tail_quantile": 0, "tail_excess": 0}
     assert not tails.measure(sample_set("nc", flat * 0, flat * 0, flat)).metrics
     assert not tails.measure(sample_set("n", flat[:49, :1], flat[:49, :1], flat[:, :1])).metrics
+
+
+def test_gaps_in_samples_take_no_column_out_of_the_tails():
+    """Of two columns one is drawn as it is; the other has gaps alone, or 49 known values: both its ends are wrong."""
+    random = np.random.default_rng(3)
+    real = random.standard_normal((300, 2))
+    for known in (0, 49):
+        drawn = real.copy()
+        drawn[known:, 1] = np.nan
+        found = tails.measure(sample_set("nn", real, real, drawn, resamples=20)).metrics
+        assert {name: entry.value for name, entry in found.items()} == {"tail_quantile": 0.5, "tail_excess": 0.5}
+
+
+# Gaps
+
+
+def test_gaps_are_counted_column_by_column():
+    """A column with 30 gaps of 100 drawn with 10, a category with none drawn with 40, and one as it is."""
+    test, drawn = np.zeros((100, 3)), np.zeros((200, 3))
+    test[:30, 0], drawn[:20, 0] = np.nan, np.nan
+    drawn[:80, 1] = np.nan
+    found = gaps.measure(sample_set("ncn", test, test, drawn, resamples=200)).metrics["gap_share"]
+    assert found.value == pytest.approx((0.2 + 0.4 + 0) / 3)
+    assert 0.15 < found.low < found.value < found.high < 0.25
+    assert gaps.measure(sample_set("ncn", test, test, test)).metrics["gap_share"].value == 0
+    none = np.zeros((100, 3))
+    assert not gaps.measure(sample_set("ncn", none, none, none)).metrics
+    assert gaps.measure(sample_set("ncn", none, none, drawn)).metrics["gap_share"].value == pytest.approx(0.5 / 3)
 
 
 # Shapes and trends
@@ -204,6 +243,13 @@ def test_draws_of_shapes_and_trends_resample_rows():
     assert numbers == pytest.approx(expected)
 
 
+def test_shapes_and_trends_are_those_that_sdmetrics_found():
+    """Scores of `sdmetrics` 0.32.0 on the tables of the next test, which makes them anew where it is installed."""
+    assert both_scores(mixed(700, 0, 0.8), mixed(500, 1, 0.3), "nncc") == pytest.approx(
+        (0.9420954645536859, 0.7664405162355408), abs=1e-9
+    )
+
+
 def test_shapes_and_trends_are_those_of_sdmetrics():
     reports = pytest.importorskip("sdmetrics.reports.single_table", reason="needs the extra `field` (sdmetrics)")
     properties = importlib.import_module("sdmetrics.reports.single_table._properties")
@@ -248,11 +294,12 @@ def test_trees_name_the_columns_that_give_samples_away():
 
 def test_every_metric_of_tables_has_words_a_direction_and_a_line_in_the_table():
     files = [entry.file for entry in sample_metrics("table")]
-    assert {"shapes_trends", "coherence", "tails", "tree_c2st"} <= set(files)
-    assert not {"shapes_trends", "coherence", "tails", "tree_c2st"} & {e.file for e in sample_metrics("image")}
+    of_tables = ("gaps", "shapes_trends", "coherence", "tails", "tree_c2st")
+    assert set(of_tables) <= set(files)
+    assert not set(of_tables) & {e.file for e in sample_metrics("image")}
     x = mixed(300, 0, 0.8)
     for entry in sample_metrics("table"):
-        if entry.file in ("shapes_trends", "coherence", "tails", "tree_c2st"):
+        if entry.file in of_tables:
             found = entry.measure(sample_set("nncc", x, mixed(300, 1, 0.8), mixed(300, 2, 0.0), resamples=5))
             assert found.metrics, entry.file
             for name, value in found.metrics.items():

@@ -14,7 +14,7 @@ from sklearn.metrics import roc_auc_score
 
 from data.image_grid import grid, paired
 from models.rng import Streams
-from pipelines.evaluation.domains import evaluation_domain, feature_encoder
+from pipelines.evaluation.domains import evaluation_domain
 from pipelines.evaluation.domains.grid import ImageFeatureEncoder, IndependentPixels, corrupted
 from pipelines.evaluation.domains.table import TableFeatureEncoder
 from pipelines.evaluation.inference import proportional_labels
@@ -430,7 +430,7 @@ def test_table_inputs_and_back():
         {"name": "b", "type": "integer", "mean": 5.0, "std": 2.0, "min": 0.0, "max": 9.0, "missing": 3},
         {"name": "c", "type": "categorical", "categories": ["x", "y", "z"], "missing": 1},
     ]
-    table = feature_encoder({"kind": "table", "columns": columns})
+    table = evaluation_domain({"kind": "table", "columns": columns}).encoder
     assert isinstance(table, TableFeatureEncoder)
     x = torch.tensor([[2.5, 7.0, 2.0], [-1.0, torch.nan, 0.0], [0.0, 0.0, torch.nan]], dtype=torch.float64)
     y = table(x)
@@ -446,7 +446,7 @@ def test_table_inputs_and_back():
 
 def test_an_unknown_kind_is_refused():
     with pytest.raises(ValueError, match="image, table, not data of kind 'sound'"):
-        feature_encoder({"kind": "sound"})
+        evaluation_domain({"kind": "sound"})
 
 
 def test_independent_pixels_sum_to_one():

@@ -14,7 +14,7 @@ from scipy.stats.contingency import association
 from data.dataset import Examples
 from models.domains.table import Table
 from models.rng import Streams
-from pipelines.evaluation.domains import evaluation_domain, feature_encoder
+from pipelines.evaluation.domains import evaluation_domain
 from pipelines.evaluation.domains.table import mixed
 from pipelines.evaluation.metrics.base import counts
 from pipelines.evaluation.metrics.compression import rounded
@@ -321,7 +321,7 @@ def test_rows_that_repeat_by_nature_are_no_copies():
     few = np.random.default_rng(0).integers(0, 3, (900, 2)).astype(float)
     columns = [COLUMNS[2] | {"name": name} for name in "cd"]
     train, test, drawn = torch.from_numpy(few).split(300)
-    inputs = feature_encoder({"kind": "table", "columns": columns})
+    inputs = evaluation_domain({"kind": "table", "columns": columns}).encoder
     check = check_copies(*(nearest_training_rows(part, train, inputs) for part in (drawn, test)))
     assert check.clean
     assert check.exact_test == 1

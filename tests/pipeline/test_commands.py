@@ -18,7 +18,7 @@ from pipelines.training.job import read_metrics
 
 ROOT = Path(__file__).parents[2]
 VERBS = ["prepare", "features", "tune", "train", "evaluate", "register", "report"]
-VERBS += ["sample", "lineage", "doctor", "data"]
+VERBS += ["experiments", "promote", "sample", "lineage", "doctor", "data"]
 
 
 def test_help_names_every_verb_and_how_it_ends(capsys):

@@ -23,7 +23,7 @@ from models.contract import GenerativeModel
 from models.domains.grid import Image
 from models.domains.table import Table
 from models.rng import Streams
-from pipelines.evaluation.domains import feature_encoder
+from pipelines.evaluation.domains import evaluation_domain
 from pipelines.evaluation.evaluator import Evaluator
 from pipelines.evaluation.metrics.base import Better, metric
 from pipelines.evaluation.reference.reference import Reference, Space
@@ -148,7 +148,7 @@ def reference(
         samples: Number of rows that its floors are said to be of.
         judge: What recognizes labels.
     """
-    to_inputs = feature_encoder(dataset.domain)
+    to_inputs = evaluation_domain(dataset.domain).encoder
     rows = {split: dataset.split(split).take(chosen) for split, chosen in index.items()}
     train = rows["train"].label
     counts = torch.bincount(train[train >= 0], minlength=len(dataset.class_names)).tolist()

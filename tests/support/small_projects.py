@@ -29,7 +29,7 @@ from pipelines.training.config import TrainingConfig
 from pipelines.training.worker import TrainingData
 
 MODELS: dict[str, dict[str, dict[str, Any]]] = {
-    "shop": {"vae": {"latent": 8, "width": 32}, "flow": {"steps": 3, "width": 40, "sweeps": 3}},
+    "shop": {"vae": {"latent": 8, "width": 32}, "flow": {"width": 40}},
     "tiles": {"flow": {"steps": 3, "width": 24}, "diffusion": {"width": 16}},
 }
 """What each small project trains."""

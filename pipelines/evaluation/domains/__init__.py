@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pipelines.evaluation.domain import EvaluationDomain, FeatureEncoder
+from pipelines.evaluation.domain import EvaluationDomain
 from pipelines.evaluation.domains.grid import GridEvaluation
 from pipelines.evaluation.domains.table import TableEvaluation
 
@@ -21,12 +21,3 @@ def evaluation_domain(spec: Mapping[str, Any]) -> EvaluationDomain:
     if spec["kind"] not in DOMAINS:
         raise ValueError(f"the yardstick knows {', '.join(DOMAINS)}, not data of kind {spec['kind']!r}")
     return DOMAINS[spec["kind"]](spec)
-
-
-def feature_encoder(spec: Mapping[str, Any]) -> FeatureEncoder:
-    """How examples of a dataset's domain become network inputs.
-
-    Raises:
-        ValueError: If the kind of data is unknown.
-    """
-    return evaluation_domain(spec).encoder

@@ -41,6 +41,7 @@ SAMPLE_METRICS = (
     SampleMetric(file="distribution"),
     SampleMetric(file="label_accuracy", floor="test"),
     SampleMetric(file="tabular", kind="table"),
+    SampleMetric(file="gaps", kind="table"),
     SampleMetric(file="shapes_trends", kind="table"),
     SampleMetric(file="coherence", kind="table", floor="test"),
     SampleMetric(file="rules", kind="table", floor="test"),

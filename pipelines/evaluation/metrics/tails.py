@@ -6,8 +6,9 @@ Of a column, :math:`q` is its quantile at :math:`1-\alpha` (and, for the lower e
 .. math:: \frac{|q_\text{samples} - q_\text{test}|}{q_\text{test} - m_\text{test}} \qquad
     \frac{|e_\text{samples} - e_\text{test}|}{e_\text{test}}
 
-:math:`\alpha` is `ALPHA`, or one row where a side has fewer than a thousand. An end at which the test rows do
-not spread (most values are the extreme) is left out.
+:math:`\alpha` is `ALPHA`, or one test row where there are fewer than a thousand. Which ends count is up to the test
+rows alone: one at which they do not spread (most values are the extreme) is left out. An end of which samples have
+too few known values has both errors at 1, as if nothing were drawn beyond the middle.
 """
 
 from __future__ import annotations
@@ -44,12 +45,14 @@ ALPHA = 0.001
 BEYOND = 0.01
 """Mass whose excess is compared."""
 FEWEST = 50
-"""Known values of a column, on either side, below which it has no tails to compare."""
+"""Known values of a column below which it has no tails: of test rows it is left out, of samples it is wrong."""
 
 
 def measure(samples: SampleSet) -> Findings:
-    """Errors of both ends of every number of at least `FEWEST` known values; nothing where there are none."""
+    """Errors of both ends of every number of at least `FEWEST` known test values; nothing where there are none."""
     real, drawn = samples.test.x.double().numpy(), samples.drawn[: samples.compared].double().numpy()
+    if len(drawn) < FEWEST:
+        return Findings(metrics={})
     one = np.ones((1, len(real)), np.int64), np.ones((1, len(drawn)), np.int64)
     values = tail_errors(real, drawn, samples.domain["columns"], one)[:, :, 0]
     if not len(values):
@@ -83,7 +86,7 @@ def tail_errors(
     found = []
     for i, column in enumerate(columns):
         known = [~np.isnan(side[:, i]) for side in (real, drawn)]
-        rows = min(int(side.sum()) for side in known)
+        rows, drawn_rows = (int(side.sum()) for side in known)
         if column["type"] == "categorical" or rows < FEWEST:
             continue
         alpha = max(ALPHA, 1 / rows)
@@ -95,6 +98,9 @@ def tail_errors(
             scale = quantiles(x, once, 1 - alpha)[0] - quantiles(x, once, 0.5)[0]
             beyond = np.maximum(x - threshold, 0).mean()
             if scale <= 0 or beyond <= 0:
+                continue
+            if drawn_rows < FEWEST:
+                found.append(np.ones((2, len(weights[0]))))
                 continue
             q, excess = (
                 [quantiles(values, weight, 1 - alpha) for values, weight in sides],
