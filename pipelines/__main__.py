@@ -58,6 +58,12 @@ def parser() -> argparse.ArgumentParser:
         return added
 
     verb("prepare", "read a dataset, check it and write it as shards")
+    shown = verb("settings", "print every setting, where it comes from and what it goes before")
+    shown.add_argument("which", nargs="?", default="", metavar="FAMILY", help="only this family's")
+    shown.add_argument("--json", action="store_true", help="print JSON")
+    shown.add_argument(
+        "--write", action="store_true", help="write them to runs/DATASET/settings.yaml, as the stage does"
+    )
     verb("features", "make the yardstick: frozen classifiers, floors and the classical baseline")
     verb("tune", "search a family's settings by short trials", family=True)
     verb("train", "train a family, or go on where training was interrupted", family=True)
@@ -137,6 +143,8 @@ def run(arguments: argparse.Namespace) -> None:
                 arguments.steps,
                 arguments.given,
             )
+        case "settings":
+            _settings(arguments)
         case "train":
             from pipelines.stages.train import train
 
@@ -147,6 +155,17 @@ def run(arguments: argparse.Namespace) -> None:
             tune(arguments.family, dataset=arguments.dataset, verbose=verbose)
         case _:
             _stage(arguments)
+
+
+def _settings(arguments: argparse.Namespace) -> None:
+    if arguments.write:
+        from pipelines.stages.settings import settings as write
+
+        print(f"wrote {write(dataset=arguments.dataset)}")
+        return
+    from pipelines.cli.settings import settings
+
+    settings(arguments.which, dataset=arguments.dataset, as_json=arguments.json)
 
 
 def _stage(arguments: argparse.Namespace) -> None:

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from data.schema import build, nearest, parse_yaml
 from models import FAMILIES
+from pipelines.defaults import Facts, facts_of, family_defaults, stage_defaults
 from pipelines.evaluation import config as evaluation_config
 from pipelines.evaluation.config import Evaluate
+from pipelines.layers import Layer, Setting, merged, nested, stacked
+from pipelines.paths import card_file, prepared_folder
 from pipelines.training.config import NOT_LEARNED, TrainingConfig
 
 PATH = Path("params.yaml")
@@ -209,11 +214,27 @@ SECTIONS: dict[str, type] = {
 TOP = ("dataset", "seed", "families", *SECTIONS)
 
 
-def load(path: Path = PATH, *, dataset: str | None = None) -> Params:
-    """Read `params.yaml` and the dataset's recipe, which overrides it.
+DEFAULT, RECIPES = "default", Path("recipes")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Resolved:
+    """Settings with where each comes from.
 
     Arguments:
-        path: The file.
+        params: The settings.
+        origins: By dotted name (`vae.model.beta`, `tune.trials`), only of what is the user's to set.
+    """
+
+    params: Params
+    origins: dict[str, Setting]
+
+
+def load(path: Path = PATH, *, dataset: str | None = None) -> Params:
+    """The settings of a dataset: defaults, what suits its data, its recipe, `params.yaml`; a later one goes before.
+
+    Arguments:
+        path: `params.yaml`.
         dataset: Use this dataset instead of the one the file names.
 
     Raises:
@@ -221,18 +242,105 @@ def load(path: Path = PATH, *, dataset: str | None = None) -> Params:
             values out of range.
         FileNotFoundError: If the file does not exist.
     """
-    settings = read_yaml(path)
-    name = dataset or settings.get("dataset")
+    return resolve(path, dataset=dataset).params
+
+
+def resolve(path: Path = PATH, *, dataset: str | None = None) -> Resolved:
+    """The settings of a dataset, and where each comes from; arguments and errors as in `load`."""
+    user = _nested_search(read_yaml(path))
+    name = dataset or user.get("dataset")
+    user |= {"dataset": name} if dataset else {}
+    recipe_path, recipe, facts = path.parent / RECIPES / f"{name}.yaml", {}, Facts()
     if isinstance(name, str) and NAME.fullmatch(name):
-        recipe = path.parent / "recipes" / f"{name}.yaml"
-        settings = merged(settings, read_yaml(recipe)) if recipe.exists() else settings
-        settings["dataset"] = name
+        facts = known_facts(path.parent, name)
+        recipe = _nested_search(read_yaml(recipe_path)) if recipe_path.exists() else {}
+    misplaced = [key for key in TOP[:3] if recipe.pop(key, None) is not None]
+    rules = stage_defaults(facts) | {family: family_defaults(family, facts) for family in FAMILIES}
+    below = [Layer(facts.text, _nested_search(rules)), Layer((RECIPES / recipe_path.name).as_posix(), recipe)]
+    layers = [Layer(DEFAULT, _class_defaults()), *below, Layer(path.name, user)]
+    origins = stacked(layers)
+    settings = merged(merged(below[0].content, recipe), user)
+    _leave_out_fixed(settings, origins, path.name)
     errors: list[str] = []
     params = _params(settings, errors)
-    if errors:
-        lines = "\n".join(f"  - {error}" for error in errors)
-        raise ValueError(f"{path} has {len(errors)} error{'s' if len(errors) > 1 else ''}:\n{lines}")
-    return params
+    if errors or misplaced:
+        without: list[str] = []  # the user's settings: these errors are the recipe's
+        _params(merged(merged(below[0].content, recipe), {key: user.get(key) for key in TOP[:3]}), without)
+        in_recipe = [f"{key}: belongs into {path.name}, for all datasets" for key in misplaced]
+        in_recipe += [error for error in errors if error in without and error.split(":")[0] not in TOP[:3]]
+        _refuse({path: [error for error in errors if error not in in_recipe], recipe_path: in_recipe})
+    return Resolved(params=params, origins=origins)
+
+
+def _refuse(errors: Mapping[Path, list[str]]) -> None:
+    told = []
+    for path, found in errors.items():
+        if found:
+            told.append(f"{path} has {len(found)} error{'s' if len(found) > 1 else ''}:")
+            told += [f"  - {error}" for error in found]
+    raise ValueError("\n".join(told))
+
+
+def known_facts(root: Path, dataset: str) -> Facts:
+    """What is known of a dataset: from what was prepared, before that from its card."""
+    manifest = root / prepared_folder(dataset) / "manifest.json"
+    with suppress(OSError, ValueError, KeyError):
+        return facts_of(json.loads(manifest.read_text(encoding="utf-8")))
+    with suppress(OSError, ValueError):
+        card = read_yaml(root / card_file(dataset))
+        image = card.get("image") or {}
+        shape = tuple(image[side] for side in ("height", "width", "channels") if isinstance(image.get(side), int))
+        return Facts(kind=str(card.get("kind", "image")), shape=shape if len(shape) == 3 else ())
+    return Facts()
+
+
+def _class_defaults() -> dict[str, Any]:
+    sections = {name: dataclasses.asdict(cls()) for name, cls in SECTIONS.items()}
+    training = dataclasses.asdict(TrainingConfig())
+    families = {
+        name: {"model": dataclasses.asdict(family.Config()), "training": training} for name, family in FAMILIES.items()
+    }
+    return {"seed": 0, **sections, **families}
+
+
+def _nested_search(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings whose searched names are nested: `training.lr: {low: …}` and `training: {lr: {low: …}}` are one."""
+    result = dict(settings)
+    for family in FAMILIES:
+        section = result.get(family)
+        if not isinstance(section, Mapping) or not isinstance(section.get("search"), Mapping):
+            continue
+        search: dict[str, Any] = {}
+        for name, span in section["search"].items():
+            search = merged(search, nested({str(name): span}))
+        result[family] = {**section, "search": search}
+    return result
+
+
+def _leave_out_fixed(settings: dict[str, Any], origins: dict[str, Setting], user: str) -> None:
+    """What the user has set is not searched, unless the user has also said where to search it."""
+    for family in FAMILIES:
+        for name in _ranges(settings.get(family, {}).get("search") if isinstance(settings.get(family), dict) else {}):
+            fixed = origins.get(f"{family}.{name}")
+            ends = [key for key in origins if key.startswith(f"{family}.search.{name}.")]
+            if fixed and fixed.source == user and all(origins[key].source != user for key in ends):
+                section, _, key = name.partition(".")
+                search = settings[family]["search"]
+                within = {each: span for each, span in search[section].items() if each != key}
+                settings[family] = {**settings[family], "search": {**search, section: within}}
+                for end in ends:
+                    del origins[end]
+
+
+def _ranges(search: Any) -> dict[str, Any]:
+    """Ranges by dotted name, of nested ones."""
+    found: dict[str, Any] = {}
+    for section, within in search.items() if isinstance(search, Mapping) else ():
+        if isinstance(within, Mapping) and not {"low", "high", "log"} & set(within):
+            found |= {f"{section}.{key}": span for key, span in within.items()}
+        else:
+            found[section] = within
+    return found
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -248,15 +356,6 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise FileNotFoundError(f"{path} does not exist; run from the project's root folder") from None
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not valid UTF-8: {error}. Fix the file.") from None
-
-
-def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """`base` with the leaves of `over` in their places."""
-    result = dict(base)
-    for key, value in over.items():
-        below = result.get(key)
-        result[key] = merged(below, value) if isinstance(below, Mapping) and isinstance(value, Mapping) else value
-    return result
 
 
 def with_settings(family: Family, changes: Mapping[str, Any]) -> Family:
@@ -292,12 +391,12 @@ def _params(settings: Mapping[str, Any], errors: list[str]) -> Params:
     families = _families(settings.get("families"), errors)
     sections = {name: build(cls, settings.get(name), name, errors) for name, cls in SECTIONS.items()}
     family = {name: _family(name, settings[name], errors) for name in FAMILIES if name in settings}
+    misfits: dict[str, list[str]] = {}
     for name in families:
-        if name not in settings and name in FAMILIES:
-            errors.append(f"{name}: in families, but has no section; add one (`{name}: {{}}` takes the defaults)")
         chosen, train = family.get(name), sections["train"]
         if chosen and train and (wrong := train.misfit(chosen.training.virtual_ranks // chosen.training.accumulate)):
-            errors.append(f"train.workers: {name}: {wrong}")
+            misfits.setdefault(wrong, []).append(name)
+    errors += [f"train.workers: {', '.join(names)}: {wrong}" for wrong, names in misfits.items()]
     return Params(dataset=dataset, seed=seed, families=families, family=family, **sections)  # type: ignore[arg-type]
 
 
@@ -327,7 +426,7 @@ def _family(name: str, value: Any, errors: list[str]) -> Family | None:
     if not isinstance(ranges, Mapping):
         errors.append(f"{name}.search: must be a mapping of settings to ranges, got {ranges!r}")
         return None
-    search = {key: build(Range, span, f"{name}.search.{key}", errors) for key, span in ranges.items()}
+    search = {key: build(Range, span, f"{name}.search.{key}", errors) for key, span in _ranges(ranges).items()}
     if model is None or training is None:
         return None
     family = Family(model=model, training=training, search=search)

@@ -13,3 +13,13 @@ def prepared_folder(dataset: str) -> Path:
 def runs_folder(dataset: str) -> Path:
     """Where everything made from a dataset lies."""
     return Path("runs") / dataset
+
+
+def card_file(dataset: str) -> Path:
+    """Where a dataset's card lies."""
+    return Path("data/catalog") / f"{dataset}.yaml"
+
+
+def settings_file(dataset: str) -> Path:
+    """Where the settings lie that a dataset's families are trained with."""
+    return runs_folder(dataset) / "settings.yaml"

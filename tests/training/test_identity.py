@@ -342,7 +342,7 @@ RECORDS = ("pipelines/tracking/", "pipelines/serving/")
 """Rooms that tell of a result to MLflow: a tuning or a training is not made of them."""
 
 
-@pytest.mark.parametrize("stage", ["features", "tune", "train", "evaluate", "register", "report"])
+@pytest.mark.parametrize("stage", ["settings", "features", "tune", "train", "evaluate", "register", "report"])
 def test_dvc_skips_nothing_that_a_stage_is_made_of(stage: str) -> None:
     """A stage after `train` sees the training's code through the model, which states its identity; `tune` and `train`
     are made of that code and of their own imports, but for those that only tell of them."""
