@@ -257,9 +257,8 @@ def resolve(path: Path = PATH, *, dataset: str | None = None) -> Resolved:
     misplaced = [key for key in TOP[:3] if recipe.pop(key, None) is not None]
     rules = stage_defaults(facts) | {family: family_defaults(family, facts) for family in FAMILIES}
     below = [Layer(facts.text, _nested_search(rules)), Layer((RECIPES / recipe_path.name).as_posix(), recipe)]
-    layers = [Layer(DEFAULT, _class_defaults()), *below, Layer(path.name, user)]
-    origins = stacked(layers)
     settings = merged(merged(below[0].content, recipe), user)
+    origins = stacked([Layer(DEFAULT, _class_defaults(settings)), *below, Layer(path.name, user)])
     _leave_out_fixed(settings, origins, path.name)
     errors: list[str] = []
     params = _params(settings, errors)
@@ -294,13 +293,20 @@ def known_facts(root: Path, dataset: str) -> Facts:
     return Facts()
 
 
-def _class_defaults() -> dict[str, Any]:
-    sections = {name: dataclasses.asdict(cls()) for name, cls in SECTIONS.items()}
-    training = dataclasses.asdict(TrainingConfig())
-    families = {
-        name: {"model": dataclasses.asdict(family.Config()), "training": training} for name, family in FAMILIES.items()
-    }
-    return {"seed": 0, **sections, **families}
+def _class_defaults(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What the dataclasses say; of ranges, which have no names of their own, for those that are set."""
+    defaults: dict[str, Any] = {"seed": 0, **{name: dataclasses.asdict(cls()) for name, cls in SECTIONS.items()}}
+    for name, family in FAMILIES.items():
+        model, training = dataclasses.asdict(family.Config()), dataclasses.asdict(TrainingConfig())
+        ranges = _ranges(_section(settings, name).get("search"))
+        search = nested({f"{key}.log": False for key in ranges if "." in key})
+        defaults[name] = {"model": model, "training": training, "search": search}
+    return defaults
+
+
+def _section(settings: Mapping[str, Any], family: str) -> Mapping[str, Any]:
+    section = settings.get(family)
+    return section if isinstance(section, Mapping) else {}
 
 
 def _nested_search(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -320,7 +326,7 @@ def _nested_search(settings: Mapping[str, Any]) -> dict[str, Any]:
 def _leave_out_fixed(settings: dict[str, Any], origins: dict[str, Setting], user: str) -> None:
     """What the user has set is not searched, unless the user has also said where to search it."""
     for family in FAMILIES:
-        for name in _ranges(settings.get(family, {}).get("search") if isinstance(settings.get(family), dict) else {}):
+        for name in _ranges(_section(settings, family).get("search")):
             fixed = origins.get(f"{family}.{name}")
             ends = [key for key in origins if key.startswith(f"{family}.search.{name}.")]
             if fixed and fixed.source == user and all(origins[key].source != user for key in ends):

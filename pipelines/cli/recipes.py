@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 TABLE = """\
-# Overrides of params.yaml for `{name}`, in its own layout: settings that suit rows of tables, where those of
-# params.yaml suit small images. Written by `fivefold data add`; yours to edit. Shorten total_examples to save time.
+# Settings of `{name}`, in the layout of params.yaml, which goes before: those that suit rows of tables. Written by `fivefold data add`; yours to edit. Shorten total_examples to save time.
 features: {{samples: 5000}}  # rows in the floors and from the classical baseline
 evaluate: {{samples: 5000}}  # rows are cheap: more of them tell more
 autoencoder:
@@ -27,7 +26,7 @@ diffusion:
 RECIPES = {"table": TABLE}
 """By kind of data; a kind without one takes `OTHER`."""
 
-OTHER = "# Overrides of params.yaml for `{name}`, in its own layout.\n{{}}\n"
+OTHER = "# Settings of `{name}`, in the layout of params.yaml, which goes before.\n{{}}\n"
 
 
 def recipe_text(name: str, kind: str) -> str:

@@ -7,8 +7,9 @@ from typing import Any
 
 from models import FAMILIES
 from pipelines import config
-from pipelines.config import nearest
+from pipelines.config import Resolved, nearest
 from pipelines.layers import Setting
+from pipelines.paths import runs_folder
 
 
 def settings(family: str = "", *, dataset: str | None = None, as_json: bool = False) -> None:
@@ -27,11 +28,14 @@ def settings(family: str = "", *, dataset: str | None = None, as_json: bool = Fa
     if name and name not in FAMILIES:
         raise ValueError(f"unknown family {family!r}{nearest(name, list(FAMILIES))}")
     resolved = config.resolve(dataset=dataset)
+    origins = dict(resolved.origins)
+    for each in resolved.params.families:
+        origins |= found_by_search(each, resolved)
     shown = [*resolved.params.families] if not name else [name]
     left_out = set(FAMILIES) - set(shown)
     chosen = {
         key: setting
-        for key, setting in resolved.origins.items()
+        for key, setting in origins.items()
         if (key.split(".")[0] not in left_out if not name else key.startswith(f"{name}."))
     }
     if as_json:
@@ -44,6 +48,28 @@ def settings(family: str = "", *, dataset: str | None = None, as_json: bool = Fa
     for key, setting in chosen.items():
         over = "; ".join(f"{source}: {value}" for source, value in setting.overrides)
         print(f"{key:{wide}}  {values[key]:{most}}  {setting.source}{f'  (over {over})' if over else ''}")
+
+
+def found_by_search(family: str, resolved: Resolved) -> dict[str, Setting]:
+    """What the stage `tune` found better than these settings, if it was these that it varied."""
+    params = resolved.params
+    path = runs_folder(params.dataset) / "tune" / f"{family}.json"
+    if not params.tune.enabled or not path.exists():
+        return {}
+    found = json.loads(path.read_text(encoding="utf-8"))
+    written = {name: resolved.origins[f"{family}.{name}"].value for name in params.family[family].search}
+    if not any(trial["as_written"] and trial["settings"] == written for trial in found["trials"]):
+        return {}
+    chosen = {f"{family}.{name}": value for name, value in found["settings"].items()}
+    before = {key: resolved.origins[key] for key in chosen}
+    return {
+        key: Setting(
+            round(value) if isinstance(before[key].value, int) else value,
+            path.as_posix(),
+            ((before[key].source, before[key].value), *before[key].overrides),
+        )
+        for key, value in chosen.items()
+    }
 
 
 def _entry(setting: Setting) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """The stage `settings`: what holds after defaults, recipe and `params.yaml`, in a file that DVC compares.
 
-`features`, `tune`, `train` and `evaluate` depend on their keys of `runs/<dataset>/settings.yaml`. So they run again when
-a value that they get has changed, wherever that was, and `dvc params diff` and `dvc exp show` tell of these values.
+`features`, `tune`, `train` and `evaluate` depend on their keys of `runs/<dataset>/settings.yaml`: they run again when a
+value that they get has changed, wherever that was, and `dvc params diff` and `dvc exp show` tell of these values.
 """
 
 from __future__ import annotations
