@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import math
 import re
@@ -14,11 +15,12 @@ from typing import Any, Literal
 
 from data.schema import build, nearest, parse_yaml
 from models import FAMILIES
-from pipelines.defaults import Facts, facts_of, family_defaults, stage_defaults
+from pipelines.defaults import Facts, defaults, facts_of, machine_facts
+from pipelines.durations import seconds_of
 from pipelines.evaluation import config as evaluation_config
 from pipelines.evaluation.config import Evaluate
 from pipelines.layers import Layer, Setting, merged, nested, stacked
-from pipelines.paths import card_file, prepared_folder
+from pipelines.paths import card_file, prepared_folder, settings_file
 from pipelines.training.config import NOT_LEARNED, TrainingConfig
 
 PATH = Path("params.yaml")
@@ -191,6 +193,7 @@ class Params:
         seed: Seed of everything random.
         families: Which families to train.
         family: Settings by family.
+        unmeasured: Families whose budget of time has not been turned into examples on this machine yet.
     """
 
     dataset: str
@@ -202,6 +205,7 @@ class Params:
     evaluate: Evaluate
     cluster: Cluster
     family: dict[str, Family]
+    unmeasured: tuple[str, ...] = ()
 
 
 SECTIONS: dict[str, type] = {
@@ -211,7 +215,7 @@ SECTIONS: dict[str, type] = {
     "evaluate": Evaluate,
     "cluster": Cluster,
 }
-TOP = ("dataset", "seed", "families", *SECTIONS)
+TOP = ("dataset", "seed", "families", "budget", *SECTIONS)
 
 
 DEFAULT, RECIPES = "default", Path("recipes")
@@ -224,10 +228,12 @@ class Resolved:
     Arguments:
         params: The settings.
         origins: By dotted name (`vae.model.beta`, `tune.trials`), only of what is the user's to set.
+        facts: What the defaults went by.
     """
 
     params: Params
     origins: dict[str, Setting]
+    facts: Facts
 
 
 def load(path: Path = PATH, *, dataset: str | None = None) -> Params:
@@ -247,28 +253,109 @@ def load(path: Path = PATH, *, dataset: str | None = None) -> Params:
 
 def resolve(path: Path = PATH, *, dataset: str | None = None) -> Resolved:
     """The settings of a dataset, and where each comes from; arguments and errors as in `load`."""
-    user = _nested_search(read_yaml(path))
+    written = _nested_search(read_yaml(path))
+    user = _with_budget(written)
     name = dataset or user.get("dataset")
     user |= {"dataset": name} if dataset else {}
     recipe_path, recipe, facts = path.parent / RECIPES / f"{name}.yaml", {}, Facts()
     if isinstance(name, str) and NAME.fullmatch(name):
         facts = known_facts(path.parent, name)
         recipe = _nested_search(read_yaml(recipe_path)) if recipe_path.exists() else {}
-    misplaced = [key for key in TOP[:3] if recipe.pop(key, None) is not None]
-    rules = stage_defaults(facts) | {family: family_defaults(family, facts) for family in FAMILIES}
-    below = [Layer(facts.text, _nested_search(rules)), Layer((RECIPES / recipe_path.name).as_posix(), recipe)]
+    misplaced = [key for key in TOP[:4] if recipe.pop(key, None) is not None]
+    below = [Layer(facts.text, defaults(facts)[0]), Layer((RECIPES / recipe_path.name).as_posix(), recipe)]
     settings = merged(merged(below[0].content, recipe), user)
-    origins = stacked([Layer(DEFAULT, _class_defaults(settings)), *below, Layer(path.name, user)])
+    layers = [Layer(DEFAULT, _class_defaults(settings)), *below, Layer(path.name, user)]
+    origins = stacked(layers)
     _leave_out_fixed(settings, origins, path.name)
-    errors: list[str] = []
+    errors = [
+        f"{family}.training: budget and total_examples are both set; leave one of them empty"
+        for family in FAMILIES
+        if {"budget", "total_examples"} <= set(_set(_section(_section(written, family), "training")))
+    ]
     params = _params(settings, errors)
     if errors or misplaced:
         without: list[str] = []  # the user's settings: these errors are the recipe's
-        _params(merged(merged(below[0].content, recipe), {key: user.get(key) for key in TOP[:3]}), without)
+        _params(merged(merged(below[0].content, recipe), {key: user.get(key) for key in TOP[:4]}), without)
         in_recipe = [f"{key}: belongs into {path.name}, for all datasets" for key in misplaced]
-        in_recipe += [error for error in errors if error in without and error.split(":")[0] not in TOP[:3]]
+        in_recipe += [error for error in errors if error in without and error.split(":")[0] not in TOP[:4]]
         _refuse({path: [error for error in errors if error not in in_recipe], recipe_path: in_recipe})
-    return Resolved(params=params, origins=origins)
+    known = measured(path.parent, params.dataset).get("budgets", {})
+    resolved = _in_batches(Resolved(params=params, origins=origins, facts=facts))
+    return _in_budget(resolved, [layer.name for layer in layers], known)
+
+
+def budget_key(chosen: Family, facts: Facts) -> str:
+    """Of what a budget was measured for: settings, data and machine."""
+    training = dataclasses.asdict(chosen.training)
+    kept = {key: value for key, value in training.items() if key != "total_examples"}
+    of = {"model": dataclasses.asdict(chosen.model), "training": kept, "facts": dataclasses.asdict(facts)}
+    return hashlib.sha256(json.dumps(of, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _with_budget(user: dict[str, Any]) -> dict[str, Any]:
+    """`budget` is every family's that has neither its own nor its own number of examples."""
+    try:
+        seconds_of(str(user.get("budget", "")))
+    except ValueError:
+        return user
+    result = dict(user)
+    for family in FAMILIES:
+        training = _section(_section(user, family), "training")
+        if training.get("budget") is None and training.get("total_examples") is None:
+            result[family] = merged(_section(user, family), {"training": {"budget": user["budget"]}})
+    return result
+
+
+def _in_batches(resolved: Resolved) -> Resolved:
+    """Batches no larger than the training split; of too few examples for any the stage `train` tells."""
+    families, origins, facts = dict(resolved.params.family), dict(resolved.origins), resolved.facts
+    for name, chosen in families.items():
+        training = chosen.training
+        fitting = facts.examples - facts.examples % training.virtual_ranks
+        if 0 < fitting < training.batch_size:
+            before = origins[key := f"{name}.training.batch_size"]
+            overrides = ((before.source, before.value), *before.overrides)
+            origins[key] = Setting(fitting, f"{facts.examples} training examples", overrides)
+            families[name] = _replaced(chosen, batch_size=fitting)
+    params = dataclasses.replace(resolved.params, family=families)
+    return dataclasses.replace(resolved, params=params, origins=origins)
+
+
+def _set(content: Mapping[str, Any]) -> list[str]:
+    """The keys that have a value."""
+    return [key for key, value in content.items() if value is not None]
+
+
+def _in_budget(resolved: Resolved, order: list[str], known: Mapping[str, Any]) -> Resolved:
+    """Budgets made into examples where this has been measured; a number of examples set later goes before a budget."""
+    families, origins, unmeasured = dict(resolved.params.family), dict(resolved.origins), []
+    for name, chosen in families.items():
+        budget, total = (origins[f"{name}.training.{key}"] for key in ("budget", "total_examples"))
+        if not chosen.training.budget:
+            continue
+        if order.index(budget.source) < order.index(total.source):
+            families[name] = _replaced(chosen, budget="")
+            origins[f"{name}.training.budget"] = Setting("", total.source, ((budget.source, budget.value),))
+            continue
+        found = known.get(name, {})
+        if found.get("of") != budget_key(chosen, resolved.facts):
+            unmeasured.append(name)
+            continue
+        kept = origins[f"{name}.training.evaluations"].source == order[-1]
+        changes = {key: found[key] for key in ("total_examples", "evaluations") if key != "evaluations" or not kept}
+        for key in changes:
+            before = origins[f"{name}.training.{key}"]
+            if before.value != found[key]:
+                source = f"budget {budget.value}"
+                overrides = ((before.source, before.value), *before.overrides)
+                origins[f"{name}.training.{key}"] = Setting(found[key], source, overrides)
+        families[name] = _replaced(chosen, **changes)
+    params = dataclasses.replace(resolved.params, family=families, unmeasured=tuple(unmeasured))
+    return dataclasses.replace(resolved, params=params, origins=origins)
+
+
+def _replaced(chosen: Family, **changes: Any) -> Family:
+    return dataclasses.replace(chosen, training=dataclasses.replace(chosen.training, **changes))
 
 
 def _refuse(errors: Mapping[Path, list[str]]) -> None:
@@ -281,16 +368,26 @@ def _refuse(errors: Mapping[Path, list[str]]) -> None:
 
 
 def known_facts(root: Path, dataset: str) -> Facts:
-    """What is known of a dataset: from what was prepared, before that from its card."""
-    manifest = root / prepared_folder(dataset) / "manifest.json"
+    """What is known of a dataset, from what was prepared or before that from its card, and of the machine.
+
+    What the machine was when the settings were first written stays, so that another one finds them unchanged.
+    """
+    machine = measured(root, dataset).get("machine") or machine_facts()
     with suppress(OSError, ValueError, KeyError):
-        return facts_of(json.loads(manifest.read_text(encoding="utf-8")))
+        manifest = root / prepared_folder(dataset) / "manifest.json"
+        return facts_of(json.loads(manifest.read_text(encoding="utf-8")), machine)
     with suppress(OSError, ValueError):
         card = read_yaml(root / card_file(dataset))
         image = card.get("image") or {}
         shape = tuple(image[side] for side in ("height", "width", "channels") if isinstance(image.get(side), int))
-        return Facts(kind=str(card.get("kind", "image")), shape=shape if len(shape) == 3 else ())
-    return Facts()
+        return Facts(kind=str(card.get("kind", "image")), shape=shape if len(shape) == 3 else (), **machine)
+    return Facts(**machine)
+
+
+def measured(root: Path, dataset: str) -> dict[str, Any]:
+    """What was measured when the settings were written (`measured` in `runs/<dataset>/settings.yaml`)."""
+    path = root / settings_file(dataset)
+    return read_yaml(path).get("measured", {}) if path.exists() else {}
 
 
 def _class_defaults(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -304,8 +401,9 @@ def _class_defaults(settings: Mapping[str, Any]) -> dict[str, Any]:
     return defaults
 
 
-def _section(settings: Mapping[str, Any], family: str) -> Mapping[str, Any]:
-    section = settings.get(family)
+def _section(settings: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """What is below a key, nothing if that is no mapping."""
+    section = settings.get(name)
     return section if isinstance(section, Mapping) else {}
 
 
@@ -397,6 +495,11 @@ def _params(settings: Mapping[str, Any], errors: list[str]) -> Params:
     families = _families(settings.get("families"), errors)
     sections = {name: build(cls, settings.get(name), name, errors) for name, cls in SECTIONS.items()}
     family = {name: _family(name, settings[name], errors) for name in FAMILIES if name in settings}
+    if (budget := settings.get("budget")) is not None:
+        try:
+            seconds_of(str(budget))
+        except ValueError as error:
+            errors.append(f"budget: {error}")
     misfits: dict[str, list[str]] = {}
     for name in families:
         chosen, train = family.get(name), sections["train"]

@@ -6,14 +6,15 @@ import json
 import re
 from pathlib import Path
 
-from data.cards import CATALOG, load_card
+from data.cards import CATALOG, Inspection, load_card
 from data.domains import KINDS
 from data.domains.base import first_rows
 from data.ingest.datasheet import account
 from data.ingest.inspect import inspect, write_card
 from data.ingest.parallel import in_processes
 from data.readers.base import Mapper
-from pipelines.cli.recipes import recipe_text
+from pipelines.cli.recipes import recipe_text, training_time
+from pipelines.defaults import Facts, machine_facts
 from pipelines.stages.prepare import at
 
 
@@ -33,7 +34,7 @@ def add(
 ) -> Path:
     """Look at a source and write its card; prints what was found and what is doubtful.
 
-    A recipe is written beside it, with settings that suit the kind of data.
+    A recipe is written beside it, which says the settings that suit the data.
 
     Arguments:
         source: Path or URL of the data.
@@ -59,18 +60,38 @@ def add(
     options = {"size": size or "", "fit": fit or "", "query": query or "", "sheet": sheet or ""}
     inspection = inspect(source, name, root, label=label or "", anomaly=anomaly or "", mapper=mapper, **options)
     path = write_card(inspection, root)
-    recipe = root / "recipes" / f"{name}.yaml"
+    recipe, facts = root / "recipes" / f"{name}.yaml", facts_found(inspection)
     if not recipe.exists():  # DVC knows no optional dependencies
         recipe.parent.mkdir(exist_ok=True)
-        recipe.write_text(recipe_text(name, inspection.card.kind), encoding="utf-8")
+        recipe.write_text(recipe_text(name, facts), encoding="utf-8")
     if not quiet:
         print(f"wrote {path}")
         for line in inspection.found:
             print(f"  found   {line}")
         for line in inspection.warnings:
             print(f"  unsure  {line}")
+        print(f"  takes   about {training_time(facts)} to train; `budget: 5m` in params.yaml asks for another time")
         print(f"next: look at the card, then `fivefold prepare --dataset {name}`")
     return path
+
+
+LEARNED = {"continuous": 1, "integer": 1, "categorical": 1, "datetime": 3, "duration": 1}
+"""Columns that a model learns for one of a table's."""
+
+
+def facts_found(inspection: Inspection) -> Facts:
+    """What is known of a source before it is prepared."""
+    card = inspection.card
+    shape = (card.image.height, card.image.width, card.image.channels) if card.image else ()
+    label = next((column for column in card.columns if column.name == card.label), None)
+    return Facts(
+        kind=card.kind,
+        shape=shape,
+        columns=sum(LEARNED.get(column.type, 0) for column in card.columns if column is not label),
+        examples=inspection.training,
+        classes=len(card.classes or (label.categories if label else ())),
+        **machine_facts(),
+    )
 
 
 def show(name: str, *, root: Path | None = None, rows: int = 8) -> None:

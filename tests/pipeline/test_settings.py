@@ -1,8 +1,7 @@
-"""Settings are what they seem: defaults, what suits the data, the recipe, `params.yaml` or `-S`, each before the last."""
+"""Settings are what they seem: of defaults, recipe, `params.yaml` and `-S` the last to set a value goes before."""
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import random
@@ -114,7 +113,7 @@ def kinds() -> dict[str, Any]:
         found |= {f"{family}.training.{key}": kind for key, kind in get_type_hints(TrainingConfig).items()}
         for name in ("training.lr", "training.warmup_examples"):
             found |= {f"{family}.search.{name}.{key}": kind for key, kind in get_type_hints(Range).items()}
-    return {key: kind for key, kind in found.items() if not key.startswith("cluster.")}
+    return {key: kind for key, kind in found.items() if not key.startswith("cluster.") and not key.endswith(".budget")}
 
 
 AS_THEY_FIT: dict[str, tuple[Any, Any, Any]] = {
