@@ -209,10 +209,11 @@ def _table(facts: Facts) -> dict[str, Rules]:
         "training.lr": 2e-3,
         "search.training.lr": LR,
     }
+    samples = min(5_000, max(500, round(facts.examples / 2, -2))) if facts.examples else 5_000
     latent = (32, "long codes: what they drop, draws of missing cells cannot know")
     return {
-        "features": {"samples": (5_000, "rows in the floors and from the classical baseline")},
-        "evaluate": {"samples": (5_000, "rows are cheap: more of them tell more")},
+        "features": {"samples": (samples, "rows in the floors and from the classical baseline")},
+        "evaluate": {"samples": (samples, "rows are cheap: more of them tell more")},
         "tune": {"trials": 3, "part": 0.06},
         "autoencoder": {
             "model.latent": latent, "model.width": 64, "model.code_penalty": 0.01, **training,
