@@ -47,12 +47,12 @@ class Project:
         self.run("git", "init", "-q")
         self.run("dvc", "init", "-q")
 
-    def run(self, *command: str) -> str:
+    def run(self, *command: str, status: int = 0) -> str:
         done = subprocess.run(
             command, cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=300, check=False
         )
-        assert done.returncode == 0, f"{' '.join(command)[:2000]}:\n{done.stdout}{done.stderr}"
-        return done.stdout
+        assert done.returncode == status, f"{' '.join(command)[:2000]}:\n{done.stdout}{done.stderr}"
+        return done.stderr if status else done.stdout
 
     def commit(self) -> None:
         self.run("git", "add", "-A")
@@ -197,6 +197,33 @@ def test_every_setting_is_what_the_last_to_set_it_said(
         assert {key: expected[key] for key in got if key in expected} == {
             key: value for key, value in got.items() if key in expected
         }
+
+
+def test_a_budget_is_measured_once_and_is_examples_from_then_on(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a real short training. A number of examples that the user sets goes before it; a recipe's does not."""
+    use(project, "digits")
+    project.set("recipes/digits.yaml", {"vae.training.total_examples": 999})
+    project.set("params.yaml", {"families": ["vae", "flow"], "budget": "10m", "flow.training.total_examples": 4_096})
+    refused = project.run("fivefold", "train", "--family", "vae", status=1)
+    assert "vae.training.budget is 10m, and nobody has measured" in refused
+    told = project.run("fivefold", "settings", "--write")
+    assert "vae: measuring what fits into 10m" in told
+    assert "flow: 4,096 examples, about" in told
+    file = project.folder / "runs/digits/settings.yaml"
+    first, shown = file.read_text(), json.loads(project.run("fivefold", "settings", "vae", "--json"))
+    total = shown["vae.training.total_examples"]
+    assert total["source"] == "budget 10m"
+    assert {"source": "recipes/digits.yaml", "value": 999} in total["overrides"]
+    rate = YAML(typ="safe").load(first)["measured"]["budgets"]["vae"]["examples_per_second"]
+    assert 0.5 * 600 * rate < total["value"] < 600 * rate
+    assert job_of("vae", file.parent, monkeypatch).training["total_examples"] == total["value"]
+    assert job_of("flow", file.parent, monkeypatch).training["total_examples"] == 4_096
+    assert "measuring" not in project.run("fivefold", "settings", "--write")
+    assert file.read_text() == first
+    project.set("params.yaml", {"vae.model.width": 8})
+    assert "vae: measuring" in project.run("fivefold", "settings", "--write")
 
 
 def leaves_and_gaps(content: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
