@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 from models import FAMILIES
@@ -10,6 +11,7 @@ from pipelines import config
 from pipelines.config import Resolved, nearest
 from pipelines.layers import Setting
 from pipelines.paths import runs_folder
+from pipelines.stages.settings import expected
 
 
 def settings(family: str = "", *, dataset: str | None = None, as_json: bool = False) -> None:
@@ -48,6 +50,9 @@ def settings(family: str = "", *, dataset: str | None = None, as_json: bool = Fa
     for key, setting in chosen.items():
         over = "; ".join(f"{source}: {value}" for source, value in setting.overrides)
         print(f"{key:{wide}}  {values[key]:{most}}  {setting.source}{f'  (over {over})' if over else ''}")
+    known = config.measured(Path(), resolved.params.dataset)
+    for each in shown:
+        print(f"{each}: {expected(each, resolved, known)}")
 
 
 def found_by_search(family: str, resolved: Resolved) -> dict[str, Setting]:

@@ -55,9 +55,14 @@ def settings(*, dataset: str | None = None) -> Path:
 
 def _with_budget_measured(family: str, resolved: Resolved, known: Mapping[str, Any]) -> dict[str, Any]:
     """What is known with a family's budget made into examples."""
-    from pipelines.execution import probe
+    from pipelines.execution import probe, remote
 
     params, chosen = resolved.params, resolved.params.family[family]
+    if server := remote.job_server(params.cluster):
+        raise ValueError(
+            f"{family}.training.budget: {chosen.training.budget} is measured on this machine, and trainings are sent "
+            f"to {server}; set total_examples instead"
+        )
     print(f"{family}: measuring what fits into {chosen.training.budget} …", flush=True)
     fixed = resolved.origins[f"{family}.training.evaluations"].source == config.PATH.name
     found = probe.measured(family, chosen, prepared_folder(params.dataset), params.seed, as_many=fixed)
@@ -77,6 +82,8 @@ def expected(family: str, resolved: Resolved, known: Mapping[str, Any]) -> str:
     """How much a family will see, and about how long that takes."""
     training = resolved.params.family[family].training
     seen = f"{training.total_examples:,} examples"
+    if family in resolved.params.unmeasured:
+        return f"as many examples as fit into {training.budget}, which `fivefold settings --write` measures"
     if training.budget:
         rate = known["budgets"][family]["examples_per_second"]
         return f"{seen} in {training.budget}, at {rate:g} a second"
