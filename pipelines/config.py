@@ -367,6 +367,16 @@ def _refuse(errors: Mapping[Path, list[str]]) -> None:
     raise ValueError("\n".join(told))
 
 
+def suiting(family: str, manifest: Mapping[str, Any]) -> Family:
+    """A family's settings as the rules have them for prepared data on this machine."""
+    rules = defaults(facts_of(manifest, machine_facts()))[0].get(family, {})
+    errors: list[str] = []
+    chosen = _family(family, {name: rules.get(name) for name in ("model", "training", "search")}, errors)
+    if chosen is None or errors:
+        raise AssertionError(f"the rules gave {family} settings that it refuses: {errors}")
+    return chosen
+
+
 def known_facts(root: Path, dataset: str) -> Facts:
     """What is known of a dataset, from what was prepared or before that from its card, and of the machine.
 
