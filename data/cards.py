@@ -391,12 +391,14 @@ class Inspection:
         found: Lines that say what there is.
         warnings: Lines that say what a person should look at.
         column_warnings: What is doubtful about single columns.
+        training: How many examples there will be to train on.
     """
 
     card: Card
     found: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     column_warnings: dict[str, str] = field(default_factory=dict)
+    training: int = 0
 
 
 def listed(names: tuple[str, ...], what: str) -> str:

@@ -65,7 +65,8 @@ def fit(
             The model is then conditional on it.
         examples: Examples to see in all, counting repeats.
         seed: Seed of weights, noise and order: the same seed on the same machine gives the same model.
-        settings: Settings of the family, by the names they have in `params.yaml` (`model.width`, `training.lr`, …).
+        settings: Settings of the family, by the names they have in `params.yaml` (`model.width`, `training.lr`, …);
+            the others are those that suit the data, as in the pipeline.
         columns: Types of a table's columns that shall not be found out: those of a card
             (`continuous`, `integer`, `categorical`, `identifier`, `skip`, …).
         device: Where to train, `cuda` or `cpu`; by default a GPU if there is one.
@@ -78,12 +79,11 @@ def fit(
     """
     if family not in models.FAMILIES:
         raise ValueError(f"family must be one of {', '.join(FAMILIES)}, got {family!r}.")
-    family_settings = config.with_settings(
-        Family(model=models.FAMILIES[family].Config()),
-        {"training.total_examples": examples, "training.evaluations": 1, **(settings or {})},
-    )
+    chosen = {"training.total_examples": examples, "training.evaluations": 1, **(settings or {})}
+    config.with_settings(Family(model=models.FAMILIES[family].Config()), chosen)  # mistakes before any reading
     with tempfile.TemporaryDirectory(prefix="fivefold-") as temporary:
         dataset, layout = _prepared(data, label, columns or {}, Path(temporary))
+        family_settings = config.with_settings(config.suiting(family, dataset.manifest), chosen)
         training = fitting_batch(family_settings, dataset, family).training
         spec = {
             "family": family,

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 import math
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -13,8 +16,12 @@ from typing import Any, Literal
 from data.cards import NAME, check_name
 from data.schema import build, nearest, parse_yaml
 from models import FAMILIES
+from pipelines.defaults import Facts, defaults, facts_of, machine_facts
+from pipelines.durations import seconds_of
 from pipelines.evaluation import config as evaluation_config
 from pipelines.evaluation.config import Evaluate
+from pipelines.layers import Layer, Setting, merged, nested, stacked
+from pipelines.paths import card_file, prepared_folder, settings_file
 from pipelines.training.config import NOT_LEARNED, TrainingConfig
 
 PATH = Path("params.yaml")
@@ -189,6 +196,7 @@ class Params:
         seed: Seed of everything random.
         families: Which families to train.
         family: Settings by family.
+        unmeasured: Families whose budget of time has not been turned into examples on this machine yet.
     """
 
     dataset: str
@@ -200,6 +208,7 @@ class Params:
     evaluate: Evaluate
     cluster: Cluster
     family: dict[str, Family]
+    unmeasured: tuple[str, ...] = ()
 
 
 SECTIONS: dict[str, type] = {
@@ -209,14 +218,32 @@ SECTIONS: dict[str, type] = {
     "evaluate": Evaluate,
     "cluster": Cluster,
 }
-TOP = ("dataset", "seed", "families", *SECTIONS)
+TOP = ("dataset", "seed", "families", "budget", *SECTIONS)
+
+
+DEFAULT, RECIPES = "default", Path("recipes")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Resolved:
+    """Settings with where each comes from.
+
+    Arguments:
+        params: The settings.
+        origins: By dotted name (`vae.model.beta`, `tune.trials`), only of what is the user's to set.
+        facts: What the defaults went by.
+    """
+
+    params: Params
+    origins: dict[str, Setting]
+    facts: Facts
 
 
 def load(path: Path = PATH, *, dataset: str | None = None) -> Params:
-    """Read `params.yaml` and the dataset's recipe, which overrides it.
+    """The settings of a dataset: defaults, what suits its data, its recipe, `params.yaml`; a later one goes before.
 
     Arguments:
-        path: The file.
+        path: `params.yaml`.
         dataset: Use this dataset instead of the one the file names.
 
     Raises:
@@ -224,24 +251,215 @@ def load(path: Path = PATH, *, dataset: str | None = None) -> Params:
             values out of range.
         FileNotFoundError: If the file does not exist.
     """
+    return resolve(path, dataset=dataset).params
+
+
+def resolve(path: Path = PATH, *, dataset: str | None = None) -> Resolved:
+    """The settings of a dataset, and where each comes from; arguments and errors as in `load`."""
     if dataset is not None:
         check_name(dataset)
-    settings = read_yaml(path)
-    name = settings.get("dataset") if dataset is None else dataset
-    recipe = None
+    written = _nested_search(read_yaml(path))
+    user = _with_budget(written)
+    name = user.get("dataset") if dataset is None else dataset
+    user["dataset"] = name
+    recipe_path, recipe, facts = path.parent / RECIPES / f"{name}.yaml", {}, Facts()
     if isinstance(name, str) and NAME.fullmatch(name):
-        recipe = path.parent / "recipes" / f"{name}.yaml"
-        over = read_yaml(recipe) if recipe.exists() else {}
-        settings, recipe = merged(settings, over), recipe if over else None
-    settings["dataset"] = name
-    errors: list[str] = []
-    files = path if recipe is None else f"{path} with {recipe}"
+        facts = known_facts(path.parent, name)
+        recipe = _nested_search(read_yaml(recipe_path)) if recipe_path.exists() else {}
+    misplaced = [key for key in TOP[:4] if recipe.pop(key, None) is not None]
+    below = [Layer(facts.text, defaults(facts)[0]), Layer((RECIPES / recipe_path.name).as_posix(), recipe)]
+    settings = merged(merged(below[0].content, recipe), user)
+    layers = [Layer(DEFAULT, _class_defaults(settings)), *below, Layer(path.name, user)]
+    origins = stacked(layers)
+    _leave_out_fixed(settings, origins, path.name)
+    errors = [
+        f"{family}.training: budget and total_examples are both set; leave one of them empty"
+        for family in FAMILIES
+        if {"budget", "total_examples"} <= set(_set(_section(_section(written, family), "training")))
+    ]
     params = _params(settings, errors)
-    if errors:
-        errors = one_line_each(errors)
-        lines = "\n".join(f"  - {error}" for error in errors)
-        raise ValueError(f"{files} has {len(errors)} error{'s' if len(errors) > 1 else ''}:\n{lines}")
-    return params
+    if errors or misplaced:
+        without: list[str] = []  # the user's settings: these errors are the recipe's
+        _params(merged(merged(below[0].content, recipe), {key: user.get(key) for key in TOP[:4]}), without)
+        in_recipe = [f"{key}: belongs into {path.name}, for all datasets" for key in misplaced]
+        in_recipe += [error for error in errors if error in without and error.split(":")[0] not in TOP[:4]]
+        _refuse({path: [error for error in errors if error not in in_recipe], recipe_path: in_recipe})
+    known = measured(path.parent, params.dataset).get("budgets", {})
+    resolved = _in_batches(Resolved(params=params, origins=origins, facts=facts))
+    return _in_budget(resolved, [layer.name for layer in layers], known)
+
+
+def budget_key(chosen: Family, facts: Facts) -> str:
+    """Of what a budget was measured for: settings, data and machine."""
+    training = dataclasses.asdict(chosen.training)
+    kept = {key: value for key, value in training.items() if key != "total_examples"}
+    of = {"model": dataclasses.asdict(chosen.model), "training": kept, "facts": dataclasses.asdict(facts)}
+    return hashlib.sha256(json.dumps(of, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _with_budget(user: dict[str, Any]) -> dict[str, Any]:
+    """`budget` is every family's that has neither its own nor its own number of examples."""
+    try:
+        seconds_of(str(user.get("budget", "")))
+    except ValueError:
+        return user
+    result = dict(user)
+    for family in FAMILIES:
+        training = _section(_section(user, family), "training")
+        if training.get("budget") is None and training.get("total_examples") is None:
+            result[family] = merged(_section(user, family), {"training": {"budget": user["budget"]}})
+    return result
+
+
+def _in_batches(resolved: Resolved) -> Resolved:
+    """Batches no larger than the training split; of too few examples for any the stage `train` tells."""
+    families, origins, facts = dict(resolved.params.family), dict(resolved.origins), resolved.facts
+    for name, chosen in families.items():
+        training = chosen.training
+        fitting = facts.examples - facts.examples % training.virtual_ranks
+        if 0 < fitting < training.batch_size:
+            before = origins[key := f"{name}.training.batch_size"]
+            overrides = ((before.source, before.value), *before.overrides)
+            origins[key] = Setting(fitting, f"{facts.examples} training examples", overrides)
+            families[name] = _replaced(chosen, batch_size=fitting)
+    params = dataclasses.replace(resolved.params, family=families)
+    return dataclasses.replace(resolved, params=params, origins=origins)
+
+
+def _set(content: Mapping[str, Any]) -> list[str]:
+    """The keys that have a value."""
+    return [key for key, value in content.items() if value is not None]
+
+
+def _in_budget(resolved: Resolved, order: list[str], known: Mapping[str, Any]) -> Resolved:
+    """Budgets made into examples where this has been measured; a number of examples set later goes before a budget."""
+    families, origins, unmeasured = dict(resolved.params.family), dict(resolved.origins), []
+    for name, chosen in families.items():
+        budget, total = (origins[f"{name}.training.{key}"] for key in ("budget", "total_examples"))
+        if not chosen.training.budget:
+            continue
+        if order.index(budget.source) < order.index(total.source):
+            families[name] = _replaced(chosen, budget="")
+            origins[f"{name}.training.budget"] = Setting("", total.source, ((budget.source, budget.value),))
+            continue
+        found = known.get(name, {})
+        if found.get("of") != budget_key(chosen, resolved.facts):
+            unmeasured.append(name)
+            continue
+        kept = origins[f"{name}.training.evaluations"].source == order[-1]
+        changes = {key: found[key] for key in ("total_examples", "evaluations") if key != "evaluations" or not kept}
+        for key in changes:
+            before = origins[f"{name}.training.{key}"]
+            if before.value != found[key]:
+                source = f"budget {budget.value}"
+                overrides = ((before.source, before.value), *before.overrides)
+                origins[f"{name}.training.{key}"] = Setting(found[key], source, overrides)
+        families[name] = _replaced(chosen, **changes)
+    params = dataclasses.replace(resolved.params, family=families, unmeasured=tuple(unmeasured))
+    return dataclasses.replace(resolved, params=params, origins=origins)
+
+
+def _replaced(chosen: Family, **changes: Any) -> Family:
+    return dataclasses.replace(chosen, training=dataclasses.replace(chosen.training, **changes))
+
+
+def _refuse(errors: Mapping[Path, list[str]]) -> None:
+    told = []
+    for path, found in errors.items():
+        if found := one_line_each(found):
+            told.append(f"{path} has {len(found)} error{'s' if len(found) > 1 else ''}:")
+            told += [f"  - {error}" for error in found]
+    raise ValueError("\n".join(told))
+
+
+def suiting(family: str, manifest: Mapping[str, Any]) -> Family:
+    """A family's settings as the rules have them for prepared data on this machine."""
+    rules = defaults(facts_of(manifest, machine_facts()))[0].get(family, {})
+    errors: list[str] = []
+    chosen = _family(family, {name: rules.get(name) for name in ("model", "training", "search")}, errors)
+    if chosen is None or errors:
+        raise AssertionError(f"the rules gave {family} settings that it refuses: {errors}")
+    return chosen
+
+
+def known_facts(root: Path, dataset: str) -> Facts:
+    """What is known of a dataset, from what was prepared or before that from its card, and of the machine.
+
+    What the machine was when the settings were first written stays, so that another one finds them unchanged.
+    """
+    machine = measured(root, dataset).get("machine") or machine_facts()
+    with suppress(OSError, ValueError, KeyError):
+        manifest = root / prepared_folder(dataset) / "manifest.json"
+        return facts_of(json.loads(manifest.read_text(encoding="utf-8")), machine)
+    with suppress(OSError, ValueError):
+        card = read_yaml(root / card_file(dataset))
+        image = card.get("image") or {}
+        shape = tuple(image[side] for side in ("height", "width", "channels") if isinstance(image.get(side), int))
+        return Facts(kind=str(card.get("kind", "image")), shape=shape if len(shape) == 3 else (), **machine)
+    return Facts(**machine)
+
+
+def measured(root: Path, dataset: str) -> dict[str, Any]:
+    """What was measured when the settings were written (`measured` in `runs/<dataset>/settings.yaml`)."""
+    path = root / settings_file(dataset)
+    return read_yaml(path).get("measured", {}) if path.exists() else {}
+
+
+def _class_defaults(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What the dataclasses say; of ranges, which have no names of their own, for those that are set."""
+    defaults: dict[str, Any] = {"seed": 0, **{name: dataclasses.asdict(cls()) for name, cls in SECTIONS.items()}}
+    for name, family in FAMILIES.items():
+        model, training = dataclasses.asdict(family.Config()), dataclasses.asdict(TrainingConfig())
+        ranges = _ranges(_section(settings, name).get("search"))
+        search = nested({f"{key}.log": False for key in ranges if "." in key})
+        defaults[name] = {"model": model, "training": training, "search": search}
+    return defaults
+
+
+def _section(settings: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """What is below a key, nothing if that is no mapping."""
+    section = settings.get(name)
+    return section if isinstance(section, Mapping) else {}
+
+
+def _nested_search(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings whose searched names are nested: `training.lr: {low: …}` and `training: {lr: {low: …}}` are one."""
+    result = dict(settings)
+    for family in FAMILIES:
+        section = result.get(family)
+        if not isinstance(section, Mapping) or not isinstance(section.get("search"), Mapping):
+            continue
+        search: dict[str, Any] = {}
+        for name, span in section["search"].items():
+            search = merged(search, nested({str(name): span}))
+        result[family] = {**section, "search": search}
+    return result
+
+
+def _leave_out_fixed(settings: dict[str, Any], origins: dict[str, Setting], user: str) -> None:
+    """What the user has set is not searched, unless the user has also said where to search it."""
+    for family in FAMILIES:
+        for name in _ranges(_section(settings, family).get("search")):
+            fixed = origins.get(f"{family}.{name}")
+            ends = [key for key in origins if key.startswith(f"{family}.search.{name}.")]
+            if fixed and fixed.source == user and all(origins[key].source != user for key in ends):
+                section, _, key = name.partition(".")
+                search = settings[family]["search"]
+                within = {each: span for each, span in search[section].items() if each != key}
+                settings[family] = {**settings[family], "search": {**search, section: within}}
+                for end in ends:
+                    del origins[end]
+
+
+def _ranges(search: Any) -> dict[str, Any]:
+    """Ranges by dotted name, of nested ones."""
+    found: dict[str, Any] = {}
+    for section, within in search.items() if isinstance(search, Mapping) else ():
+        if isinstance(within, Mapping) and not {"low", "high", "log"} & set(within):
+            found |= {f"{section}.{key}": span for key, span in within.items()}
+        else:
+            found[section] = within
+    return found
 
 
 def one_line_each(errors: list[str]) -> list[str]:
@@ -274,15 +492,6 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise FileNotFoundError(f"{path} does not exist; run from the project's root folder") from None
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not valid UTF-8: {error}. Fix the file.") from None
-
-
-def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """`base` with the leaves of `over` in their places."""
-    result = dict(base)
-    for key, value in over.items():
-        below = result.get(key)
-        result[key] = merged(below, value) if isinstance(below, Mapping) and isinstance(value, Mapping) else value
-    return result
 
 
 def with_settings(family: Family, changes: Mapping[str, Any]) -> Family:
@@ -319,12 +528,17 @@ def _params(settings: Mapping[str, Any], errors: list[str]) -> Params:
     families = _families(settings.get("families"), errors)
     sections = {name: build(cls, settings.get(name), name, errors) for name, cls in SECTIONS.items()}
     family = {name: _family(name, settings[name], errors) for name in FAMILIES if name in settings}
+    if (budget := settings.get("budget")) is not None:
+        try:
+            seconds_of(str(budget))
+        except ValueError as error:
+            errors.append(f"budget: {error}")
+    misfits: dict[str, list[str]] = {}
     for name in families:
-        if name not in settings and name in FAMILIES:
-            errors.append(f"{name}: in families, but has no section; an empty one, `{{}}`, takes the defaults")
         chosen, train = family.get(name), sections["train"]
         if chosen and train and (wrong := train.misfit(chosen.training.virtual_ranks // chosen.training.accumulate)):
-            errors.append(f"train.workers: {name}: {wrong}")
+            misfits.setdefault(wrong, []).append(name)
+    errors += [f"train.workers: {', '.join(names)}: {wrong}" for wrong, names in misfits.items()]
     return Params(dataset=dataset, seed=seed, families=families, family=family, **sections)  # type: ignore[arg-type]
 
 
@@ -354,7 +568,7 @@ def _family(name: str, value: Any, errors: list[str]) -> Family | None:
     if not isinstance(ranges, Mapping):
         errors.append(f"{name}.search: must be a mapping of settings to ranges, got {ranges!r}")
         return None
-    search = {key: build(Range, span, f"{name}.search.{key}", errors) for key, span in ranges.items()}
+    search = {key: build(Range, span, f"{name}.search.{key}", errors) for key, span in _ranges(ranges).items()}
     if model is None or training is None:
         return None
     family = Family(model=model, training=training, search=search)

@@ -28,3 +28,13 @@ def project_folder() -> Path:
         return Path()
     copy = next(folder for folder in (here, *here.parents) if (folder / ".dvc").is_dir())
     return Path(root) / here.relative_to(copy)
+
+
+def card_file(dataset: str) -> Path:
+    """Where a dataset's card lies."""
+    return Path("data/catalog") / f"{dataset}.yaml"
+
+
+def settings_file(dataset: str) -> Path:
+    """Where the settings lie that a dataset's families are trained with."""
+    return runs_folder(dataset) / "settings.yaml"

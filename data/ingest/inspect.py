@@ -61,7 +61,7 @@ def inspect(
         label=label, anomaly=Anomaly(column=column, value=value) if anomaly else None,
     )  # fmt: skip
     inspection = INSPECTORS[kind, form](base, path, size, fit)
-    inspection.card = rehearse(inspection.card, path, mapper, inspection.warnings.append)
+    inspection.card, inspection.training = rehearse(inspection.card, path, mapper, inspection.warnings.append)
     return inspection
 
 

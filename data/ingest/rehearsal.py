@@ -9,6 +9,9 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from data.cards import SPLITS, Card
 from data.ingest.splits import SplitIndex, divide
 from data.readers import open_source
@@ -18,7 +21,7 @@ FEW = 20
 UNSAFE = "unsafe or unreadable file"
 
 
-def rehearse(card: Card, path: Path, mapper: Mapper, say: Callable[[str], None]) -> Card:
+def rehearse(card: Card, path: Path, mapper: Mapper, say: Callable[[str], None]) -> tuple[Card, int]:
     """Read a source as `prepare` will, by the same parsers, and answer in the card what it counts.
 
     Arguments:
@@ -27,7 +30,7 @@ def rehearse(card: Card, path: Path, mapper: Mapper, say: Callable[[str], None])
         mapper: Where decoding happens.
         say: Called with every line a person should read.
     Returns:
-        A card that `prepare` accepts.
+        A card that `prepare` accepts, and how many examples there will be to train on.
     Raises:
         ValueError: If there is none: what `prepare` would say.
     """
@@ -40,10 +43,10 @@ def rehearse(card: Card, path: Path, mapper: Mapper, say: Callable[[str], None])
                 report.read += len(chunk.x)
         card = _with_bad(card, report, str(path), say)
         card = _with_splits(card, ledger, say)
-        card = _with_copies(card, ledger, str(path), say)
+        card, split = _with_copies(card, ledger, str(path), say)
     if report.unlabelled:
         say(f"{report.unlabelled} of {report.read} rows have no label: they are kept, with label -1")
-    return card
+    return card, int((split == SPLITS.index("train")).sum())
 
 
 def _with_bad(card: Card, report: IngestReport, source: str, say: Callable[[str], None]) -> Card:
@@ -89,14 +92,16 @@ def _with_splits(card: Card, ledger: SplitIndex, say: Callable[[str], None]) -> 
     return card
 
 
-def _with_copies(card: Card, ledger: SplitIndex, source: str, say: Callable[[str], None]) -> Card:
-    """`duplicates: keep` where copies across published splits are too many to leave out."""
+def _with_copies(
+    card: Card, ledger: SplitIndex, source: str, say: Callable[[str], None]
+) -> tuple[Card, NDArray[np.int8]]:
+    """`duplicates: keep` where copies across published splits are too many to leave out; and each example's split."""
     try:
-        divide(card, ledger, source, keep=True)
+        split = divide(card, ledger, source, keep=True).split
     except ValueError as error:
         if "duplicates: keep" not in str(error):
             raise
         card = replace(card, duplicates="keep")
-        divide(card, ledger, source)
+        split = divide(card, ledger, source).split
         say(f"{str(error).split(': ', 1)[-1].split(', more than')[0]}: too many to leave out; the card keeps them")
-    return card
+    return card, split

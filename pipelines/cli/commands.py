@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 STAGES = {
     "prepare": "read a dataset, check it and write it as shards",
+    "settings": "print every setting, where it comes from and what it goes before",
     "features": "make the yardstick: frozen classifiers, floors and the classical baseline",
     "tune": "search a family's settings by short trials",
     "train": "train a family, or go on where training was interrupted",

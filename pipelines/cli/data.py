@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from data.cards import CATALOG, Card, check_name, load_card
+from data.cards import CATALOG, Card, Inspection, check_name, load_card
 from data.domains import KINDS
 from data.domains.base import first_rows
 from data.files import write_atomically
@@ -15,7 +15,8 @@ from data.ingest.datasheet import account
 from data.ingest.inspect import inspect, write_card
 from data.ingest.parallel import in_processes
 from data.readers.base import Mapper
-from pipelines.cli.recipes import recipe_text
+from pipelines.cli.recipes import recipe_text, training_time
+from pipelines.defaults import Facts, machine_facts
 from pipelines.stages.prepare import at
 
 
@@ -35,7 +36,7 @@ def add(
 ) -> Path:
     """Look at a source and write its card; prints what was found and what is doubtful.
 
-    A recipe is written beside it, with settings that suit the kind of data.
+    A recipe is written beside it, which says the settings that suit the data.
 
     Arguments:
         source: Path or URL of the data.
@@ -62,16 +63,17 @@ def add(
         inspection = inspect(source, name, root, label=label or "", anomaly=anomaly or "", mapper=mapper, **options)
     _check_used(source, inspection.card, options)
     path = write_card(inspection, root)
-    recipe = root / "recipes" / f"{name}.yaml"
+    recipe, facts = root / "recipes" / f"{name}.yaml", facts_found(inspection)
     if not recipe.exists():  # DVC knows no optional dependencies
         recipe.parent.mkdir(exist_ok=True)
-        write_atomically(recipe, recipe_text(name, inspection.card.kind))
+        write_atomically(recipe, recipe_text(name, facts))
     if not quiet:
         print(f"wrote {path}")
         for line in inspection.found:
             print(f"  found   {line}")
         for line in inspection.warnings:
             print(f"  unsure  {line}")
+        print(f"  takes   about {training_time(facts)} to train; `budget: 5m` in params.yaml asks for another time")
         print(f"next: look at the card, then `fivefold prepare --dataset {name}`")
     return path
 
@@ -90,6 +92,25 @@ def _check_used(source: str, card: Card, options: dict[str, str]) -> None:
         raise ValueError(f"--query is for databases (SQLite, DuckDB), but {form}. Leave it out.")
     if options["sheet"] and card.source.format != "excel":
         raise ValueError(f"--sheet is for workbooks (Excel, OpenDocument), but {form}. Leave it out.")
+
+
+LEARNED = {"continuous": 1, "integer": 1, "categorical": 1, "datetime": 3, "duration": 1}
+"""Columns that a model learns for one of a table's."""
+
+
+def facts_found(inspection: Inspection) -> Facts:
+    """What is known of a source before it is prepared."""
+    card = inspection.card
+    shape = (card.image.height, card.image.width, card.image.channels) if card.image else ()
+    label = next((column for column in card.columns if column.name == card.label), None)
+    return Facts(
+        kind=card.kind,
+        shape=shape,
+        columns=sum(LEARNED.get(column.type, 0) for column in card.columns if column is not label),
+        examples=inspection.training,
+        classes=len(card.classes or (label.categories if label else ())),
+        **machine_facts(),
+    )
 
 
 def show(name: str, *, root: Path | None = None, rows: int = 8) -> None:

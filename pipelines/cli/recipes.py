@@ -1,40 +1,71 @@
-"""The recipe that `fivefold data add` writes for a new dataset: settings that suit its kind, then its owner's."""
+"""The recipe that `fivefold data add` writes: the settings that suit the data, said and not set; its owner sets."""
 
 from __future__ import annotations
 
-TABLE = """\
-# Overrides of params.yaml for `{name}`, in its own layout: settings that suit rows of tables, where those of
-# params.yaml suit small images. Written by `fivefold data add`; yours to edit. Shorten total_examples to save time.
-features: {{samples: 5000}}  # rows in the floors and from the classical baseline
-evaluate: {{samples: 5000}}  # rows are cheap: more of them tell more
-autoencoder:
-  model: {{latent: 32, width: 64}}  # long codes: what they drop, draws of missing cells cannot know
-  training: {{total_examples: 600000, batch_size: 256, lr: 2e-3}}
-vae:
-  model: {{latent: 32, width: 64, beta: 0.5}}  # beta 1 makes blander rows, and a tighter bound
-  training: {{total_examples: 600000, batch_size: 256, lr: 2e-3}}
-gan:
-  model: {{width: 64, critic_width: 64, gamma: 0.5}}  # as many units as the others
-  training: {{total_examples: 600000, batch_size: 256, lr: 5e-4}}
-flow:
-  model: {{width: 64}}  # of a cell: every column is drawn given those before it
-  training: {{total_examples: 600000, batch_size: 256, lr: 2e-3}}
-diffusion:
-  model: {{width: 64, blocks: 2, p_mean: -0.5, p_std: 1.4}}  # deeper costs little on rows; more noise: conditionals
-  training: {{total_examples: 600000, batch_size: 256, lr: 2e-3}}
+from typing import Any
+
+from models import FAMILIES
+from pipelines.defaults import Facts, defaults, expected_seconds
+from pipelines.durations import in_words
+from pipelines.layers import leaves
+
+HEAD = """\
+# Settings of `{name}` ({facts}), in the layout of params.yaml, which goes before this file.
+# Nothing is set yet: the lines below say what the rules for such data give on this machine, and why. Rules may become
+# better; take away the number signs before a line and the lines it stands under to keep its value. `fivefold settings`
+# says what holds.
+#
+# Training takes about {time};
+# `budget: 5m` in params.yaml asks for another time.
 """
 
-RECIPES = {"table": TABLE}
-"""By kind of data; a kind without one takes `OTHER`."""
 
-OTHER = "# Overrides of params.yaml for `{name}`, in its own layout.\n{{}}\n"
+def recipe_text(name: str, facts: Facts) -> str:
+    """A recipe for a dataset of which this is known."""
+    settings, why = defaults(facts)
+    lines = []
+    for section, content in settings.items():
+        lines.append(f"# {section}:")
+        for part, values in sorted(content.items(), key=lambda item: item[0] == "search"):
+            if not isinstance(values, dict):
+                lines.append(f"#   {part}: {_yaml(values)}{_because(why, f'{section}.{part}')}")
+            elif part == "search":
+                lines.append("#   search:")
+                spans = {key.rpartition(".")[0]: {} for key, _ in leaves(values)}
+                for key, value in leaves(values):
+                    above, _, end = key.rpartition(".")
+                    spans[above][end] = value
+                lines += [
+                    f"#     {key}: {{{', '.join(f'{end}: {_yaml(value)}' for end, value in span.items())}}}"
+                    for key, span in spans.items()
+                ]
+            else:
+                lines.append(f"#   {part}:")
+                lines += [
+                    f"#     {key}: {_yaml(value)}{_because(why, f'{section}.{part}.{key}')}"
+                    for key, value in values.items()
+                ]
+    head = HEAD.format(name=name, facts=facts.text, time=training_time(facts))
+    return f"{head}\n" + "\n".join(lines) + "\n"
 
 
-def recipe_text(name: str, kind: str) -> str:
-    """A recipe for a dataset of a kind.
+def training_time(facts: Facts) -> str:
+    """How long each family trains on this machine by default, in words; empty where nothing is known."""
+    settings, _ = defaults(facts)
+    seconds = {
+        family: expected_seconds(family, facts, settings[family]["training"])
+        for family in FAMILIES
+        if family in settings
+    }
+    if not all(seconds.values()):
+        return "as long as the GPU needs"
+    each = ", ".join(f"{family} {in_words(value)}" for family, value in seconds.items())
+    return f"{in_words(sum(seconds.values()))} ({each})"
 
-    Arguments:
-        name: Of the dataset.
-        kind: Of its data, as in its card.
-    """
-    return RECIPES.get(kind, OTHER).format(name=name)
+
+def _because(why: dict[str, str], key: str) -> str:
+    return f"  # {why[key]}" if key in why else ""
+
+
+def _yaml(value: Any) -> str:
+    return {True: "true", False: "false"}[value] if isinstance(value, bool) else str(value)

@@ -20,13 +20,18 @@ def family_settings(settings: Params, family: str) -> Family:
     """A family's settings, checked to be one that is trained.
 
     Raises:
-        ValueError: If it is not among `families`.
+        ValueError: If it is not among `families`, or its budget is not yet a number of examples.
     """
     if family not in settings.families:
         near = closest(family, FAMILIES)
         raise ValueError(
             f"{family or repr(family)} is not in families of params.yaml ({', '.join(settings.families)})"
             f"{'; add it there' if family in FAMILIES else f'; did you mean {near}?' if near else ''}"
+        )
+    if family in settings.unmeasured:
+        raise ValueError(
+            f"{family}.training.budget is {settings.family[family].training.budget}, and nobody has measured how many "
+            "examples that is with these settings; run `fivefold settings --write` first"
         )
     return settings.family[family]
 

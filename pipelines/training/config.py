@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
+from pipelines.durations import seconds_of
+
 NOT_LEARNED = {"changes_model": False}
 """Metadata of a field that says how a training is run, watched or kept, and not what is learned."""
 
@@ -23,6 +25,8 @@ class TrainingConfig:
 
     Arguments:
         total_examples: Examples to see; an epoch is one pass over the training split.
+        budget: Wall-clock time instead (`5m`, `1h30m`): measured on this machine before the first training, and turned
+            into `total_examples`.
         batch_size: Examples per update, over all workers.
         lr: Peak learning rate.
         schedule: `cosine` decays to zero, `constant` does not.
@@ -43,6 +47,7 @@ class TrainingConfig:
     """
 
     total_examples: int = 100_000
+    budget: str = field(default="", metadata=NOT_LEARNED)
     batch_size: int = 256
     lr: float = 1e-3
     schedule: Literal["cosine", "constant"] = "cosine"
@@ -73,6 +78,11 @@ class TrainingConfig:
         for name in counts:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.budget:
+            try:
+                seconds_of(self.budget)
+            except ValueError as error:
+                raise ValueError(f"budget {error}") from None
         if not self.lr > 0:
             raise ValueError(f"lr must be positive, got {self.lr}")
         for name in ("warmup_examples", "weight_decay", "grad_clip", "ema_half_life"):

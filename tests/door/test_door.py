@@ -186,6 +186,7 @@ def test_arrow_tables_and_images_come_back_as_they_were(tmp_path: Path) -> None:
     images.save(tmp_path / "images")
     images = fivefold.load(tmp_path / "images")
     assert images.classes == ["o", "x"]
+    assert images.facts["training"]["batch_size"] == 16  # a quarter of so few: defaults suit the data here, too
     for found in (images.sample(2, label="x"), images.denoise(x[:2] + 20.0, 20.0), images.reconstruct(x[:2])):
         assert (found.shape, found.dtype) == ((2, 8, 8), np.uint8)
     holes = np.where(np.arange(8) < 4, x[:2], np.nan)

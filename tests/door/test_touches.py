@@ -35,11 +35,11 @@ def product() -> Iterator[Path]:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_family_is_known_to_its_own_room_and_to_the_table_of_families(family: str) -> None:
-    """So a new one touches its file, the table, a section of `params.yaml`, and two files of tests."""
+    """So a new one touches its file, the table, its defaults by kind of data, and two files of tests."""
     inside = f"models/{family}"
     elsewhere = {path for path in named({family}, product()) if not path.startswith((f"{inside}.py", f"{inside}/"))}
     by_default = {"fivefold/fitting.py"} if family == "flow" else set()  # what `fit` trains if not told
-    assert elsewhere == {"models/__init__.py"} | by_default
+    assert elsewhere == {"models/__init__.py", "pipelines/defaults.py"} | by_default
 
 
 @pytest.mark.parametrize("kind", ["image", "table"])

@@ -18,12 +18,15 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 TINY = {
-    "autoencoder": "{model: {latent: 8, width: 8}, training: {total_examples: 4096, evaluations: 2}}",
-    "vae": "{model: {latent: 8, width: 8}, training: {total_examples: 4096, warmup_examples: 0, evaluations: 2},"
+    "autoencoder": "{model: {latent: 8, width: 8, noise: 0.2},"
+    " training: {total_examples: 4096, lr: 2e-3, evaluations: 2}}",
+    "vae": "{model: {latent: 8, width: 8, free_bits: 0},"
+    " training: {total_examples: 4096, warmup_examples: 0, evaluations: 2},"
     " search: {training.lr: {low: 1e-3, high: 4e-3, log: true}}}",
-    "gan": "{model: {width: 8, critic_width: 8}, training: {total_examples: 2048, evaluations: 2}}",
-    "flow": "{model: {steps: 2, width: 8}, training: {total_examples: 4096, warmup_examples: 0, evaluations: 2}}",
-    "diffusion": "{model: {width: 8, steps: 6}, training: {total_examples: 4096, evaluations: 2}}",
+    "gan": "{model: {width: 8, critic_width: 8}, training: {total_examples: 2048, lr: 1e-3, evaluations: 2}}",
+    "flow": "{model: {steps: 2, width: 8},"
+    " training: {total_examples: 4096, lr: 2e-3, warmup_examples: 0, evaluations: 2}}",
+    "diffusion": "{model: {width: 8, steps: 6}, training: {total_examples: 4096, lr: 2e-3, evaluations: 2}}",
 }
 
 
@@ -104,8 +107,8 @@ def kill_everything(process: subprocess.Popen) -> None:
 
 def test_every_stage_ran_and_left_what_it_promises(project):
     ran = project.stages(project.output)
-    assert ran[:2] == ["prepare", "features"]
-    assert set(ran[2:-2]) == {
+    assert ran[:3] == ["prepare", "settings", "features"]
+    assert set(ran[3:-2]) == {
         f"{stage}@{family}" for stage in ("tune", "train", "evaluate") for family in ("vae", "flow")
     }
     assert ran[-2:] == ["register", "report"]
@@ -121,6 +124,18 @@ def test_every_stage_ran_and_left_what_it_promises(project):
 
 def test_a_second_repro_finds_nothing_to_do(project):
     assert "up to date" in project.run("dvc", "repro")
+
+
+def test_a_comment_in_a_recipe_reruns_nothing_nor_does_a_value_that_is_set_again(project):
+    """The value that the vae was trained with, said in the recipe: `settings` runs, and finds nothing changed."""
+    recipe = project.folder / "recipes/digits.yaml"
+    before = recipe.read_text()
+    recipe.write_text(f"# other words\n{before}")
+    assert "up to date" in project.run("dvc", "repro")
+    recipe.write_text("vae: {model: {beta: 0.5}}\n")
+    assert project.stages(project.run("dvc", "repro")) == ["settings"]
+    recipe.write_text(before)
+    project.run("dvc", "repro")
 
 
 def test_git_status_shows_nothing_but_what_is_the_users(project):
@@ -152,8 +167,10 @@ def test_everything_comes_back_from_a_remote(project, tmp_path):
 def test_one_family_changed_reruns_nothing_of_another(project):
     """A dry run names what is sure to run; what follows depends on what that leaves (see the kill below)."""
     project.write(["vae", "flow"], flow=TINY["flow"].replace("steps: 2", "steps: 3"))
+    project.run("dvc", "repro", "settings")
     would = project.run("dvc", "repro", "--dry")
     project.write(["vae", "flow"])
+    project.run("dvc", "repro", "settings")
     assert (
         {"tune@flow", "train@flow"}
         <= set(project.stages(would))
@@ -186,7 +203,10 @@ def test_models_are_loaded_by_alias(project):
 
 def test_killed_in_the_middle_it_goes_on(project):
     """SIGKILL to everything during `train@vae`; finished stages are not repeated, training is not restarted."""
-    section = "{model: {latent: 8, width: 8}, training: {total_examples: 60000, evaluations: 2, checkpoints: 50}}"
+    section = (
+        TINY["vae"].replace("4096", "60000").replace("evaluations: 2", "lr: 2e-3, checkpoints: 50, evaluations: 2")
+    )
+    section = section.split(" search:")[0] + "}"
     project.write(["vae", "flow"], vae=section)
     process = project.start("dvc", "repro")
     state = project.folder / "runs/digits/state"

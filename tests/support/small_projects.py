@@ -83,8 +83,6 @@ def made(root: Path, name: str) -> SmallProject:
     with project.entered():
         assert main(write_source(name, root, 2_000)) == 0
         edit_card(name, root)
-        recipe = root / f"recipes/{name}.yaml"
-        recipe.write_text(recipe.read_text().replace("samples: 5000", "samples: 400"))
         assert main(["prepare"]) == 0
         assert main(["features"]) == 0
         for family, config in families.items():

@@ -236,10 +236,10 @@ def test_imports_are_followed_as_python_follows_them(tmp_path: Path) -> None:
 def test_only_settings_that_change_what_is_learned_count() -> None:
     original, how = key(ROOT), set()
     for name, value in JOB.training.items():
-        other = {"constant": "cosine", "cosine": "constant", "auto": "fp32"}.get(value) or value + 1
+        other = {"constant": "cosine", "cosine": "constant", "auto": "fp32", "": "5m"}.get(value) or value + 1
         if key(ROOT, training=JOB.training | {name: other}) == original:
             how.add(name)
-    assert how == {"reports", "checkpoints", "accumulate"}
+    assert how == {"budget", "reports", "checkpoints", "accumulate"}
     elsewhere = {"prepared": "p", "yardstick": "y", "state": "s", "checkpoints": "c", "shard": True, "run_id": "r"}
     assert key(ROOT, **elsewhere, policy={"rollback": True}, identity={"x": 1}) == original
     others = [
@@ -342,7 +342,7 @@ RECORDS = ("pipelines/tracking/", "pipelines/serving/")
 """Rooms that tell of a result to MLflow: a tuning or a training is not made of them."""
 
 
-@pytest.mark.parametrize("stage", ["features", "tune", "train", "evaluate", "register", "report"])
+@pytest.mark.parametrize("stage", ["settings", "features", "tune", "train", "evaluate", "register", "report"])
 def test_dvc_skips_nothing_that_a_stage_is_made_of(stage: str) -> None:
     """A stage after `train` sees the training's code through the model, which states its identity; `tune` and `train`
     are made of that code and of their own imports, but for those that only tell of them."""

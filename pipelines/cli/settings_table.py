@@ -1,0 +1,82 @@
+"""What `fivefold settings` prints: every value, where it comes from and what it goes before."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from models import FAMILIES
+from pipelines import config
+from pipelines.config import Resolved, nearest
+from pipelines.layers import Setting
+from pipelines.paths import runs_folder
+from pipelines.stages.settings import expected
+
+
+def show(family: str = "", *, dataset: str | None = None, as_json: bool = False) -> None:
+    """Print the settings that hold.
+
+    Arguments:
+        family: Only these; all families and the stages if empty.
+        dataset: Use this dataset instead of the one in `params.yaml`.
+        as_json: Print JSON: value, source and what it overrides, by dotted name.
+
+    Raises:
+        ValueError: If a setting does not fit, or there is no such family.
+        FileNotFoundError: If there is no `params.yaml`.
+    """
+    name = family.lower()
+    if name and name not in FAMILIES:
+        raise ValueError(f"unknown family {family!r}{nearest(name, list(FAMILIES))}")
+    resolved = config.resolve(dataset=dataset)
+    origins = dict(resolved.origins)
+    for each in resolved.params.families:
+        origins |= found_by_search(each, resolved)
+    shown = [*resolved.params.families] if not name else [name]
+    left_out = set(FAMILIES) - set(shown)
+    chosen = {
+        key: setting
+        for key, setting in origins.items()
+        if (key.split(".")[0] not in left_out if not name else key.startswith(f"{name}."))
+    }
+    if as_json:
+        print(json.dumps({key: _entry(setting) for key, setting in chosen.items()}, indent=1))
+        return
+    wide = max(map(len, chosen))
+    values = {key: json.dumps(setting.value) if isinstance(setting.value, (list, bool)) else str(setting.value)
+              for key, setting in chosen.items()}  # fmt: skip
+    most = max(map(len, values.values()))
+    for key, setting in chosen.items():
+        over = "; ".join(f"{source}: {value}" for source, value in setting.overrides)
+        print(f"{key:{wide}}  {values[key]:{most}}  {setting.source}{f'  (over {over})' if over else ''}")
+    known = config.measured(Path(), resolved.params.dataset)
+    for each in shown:
+        print(f"{each}: {expected(each, resolved, known)}")
+
+
+def found_by_search(family: str, resolved: Resolved) -> dict[str, Setting]:
+    """What the stage `tune` found better than these settings, if it was these that it varied."""
+    params = resolved.params
+    path = runs_folder(params.dataset) / "tune" / f"{family}.json"
+    if not params.tune.enabled or not path.exists():
+        return {}
+    found = json.loads(path.read_text(encoding="utf-8"))
+    written = {name: resolved.origins[f"{family}.{name}"].value for name in params.family[family].search}
+    if not any(trial["as_written"] and trial["settings"] == written for trial in found["trials"]):
+        return {}
+    chosen = {f"{family}.{name}": value for name, value in found["settings"].items()}
+    before = {key: resolved.origins[key] for key in chosen}
+    return {
+        key: Setting(
+            round(value) if isinstance(before[key].value, int) else value,
+            path.as_posix(),
+            ((before[key].source, before[key].value), *before[key].overrides),
+        )
+        for key, value in chosen.items()
+    }
+
+
+def _entry(setting: Setting) -> dict[str, Any]:
+    overrides = [{"source": source, "value": value} for source, value in setting.overrides]
+    return {"value": setting.value, "source": setting.source, "overrides": overrides}
