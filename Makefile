@@ -12,6 +12,7 @@ setup: .venv/.ready
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.lock
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -e .
+	$(BIN)/python -c "from pathlib import Path; from pipelines.cli.privacy import settle; settle(Path())"
 	@touch $@
 
 repro: setup

@@ -15,6 +15,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipelines.cli.privacy import private_process
+
 if TYPE_CHECKING:
     from pipelines.config import Params
 
@@ -229,7 +231,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not chosen.verbose:
         os.environ.setdefault("PYTHONWARNINGS", "ignore::FutureWarning,ignore::DeprecationWarning")
     try:
-        run(chosen)
+        with private_process():
+            run(chosen)
     except KeyboardInterrupt:
         print("\nfivefold: interrupted; the same command goes on where it stopped", file=sys.stderr)
         return 130

@@ -27,6 +27,7 @@ def doctor() -> None:
         _gpus,
         _disk,
         _project,
+        _privacy,
         _params,
         _mlflow,
         _ray,
@@ -84,6 +85,19 @@ def _project() -> tuple[str, str]:
     if missing:
         return "fix", f"{', '.join(missing)} not found here: run from the project's root folder"
     return "ok", "this is a Fivefold project"
+
+
+def _privacy() -> tuple[str, str]:
+    from pipelines.cli import privacy
+
+    root = Path.cwd()
+    try:
+        privacy.settle(root)
+    except OSError as error:
+        return "fix", str(error)
+    where = privacy.site_cache(root)
+    text = f"only this user can write to DVC's cache{f', {where}' if where else ''}"
+    return "ok", text
 
 
 def _params() -> tuple[str, str]:
