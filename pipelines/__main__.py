@@ -69,6 +69,10 @@ def parser() -> argparse.ArgumentParser:
     _add_sample(verb("sample", "draw from a registered model into PNG, NPY, CSV or Parquet", dataset=False))
     lineage = verb("lineage", "check the chain from an alias back to the raw data")
     lineage.add_argument("alias", nargs="?", default="generation", help="a job (default: generation)")
+    check = verb("verify", "check that a registered model is what was registered, before it is loaded", dataset=False)
+    check.add_argument("model", help="a dataset's name (its best generator) or a URI such as models:/digits@density")
+    check.add_argument("--to", default="", metavar="FOLDER", help="keep the files there, once they were compared")
+    check.add_argument("--key", default="", metavar="PEM", help="public keys of which one must have signed the model")
     verb("doctor", "say what is installed and reachable, and what to fix", dataset=False)
     _add_data(verbs, common)
     return top
@@ -127,6 +131,10 @@ def run(arguments: argparse.Namespace) -> None:
             from pipelines.cli.doctor import doctor
 
             doctor()
+        case "verify":
+            from pipelines.cli.verify import verify
+
+            verify(arguments.model, arguments.to, arguments.key)
         case "sample":
             from pipelines.cli.sample import sample
 

@@ -55,7 +55,7 @@ def verify(
     links = [
         LineageCheck(name="alias", what=f"models:/{dataset}@{alias} is version {number} ({version.tags.get('family')})")
     ]
-    links += [_model_link(version), _run_link(version), *_data_links(version, Path(root), dataset)]
+    links += [*_model_links(version), _run_link(version), *_data_links(version, Path(root), dataset)]
     for link in links:
         say(f"{'ok ' if not link.fault else 'BAD'} {link.name:9} {link.what}{f': {link.fault}' if link.fault else ''}")
     faults = [f"{link.name}: {link.what}: {link.fault}" for link in links if link.fault]
@@ -64,21 +64,27 @@ def verify(
     return links
 
 
-def _model_link(version: Version) -> LineageCheck:
+def _model_links(version: Version) -> Iterator[LineageCheck]:
     expected = version.tags.get("model_digest", "")
     what = f"model digest {expected[:12]}"
     with tempfile.TemporaryDirectory() as temporary:
         try:
-            folder = tracking.download(version, temporary)
+            folder, vouched = tracking.checked_download(version, temporary)
+            yield LineageCheck(name="files", what=vouched)
+        except (ValueError, OSError) as error:
+            yield LineageCheck(name="files", what="every file of the version", fault=str(error))
+            return
+        try:
             weights = next(folder.glob(f"artifacts/*/{artifact.WEIGHTS}"))
+            artifact.read(weights.parent)
             found = artifact.model_digest(weights.parent)
         except StopIteration:
-            return LineageCheck(name="model", what=what, fault="the registered files hold no weights")
+            yield LineageCheck(name="model", what=what, fault="the registered files hold no weights")
         except (ValueError, OSError) as error:
-            return LineageCheck(name="model", what=what, fault=str(error))
-    return LineageCheck(
-        name="model", what=what, fault="" if found == expected else f"the registered files have {found[:12]}."
-    )
+            yield LineageCheck(name="model", what=what, fault=str(error))
+        else:
+            other = "" if found == expected else f"the registered files have {found[:12]}."
+            yield LineageCheck(name="model", what=what, fault=other)
 
 
 def _run_link(version: Version) -> LineageCheck:

@@ -16,9 +16,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 if TYPE_CHECKING:
@@ -60,7 +62,14 @@ def read(folder: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     missing = [key for key in SPEC if key not in facts]
     if missing:
         raise ValueError(f"{folder / FACTS} lacks {', '.join(missing)}. Train the model again.")
-    return facts, load_file(folder / WEIGHTS)
+    try:
+        tensors = load_file(folder / WEIGHTS)
+    except SafetensorError as error:
+        raise ValueError(f"{folder / WEIGHTS} is no safetensors file ({error}). Train the model again.") from error
+    spoilt = [name for name, tensor in tensors.items() if tensor.is_floating_point() and not (tensor < inf).all()]
+    if spoilt:  # minus infinity is the logarithm of no weight at all
+        raise ValueError(f"{folder / WEIGHTS} holds NaN or infinity in {', '.join(spoilt[:5])}. Train the model again.")
+    return facts, tensors
 
 
 def check(folder: str | Path) -> dict[str, str]:

@@ -1,8 +1,7 @@
 """What a downstream team loads: the file that travels with every registered model.
 
-MLflow runs this file when it loads a model version ("models from code"). Besides MLflow it needs
-torch, safetensors and numpy only: the code of the families comes along as `code/fivefold_models`,
-the weights as safetensors whose SHA-256 is checked before use. Nothing is pickled.
+It travels with the code of the families in `code/fivefold_models`, which `entry.py` imports when MLflow loads a
+version, once every file was checked. Besides MLflow it needs torch, safetensors and numpy only. Nothing is pickled.
 
     model = mlflow.pyfunc.load_model("models:/digits@generation")
     model.predict(np.zeros((0, 8, 8, 1), np.uint8), params={"task": "sample", "n": 64, "label": "3", "seed": 1})
@@ -45,8 +44,7 @@ The device is `MLFLOW_DEFAULT_PREDICTION_DEVICE`, else a GPU if there is one.
 from __future__ import annotations
 
 import functools
-import hashlib
-import importlib.util
+import importlib
 import json
 import logging
 import os
@@ -60,15 +58,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from mlflow.exceptions import MlflowException
-from mlflow.models import set_model
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
 if TYPE_CHECKING:
     from .domains.base import Rows
-
-PACKAGE = "fivefold_models"
-"""Name of the families' package inside a registered model."""
 
 log = logging.getLogger(__name__)
 
@@ -115,7 +109,7 @@ class ServedModel(PythonModel):
         Raises:
             ValueError: If a file was altered since it was saved.
         """
-        package = vendored(Path(__file__).resolve().parent / "code" / PACKAGE)
+        package = sys.modules[str(__package__).rpartition(".")[0]]
         folder = Path(context.artifacts["model"])
         artifact = package.serving.artifact
         facts, tensors = artifact.read(folder)
@@ -438,35 +432,6 @@ def answer_requests_ourselves(serving: Any) -> None:
     wrap(scoring_server, "invocations", answering)
 
 
-def vendored(folder: Path) -> ModuleType:
-    """Import the families' package from a registered model's own folder.
-
-    Two versions with different code can live in one process, and a caller's own packages are left
-    alone: the package is imported under a name that ends in a digest of its code.
-    """
-    sources = sorted(path for path in folder.rglob("*.py"))
-    if not sources:
-        raise ValueError(f"{folder} holds no code. The registered model is incomplete: register it again.")
-    digest = hashlib.sha256(b"".join(path.name.encode() + path.read_bytes() for path in sources)).hexdigest()[:16]
-    name = f"{PACKAGE}_{digest}"
-    if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(
-            name, folder / "__init__.py", submodule_search_locations=[str(folder)]
-        )
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[name] = module
-        try:
-            spec.loader.exec_module(module)
-            for part in ("artifact", "calibration", "interpolation", "params", "rest", "signature"):
-                importlib.import_module(f"{name}.serving.{part}")
-        except BaseException:
-            sys.modules.pop(name, None)
-            raise
-    return sys.modules[name]
-
-
 def _formats(package: ModuleType) -> ModuleType | None:
     """The reader and writer of a table's cells, where it came along with the model."""
     try:
@@ -490,6 +455,3 @@ def _length(model_input: Any) -> int:
     if isinstance(model_input, Mapping):
         return max((len(cells) for cells in model_input.values() if hasattr(cells, "__len__")), default=0)
     return len(model_input) if hasattr(model_input, "__len__") and getattr(model_input, "shape", None) != () else 0
-
-
-set_model(ServedModel())
