@@ -200,8 +200,9 @@ def load_card(name: str, root: Path) -> Card:
         root: The project's root.
     Raises:
         FileNotFoundError: If there is no such card.
-        ValueError: If the card is not valid; all of its faults at once.
+        ValueError: If the card is not valid, all of its faults at once; or if it is no name but a path, say.
     """
+    schema.check_name(name)
     path = root / CATALOG / f"{name}.yaml"
     if not path.is_file():
         known = sorted(card.stem for card in (root / CATALOG).glob("*.yaml"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import sys
 import types
 from collections.abc import Iterable, Mapping
@@ -32,7 +33,55 @@ def parse_yaml(text: str, path: Path) -> dict[str, Any]:
         return {}
     if not isinstance(loaded, dict):
         raise ValueError(f"{path} must be a mapping of keys to values, got {type(loaded).__name__}. Fix the file.")
+    _check_bounds(loaded, path)
     return loaded
+
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+"""Names of datasets: nothing that a shell or a file system takes for something else."""
+
+
+def check_name(name: Any) -> None:
+    """Refuse what is no name of a dataset, such as a path.
+
+    Raises:
+        ValueError: Names what was given.
+    """
+    if not isinstance(name, str) or not NAME.fullmatch(name) or len(name) > LONGEST_NAME:
+        raise ValueError(
+            f"a dataset's name consists of letters, digits, '.', '_' and '-', begins with a letter or digit and has at "
+            f"most {LONGEST_NAME}, got {str(name)[:100]!r}. Rename it: a name is also a folder's."
+        )
+
+
+LONGEST_NAME = 100
+MOST_VALUES, DEEPEST = 100_000, 40
+"""How much a file of settings may hold, what an alias stands for counted as often as it stands there."""
+
+
+def _check_bounds(loaded: Any, path: Path) -> None:
+    """Refuse files that are small and yet hold more than memory: aliases of aliases.
+
+    Raises:
+        ValueError: Names the file.
+    """
+    sizes: dict[int, int] = {}
+
+    def size(value: Any, above: tuple[int, ...]) -> int:
+        if not isinstance(value, (dict, list)):
+            return 1
+        if id(value) in above or len(above) == DEEPEST:
+            raise ValueError(f"{path} is nested more than {DEEPEST} deep, or holds itself. Fix the file.")
+        if id(value) not in sizes:
+            parts = [*value, *value.values()] if isinstance(value, dict) else value
+            sizes[id(value)] = 1 + sum(size(part, (*above, id(value))) for part in parts)
+        if sizes[id(value)] > MOST_VALUES:
+            raise ValueError(
+                f"{path} holds more than {MOST_VALUES} values, counting what its aliases stand for. Write less."
+            )
+        return sizes[id(value)]
+
+    size(loaded, ())
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -10,14 +10,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from data.schema import build, nearest, parse_yaml
+from data.schema import NAME, build, check_name, nearest, parse_yaml
 from models import FAMILIES
 from pipelines.evaluation import config as evaluation_config
 from pipelines.evaluation.config import Evaluate
 from pipelines.training.config import NOT_LEARNED, TrainingConfig
 
 PATH = Path("params.yaml")
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -221,8 +220,10 @@ def load(path: Path = PATH, *, dataset: str | None = None) -> Params:
             values out of range.
         FileNotFoundError: If the file does not exist.
     """
+    if dataset is not None:
+        check_name(dataset)
     settings = read_yaml(path)
-    name = dataset or settings.get("dataset")
+    name = settings.get("dataset") if dataset is None else dataset
     if isinstance(name, str) and NAME.fullmatch(name):
         recipe = path.parent / "recipes" / f"{name}.yaml"
         settings = merged(settings, read_yaml(recipe)) if recipe.exists() else settings

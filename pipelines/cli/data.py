@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 
 from data.cards import CATALOG, load_card
@@ -13,6 +12,7 @@ from data.ingest.datasheet import account
 from data.ingest.inspect import inspect, write_card
 from data.ingest.parallel import in_processes
 from data.readers.base import Mapper
+from data.schema import check_name
 from pipelines.cli.recipes import recipe_text
 from pipelines.stages.prepare import at
 
@@ -54,8 +54,7 @@ def add(
         ValueError: If the source cannot be read.
     """
     root = root or Path.cwd()
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
-        raise ValueError(f"name must consist of letters, digits, '-', '_' and '.', got {name!r}")
+    check_name(name)
     options = {"size": size or "", "fit": fit or "", "query": query or "", "sheet": sheet or ""}
     inspection = inspect(source, name, root, label=label or "", anomaly=anomaly or "", mapper=mapper, **options)
     path = write_card(inspection, root)

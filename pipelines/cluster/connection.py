@@ -82,12 +82,13 @@ def _private_session(*, keep: bool) -> Iterator[str]:
     home = os.environ.get("RAY_TMPDIR") or ("/tmp" if os.access("/tmp", os.W_OK) else tempfile.gettempdir())
     _remove_abandoned(Path(home))
     folder = tempfile.mkdtemp(prefix=f"{SESSION}{os.getpid()}-", dir=home)  # 0700; sockets' paths must be short
+    inner = Path(folder, "r")  # Ray opens the folder it is given to everybody
     named = any(name in os.environ for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"))
     if not named:
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
         AuthenticationTokenLoader.instance().reset_cache()
     try:
-        yield folder
+        yield str(inner)
     finally:
         if not named:
             del os.environ["RAY_AUTH_TOKEN"]

@@ -61,13 +61,21 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
+from . import deadline
+
 if TYPE_CHECKING:
     from .domains.base import Rows
 
 log = logging.getLogger(__name__)
 
 CHUNK = 256
-"""Rows the model is given at once: memory stays flat however many are asked for."""
+"""Rows the model is given at once, several draws of one counted as often: what it needs for them stays flat.
+
+The answer itself is held whole; `FIVEFOLD_MAX_WORK` bounds it.
+"""
+
+ITERATIVE = ("sample", "translate", "impute", "log_density", "log_prob", "anomaly", "anomaly_score")
+"""Tasks for which a model may run its own steps."""
 
 
 class Refused(MlflowException, ValueError):
@@ -146,10 +154,11 @@ class ServedModel(PythonModel):
             ValueError: If the family cannot do the task, or an input or parameter is not what it takes.
         """
         try:
-            return self._do(model_input, params or {})
+            with deadline.within(self.package.serving.params.limit("FIVEFOLD_MAX_SECONDS")):
+                return self._do(model_input, params or {})
         except Refused:
             raise
-        except ValueError as error:
+        except (ValueError, TimeoutError) as error:
             raise Refused(str(error)) from None
 
     def _do(self, model_input: Any, params: Mapping[str, Any]) -> Any:
@@ -212,9 +221,14 @@ class ServedModel(PythonModel):
             task,
             count=numbers.get(task, count),
             draws=options["draws"] if task in ("impute", "elbo", "log_density") else 1,
-            steps=max(1, options["steps"]) if task in ("sample", "translate") else 1,
+            steps=max(1, options["steps"] or self._own_steps()) if task in ITERATIVE else 1,
             values=self.rows.empty(1).numel(),
         )
+
+    def _own_steps(self) -> int:
+        """Steps of the model's own sampler, or of what else it does several times for an example."""
+        steps = self.facts["config"].get("steps", 1)
+        return steps if isinstance(steps, int) else 1
 
     # Tasks
 
@@ -337,9 +351,12 @@ class ServedModel(PythonModel):
             blank = self.rows.empty()
             return rows.restore(self.rows.write(blank if draws == 1 else blank.expand(draws, *blank.shape)))
         parts = []
-        for start, stop in _chunks(len(rows.x)):
+        for start, stop in _chunks(len(rows.x), max(1, CHUNK // draws)):
             x, observed = rows.x[start:stop].to(self.device), rows.observed[start:stop].to(self.device)
-            parts.append(self.model.impute(x, observed, generator, draws=draws).cpu())
+            drawn = [
+                self.model.impute(x, observed, generator, draws=last - first).cpu() for first, last in _chunks(draws)
+            ]
+            parts.append(torch.cat(drawn))
         completed = torch.cat(parts, dim=1)
         return rows.restore(self.rows.write(completed[0] if draws == 1 else completed))
 
@@ -411,13 +428,14 @@ def answer_requests_ourselves(serving: Any) -> None:
             if not is_ours(model.metadata.get_params_schema()):
                 return original(data, content_type, model, input_schema)
             try:
+                deadline.check()  # it may have waited for long
                 rows, params = serving.rest.parse(
                     data, content_type, serving.params.limit("FIVEFOLD_MAX_REQUEST_BYTES")
                 )
                 text = serving.rest.answer(model.predict(rows, params=params))
             except MlflowException:
                 raise
-            except ValueError as error:
+            except (ValueError, TimeoutError, RecursionError) as error:
                 raise Refused(str(error)) from None
             except Exception as error:
                 log.exception("A request failed.")
@@ -428,7 +446,21 @@ def answer_requests_ourselves(serving: Any) -> None:
 
         return answer
 
+    def catching(original: Callable[..., Any]) -> Callable[..., Any]:
+        def catch(handle: Callable[..., Any]) -> Callable[..., Any]:
+            @functools.wraps(handle)
+            async def limited(request: Any) -> Any:
+                try:
+                    return await deadline.answered(handle, request, serving.params.limit("FIVEFOLD_MAX_REQUEST_BYTES"))
+                except ValueError as error:
+                    raise error if isinstance(error, Refused) else Refused(str(error)) from None
+
+            return original(limited)
+
+        return catch
+
     wrap(pyfunc, "_validate_prediction_input", validating)
+    wrap(scoring_server, "_async_catch_mlflow_exception", catching)
     wrap(scoring_server, "invocations", answering)
 
 
@@ -444,8 +476,15 @@ def _best_device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def _chunks(n: int) -> Iterator[tuple[int, int]]:
-    return ((start, min(start + CHUNK, n)) for start in range(0, n, CHUNK))
+def _chunks(n: int, size: int = CHUNK) -> Iterator[tuple[int, int]]:
+    """Parts of a work; between two of them it may end.
+
+    Raises:
+        TimeoutError: If nobody waits for it any longer, or it takes too long.
+    """
+    for start in range(0, n, size):
+        deadline.check()
+        yield start, min(start + size, n)
 
 
 def _length(model_input: Any) -> int:

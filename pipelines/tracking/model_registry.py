@@ -14,6 +14,7 @@ from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipelines.serving.entry import vouched
 from pipelines.tracking import vouching
 from pipelines.tracking.runs import MOST_METRICS
 from pipelines.tracking.server import allowed, answered, connect, get_client, is_absence, reason
@@ -487,17 +488,20 @@ def load_served(uri: str) -> PyFuncModel:
     """Load a registered model as a careful downstream team does: its files are compared before anything of them runs.
 
     Arguments:
-        uri: `models:/digits@generation`, say.
+        uri: `models:/digits@generation`, say; or a folder on this machine, such as `fivefold verify --to` leaves, of
+            which only the files are compared with the list that came with them.
     Raises:
         ConnectionError: If the server is away.
         ValueError: If there is no such model, or it is not what was registered.
     """
-    version = find_version(uri)
+    version = None if Path(uri).is_dir() else find_version(uri)
     import mlflow
     from mlflow.exceptions import MlflowException
 
     with tempfile.TemporaryDirectory() as temporary:
-        folder, _ = checked_download(version, temporary)
+        if version is None:
+            vouched(uri)
+        folder = uri if version is None else checked_download(version, temporary)[0]
         try:
             return mlflow.pyfunc.load_model(str(folder))
         except MlflowException as error:

@@ -58,4 +58,4 @@ def test_a_stage_is_a_file_a_verb_and_an_entry_of_the_pipeline() -> None:
     commands = [str(entry.get("do", entry)["cmd"]) for entry in entries.values()]
     for name, command in zip(entries, commands, strict=True):
         assert f"fivefold {name}" in command
-        assert parser().parse_args([name, "--family", "vae"] if "--family" in command else [name]).verb == name
+        assert parser().parse_args([name, "--family", "vae"] if "${item}" in command else [name]).verb == name
