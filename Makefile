@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: setup repro test test-slow benchmark mutants check format lock clean
+.PHONY: setup repro test test-slow benchmark mutants fuzz check format lock clean
 
 setup: .venv/.ready
 
@@ -29,6 +29,9 @@ benchmark: setup
 
 mutants: setup
 	python -m benchmarks.mutants $(ARGS)
+
+fuzz: setup
+	python -m benchmarks.fuzz $(ARGS)
 
 check: setup
 	ruff format --check .

@@ -229,7 +229,7 @@ def parse_card(text: str, path: Path) -> Card:
     if isinstance(content.get("missing"), list):  # as cards before `marks` had it
         content["marks"] = content.pop("missing")
     card = schema.build(Card, content, "", problems)
-    if card is not None:
+    if card is not None and not any(column is None for column in card.columns):
         problems += _faults(card, path)
     if problems or card is None:
         raise ValueError(f"{path} has {len(problems)} fault(s): " + "; ".join(problems) + ". Fix the card.")

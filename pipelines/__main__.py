@@ -257,6 +257,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _told(error: Exception) -> str:
     """What went wrong and the fix, where the operating system tells only the former."""
+    from data.files import out_of_space
+
     if isinstance(error, OSError) and error.filename and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         folder = Path(str(error.filename)).absolute().parent
         return (
@@ -264,7 +266,7 @@ def _told(error: Exception) -> str:
             f"(`chmod u+w {folder}`, or `chown`; if it is only read, `chmod u+rX {error.filename}`), or work in a copy "
             "of the project; nothing was changed"
         )
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+    if out_of_space(error):
         return f"{error}: the disk is full. Free some space; the same command goes on where it stopped"
     if isinstance(error, OSError) and error.errno in (errno.EFBIG, errno.EDQUOT):
         return f"{error}: free some space, or raise the quota or the limit (`ulimit -f`); nothing partial is left"

@@ -307,11 +307,11 @@ def _families(names: Any, errors: list[str]) -> tuple[str, ...]:
         errors.append(f"families: must be a list of at least one of {', '.join(FAMILIES)}, got {names!r}")
         return ()
     for name in names:
-        if name not in FAMILIES:
+        if not isinstance(name, str) or name not in FAMILIES:
             errors.append(f"families: unknown family {name!r}{nearest(str(name), list(FAMILIES))}")
     if len(set(map(str, names))) < len(names):
         errors.append(f"families: a family is named twice in {names}")
-    return tuple(names)
+    return tuple(name for name in names if isinstance(name, str))
 
 
 def _family(name: str, value: Any, errors: list[str]) -> Family | None:

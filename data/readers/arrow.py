@@ -24,7 +24,7 @@ def open_arrow(path: Path, files: list[Path]) -> RawTable:
 def _opened(file: Path, source: pa.NativeFile) -> pa.RecordBatchFileReader | pa.RecordBatchStreamReader:
     try:
         return pa.ipc.open_file(source)
-    except pa.ArrowInvalid as error:
+    except (pa.ArrowInvalid, OSError) as error:
         source.seek(0)
         try:
             return pa.ipc.open_stream(source)
