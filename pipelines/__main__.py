@@ -91,6 +91,9 @@ def _add_sample(sample: argparse.ArgumentParser) -> None:
     sample.add_argument(
         "--given", default="{}", metavar="JSON", help='of a table: columns and their values, {"city": "Oslo"}'
     )
+    sample.add_argument(
+        "--safe-csv", action="store_true", help="put ' before texts that a spreadsheet would run as formulas"
+    )
     sample.add_argument("--steps", type=int, default=0, help="sampler steps; 0 for the model's own (default)")
 
 
@@ -146,6 +149,7 @@ def run(arguments: argparse.Namespace) -> None:
                 arguments.seed,
                 arguments.steps,
                 arguments.given,
+                safe_csv=arguments.safe_csv,
             )
         case "train":
             from pipelines.stages.train import train
@@ -250,7 +254,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return RESUMABLE
         if chosen.verbose:
             traceback.print_exc()
-        print(f"fivefold {chosen.verb}: {_told(error)}", file=sys.stderr)
+        from data.schema import printable  # a message may quote what a stranger wrote
+
+        print(f"fivefold {chosen.verb}: {printable(_told(error))}", file=sys.stderr)
         return 1
     return 0
 

@@ -24,10 +24,11 @@ ODD: list[Any] = [
     "file:///dev/zero", "$(id)", "{}", "[", [], {}, [None], [[]], {"": {}}, {"a": [1, {"b": None}]}, list(range(50)),
 ]  # fmt: skip
 TOKENS = [
-    b"", b"\x00", b"\xff", b"\xef\xbb\xbf", b"\xfe\xff", b"\r", b"\n", b"\r\n", b'"', b"'", b",", b";", b"\t", b"|",
-    b"&a ", b"*a", b"<<: ", b"!!python/object/apply:os.system [id]", b"---\n", b"? ", b"- ", b": ", b"#", b"[", b"{", 
-    b"}" * 40, b"[" * 400, b"NaN", b"1e999", b"9" * 400, b"-", b"0x", b"2024-02-30", b"12:60", b"1.234,5", b"\\",
-    b"\\u0000", b"\xe2\x80\xae", b"\xed\xa0\x80", b"=cmd|' /C calc'!A0", b"PK\x03\x04", b"\x1f\x8b", b"PAR1", b"\x93NUMPY",
+    b"", b"\x00", b"\xff", b"\xef\xbb\xbf", b"\xfe\xff", b"\r", b"\n", b"\r\n", b'"', b"'", b",", b";", b"\t",
+    b"|", b"&a ", b"*a", b"<<: ", b"!!python/object/apply:os.system [id]", b"---\n", b"? ", b"- ", b": ", b"#",
+    b"[", b"{", b"}" * 40, b"[" * 400, b"NaN", b"1e999", b"9" * 400, b"-", b"0x", b"2024-02-30", b"12:60",
+    b"1.234,5", b"\\", b"\\u0000", b"\xe2\x80\xae", b"\xed\xa0\x80", b"=cmd|' /C calc'!A0", b"PK\x03\x04",
+    b"\x1f\x8b", b"PAR1", b"\x93NUMPY",
 ]  # fmt: skip
 
 

@@ -51,5 +51,5 @@ def _batches(file: Path, names: list[str]) -> Iterator[pa.RecordBatch]:
                 batch.validate(full=True)
                 for start in range(0, batch.num_rows, ROWS):
                     yield batch.slice(start, ROWS).select(names)
-        except (pa.ArrowInvalid, OSError) as error:
+        except (pa.ArrowInvalid, pa.ArrowMemoryError, OSError) as error:
             raise ValueError(f"{file} is damaged: {one_line(error)} Fetch it again.") from None

@@ -12,7 +12,7 @@ from data.ingest.datasheet import account
 from data.ingest.inspect import inspect, write_card
 from data.ingest.parallel import in_processes
 from data.readers.base import Mapper
-from data.schema import check_name
+from data.schema import check_name, printable
 from pipelines.cli.recipes import recipe_text
 from pipelines.stages.prepare import at
 
@@ -65,9 +65,9 @@ def add(
     if not quiet:
         print(f"wrote {path}")
         for line in inspection.found:
-            print(f"  found   {line}")
+            print(f"  found   {printable(line)}")
         for line in inspection.warnings:
-            print(f"  unsure  {line}")
+            print(f"  unsure  {printable(line)}")
         print(f"next: look at the card, then `fivefold prepare --dataset {name}`")
     return path
 
@@ -84,7 +84,7 @@ def show(name: str, *, root: Path | None = None, rows: int = 8) -> None:
     """
     root = root or Path.cwd()
     card = load_card(name, root)
-    print((root / CATALOG / f"{name}.yaml").read_text(encoding="utf-8").rstrip())
+    print(printable((root / CATALOG / f"{name}.yaml").read_text(encoding="utf-8").rstrip()))
     folder = root / "data" / "prepared" / name
     if not (folder / "manifest.json").exists():
         print(f"\nnot prepared yet: run `fivefold prepare --dataset {name}`")
@@ -95,9 +95,9 @@ def show(name: str, *, root: Path | None = None, rows: int = 8) -> None:
     for split, facts in manifest["splits"].items():
         print(f"  {split:8} {facts['count']:>9} examples")
     for line in account(report):
-        print(f"  {line}")
+        print(f"  {printable(line)}")
     x, label = first_rows(folder, manifest, "train", rows)
-    print(KINDS[card.kind].as_text(folder, manifest, x, label))
+    print(printable(KINDS[card.kind].as_text(folder, manifest, x, label)))
 
 
 def export(name: str, to: Path, form: str = "parquet", *, root: Path | None = None) -> None:

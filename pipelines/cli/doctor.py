@@ -95,6 +95,8 @@ def _privacy() -> tuple[str, str]:
         privacy.settle(root)
     except OSError as error:
         return "fix", str(error)
+    if wrong := privacy.close_token():
+        return "fix", wrong
     where = privacy.site_cache(root)
     text = f"only this user can write to DVC's cache{f', {where}' if where else ''}"
     return "ok", text

@@ -33,6 +33,7 @@ def private_process(root: Path | None = None) -> Iterator[None]:
     """
     before = os.umask(_umask())
     try:
+        close_token()
         settle(Path.cwd() if root is None else root)
         yield
     finally:
@@ -57,6 +58,17 @@ def settle(root: Path) -> None:
             closed.chmod(0o700)
     if wrong := fault(folder, trusted=root.stat().st_uid):
         raise PermissionError(f"DVC runs what it finds in its cache, and {wrong}")
+
+
+def close_token() -> str:
+    """Close Ray's token, which Ray itself leaves readable to all; what is wrong with it if that cannot be done."""
+    path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token").expanduser()
+    if os.name != "posix" or not path.is_file() or not path.stat().st_mode & 0o077:
+        return ""
+    if path.stat().st_uid == os.geteuid():
+        path.chmod(0o600)
+        return ""
+    return f"others can read Ray's token: `chmod 600 {path}`, and make a new one"
 
 
 def site_cache(root: Path) -> Path | None:

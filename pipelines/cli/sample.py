@@ -12,6 +12,7 @@ import numpy as np
 from data.files import whole_file, write_atomically
 from data.image_grid import grid, png
 from pipelines import tracking
+from pipelines.cli.spreadsheet import without_formulas
 
 TABLES: dict[str, Callable[[Any, Path], None]] = {
     ".csv": lambda frame, path: frame.to_csv(path, index=False),
@@ -28,6 +29,8 @@ def sample(
     seed: int = 0,
     steps: int = 0,
     given: str = "{}",
+    *,
+    safe_csv: bool = False,
 ) -> Path:
     """Draw from a registered model and write what was drawn.
 
@@ -41,6 +44,7 @@ def sample(
         seed: The same seed draws the same; -1 draws anew at every call.
         steps: Steps of an iterative sampler; 0 for the model's own.
         given: Of a table: columns and their values as JSON; the others are drawn given these.
+        safe_csv: Into CSV, put an apostrophe before texts that a spreadsheet would run as formulas.
     Returns:
         Where it was written.
     Raises:
@@ -63,6 +67,7 @@ def sample(
         )
         raise ValueError(f"{out} does not fit: {name_or_uri} draws {expected}.")
     if table:
+        drawn = without_formulas(drawn) if safe_csv and out.suffix == ".csv" else drawn
         with whole_file(out) as path:
             TABLES[out.suffix](drawn, path)
     elif out.suffix == ".npy":

@@ -125,6 +125,16 @@ def test_a_command_does_not_start_beside_a_cache_that_others_wrote(planted, tmp_
     assert f"site_cache_dir = {tmp_path}/.dvc-site" in (tmp_path / ".dvc/config.local").read_text()
 
 
+def test_rays_token_is_closed_before_anything_else(tmp_path, monkeypatch, capsys):
+    token = tmp_path / "token"
+    token.write_text("0" * 64)
+    token.chmod(0o644)
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(token))
+    monkeypatch.chdir(tmp_path)
+    main(["data", "show", "digits"])
+    assert stat.S_IMODE(token.stat().st_mode) == 0o600
+
+
 def test_what_is_written_is_for_its_user_alone(tmp_path, monkeypatch):
     """And the process that a command runs in is as it was afterwards."""
     before = os.umask(0o022)

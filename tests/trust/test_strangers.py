@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import io
 import os
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from ruamel.yaml import YAML
 
+from data.readers.base import here
 from pipelines.__main__ import main
+from pipelines.cli.spreadsheet import without_formulas
+from pipelines.stages.prepare import prepare
 
 ROOT = Path(__file__).parents[2]
 PARAMS = "dataset: digits\nseed: 0\nfamilies: [vae]\nvae: {}\n"
@@ -105,3 +111,42 @@ def test_names_reach_no_shell(line, told, project):
         assert told in ran.stdout + ran.stderr or stage == "tune"
     assert not list(project.rglob("ran"))
     assert [path for path in kept if not path.exists()] == []
+
+
+def test_no_cell_of_a_safe_csv_is_a_formula():
+    """Read back, every text is the same behind its apostrophe, and numbers are numbers."""
+    frame = pd.DataFrame({"=name": ["=1+1", "a", None], "n": [-1.5, 2, 3], "text": ["-1", "+47 1", "@x"]})
+    frame["kind"] = pd.Categorical(["-x", "y", None])
+    safe = pd.read_csv(io.StringIO(without_formulas(frame).to_csv(index=False)), dtype={"text": str})
+    assert list(safe.columns) == ["'=name", "n", "text", "kind"]
+    assert safe["'=name"].tolist()[:2] == ["'=1+1", "a"]
+    assert safe["n"].tolist() == [-1.5, 2, 3]
+    assert safe["text"].tolist() == ["-1", "'+47 1", "'@x"]
+    assert safe["kind"].tolist()[:2] == ["'-x", "y"]
+    assert safe.isna().sum().tolist() == [1, 0, 0, 1]
+    assert frame.columns[0] == "=name"
+
+
+ESCAPES = "\x1b]0;owned\x9c\x1b[2J\u202etxt.exe"
+
+
+def test_a_strangers_text_is_shown_and_not_obeyed(tmp_path, monkeypatch, capsys):
+    """On the terminal no cursor moves; in Markdown there is no link, no tag and no second heading."""
+    monkeypatch.chdir(tmp_path)
+    rows = "".join(f"{i / 7:.3f},{['x', ESCAPES][i % 2]},y{i % 3}\n" for i in range(200))
+    (tmp_path / "rows.csv").write_text(f"a,{ESCAPES},c\n{rows}", encoding="utf-8")
+    assert main(["data", "add", "rows.csv", "--name", "rows"]) == 0
+    card = tmp_path / "data/catalog/rows.yaml"
+    title = "<img src=x onerror=alert(1)> [x](javascript:alert(1)) \\n# heading"
+    text = card.read_text(encoding="utf-8")
+    card.write_text(f'title: "{title}"\n' + re.sub("(?m)^title.*", "", text))
+    prepare("rows", root=tmp_path, mapper=here)
+    assert main(["data", "show", "rows"]) == 0
+    told = capsys.readouterr().out
+    assert "\\u001b]0;owned" in told
+    assert not {"\x1b", "\x9c", "\u202e"} & set(told)
+    page = (tmp_path / "data/prepared/rows/README.md").read_text(encoding="utf-8")
+    first = page.splitlines()[0]
+    assert first.startswith("# \\<img")
+    assert "\\[x\\]\\(javascript" in first
+    assert [line for line in page.splitlines() if line.startswith("# ")] == [first]
