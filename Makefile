@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: setup repro test test-slow benchmark mutants fuzz check format lock clean
+.PHONY: setup repro test test-slow benchmark mutants fuzz sbom audit check format lock clean
 
 setup: .venv/.ready
 
@@ -32,6 +32,12 @@ mutants: setup
 
 fuzz: setup
 	python -m benchmarks.fuzz $(ARGS)
+
+sbom: setup
+	@python -m benchmarks.supply sbom
+
+audit: setup
+	@python -m benchmarks.supply audit
 
 check: setup
 	ruff format --check .
