@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: setup repro test test-slow benchmark mutants check format lock clean
+.PHONY: setup repro test test-slow benchmark mutants fuzz sbom audit check format lock clean
 
 setup: .venv/.ready
 
@@ -12,6 +12,7 @@ setup: .venv/.ready
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.lock
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -e .
+	$(BIN)/python -c "from pathlib import Path; from pipelines.cli.privacy import settle; settle(Path())"
 	@touch $@
 
 repro: setup
@@ -28,6 +29,15 @@ benchmark: setup
 
 mutants: setup
 	python -m benchmarks.mutants $(ARGS)
+
+fuzz: setup
+	python -m benchmarks.fuzz $(ARGS)
+
+sbom: setup
+	@python -m benchmarks.supply sbom
+
+audit: setup
+	@python -m benchmarks.supply audit
 
 check: setup
 	ruff format --check .

@@ -15,8 +15,6 @@ from data import schema
 from data.formats import format_of
 
 CATALOG = Path("data/catalog")
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-"""What a dataset may be called: it names files, a registered model and parts of URIs."""
 LEARNED = ("continuous", "integer", "categorical", "datetime", "duration")
 NOT_LEARNED = ("identifier", "index", "text", "constant", "skip")
 COLUMN_TYPES = (*LEARNED, *NOT_LEARNED)
@@ -201,9 +199,9 @@ def load_card(name: str, root: Path) -> Card:
         root: The project's root.
     Raises:
         FileNotFoundError: If there is no such card.
-        ValueError: If the card is not valid; all of its faults at once.
+        ValueError: If the card is not valid, all of its faults at once; or if it is no name but a path, say.
     """
-    check_name(name)
+    schema.check_name(name)
     path = root / CATALOG / f"{name}.yaml"
     if not path.is_file():
         known = sorted(card.stem for card in (root / CATALOG).glob("*.yaml") if card.is_file())
@@ -219,19 +217,6 @@ def load_card(name: str, root: Path) -> Card:
         raise ValueError(f"{path} is not valid UTF-8: {error}. Fix the card.") from None
 
 
-def check_name(name: str) -> None:
-    """Make sure that something may be a dataset's name.
-
-    Raises:
-        ValueError: If it may not.
-    """
-    if not NAME.fullmatch(name):
-        shown = repr(name if len(name) <= 120 else f"{name[:100]}… ({len(name)} characters)")
-        raise ValueError(
-            f"a dataset's name must consist of letters, digits, '-', '_' and '.', at most 100, got {shown}"
-        )
-
-
 def parse_card(text: str, path: Path) -> Card:
     """Make a card of what its file holds.
 
@@ -243,7 +228,7 @@ def parse_card(text: str, path: Path) -> Card:
     if isinstance(content.get("missing"), list):  # as cards before `marks` had it
         content["marks"] = content.pop("missing")
     card = schema.build(Card, content, "", problems)
-    if card is not None:
+    if card is not None and not any(column is None for column in card.columns):
         problems += _faults(card, path)
     if problems or card is None:
         listed = "; ".join(problem.rstrip(".") for problem in problems)

@@ -95,12 +95,41 @@ def whole_file(path: Path) -> Iterator[Path]:
     _remove_abandoned(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp{path.suffix}")
     try:
-        yield temporary
+        with _as_os_error(path):
+            yield temporary
         fsync(temporary)
         os.replace(temporary, path)
         fsync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def out_of_space(error: BaseException | None) -> bool:
+    """Whether an error comes of a full disk, whatever libraries made of it."""
+    while error is not None:
+        if getattr(error, "errno", None) == errno.ENOSPC or re.search("No space left|disk is full", str(error)):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+@contextmanager
+def _as_os_error(path: Path) -> Iterator[None]:
+    """Turn what libraries make of an error of the operating system (a full disk, say) back into that error.
+
+    Raises:
+        OSError: With the system's own error number.
+    """
+    try:
+        yield
+    except OSError:
+        raise
+    except Exception as error:
+        found = re.search(r"\(os error (\d+)\)", str(error))
+        if not found:
+            raise
+        number = int(found[1])
+        raise OSError(number, os.strerror(number), str(path)) from error
 
 
 def write_atomically(path: str | Path, content: bytes | str) -> None:
@@ -136,7 +165,8 @@ def whole_folder(folder: Path) -> Iterator[Path]:
     _delete(temporary)
     temporary.mkdir()
     try:
-        yield temporary
+        with _as_os_error(folder):
+            yield temporary
         fsync_tree(temporary)
         _replace(temporary, folder)
     finally:

@@ -48,6 +48,7 @@ def parse_yaml(text: str, path: Path) -> dict[str, Any]:
     if not isinstance(loaded, dict):
         found = {list: "a list", str: "text"}.get(type(loaded), f"{loaded!r}")
         raise ValueError(f"{path} must be a mapping of keys to values (`key: value`), got {found}. Fix the file.")
+    _check_bounds(loaded, path)
     return loaded
 
 
@@ -62,6 +63,67 @@ def _hint(key: Any, value: Any, known: Iterable[str]) -> str:
     if value is None and str(key).isdecimal():
         return "; is it the rest of a number with a comma (80,000)? A comma begins the next key here: write 80000"
     return nearest(str(key), known)
+
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+"""Names of datasets: nothing that a shell or a file system takes for something else."""
+
+
+def check_name(name: Any) -> None:
+    """Refuse what is no name of a dataset, such as a path.
+
+    Raises:
+        ValueError: Names what was given.
+    """
+    if not isinstance(name, str) or not NAME.fullmatch(name) or len(name) > LONGEST_NAME:
+        raise ValueError(
+            f"a dataset's name consists of letters, digits, '.', '_' and '-', begins with a letter or digit and has at "
+            f"most {LONGEST_NAME}, got {str(name)[:100]!r}. Rename it: a name is also a folder's."
+        )
+
+
+LONGEST_NAME = 100
+MOST_VALUES, DEEPEST = 100_000, 40
+"""How much a file of settings may hold, what an alias stands for counted as often as it stands there."""
+
+
+def _check_bounds(loaded: Any, path: Path) -> None:
+    """Refuse files that are small and yet hold more than memory: aliases of aliases.
+
+    Raises:
+        ValueError: Names the file.
+    """
+    sizes: dict[int, int] = {}
+
+    def size(value: Any, above: tuple[int, ...]) -> int:
+        if not isinstance(value, (dict, list)):
+            return 1
+        if id(value) in above or len(above) == DEEPEST:
+            raise ValueError(f"{path} is nested more than {DEEPEST} deep, or holds itself. Fix the file.")
+        if id(value) not in sizes:
+            parts = [*value, *value.values()] if isinstance(value, dict) else value
+            sizes[id(value)] = 1 + sum(size(part, (*above, id(value))) for part in parts)
+        if sizes[id(value)] > MOST_VALUES:
+            raise ValueError(
+                f"{path} holds more than {MOST_VALUES} values, counting what its aliases stand for. Write less."
+            )
+        return sizes[id(value)]
+
+    size(loaded, ())
+
+
+def in_markdown(text: str) -> str:
+    """A stranger's text as Markdown that shows it as it is: no link, no tag, no heading, one line."""
+    return re.sub(r"([\\`*_{}\[\]()<>#|!~&])", r"\\\1", printable(" ".join(text.split())))
+
+
+def printable(text: str) -> str:
+    """A stranger's text for a terminal: what would move its cursor, or turn the line around, is spelled out."""
+    return re.sub(
+        "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]",
+        lambda found: f"\\u{ord(found[0]):04x}",
+        text,
+    )
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

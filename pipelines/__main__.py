@@ -34,6 +34,7 @@ INTERRUPTED = 130
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status."""
     from pipelines.cli import app, logs, options
+    from pipelines.cli.privacy import private_process
 
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # names of files may hold what cannot be encoded
@@ -43,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("PYTHONWARNINGS", options.QUIET)
     noted: dict[str, Any] = {"verbose": False}
     try:
-        with logs.shown_log():
+        with private_process(), logs.shown_log():
             status = app.group().main(arguments, prog_name="fivefold", standalone_mode=False, obj=noted)
     except Exception as error:
         return _answer(error, arguments, verbose=noted["verbose"])
@@ -66,7 +67,9 @@ def _answer(error: Exception, arguments: Sequence[str], *, verbose: bool) -> int
         return RESUMABLE
     if verbose:
         traceback.print_exception(error)
-    print(f"{name}: {_told(error)}", file=sys.stderr)
+    from data.schema import printable  # a message may quote what a stranger wrote
+
+    print(f"{name}: {printable(_told(error))}", file=sys.stderr)
     return 1
 
 
@@ -89,6 +92,8 @@ def _mistyped(error: Any, name: str) -> str:
 
 def _told(error: Exception) -> str:
     """What went wrong and the fix, where the operating system tells only the former."""
+    from data.files import out_of_space
+
     if isinstance(error, OSError) and error.filename and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         folder = Path(str(error.filename)).absolute().parent
         return (
@@ -96,7 +101,7 @@ def _told(error: Exception) -> str:
             f"(`chmod u+w {folder}`, or `chown`; if it is only read, `chmod u+rX {error.filename}`), or work in a copy "
             "of the project; nothing was changed"
         )
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+    if out_of_space(error):
         return f"{error}: the disk is full. Free some space; the same command goes on where it stopped"
     if isinstance(error, OSError) and error.errno in (errno.EFBIG, errno.EDQUOT):
         return f"{error}: free some space, or raise the quota or the limit (`ulimit -f`); nothing partial is left"

@@ -13,8 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from data.cards import NAME, check_name
-from data.schema import build, nearest, parse_yaml
+from data.schema import NAME, build, check_name, nearest, parse_yaml
 from models import FAMILIES
 from pipelines.defaults import Facts, defaults, facts_of, machine_facts
 from pipelines.durations import seconds_of

@@ -11,6 +11,7 @@ from data.domains.table import cell_text
 from data.files import write_atomically, write_json
 from data.ingest.splits import SplitAssignment
 from data.readers.base import IngestReport
+from data.schema import in_markdown
 
 
 def write_summary(
@@ -36,10 +37,11 @@ def write_summary(
 def _page(card: Card, manifest: dict[str, Any], report: dict[str, Any]) -> str:
     source = manifest["source"]
     place = source.get("url") or source.get("path") or f"built in: {source.get('builtin')}"
+    licence, citation = (in_markdown(text) or "not stated" for text in (card.licence, card.citation))
     parts = [
-        f"# {card.title or card.name}",
+        f"# {in_markdown(card.title) or card.name}",
         f"Dataset `{card.name}`, digest `{manifest['digest']}`.",
-        f"Licence: {card.licence or 'not stated'}. Citation: {card.citation or 'not stated'}.",
+        f"Licence: {licence}. Citation: {citation}.",
         f"Source: `{place}`, SHA-256 `{source.get('sha256') or 'not stated'}`.",
         "## Splits\n\n" + _splits(manifest),
         "## What was read\n\n" + "\n".join(f"- {line}" for line in account(report)),

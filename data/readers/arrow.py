@@ -24,7 +24,7 @@ def open_arrow(path: Path, files: list[Path]) -> RawTable:
 def _opened(file: Path, source: pa.NativeFile) -> pa.RecordBatchFileReader | pa.RecordBatchStreamReader:
     try:
         return pa.ipc.open_file(source)
-    except pa.ArrowInvalid as error:
+    except (pa.ArrowInvalid, OSError) as error:
         source.seek(0)
         try:
             return pa.ipc.open_stream(source)
@@ -51,5 +51,5 @@ def _batches(file: Path, names: list[str]) -> Iterator[pa.RecordBatch]:
                 batch.validate(full=True)
                 for start in range(0, batch.num_rows, ROWS):
                     yield batch.slice(start, ROWS).select(names)
-        except (pa.ArrowInvalid, OSError) as error:
+        except (pa.ArrowInvalid, pa.ArrowMemoryError, OSError) as error:
             raise ValueError(f"{file} is damaged: {one_line(error)} Fetch it again.") from None

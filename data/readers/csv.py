@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from contextlib import closing
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -149,6 +150,36 @@ class _Ragged:
         return emitted + self.first_row + np.searchsorted(gaps, emitted, side="right")
 
 
+@contextmanager
+def _loud(file: Path) -> Iterator[None]:
+    """An error where pyarrow would print one and go on: the text of a ragged row that it cannot decode.
+
+    Raises:
+        ValueError: Names the file.
+    """
+    lost: list[Any] = []
+    before, sys.unraisablehook = sys.unraisablehook, lambda told: lost.append(told.exc_value)
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before
+    if lost:
+        raise ValueError(
+            f"{file}: a row has another number of cells and is no valid text ({lost[0]}). Look for a quotation mark "
+            "that is never closed, or a delimiter inside a cell."
+        )
+
+
+def _batches_of(reader: Iterable[pa.RecordBatch], file: Path) -> Iterator[pa.RecordBatch]:
+    batches = iter(reader)
+    while True:
+        with _loud(file):
+            batch = next(batches, None)
+        if batch is None:
+            return
+        yield batch
+
+
 def _csv_batches(
     file: Path, head: Heading, split: int, dialect: Dialect, report: IngestReport, offset: int
 ) -> Iterator[RawBatch]:
@@ -159,17 +190,21 @@ def _csv_batches(
     with closing(inflated(file)) as stream:
         watched = _Watched(Body(Decoded(stream, dialect.encoding, file), head.lines, blanks=delimiter == BLANKS))
         try:
-            reader = pa.csv.open_csv(
-                watched,
-                read_options=pa.csv.ReadOptions(use_threads=False, block_size=BLOCK_BYTES, column_names=names),
-                parse_options=pa.csv.ParseOptions(
-                    delimiter=delimiter, invalid_row_handler=ragged, newlines_in_values=True, ignore_empty_lines=False
-                ),
-                convert_options=pa.csv.ConvertOptions(
-                    column_types=dict.fromkeys(names, pa.binary()), strings_can_be_null=False
-                ),
-            )
-            for batch in reader:
+            with _loud(file):
+                reader = pa.csv.open_csv(
+                    watched,
+                    read_options=pa.csv.ReadOptions(use_threads=False, block_size=BLOCK_BYTES, column_names=names),
+                    parse_options=pa.csv.ParseOptions(
+                        delimiter=delimiter,
+                        invalid_row_handler=ragged,
+                        newlines_in_values=True,
+                        ignore_empty_lines=False,
+                    ),
+                    convert_options=pa.csv.ConvertOptions(
+                        column_types=dict.fromkeys(names, pa.binary()), strings_can_be_null=False
+                    ),
+                )
+            for batch in _batches_of(reader, file):
                 if not batch.num_rows:
                     continue
                 rows = ragged.rows(np.arange(emitted, emitted + batch.num_rows))

@@ -6,8 +6,10 @@ import errno
 import http.client
 import ipaddress
 import json
+import os
 import re
 import shutil
+import socket
 import ssl
 import time
 import urllib.error
@@ -18,6 +20,7 @@ from typing import IO, Any
 from urllib.parse import unquote, urlsplit
 
 from pyarrow import fs
+from tqdm import tqdm
 
 from data.files import fsync, fsync_tree, write_json
 from data.s3 import file_system
@@ -28,6 +31,12 @@ ATTEMPTS = 5
 TIMEOUT_S = 30
 S3_ATTEMPTS = 2
 """Times a request to a bucket is made in each attempt, which goes on where the one before stopped."""
+
+SLOWEST, SLOW_S = 1024, 30.0
+"""Bytes a second that a server must send, on average over so many seconds."""
+
+MOST_BYTES = "FIVEFOLD_MAX_DOWNLOAD_BYTES"
+"""Environment variable: the largest file that is fetched."""
 
 PIECE = 1 << 20
 LOCAL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO}
@@ -66,7 +75,7 @@ def fetch(url: str, folder: Path, sha256: str) -> Path:
     if scheme == "s3":
         _fetch_s3(url, part)
     elif scheme == "https" or (scheme == "http" and _is_loopback(url)):
-        _fetch_http(url, part)
+        _fetch_http(url, part, checked=bool(sha256))
     else:
         raise ValueError(
             f"source.url must start with https:// or s3://, got {url!r}. http is not protected on its way; a file of "
@@ -118,22 +127,45 @@ def _remove(path: Path) -> None:
 
 
 class _SameProtection(urllib.request.HTTPRedirectHandler):
-    """Follows redirects, except to a place that is less protected."""
+    """Follows redirects, except to a place that is less protected, or that only this machine's network reaches.
+
+    Arguments:
+        url: The card's own: where it leads, redirects may lead too.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.scheme, self.private = urlsplit(url).scheme, _is_private(url)
 
     def redirect_request(self, req: Any, fp: Any, code: Any, msg: Any, headers: Any, newurl: str) -> Any:
-        if urlsplit(newurl).scheme != "https" and not _is_loopback(newurl):
+        safe = urlsplit(newurl).scheme == "https" or (self.scheme == "http" and _is_loopback(newurl))
+        if not safe:
             raise ValueError(f"{req.full_url} redirects to {newurl}, which is not https. Give another URL.")
+        if not self.private and _is_private(newurl):
+            raise ValueError(
+                f"{req.full_url} redirects to {newurl}, an address of this machine or its network. Give that URL "
+                "itself if you trust it."
+            )
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
-def _fetch_http(url: str, part: Path) -> None:
+def _is_private(url: str) -> bool:
+    """Whether a host is on this machine or its network: an address that the world does not route to."""
+    host = urlsplit(url).hostname or ""
+    try:
+        found = {entry[4][0] for entry in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)}
+    except (OSError, UnicodeError):
+        return False  # nobody there, or known to a proxy only
+    return any(not ipaddress.ip_address(str(address).split("%")[0]).is_global for address in found)
+
+
+def _fetch_http(url: str, part: Path, *, checked: bool) -> None:
     """Fetch into a partial file, continuing what an earlier attempt left if the server's version is the same."""
     problem = ""
     for attempt in range(ATTEMPTS):
         if attempt:
             time.sleep(min(8.0, 0.25 * 2**attempt))
         try:
-            if _fetch_once(url, part):
+            if _fetch_once(url, part, checked=checked):
                 return
             problem = "the connection closed early"
         except urllib.error.HTTPError as error:
@@ -162,13 +194,17 @@ def _fetch_http(url: str, part: Path) -> None:
     )
 
 
-def _fetch_once(url: str, part: Path) -> bool:
-    """One attempt; whether the file is complete."""
+def _fetch_once(url: str, part: Path, *, checked: bool) -> bool:
+    """One attempt; whether the file is complete.
+
+    Arguments:
+        checked: Whether the content's SHA-256 is known, so that half a file would be found out.
+    """
     have, known = _resumable(url, part)
     headers = {"User-Agent": "fivefold", "Accept-Encoding": "identity"}
     if have:
         headers.update({"Range": f"bytes={have}-", "If-Range": known["validator"]})
-    opener = urllib.request.build_opener(_SameProtection)
+    opener = urllib.request.build_opener(_SameProtection(url))
     with opener.open(urllib.request.Request(url, headers=headers), timeout=TIMEOUT_S) as response:
         whole = response.headers.get("Content-Length")
         if response.status == 206:
@@ -179,12 +215,18 @@ def _fetch_once(url: str, part: Path) -> bool:
             total = int(match[1]) if match[1].isdigit() else None
         else:
             have, total = 0, int(whole) if whole and whole.isdigit() else None
+        if total is None and not checked and not response.chunked:
+            raise ValueError(
+                f"{url}: the server does not say how long the file is, so half of it would look whole. State "
+                "source.sha256 in the card, or download it yourself and give the path."
+            )
+        require_room(url, part, total, have)
         validator = response.headers.get("ETag") or response.headers.get("Last-Modified") or ""
         validator = "" if validator.startswith("W/") else validator
         write_json(_meta(part), {"url": url, "validator": validator, "total": total})
         with part.open("r+b" if have else "wb") as file:
             file.seek(have)
-            return _copy(response, file, have, total)
+            return _copy(response, file, have, total, url)
 
 
 def _resumable(url: str, part: Path) -> tuple[int, dict[str, Any]]:
@@ -196,10 +238,53 @@ def _resumable(url: str, part: Path) -> tuple[int, dict[str, Any]]:
     return have, known
 
 
-def _copy(source: IO[bytes], file: IO[bytes], have: int, total: int | None) -> bool:
-    while piece := source.read(PIECE):
-        file.write(piece)
-        have += len(piece)
+def require_room(url: str, part: Path, total: int | None, have: int) -> None:
+    """Refuse, before it is fetched, what is larger than is taken or than the disk has room for.
+
+    Raises:
+        ValueError: Names the sizes.
+    """
+    if total is None:
+        return
+    if total > most_bytes():
+        raise ValueError(f"{url} has {total} bytes, at most {most_bytes()} are fetched ({MOST_BYTES}). Raise it there.")
+    free = shutil.disk_usage(part.parent).free
+    if total - have > free:
+        raise ValueError(
+            f"{url} has {total - have} more bytes, the disk of {part.parent} has {free} free. Make room; the same "
+            "command goes on."
+        )
+
+
+def most_bytes() -> int:
+    """The largest file that is fetched.
+
+    Raises:
+        ValueError: If the environment says something else than a number.
+    """
+    text = os.environ.get(MOST_BYTES, "").strip() or str(10**12)
+    if not text.isdecimal() or int(text) < 1:
+        raise ValueError(f"{MOST_BYTES} must be a whole number of at least 1, got {text!r}. Set it or unset it.")
+    return int(text)
+
+
+def _copy(source: Any, file: IO[bytes], have: int, total: int | None, url: str) -> bool:
+    """Copy to the end, which must come; whether all announced bytes did."""
+    read = getattr(source, "read1", source.read)  # what has come, and does not wait for a whole piece
+    most, began, before = most_bytes(), time.monotonic(), have
+    with tqdm(
+        total=total, initial=have, unit="B", unit_scale=True, desc=file_name(url), leave=False, disable=None
+    ) as bar:
+        while piece := read(PIECE):
+            file.write(piece)
+            have += len(piece)
+            bar.update(len(piece))
+            if have > most:
+                raise ValueError(f"{url} has more than {most} bytes, the most that are fetched ({MOST_BYTES}).")
+            if (passed := time.monotonic() - began) > SLOW_S:
+                if have - before < SLOWEST * passed:
+                    raise OSError(f"it sends less than {SLOWEST} bytes a second")
+                began, before = time.monotonic(), have
     if total is not None and have > total:
         raise OSError(f"the server announced {total} bytes and sent {have}")
     return total is None or have == total
@@ -237,13 +322,19 @@ def _copy_s3(url: str, part: Path) -> None:
         if versions.get(name) != version:
             (part / name).unlink(missing_ok=True)
     write_json(_meta(part), {"url": url, "objects": versions})
+    require_room(url, part, sum(info.size for info in objects.values()), tree_size(part))
     for name, info in objects.items():
         target = part / name
         target.parent.mkdir(parents=True, exist_ok=True)
         with store.open_input_file(info.path) as source, target.open("ab") as file:
             source.seek(file.tell())
-            if not _copy(source, file, file.tell(), info.size):
+            if not _copy(source, file, file.tell(), info.size, url):
                 raise OSError(f"{info.path} ended early.")
+
+
+def tree_size(path: Path) -> int:
+    """Bytes of a file, or of all below a folder."""
+    return sum(found.stat().st_size for found in (path, *path.rglob("*")) if found.is_file())
 
 
 def _objects(url: str, store: fs.S3FileSystem, path: str) -> Iterator[tuple[str, fs.FileInfo]]:

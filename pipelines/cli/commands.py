@@ -30,6 +30,7 @@ COMMANDS = {
     "unpin": "let a pinned alias move again",
     "rollback": "give an alias back to the version that held it before",
     "migrate": "copy all that an MLflow store knows into another: runs, models, aliases",
+    "verify": "check that a registered model is what was registered, before it is loaded",
     "lineage": "check the chain from an alias back to the raw data",
     "doctor": "say what is installed and reachable, and what to fix",
     "data add": "inspect a source and write its card",

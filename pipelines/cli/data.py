@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from data.cards import CATALOG, Card, Inspection, check_name, load_card
+from data.cards import CATALOG, Card, Inspection, load_card
 from data.domains import KINDS
 from data.domains.base import first_rows
 from data.files import write_atomically
@@ -15,6 +15,7 @@ from data.ingest.datasheet import account
 from data.ingest.inspect import inspect, write_card
 from data.ingest.parallel import in_processes
 from data.readers.base import Mapper
+from data.schema import check_name, printable
 from pipelines.cli.recipes import recipe_text, training_time
 from pipelines.defaults import Facts, machine_facts
 from pipelines.stages.prepare import at
@@ -70,9 +71,9 @@ def add(
     if not quiet:
         print(f"wrote {path}")
         for line in inspection.found:
-            print(f"  found   {line}")
+            print(f"  found   {printable(line)}")
         for line in inspection.warnings:
-            print(f"  unsure  {line}")
+            print(f"  unsure  {printable(line)}")
         print(f"  takes   about {training_time(facts)} to train; `budget: 5m` in params.yaml asks for another time")
         print(f"next: look at the card, then `fivefold prepare --dataset {name}`")
     return path
@@ -125,7 +126,7 @@ def show(name: str, *, root: Path | None = None, rows: int = 8) -> None:
     """
     root = root or Path.cwd()
     card = load_card(name, root)
-    print((root / CATALOG / f"{name}.yaml").read_text(encoding="utf-8").rstrip())
+    print(printable((root / CATALOG / f"{name}.yaml").read_text(encoding="utf-8").rstrip()))
     folder = root / "data" / "prepared" / name
     if not (folder / "manifest.json").exists():
         print(f"\nnot prepared yet: run `fivefold prepare --dataset {name}`")
@@ -135,9 +136,9 @@ def show(name: str, *, root: Path | None = None, rows: int = 8) -> None:
     for split, facts in manifest["splits"].items():
         print(f"  {split:8} {facts['count']:>9} examples")
     for line in account(report):
-        print(f"  {line}")
+        print(f"  {printable(line)}")
     x, label = first_rows(folder, manifest, "train", rows)
-    print(KINDS[card.kind].as_text(folder, manifest, x, label))
+    print(printable(KINDS[card.kind].as_text(folder, manifest, x, label)))
 
 
 def _prepared(folder: Path, name: str) -> dict[str, Any]:

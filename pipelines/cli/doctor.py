@@ -34,6 +34,7 @@ def doctor(as_json: AsJson = False) -> None:
         _gpus,
         _disk,
         _project,
+        _privacy,
         _params,
         _mlflow,
         _ray,
@@ -95,6 +96,21 @@ def _project() -> tuple[str, str]:
     if missing:
         return "fix", f"{', '.join(missing)} not found here: run from the project's root folder"
     return "ok", "this is a Fivefold project"
+
+
+def _privacy() -> tuple[str, str]:
+    from pipelines.cli import privacy
+
+    root = Path.cwd()
+    try:
+        privacy.settle(root)
+    except OSError as error:
+        return "fix", str(error)
+    if wrong := privacy.close_token():
+        return "fix", wrong
+    where = privacy.site_cache(root)
+    text = f"only this user can write to DVC's cache{f', {where}' if where else ''}"
+    return "ok", text
 
 
 def _params() -> tuple[str, str]:

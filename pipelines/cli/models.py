@@ -19,7 +19,7 @@ def models(
     as_json: AsJson = False,
 ) -> None:
     """List the registered models: their versions, families, and the jobs whose aliases they hold."""
-    from data.cards import check_name
+    from data.schema import check_name
     from pipelines import tracking
     from pipelines.cli.tables import print_json, print_table
 

@@ -60,6 +60,9 @@ def sample(
     given: Annotated[
         str, typer.Option(metavar="JSON", help='Of a table: columns and their values, {"city": "Oslo"}.')
     ] = "{}",
+    safe_csv: Annotated[
+        bool, typer.Option("--safe-csv", help="Put ' before texts that a spreadsheet would run as formulas.")
+    ] = False,
 ) -> Path:
     """Draw from a registered model and write what was drawn.
 
@@ -73,6 +76,7 @@ def sample(
         seed: The same seed draws the same; -1 draws anew at every call.
         steps: Steps of an iterative sampler; 0 for the model's own.
         given: Of a table: columns and their values as JSON; the others are drawn given these.
+        safe_csv: Into CSV, put an apostrophe before texts that a spreadsheet would run as formulas.
     Returns:
         Where it was written.
     Raises:
@@ -103,6 +107,10 @@ def sample(
         )
         raise ValueError(f"{out} does not fit: {name_or_uri} draws {expected}.")
     columns = model.predict(None, params={"task": "describe"})["columns"] if table else []
+    if table and safe_csv and out.suffix.lower() == ".csv":
+        from pipelines.cli.spreadsheet import without_formulas
+
+        drawn = without_formulas(drawn)
     _write(drawn, out, columns, table=table)
     print(f"wrote {out}{'/' if out.is_dir() else ''}: {n} {_unit(n, table=table)} of {name_or_uri}")
     return out
@@ -139,8 +147,7 @@ def _check_registered(uri: str) -> None:
     Raises:
         ValueError: If a `models:/` URI names none of them.
     """
-    from data.cards import check_name
-    from data.schema import nearest
+    from data.schema import check_name, nearest
     from pipelines import tracking
 
     named = re.fullmatch(r"models:/([^/@]+)(?:@(.+)|/(\d+))", uri)

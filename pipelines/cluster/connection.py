@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import secrets
+import shutil
 import socket
+import stat
+import tempfile
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import ray
 from ray._private import ray_constants
+from ray._raylet import AuthenticationTokenLoader
 
 log = logging.getLogger(__name__)
 
@@ -38,31 +46,77 @@ def connected(address: str = "", *, verbose: bool = False) -> Iterator[None]:
     if not verbose:
         for name in ("ray", "ray.train", "ray.tune"):
             logging.getLogger(name).setLevel(logging.ERROR)
+    with contextlib.ExitStack() as stack:
+        try:
+            if address:
+                log.info("joining the Ray cluster at %s …", address)
+                knock(address)
+            else:
+                log.info("starting Ray …")
+                _stay_on_loopback()
+            ray.init(
+                address=address or "local",
+                log_to_driver=verbose,
+                logging_level=level,
+                include_dashboard=None if address else True,
+                dashboard_host="127.0.0.1",
+                _temp_dir=None if address else stack.enter_context(_private_session(keep=verbose)),
+            )
+        except (OSError, ValueError) as error:
+            if not address:
+                raise
+            raise ConnectionError(
+                f"no Ray cluster answers at {address}: {error}. Start it (`ray up ray_cluster.yaml`),"
+                " or unset RAY_ADDRESS and cluster.address to train on this machine"
+            ) from error
+        try:
+            yield
+        finally:
+            ray.shutdown()
+
+
+@contextmanager
+def _private_session(*, keep: bool) -> Iterator[str]:
+    """What a local Ray needs that no other user of this machine may have: a folder for its sockets, and a token.
+
+    Loopback is open to everybody on the machine: without the token any of them could submit a job. It lives in this
+    process' environment and those of its children, where Ray alone would leave it in a file that all can read.
+
+    Arguments:
+        keep: Leave the folder, with Ray's logs, where it is.
+    """
+    home = os.environ.get("RAY_TMPDIR") or ("/tmp" if os.access("/tmp", os.W_OK) else tempfile.gettempdir())
+    _remove_abandoned(Path(home))
+    folder = tempfile.mkdtemp(prefix=f"{SESSION}{os.getpid()}-", dir=home)  # 0700; sockets' paths must be short
+    inner = Path(folder, "r")  # Ray opens the folder it is given to everybody
+    named = any(name in os.environ for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"))
+    if not named:
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+        AuthenticationTokenLoader.instance().reset_cache()
     try:
-        if address:
-            log.info("joining the Ray cluster at %s …", address)
-            knock(address)
-        else:
-            log.info("starting Ray …")
-            _stay_on_loopback()
-        ray.init(
-            address=address or "local",
-            log_to_driver=verbose,
-            logging_level=level,
-            include_dashboard=None if address else True,
-            dashboard_host="127.0.0.1",
-        )
-    except (OSError, ValueError) as error:
-        if not address:
-            raise
-        raise ConnectionError(
-            f"no Ray cluster answers at {address}: {error}. Start it (`ray up ray_cluster.yaml`),"
-            " or unset RAY_ADDRESS and cluster.address to train on this machine"
-        ) from error
-    try:
-        yield
+        yield str(inner)
     finally:
-        ray.shutdown()
+        if not named:
+            del os.environ["RAY_AUTH_TOKEN"]
+            AuthenticationTokenLoader.instance().reset_cache()
+        if not keep:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+SESSION = "fivefold-"
+"""Beginning of the name of a local Ray's folder; the process' number follows."""
+
+ABANDONED = 24 * 3600
+"""Seconds after which the folder of a process that was killed is removed."""
+
+
+def _remove_abandoned(home: Path) -> None:
+    for folder in home.glob(f"{SESSION}[0-9]*-*"):
+        with contextlib.suppress(OSError, ValueError):
+            found, number = folder.lstat(), int(folder.name.split("-")[1])
+            old = found.st_uid == os.geteuid() and time.time() - found.st_mtime > ABANDONED
+            if old and stat.S_ISDIR(found.st_mode) and not Path(f"/proc/{number}").exists():
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def knock(address: str) -> None:

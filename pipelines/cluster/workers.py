@@ -14,6 +14,7 @@ import torch
 from ray._private.state import state as cluster_state
 from ray.train.v2._internal.execution.context import get_train_context
 
+from pipelines.cluster.group import GroupConfig
 from pipelines.training.context import WorkerContext
 
 RESIZE_SECONDS = 30.0
@@ -96,7 +97,7 @@ def run_workers(
     trainer = ray.train.torch.TorchTrainer(
         entry,
         train_loop_config=config,
-        torch_config=ray.train.torch.TorchConfig(backend="nccl" if on_gpu else "gloo", timeout_s=timeout),
+        torch_config=GroupConfig(backend="nccl" if on_gpu else "gloo", timeout_s=timeout, notes=storage),
         scaling_config=ray.train.ScalingConfig(
             num_workers=workers,
             use_gpu=on_gpu,

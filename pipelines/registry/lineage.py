@@ -62,7 +62,7 @@ def verify(name: str, alias: str, *, root: str | Path = ".", say: Callable[[str]
         LineageCheck(name="alias", what=f"models:/{name}@{alias} is version {number} ({version.tags.get('family')})")
     ]
     run, dataset = _run_link(version)
-    links += [_model_link(version), run, *_data_links(version, Path(root), dataset or name)]
+    links += [*_model_links(version), run, *_data_links(version, Path(root), dataset or name)]
     for link in links:
         say(str(link))
     faults = [f"{link.name}: {link.what}: {link.fault}" for link in links if link.fault]
@@ -71,21 +71,27 @@ def verify(name: str, alias: str, *, root: str | Path = ".", say: Callable[[str]
     return links
 
 
-def _model_link(version: Version) -> LineageCheck:
+def _model_links(version: Version) -> Iterator[LineageCheck]:
     expected = version.tags.get("model_digest", "")
     what = f"model digest {expected[:12]}"
     with tempfile.TemporaryDirectory() as temporary:
         try:
-            folder = tracking.download(version, temporary)
+            folder, vouched = tracking.checked_download(version, temporary)
+            yield LineageCheck(name="files", what=vouched)
+        except (ValueError, OSError) as error:
+            yield LineageCheck(name="files", what="every file of the version", fault=str(error))
+            return
+        try:
             weights = next(folder.glob(f"artifacts/*/{artifact.WEIGHTS}"))
+            artifact.read(weights.parent)
             found = artifact.model_digest(weights.parent)
         except StopIteration:
-            return LineageCheck(name="model", what=what, fault="the registered files hold no weights")
+            yield LineageCheck(name="model", what=what, fault="the registered files hold no weights")
         except (ValueError, OSError) as error:
-            return LineageCheck(name="model", what=what, fault=str(error))
-    return LineageCheck(
-        name="model", what=what, fault="" if found == expected else f"the registered files have {found[:12]}."
-    )
+            yield LineageCheck(name="model", what=what, fault=str(error))
+        else:
+            other = "" if found == expected else f"the registered files have {found[:12]}."
+            yield LineageCheck(name="model", what=what, fault=other)
 
 
 def _run_link(version: Version) -> tuple[LineageCheck, str]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from data import formats
+from data.schema import in_markdown
 from pipelines.evaluation.use_cases import USE_CASES
 from pipelines.serving import signature
 from pipelines.serving.domains import conversion
@@ -47,9 +48,10 @@ def model_card(
     job = str(about.get("job") or "")
     described = signature.describe(facts, about, formats)
     rows = conversion(facts, about, formats)
-    title = str(manifest.get("title") or dataset)
-    licence = str(manifest.get("licence") or "not stated; ask whoever owns the data before you pass anything on")
-    classes = ", ".join(map(str, facts.get("class_names") or ())) or "none"
+    title = in_markdown(str(manifest.get("title") or dataset))
+    licence = in_markdown(str(manifest.get("licence") or ""))
+    licence = licence or "not stated; ask whoever owns the data before you pass anything on"
+    classes = ", ".join(in_markdown(str(name)) for name in facts.get("class_names") or ()) or "none"
     held_out = len(about.get("held_out_scores") or ())
     intended = [f"- {FIT[job]} (its job)"] if job in FIT else [f"- {FIT[name]}" for name in _measured(results)]
     unfit = [f"- {UNFIT[name]}" for name in ([job] if job in UNFIT else _measured(results))]
@@ -60,7 +62,7 @@ def model_card(
         "## Data",
         f"- {title}, digest `{str(facts.get('data_digest', ''))[:12]}`",
         f"- Licence: {licence}",
-        *([f"- Source: {manifest['citation']}"] if manifest.get("citation") else []),
+        *([f"- Source: {in_markdown(str(manifest['citation']))}"] if manifest.get("citation") else []),
         f"- Classes: {classes}",
         *_splits(manifest),
         "## Figures",
@@ -82,7 +84,8 @@ def model_card(
         'model.predict(None, params={"task": "describe"})   # tasks, classes, columns, units, thresholds',
         'model.predict(None, params={"task": "sample", "n": 4})' if described.task == "sample" else "model.predict(x)",
         "```",
-        f"`x`: {rows.expected}. It needs mlflow, torch, safetensors and numpy, at the versions in `requirements.txt`.",
+        f"`x`: {in_markdown(rows.expected)}. It needs mlflow, torch, safetensors and numpy, at the versions in "
+        "`requirements.txt`.",
     ]
     return "\n".join(lines) + "\n"
 

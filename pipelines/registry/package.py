@@ -115,7 +115,7 @@ def with_job(root: Path, version: Version, job: str) -> Version:
             f"so it cannot hold {version.name}@{job}. Figures that decide it: {', '.join(USE_CASES[job].metrics)}."
         )
     with tempfile.TemporaryDirectory() as temporary:
-        served = tracking.open_served(tracking.download(version, temporary))
+        served = tracking.open_served(tracking.checked_download(version, temporary)[0])
         facts, _ = artifact.read(served.model)
         about = {**served.about, "job": job}
         manifest = _manifest(root, str(facts.get("dataset", version.name))) or {"licence": about.get("licence", "")}

@@ -179,6 +179,8 @@ def _incomparable_reason(
     now = next(iter(registered.values())).tags
     if holder.data_digest != now["data_digest"]:
         return f"{holder} held it for other data ({holder.data_digest[:12]}, now {now['data_digest'][:12]})"
+    if "files_digest" not in version.tags:
+        return f"{holder} was registered without a digest of its files"
     if holder.yardstick_digest != now["yardstick_digest"]:
         return f"{holder} held it by another yardstick ({holder.yardstick_digest[:12] or 'unknown'})"
     return ""

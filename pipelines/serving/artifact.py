@@ -16,9 +16,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 if TYPE_CHECKING:
@@ -56,11 +58,33 @@ def read(folder: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """
     folder = Path(folder)
     check(folder)
-    facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
+    facts = _facts(folder)
     missing = [key for key in SPEC if key not in facts]
     if missing:
         raise ValueError(f"{folder / FACTS} lacks {', '.join(missing)}. Train the model again.")
-    return facts, load_file(folder / WEIGHTS)
+    for key, kind in zip(SPEC, (str, dict, dict, int), strict=True):
+        if not isinstance(facts[key], kind) or isinstance(facts[key], bool):
+            raise ValueError(
+                f"{folder / FACTS}: {key} must be a {kind.__name__}, got {facts[key]!r:.100}. Train the model again."
+            )
+    try:
+        tensors = load_file(folder / WEIGHTS)
+    except SafetensorError as error:
+        raise ValueError(f"{folder / WEIGHTS} is no safetensors file ({error}). Train the model again.") from error
+    spoilt = [name for name, tensor in tensors.items() if tensor.is_floating_point() and not (tensor < inf).all()]
+    if spoilt:  # minus infinity is the logarithm of no weight at all
+        raise ValueError(f"{folder / WEIGHTS} holds NaN or infinity in {', '.join(spoilt[:5])}. Train the model again.")
+    return facts, tensors
+
+
+def _facts(folder: Path) -> dict[str, Any]:
+    try:
+        facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{folder / FACTS} is not JSON ({error}). Train the model again.") from error
+    if not isinstance(facts, dict):
+        raise ValueError(f"{folder / FACTS} must hold an object, got a {type(facts).__name__}. Train the model again.")
+    return facts
 
 
 def check(folder: str | Path) -> dict[str, str]:
@@ -79,7 +103,7 @@ def check(folder: str | Path) -> dict[str, str]:
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         version, expected = int(manifest["format"]), dict(manifest["files"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise ValueError(f"{folder / MANIFEST} cannot be read as a manifest ({error!r}). {fix}") from error
     if version > FORMAT:
         raise ValueError(
@@ -125,6 +149,6 @@ def model_digest(folder: str | Path) -> str:
     """
     folder = Path(folder)
     hashes = check(folder)
-    facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
+    facts = _facts(folder)
     identity = {key: facts.get(key) for key in (*SPEC, "data_digest")} | {"weights": hashes[WEIGHTS]}
     return hashlib.sha256(canonical(identity)).hexdigest()

@@ -35,12 +35,14 @@ JOBS = {
 """The task that a version does unasked, by the use case it was registered for."""
 
 LIMITS = {
-    "FIVEFOLD_MAX_WORK": 2**31,
+    "FIVEFOLD_MAX_WORK": 2**28,
+    "FIVEFOLD_MAX_SECONDS": 600,
     "FIVEFOLD_MAX_ROWS": 10**6,
     "FIVEFOLD_MAX_REQUEST_BYTES": 2**28,
 }
 """What one call may ask for unless the environment says otherwise: values computed (examples, or rows given,
-times draws, times steps, times values of an example), rows given, and bytes of a request over REST."""
+times draws, times steps, times values of an example), seconds, looked at between parts of the work, rows given, and
+bytes of a request over REST."""
 
 
 def limit(name: str) -> int:

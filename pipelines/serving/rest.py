@@ -83,6 +83,8 @@ def _json(text: str) -> tuple[Any, dict[str, Any]]:
         request = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"the request is not JSON: {error}. Send an object with one of {', '.join(FORMS)}.") from error
+    if _depth(request) > DEEPEST:
+        raise ValueError(f"the request is nested more than {DEEPEST} deep. Rows of images are nested 4 deep.")
     if not isinstance(request, dict):
         raise ValueError(f"the request must be a JSON object with one of {', '.join(FORMS)}, got a {_kind(request)}.")
     unknown = sorted(set(request) - {*FORMS, "params"})
@@ -98,6 +100,25 @@ def _json(text: str) -> tuple[Any, dict[str, Any]]:
         raise ValueError(f"the request holds {' and '.join(sorted(request))}; give the rows once, under one of them.")
     rows = next((_rows(form, value) for form, value in request.items()), None)
     return rows, params or {}
+
+
+DEEPEST = 16
+"""Levels of lists and objects in a request."""
+
+
+def _depth(value: Any) -> int:
+    """Levels of lists and objects, counted no further than one too many."""
+    depth, level = 0, [value]
+    while level and depth <= DEEPEST:
+        level = [
+            part
+            for whole in level
+            if isinstance(whole, (list, dict))
+            for part in (whole.values() if isinstance(whole, dict) else whole)
+            if isinstance(part, (list, dict))
+        ]
+        depth += 1
+    return depth
 
 
 def _rows(form: str, value: Any) -> Any:

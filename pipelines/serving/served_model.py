@@ -1,8 +1,7 @@
 """What a downstream team loads: the file that travels with every registered model.
 
-MLflow runs this file when it loads a model version ("models from code"). Besides MLflow it needs
-torch, safetensors and numpy only: the code of the families comes along as `code/fivefold_models`,
-the weights as safetensors whose SHA-256 is checked before use. Nothing is pickled.
+It travels with the code of the families in `code/fivefold_models`, which `entry.py` imports when MLflow loads a
+version, once every file was checked. Besides MLflow it needs torch, safetensors and numpy only. Nothing is pickled.
 
     model = mlflow.pyfunc.load_model("models:/digits@generation")
     model.predict(np.zeros((0, 8, 8, 1), np.uint8), params={"task": "sample", "n": 64, "label": "3", "seed": 1})
@@ -46,8 +45,7 @@ The device is `MLFLOW_DEFAULT_PREDICTION_DEVICE`, else a GPU if there is one.
 from __future__ import annotations
 
 import functools
-import hashlib
-import importlib.util
+import importlib
 import json
 import logging
 import os
@@ -61,20 +59,24 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from mlflow.exceptions import MlflowException
-from mlflow.models import set_model
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
+
+from . import deadline
 
 if TYPE_CHECKING:
     from .domains.base import Rows
 
-PACKAGE = "fivefold_models"
-"""Name of the families' package inside a registered model."""
-
 log = logging.getLogger(__name__)
 
 CHUNK = 256
-"""Rows the model is given at once: memory stays flat however many are asked for."""
+"""Rows the model is given at once, several draws of one counted as often: what it needs for them stays flat.
+
+The answer itself is held whole; `FIVEFOLD_MAX_WORK` bounds it.
+"""
+
+ITERATIVE = ("sample", "translate", "impute", "log_density", "log_prob", "anomaly", "anomaly_score")
+"""Tasks for which a model may run its own steps."""
 
 
 class Refused(MlflowException, ValueError):
@@ -116,7 +118,7 @@ class ServedModel(PythonModel):
         Raises:
             ValueError: If a file was altered since it was saved.
         """
-        package = vendored(Path(__file__).resolve().parent / "code" / PACKAGE)
+        package = sys.modules[str(__package__).rpartition(".")[0]]
         folder = Path(context.artifacts["model"])
         artifact = package.serving.artifact
         facts, tensors = artifact.read(folder)
@@ -153,10 +155,11 @@ class ServedModel(PythonModel):
             ValueError: If the family cannot do the task, or an input or parameter is not what it takes.
         """
         try:
-            return self._do(model_input, params or {})
+            with deadline.within(self.package.serving.params.limit("FIVEFOLD_MAX_SECONDS")):
+                return self._do(model_input, params or {})
         except Refused:
             raise
-        except ValueError as error:
+        except (ValueError, TimeoutError) as error:
             raise Refused(str(error)) from None
 
     def _do(self, model_input: Any, params: Mapping[str, Any]) -> Any:
@@ -219,9 +222,14 @@ class ServedModel(PythonModel):
             task,
             count=numbers.get(task, count),
             draws=options["draws"] if task in ("impute", "elbo", "log_density") else 1,
-            steps=max(1, options["steps"]) if task in ("sample", "translate") else 1,
+            steps=max(1, options["steps"] or self._own_steps()) if task in ITERATIVE else 1,
             values=self.rows.empty(1).numel(),
         )
+
+    def _own_steps(self) -> int:
+        """Steps of the model's own sampler, or of what else it does several times for an example."""
+        steps = self.facts["config"].get("steps", 1)
+        return steps if isinstance(steps, int) else 1
 
     # Tasks
 
@@ -344,9 +352,12 @@ class ServedModel(PythonModel):
             blank = self.rows.empty()
             return rows.restore(self.rows.write(blank if draws == 1 else blank.expand(draws, *blank.shape)))
         parts = []
-        for start, stop in _chunks(len(rows.x)):
+        for start, stop in _chunks(len(rows.x), max(1, CHUNK // draws)):
             x, observed = rows.x[start:stop].to(self.device), rows.observed[start:stop].to(self.device)
-            parts.append(self.model.impute(x, observed, generator, draws=draws).cpu())
+            drawn = [
+                self.model.impute(x, observed, generator, draws=last - first).cpu() for first, last in _chunks(draws)
+            ]
+            parts.append(torch.cat(drawn))
         completed = torch.cat(parts, dim=1)
         return rows.restore(self.rows.write(completed[0] if draws == 1 else completed))
 
@@ -418,13 +429,14 @@ def answer_requests_ourselves(serving: Any) -> None:
             if not is_ours(model.metadata.get_params_schema()):
                 return original(data, content_type, model, input_schema)
             try:
+                deadline.check()  # it may have waited for long
                 rows, params = serving.rest.parse(
                     data, content_type, serving.params.limit("FIVEFOLD_MAX_REQUEST_BYTES")
                 )
                 text = serving.rest.answer(model.predict(rows, params=params))
             except MlflowException:
                 raise
-            except ValueError as error:
+            except (ValueError, TimeoutError, RecursionError) as error:
                 raise Refused(str(error)) from None
             except Exception as error:
                 log.exception("A request failed.")
@@ -435,37 +447,22 @@ def answer_requests_ourselves(serving: Any) -> None:
 
         return answer
 
+    def catching(original: Callable[..., Any]) -> Callable[..., Any]:
+        def catch(handle: Callable[..., Any]) -> Callable[..., Any]:
+            @functools.wraps(handle)
+            async def limited(request: Any) -> Any:
+                try:
+                    return await deadline.answered(handle, request, serving.params.limit("FIVEFOLD_MAX_REQUEST_BYTES"))
+                except ValueError as error:
+                    raise error if isinstance(error, Refused) else Refused(str(error)) from None
+
+            return original(limited)
+
+        return catch
+
     wrap(pyfunc, "_validate_prediction_input", validating)
+    wrap(scoring_server, "_async_catch_mlflow_exception", catching)
     wrap(scoring_server, "invocations", answering)
-
-
-def vendored(folder: Path) -> ModuleType:
-    """Import the families' package from a registered model's own folder.
-
-    Two versions with different code can live in one process, and a caller's own packages are left
-    alone: the package is imported under a name that ends in a digest of its code.
-    """
-    sources = sorted(path for path in folder.rglob("*.py"))
-    if not sources:
-        raise ValueError(f"{folder} holds no code. The registered model is incomplete: register it again.")
-    hashes = {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in sources}
-    name = f"{PACKAGE}_{hashlib.sha256(json.dumps(hashes).encode()).hexdigest()[:16]}"
-    if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(
-            name, folder / "__init__.py", submodule_search_locations=[str(folder)]
-        )
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[name] = module
-        try:
-            spec.loader.exec_module(module)
-            for part in ("artifact", "calibration", "interpolation", "params", "rest", "signature"):
-                importlib.import_module(f"{name}.serving.{part}")
-        except BaseException:
-            sys.modules.pop(name, None)
-            raise
-    return sys.modules[name]
 
 
 def _formats(package: ModuleType) -> ModuleType | None:
@@ -480,8 +477,15 @@ def _best_device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def _chunks(n: int) -> Iterator[tuple[int, int]]:
-    return ((start, min(start + CHUNK, n)) for start in range(0, n, CHUNK))
+def _chunks(n: int, size: int = CHUNK) -> Iterator[tuple[int, int]]:
+    """Parts of a work; between two of them it may end.
+
+    Raises:
+        TimeoutError: If nobody waits for it any longer, or it takes too long.
+    """
+    for start in range(0, n, size):
+        deadline.check()
+        yield start, min(start + size, n)
 
 
 def _length(model_input: Any) -> int:
@@ -491,6 +495,3 @@ def _length(model_input: Any) -> int:
     if isinstance(model_input, Mapping):
         return max((len(cells) for cells in model_input.values() if hasattr(cells, "__len__")), default=0)
     return len(model_input) if hasattr(model_input, "__len__") and getattr(model_input, "shape", None) != () else 0
-
-
-set_model(ServedModel())

@@ -57,7 +57,14 @@ def load(folder: str | Path, device: str = "cpu") -> tuple[GenerativeModel, dict
 
     recover(Path(folder))
     facts, tensors = read(folder)
-    return fill(build({key: facts[key] for key in SPEC}), tensors, folder).to(device).eval(), facts
+    try:
+        model = build({key: facts[key] for key in SPEC})
+    except (TypeError, KeyError, AttributeError, LookupError, ArithmeticError, RuntimeError, MemoryError) as error:
+        raise ValueError(
+            f"{Path(folder) / FACTS} describes no model that this Fivefold builds ({type(error).__name__}: {error}). "
+            "Train the model again."
+        ) from error
+    return fill(model, tensors, folder).to(device).eval(), facts
 
 
 def _json_text(facts: Mapping[str, Any], folder: Path) -> str:

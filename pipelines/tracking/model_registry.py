@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import re
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -13,7 +14,8 @@ from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.tracking import turns
+from pipelines.serving.entry import vouched
+from pipelines.tracking import turns, vouching
 from pipelines.tracking.alias_records import alias_records
 from pipelines.tracking.runs import MOST_METRICS
 from pipelines.tracking.server import allowed, answered, connect, find_run, get_client, is_absence, reason
@@ -225,19 +227,23 @@ def publish(
         described = None if superseded else page(version.tags.get("job", ""))
         updated = replace(_retag(client, version, tags, described), record=stated)
         link_version(client, version.name, version.number)
-        if all(version.tags.get(key, "") == tags.get(key, "") for key in FILES):
+        same = all(version.tags.get(key, "") == tags.get(key, "") for key in FILES)
+        if same and vouching.complete(name, version.tags):
             found = updated
     if found is not None:
+        check_files(found)
         return found, False
     stated = _update_record(client, run_id, tags, record, before=any(version.run_id == run_id for version in alike))
-    model_id = _logged_model(client, family, run_id, served, {key: tags.get(key, "") for key in (*MODEL, *FILES)})
+    model_id, vouchers = _logged_model(
+        client, name, family, run_id, served, {key: tags.get(key, "") for key in (*MODEL, *FILES)}
+    )
     _link_metrics(client, run_id, model_id, metrics, name, tags["data_digest"])
     turns.confirm()
     item = client.create_model_version(
         name,
         source=f"models:/{model_id}",
         run_id=run_id,
-        tags={key: value for key, value in tags.items() if value},
+        tags={key: value for key, value in tags.items() if value and key not in vouching.TAGS} | vouchers,
         description=page(tags["job"]),
         model_id=model_id,
     )
@@ -337,24 +343,31 @@ VERSIONS_TAG = "mlflow.modelVersions"
 
 
 def _logged_model(
-    client: MlflowClient, family: str, run_id: str, served: Mapping[str, Any], tags: Mapping[str, str]
-) -> str:
-    """Upload a served model under its run; one that a killed stage had uploaded is taken up again."""
+    client: MlflowClient, name: str, family: str, run_id: str, served: Mapping[str, Any], tags: Mapping[str, str]
+) -> tuple[str, dict[str, str]]:
+    """Upload a served model under its run, and what vouches for its files.
+
+    One that a killed stage had uploaded is taken up again.
+    """
     from mlflow.entities import LoggedModelOutput
 
     experiment = client.get_run(run_id).info.experiment_id
     given = {key: value for key, value in tags.items() if value}
     for model in client.search_logged_models([experiment], f"attributes.name = '{family}'"):
-        if model.status == "READY" and all((model.tags.get(key) or "") == value for key, value in tags.items()):
-            return model.model_id
+        same = model.status == "READY" and all((model.tags.get(key) or "") == value for key, value in tags.items())
+        if same and vouching.complete(name, model.tags):
+            check_files(Version(name=name, number=0, run_id=run_id, tags=model.tags), f"models:/{model.model_id}")
+            return model.model_id, {key: model.tags[key] for key in vouching.TAGS if key in model.tags}
     model = client.create_logged_model(experiment, name=family, source_run_id=run_id, tags=given)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "model"
         save_served(folder, run_id=run_id, model_id=model.model_id, **served)
         client.log_model_artifacts(model.model_id, str(folder))
+        vouchers = vouching.vouchers(name, folder)
+    client.set_logged_model_tags(model.model_id, vouchers)
     client.finalize_logged_model(model.model_id, "READY")
     client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
-    return model.model_id
+    return model.model_id, vouchers
 
 
 def _link_metrics(
@@ -405,7 +418,7 @@ def save_served(
     from mlflow.types import ParamSchema, ParamSpec
 
     from data import formats
-    from pipelines.serving import artifact, served_model, signature
+    from pipelines.serving import artifact, signature
     from pipelines.serving.params import PARAMS
 
     facts, _ = artifact.read(model)
@@ -420,7 +433,7 @@ def save_served(
         )
         mlflow.pyfunc.save_model(
             str(folder),
-            python_model=str(served_model.__file__),
+            python_model=str(vouching.staged(Path(package), Path(temporary)) / vouching.SERVED),
             artifacts={"model": str(Path(model).absolute()), "version": str(Path(temporary) / VERSION_FILE)},
             code_paths=[str(package)],
             signature=ModelSignature(_schema(described.inputs), _schema(described.outputs), params),
@@ -433,6 +446,7 @@ def save_served(
         )  # fmt: skip
     _forget_origin(Path(folder) / "MLmodel")
     _refuse_pickles(Path(folder))
+    vouching.seal(Path(folder))
 
 
 VERSION_FILE = "version.json"
@@ -484,11 +498,75 @@ def _refuse_pickles(folder: Path) -> None:
 
 
 @answered
-def download(version: Version, folder: str | Path) -> Path:
+def download(version: Version, folder: str | Path, uri: str = "") -> Path:
     """Fetch a version's files; returns the MLflow model's folder."""
     from mlflow.artifacts import download_artifacts
 
-    return Path(download_artifacts(f"models:/{version.name}/{version.number}", dst_path=str(folder)))
+    return Path(download_artifacts(uri or f"models:/{version.name}/{version.number}", dst_path=str(folder)))
+
+
+def check_files(version: Version, uri: str = "", keys: str | Path | None = None) -> str:
+    """Download a version's files and compare them with its tags; nothing of them runs.
+
+    Arguments:
+        version: With its tags.
+        uri: Where its files are, if that is not the version.
+        keys: A file of trusted public keys; by default what `FIVEFOLD_TRUSTED_KEYS` names.
+    Returns:
+        What vouches for them, in words.
+    Raises:
+        ValueError: If they are others.
+    """
+    with tempfile.TemporaryDirectory() as temporary:
+        return checked_download(version, temporary, uri, keys)[1]
+
+
+def checked_download(
+    version: Version, folder: str | Path, uri: str = "", keys: str | Path | None = None
+) -> tuple[Path, str]:
+    """Fetch a version's files and compare them with its tags.
+
+    Returns:
+        The folder, and what vouches for it.
+    Raises:
+        ValueError: If the files are others than those that were registered.
+    """
+    from mlflow.exceptions import MlflowException
+
+    named = uri or f"models:/{version.name}/{version.number}"
+    try:
+        path = download(version, folder, uri)
+        return path, vouching.compare(version.name, version.tags, path, keys)
+    except (ValueError, OSError, MlflowException) as error:
+        if isinstance(error, ConnectionError):
+            raise
+        raise ValueError(f"{named} is refused: {reason(error)}.") from error
+
+
+@answered
+def find_version(uri: str) -> Version:
+    """The version that a URI names.
+
+    Arguments:
+        uri: `models:/digits@generation` or `models:/digits/3`.
+    Raises:
+        ConnectionError: If the server is away.
+        ValueError: If there is no such version.
+    """
+    from mlflow.exceptions import MlflowException
+
+    connect()
+    named = re.fullmatch(r"models:/([^/@]+)(?:@([^/@]+)|/(\d+))", uri)
+    if not named:
+        raise ValueError(f"{uri} names no version: give models:/NAME@ALIAS or models:/NAME/NUMBER.")
+    name, alias, number = named.groups()
+    try:
+        client = get_client()
+        return _version(
+            client.get_model_version_by_alias(name, alias) if alias else client.get_model_version(name, number)
+        )
+    except MlflowException as error:
+        raise ValueError(f"{uri} cannot be loaded: {_why_absent(uri) or reason(error)}. {_REMEDY}") from error
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -524,21 +602,26 @@ def open_served(folder: str | Path) -> ServedFolder:
 
 @answered
 def load_served(uri: str) -> PyFuncModel:
-    """Load a registered model as a downstream team does.
+    """Load a registered model as a careful downstream team does: its files are compared before anything of them runs.
 
     Arguments:
-        uri: `models:/digits@generation`, say.
+        uri: `models:/digits@generation`, say; or a folder on this machine, such as `fivefold verify --to` leaves, of
+            which only the files are compared with the list that came with them.
     Raises:
         ConnectionError: If the server is away.
-        ValueError: If there is no such model.
+        ValueError: If there is no such model, or it is not what was registered.
     """
-    connect()
+    version = None if Path(uri).is_dir() else find_version(uri)
     import mlflow
 
-    try:
-        return mlflow.pyfunc.load_model(uri)
-    except Exception as error:  # a URI may lead anywhere, with errors of its own
-        raise ValueError(f"{uri} cannot be loaded: {_why_absent(uri) or reason(error)}. {_REMEDY}") from error
+    with tempfile.TemporaryDirectory() as temporary:
+        if version is None:
+            vouched(uri)
+        folder = uri if version is None else checked_download(version, temporary)[0]
+        try:
+            return mlflow.pyfunc.load_model(str(folder))
+        except Exception as error:  # a URI may lead anywhere, with errors of its own
+            raise ValueError(f"{uri} cannot be loaded: {reason(error)}. {_REMEDY}") from error
 
 
 _REMEDY = "`fivefold models` lists what can; `fivefold pin` gives an alias to a version that you choose."

@@ -193,6 +193,7 @@ def _hush() -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
     for name in ("urllib3", "mlflow.system_metrics", "mlflow.utils.autologging_utils", "mlflow.store.db"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # tells with its traceback what it raises
 
 
 @contextlib.contextmanager

@@ -114,7 +114,9 @@ def verify(folder: Path) -> dict[str, Any]:
             if sha256(folder / name) != expected:
                 raise CorruptCheckpoint(f"{name} has another SHA-256 than {MANIFEST} says")
         facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, TypeError, AttributeError) as error:
+        if not all(isinstance(facts[key], int) for key in ("schema", "step")):
+            raise CorruptCheckpoint(f"{FACTS} does not say its schema and step")
+    except (OSError, ValueError, TypeError, AttributeError, LookupError, RecursionError) as error:
         raise CorruptCheckpoint(str(error)) from error
     if facts["schema"] != SCHEMA:
         age, fix = ("newer", "upgrade") if facts["schema"] > SCHEMA else ("older", "go on with that one")

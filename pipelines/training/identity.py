@@ -33,7 +33,8 @@ WORKER = "pipelines.training.worker"
 VENDORED = tuple(
     f"serving.{module}"
     for module in (
-        "artifact", "calibration", "domains", "formats", "interpolation", "params", "rest", "served_model", "signature",
+        "artifact", "calibration", "domains", "entry", "formats", "interpolation", "params", "rest", "served_model",
+        "signature",
     )
 )  # fmt: skip
 """Where a registered model begins, beside its family."""

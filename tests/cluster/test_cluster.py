@@ -7,11 +7,14 @@ import dataclasses
 import json
 import os
 import shutil
+import stat
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from buckets import serving
@@ -37,17 +40,102 @@ def cluster():
         yield cluster
 
 
-def test_nothing_listens_beyond_loopback(cluster):
-    import psutil
+class Watch:
+    """Looks at the sockets of this process and its children for as long as a block runs."""
 
-    listening = [
-        connection.laddr.ip
-        for process in [psutil.Process(), *psutil.Process().children(recursive=True)]
-        for connection in process.net_connections("inet")
-        if connection.status == psutil.CONN_LISTEN
-    ]
-    assert listening
-    assert set(listening) <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
+    def __init__(self) -> None:
+        self.listening: set[tuple[str, str]] = set()
+        self.looks, self.ended = 0, threading.Event()
+        self.thread = threading.Thread(target=self.look)
+
+    def look(self) -> None:
+        import psutil
+
+        while not self.ended.wait(0.05):
+            for process in [psutil.Process(), *psutil.Process().children(recursive=True)]:
+                with contextlib.suppress(psutil.Error):
+                    self.listening |= {
+                        (process.name(), connection.laddr.ip)
+                        for connection in process.net_connections("inet")
+                        if connection.status == psutil.CONN_LISTEN
+                    }
+            self.looks += 1
+
+    def __enter__(self) -> Watch:
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.ended.set()
+        self.thread.join()
+        beyond = {found for found in self.listening if found[1] not in ("127.0.0.1", "::1", "::ffff:127.0.0.1")}
+        assert (self.looks > 3, bool(self.listening), beyond) == (True, True, set())
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_training_listens_on_loopback_only(cluster, tmp_path, workers):
+    """One worker joins no group; two meet in a file, as only their user can."""
+
+    def summed(config: dict, context: Any) -> None:
+        """Writes the sum of the ranks, by the group where there is one; takes long enough to be looked at."""
+        import time
+        from pathlib import Path
+
+        import torch
+        from torch import distributed
+
+        total = torch.tensor(float(context.rank + 1))
+        assert distributed.is_initialized() == (context.world_size > 1)
+        if context.world_size > 1:
+            distributed.all_reduce(total)
+        time.sleep(0.5)
+        (Path(config["folder"]) / f"{context.rank}-of-{context.world_size}").write_text(str(total.item()))
+
+    with Watch():
+        cluster.run_workers(
+            summed, {"folder": str(tmp_path)}, workers=workers, threads=1, storage=f"{tmp_path}/ray", max_failures=0
+        )
+    found = {path.name: float(path.read_text()) for path in tmp_path.glob("*-of-*")}
+    assert found == {f"{rank}-of-{workers}": sum(range(1, workers + 1)) for rank in range(workers)}
+
+
+def test_a_search_listens_on_loopback_only(cluster, tmp_path):
+    from pipelines.config import Range
+
+    class Trials(list):
+        def trial_started(self, *event) -> None: ...
+        def trial_result(self, *event) -> None: ...
+        def trial_finished(self, trial, settings, score, error) -> None:
+            self.append((score, error))
+
+    def trial(settings, report) -> None:
+        import time
+
+        time.sleep(0.5)
+        report(3, settings["x"])
+
+    told, span = Trials(), {"x": Range(low=1.0, high=2.0)}
+    with Watch():
+        cluster.run_trials(
+            trial, span, initial=[{"x": 1.5}], completed=[], trials=1, concurrent=1, threads=1, examples=3, seed=0,
+            storage=f"{tmp_path}/ray", recorder=told,
+        )  # fmt: skip
+    assert told == [(1.5, None)]
+
+
+def test_a_local_session_is_closed_to_other_users(cluster):
+    """Its sockets lie in a folder of mode 700, its token in no file, and without the token its ports answer nobody."""
+    import ray
+    import requests
+
+    session = Path(ray._private.worker.global_worker.node.get_session_dir_path())
+    assert stat.S_IMODE(session.parents[1].stat().st_mode) == 0o700
+    assert len(os.environ["RAY_AUTH_TOKEN"]) == 64
+    readable = [path for path in session.parent.rglob("*") if path.is_file() and path.stat().st_size < 10**6]
+    assert readable
+    assert not [path for path in readable if os.environ["RAY_AUTH_TOKEN"].encode() in path.read_bytes()]
+    url = f"http://{ray._private.worker.global_worker.node.address_info['webui_url']}/api/jobs/"
+    assert requests.post(url, json={"entrypoint": "true"}, timeout=10).status_code in (401, 403)
 
 
 def test_tasks_return_in_order(cluster):

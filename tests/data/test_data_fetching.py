@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import hashlib
 import re
 import ssl
 import threading
+import urllib.request
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from email.message import Message
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -172,6 +176,103 @@ def test_refusals(store: str, tmp_path: Path) -> None:
         fetch(f"{store}/away", tmp_path, "")
     with pytest.raises(ValueError, match="query or a password"):
         add(f"{store}/x.csv?token=1", "t", root=tmp_path, quiet=True)
+
+
+class Hostile(ThreadingHTTPServer):
+    """Answers every request with the same bytes, as slowly as it likes."""
+
+    def __init__(self, answer: bytes, rest: bytes = b"", pause: float = 0.0) -> None:
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                with contextlib.suppress(OSError):
+                    self.wfile.write(answer)
+                    for byte in rest:
+                        self.wfile.write(bytes([byte]))
+                        threading.Event().wait(pause)
+
+            def log_message(self, *_: object) -> None: ...
+
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server_port}/x.csv"
+
+    def __enter__(self) -> Hostile:
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.shutdown()
+        self.server_close()
+
+
+OK = b"HTTP/1.1 200 OK\r\n"
+
+
+@pytest.mark.parametrize(
+    ("answer", "most", "told"),
+    [
+        (OK + b"\r\na,b\n1,2\n", "", "does not say how long"),
+        (OK + b"Transfer-Encoding: chunked\r\n\r\n4\r\na,b\n\r\n", "", "could not be fetched"),
+        (OK + b"Content-Length: 100\r\n\r\na,b\n", "", "the connection closed early"),
+        (OK + b"Content-Length: 8\r\n\r\na,b\n1,2\n", "7", "has 8 bytes, at most 7 are fetched"),
+        (OK + b"Transfer-Encoding: chunked\r\n\r\n8\r\na,b\n1,2\n\r\n0\r\n\r\n", "7", "has more than 7 bytes"),
+        (OK + b"Content-Length: 99999999999999999\r\n\r\na", "9" * 20, r"the disk of .* has \d+ free"),
+    ],
+    ids=["no length", "half of a chunked one", "half", "too long", "too long, unannounced", "no room"],
+)
+def test_half_a_file_or_too_much_is_never_taken(
+    answer: bytes, most: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(download, "ATTEMPTS", 1)
+    monkeypatch.setenv(download.MOST_BYTES, most)
+    with Hostile(answer) as server, pytest.raises((ValueError, ConnectionError), match=told):
+        fetch(server.url, tmp_path, "")
+    assert not (tmp_path / "x.csv").exists()
+
+
+def test_a_whole_chunked_file_and_one_with_a_digest_are_taken(tmp_path: Path) -> None:
+    chunked = OK + b"Transfer-Encoding: chunked\r\n\r\n8\r\na,b\n1,2\n\r\n0\r\n\r\n"
+    for number, answer in enumerate((chunked, OK + b"\r\na,b\n1,2\n")):
+        with Hostile(answer) as server:
+            digest = sha(b"a,b\n1,2\n") if number else ""
+            assert fetch(server.url, tmp_path / str(number), digest).read_bytes() == b"a,b\n1,2\n"
+
+
+def test_a_server_that_drips_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"ATTEMPTS": 1, "SLOW_S": 0.2}.items():
+        monkeypatch.setattr(download, name, value)
+    with (
+        Hostile(OK + b"Content-Length: 300\r\n\r\n", b"x" * 300, 0.02) as server,
+        pytest.raises(ConnectionError, match="it sends less than 1024 bytes a second"),
+    ):
+        fetch(server.url, tmp_path, "")
+
+
+@pytest.mark.parametrize(
+    ("card", "target", "told"),
+    [
+        ("https://93.184.215.14/x", "http://127.0.0.1/x", "is not https"),
+        ("https://93.184.215.14/x", "https://127.0.0.1/x", "an address of this machine or its network"),
+        ("https://93.184.215.14/x", "https://localhost/x", "an address of this machine or its network"),
+        ("https://93.184.215.14/x", "https://10.0.0.7/x", "an address of this machine or its network"),
+        ("https://93.184.215.14/x", "https://169.254.169.254/latest/meta-data", "of this machine or its network"),
+        ("https://93.184.215.14/x", "https://[::ffff:127.0.0.1]/x", "an address of this machine or its network"),
+        ("https://93.184.215.14/x", "https://[fd00::1]/x", "an address of this machine or its network"),
+        ("https://93.184.215.14/x", "ftp://93.184.215.14/x", "is not https"),
+        ("https://93.184.215.14/x", "file:///etc/passwd", "is not https"),
+        ("https://10.0.0.7/x", "http://127.0.0.1/x", "is not https"),
+        ("https://10.0.0.7/x", "https://10.0.0.8/x", ""),
+        ("http://127.0.0.1/x", "http://127.0.0.1:81/x", ""),
+        ("https://93.184.215.14/x", "https://93.184.215.15/x", ""),
+    ],
+)
+def test_redirects_lead_to_no_place_that_the_card_does_not(card: str, target: str, told: str) -> None:
+    handler, request = download._SameProtection(card), urllib.request.Request(card)
+    follow = functools.partial(handler.redirect_request, request, None, 302, "Found", Message(), target)
+    if told:
+        with pytest.raises(ValueError, match=told):
+            follow()
+    else:
+        assert follow().full_url == target
 
 
 def test_a_server_without_ranges_that_fails_at_times(store: str, tmp_path: Path) -> None:

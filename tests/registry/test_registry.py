@@ -33,7 +33,7 @@ from pipelines.registry.promotion import Candidate, Decision, candidate_of, deci
 from pipelines.serving import artifact
 from pipelines.stages import register
 from pipelines.storage import model_folder
-from pipelines.tracking import model_registry
+from pipelines.tracking import model_registry, vouching
 from pipelines.tracking.server import get_client
 from pipelines.training import identity
 from pipelines.training.identity import code_digest
@@ -807,7 +807,7 @@ def test_nothing_is_pickled_and_tampering_is_refused(tmp_path: Path) -> None:
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
     weights.write_bytes(content)
-    with pytest.raises(ValueError, match="not the file that was saved"):
+    with pytest.raises(mlflow.MlflowException, match=r"model.safetensors in .* is not the file that was saved"):
         mlflow.pyfunc.load_model(str(tmp_path / "served"))
 
 
@@ -819,6 +819,7 @@ def test_two_versions_with_other_code_live_together(tmp_path: Path) -> None:
     shutil.copytree(tmp_path / "new", tmp_path / "old")
     code = tmp_path / "old/code/fivefold_models/vae/__init__.py"
     code.write_text(code.read_text().replace("class VAE(", "OLD = True\n\n\nclass VAE("))
+    vouching.seal(tmp_path / "old")
     old, new = (mlflow.pyfunc.load_model(str(tmp_path / name)).unwrap_python_model() for name in ("old", "new"))
     modules = [sys.modules[type(model.model).__module__] for model in (old, new)]
     assert [hasattr(module, "OLD") for module in modules] == [True, False]
@@ -947,8 +948,8 @@ def traced(store: Path) -> Path:
 
 def test_lineage_from_alias_to_source(traced: Path, capsys: pytest.CaptureFixture[str]) -> None:
     links = verify("digits", "generation", root=traced)
-    assert [link.name for link in links] == ["alias", "model", "run", "data", "source"]
-    assert capsys.readouterr().out.count("ok ") == 5
+    assert [link.name for link in links] == ["alias", "files", "model", "run", "data", "source"]
+    assert capsys.readouterr().out.count("ok ") == 6
     with pytest.raises(ValueError, match=r"@nosuch does not exist; aliases of digits: generation"):
         verify("digits", "nosuch", root=traced)
 
@@ -978,7 +979,7 @@ def test_broken_lineage_is_named(traced: Path) -> None:
     (content,) = {weights.read_bytes() for weights in copies}
     for weights in copies:
         weights.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
-    with pytest.raises(ValueError, match=r"model digest .* is not the file that was saved"):
+    with pytest.raises(ValueError, match=r"files: .*model.safetensors in .* is not the file that was saved"):
         verify("digits", "generation", root=traced, say=said.append)
     assert [line[:3] for line in said] == ["ok ", "BAD", "ok ", "ok ", "ok "]
     for weights in copies:

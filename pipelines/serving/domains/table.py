@@ -138,7 +138,7 @@ class Tables(Conversion):
             if array.ndim != 2 or array.shape[-1] != len(self.names):
                 raise ValueError(f"task {task!r} takes {self.expected}, got {type(model_input).__name__}.")
             model_input = pd.DataFrame(array, columns=self.names)
-        frame = model_input.rename(columns=str)
+        frame = model_input.set_axis([str(name) for name in model_input.columns], axis=1)
         if not len(frame) and not len(frame.columns):
             return pd.DataFrame({name: [] for name in self.names})
         absent = [name for name in self.names if name not in frame.columns]
