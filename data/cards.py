@@ -241,7 +241,7 @@ def parse_card(text: str, path: Path) -> Card:
 
 def _faults(card: Card, path: Path) -> Iterable[str]:
     """What is wrong with a card whose keys and types are right."""
-    if not NAME.fullmatch(card.name):
+    if not schema.NAME.fullmatch(card.name):
         yield f"name must consist of letters, digits, '-', '_' and '.', got {card.name!r}"
     elif path.suffix == ".yaml" and card.name != path.stem:
         yield f"name must be that of the file, {path.stem!r}, got {card.name!r}"

@@ -98,8 +98,8 @@ def sample(
     uri = model_uri(name_or_uri)
     _check_registered(uri)
     model = tracking.load_served(uri)
-    label = -1 if label is None else label  # "-1", which a person types, may be the name of a class
-    drawn = model.predict(np.zeros((0,), np.uint8), params=params | {"label": label})
+    wanted = -1 if label is None else label  # "-1", which a person types, may be the name of a class
+    drawn = model.predict(np.zeros((0,), np.uint8), params=params | {"label": wanted})
     table = not isinstance(drawn, np.ndarray)
     if table != (out.suffix.lower() in TABLES):
         expected = (
