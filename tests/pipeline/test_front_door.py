@@ -173,7 +173,8 @@ def test_dvc_knows_what_the_last_stages_read(shop: SmallProject, stage: str) -> 
     finally:
         opened_by.clear()
     written = YAML(typ="safe").load(Path(__file__).parents[2] / "dvc.yaml")["stages"][stage]
-    rooms = [path.replace("${dataset}", "shop") for path in (*written["deps"], *written["outs"])]
+    paths = [path if isinstance(path, str) else next(iter(path)) for path in (*written["deps"], *written["outs"])]
+    rooms = [path.replace("${dataset}", "shop") for path in paths]
     read = {path for path in opened if path.startswith(("data/", "runs/"))}
     assert "data/prepared/shop/manifest.json" in read
     state = "runs/shop/state"  # of trainings: nobody's output
