@@ -110,7 +110,7 @@ def facts_of(manifest: Mapping[str, Any], machine: Mapping[str, Any] | None = No
     )
 
 
-def machine_facts() -> dict[str, bool]:
+def machine_facts() -> dict[str, Any]:
     """What this machine adds to the facts."""
     import torch
 
@@ -247,7 +247,7 @@ def _image(facts: Facts) -> dict[str, Rules]:
 
     def training(family: str, batch: int, lr: float) -> Rules:
         cost = seconds_per_thousand(family, facts)
-        total = facts.total(round(BUDGET / cost, -1) * 1_000)
+        total = facts.total(int(round(BUDGET / cost, -1)) * 1_000)
         why = f"{MINUTES} minutes on two cores, at {cost:.2g} s of one for 1,000 images"
         return {
             "training.total_examples": (total, why),
@@ -294,7 +294,7 @@ def _image(facts: Facts) -> dict[str, Rules]:
         settings["gan"]["model.shift"] = (0.1, "few images: shifted ones keep the critic from learning them by heart")
     if large:
         settings["features"] = {
-            "examples": (15_000, "that the classifiers see: an image of this size costs ten of 28x28"),
+            "examples": (20_000, "that the classifiers see: an image of this size costs four of 28x28"),
             "samples": (1_000, "as many as are drawn of a family"),
         }
         settings["evaluate"] = {"samples": (1_000, "drawing is what takes time")}
