@@ -39,7 +39,6 @@ Examples:
 Exit status: 0 done; 1 an error that the message says how to fix; 2 a mistyped command;
 75 stopped by SIGTERM with its checkpoint written, 130 interrupted: the same command goes on."""
 
-STYLE: dict[str, Any] = {"rich_markup_mode": None, "add_completion": False, "pretty_exceptions_enable": False}
 SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
@@ -125,7 +124,7 @@ def _command(words: tuple[str, ...], text: str) -> TyperCommand:
     """The command of these words, from the function in its file."""
     name = "_".join(words).replace("-", "_")
     function = getattr(importlib.import_module(f"pipelines.cli.{name}"), name)
-    one = typer.Typer(**STYLE)
+    one = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
     one.command(words[-1], help=_told(function, text), short_help=text, context_settings=SETTINGS)(function)
     command: Any = typer.main.get_command(one)
     command.context_class = HelpContext
@@ -145,7 +144,7 @@ def _verbose() -> Any:
 
     def takes(verbose: Verbose = False) -> None: ...
 
-    one = typer.Typer(**STYLE)
+    one = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
     one.command()(takes)
     option: Any = typer.main.get_command(one)
     (found,) = option.params
@@ -165,7 +164,7 @@ def group(words: tuple[str, ...] = ()) -> Any:
     """The command line, or the commands that begin with a word."""
     kind = type("Group", (LazyGroup,), {"words": words})
     text = DESCRIPTION if not words else f"{GROUPS[words[0]].capitalize()}."
-    app = typer.Typer(**(STYLE | {"add_completion": not words}))
+    app = typer.Typer(add_completion=not words, rich_markup_mode=None, pretty_exceptions_enable=False)
     about: dict[str, Any] = {"cls": kind, "no_args_is_help": True, "context_settings": SETTINGS}
     if words:
 

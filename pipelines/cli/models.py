@@ -13,7 +13,7 @@ def models(
     name: Annotated[
         str | None,
         typer.Argument(
-            metavar="[NAME]", help="Of one registered model: a dataset's name.", autocompletion=lambda: known_datasets()
+            metavar="[NAME]", help="Of one registered model: a dataset's name.", autocompletion=known_datasets
         ),
     ] = None,
     as_json: AsJson = False,

@@ -59,7 +59,7 @@ DatasetName = Annotated[
         "--dataset",
         metavar="NAME",
         help="A card in data/catalog/ (default: params.yaml's).",
-        autocompletion=lambda: known_datasets(),
+        autocompletion=known_datasets,
     ),
 ]
 FamilyName = Annotated[
@@ -68,12 +68,12 @@ FamilyName = Annotated[
         "--family",
         metavar="FAMILY",
         help="One of params.yaml's families.",
-        autocompletion=lambda: known_families(),
+        autocompletion=known_families,
     ),
 ]
 CardName = Annotated[
     str,
-    typer.Argument(metavar="NAME", help="Name of the card in data/catalog/.", autocompletion=lambda: known_datasets()),
+    typer.Argument(metavar="NAME", help="Name of the card in data/catalog/.", autocompletion=known_datasets),
 ]
 Verbose = Annotated[
     bool, typer.Option("-v", "--verbose", help="Say more: library logs, tracebacks.", callback=note_verbose)
