@@ -56,6 +56,8 @@ def settle(root: Path) -> None:
         closed.mkdir(mode=0o700, parents=True, exist_ok=True)
         if closed.stat().st_uid == os.geteuid() and closed.stat().st_mode & 0o077:
             closed.chmod(0o700)
+    if folder.name == SITE_CACHE and not (folder / ".gitignore").exists():
+        (folder / ".gitignore").write_text("*\n")
     if wrong := fault(folder, trusted=root.stat().st_uid):
         raise PermissionError(f"DVC runs what it finds in its cache, and {wrong}")
 
@@ -76,13 +78,10 @@ def site_cache(root: Path) -> Path | None:
 
     A relative path, such as that of `.dvc/config`, DVC takes from whatever folder it is called in.
     """
-    from configobj import ConfigObj
-
     if named := os.environ.get("DVC_SITE_CACHE_DIR"):
         return Path(named).absolute()
     for name in ("config.local", "config"):
-        path = root / ".dvc" / name
-        named = (ConfigObj(str(path)).get("core") or {}).get("site_cache_dir") if path.exists() else None
+        named = _settings(root / ".dvc" / name).get("site_cache_dir")
         if named and Path(named).is_absolute():
             moved = Path(named).name == SITE_CACHE and Path(named) != (root / SITE_CACHE).absolute()
             return None if moved else Path(named)
@@ -108,6 +107,20 @@ def fault(folder: Path, trusted: int | None = None) -> str:
         if stat.S_ISDIR(found.st_mode) and found.st_mode & (stat.S_IWOTH | stat.S_IWGRP):
             return f"others can write to {path}. {fix}"
     return ""
+
+
+def _settings(path: Path) -> dict[str, str]:
+    """The section `core` of a configuration of DVC; empty where there is none.
+
+    Raises:
+        ValueError: If it is no such file.
+    """
+    from configobj import ConfigObj
+
+    try:
+        return dict(ConfigObj(str(path)).get("core") or {}) if path.exists() else {}
+    except (SyntaxError, ValueError, TypeError) as error:  # ConfigObjError is a SyntaxError
+        raise ValueError(f"{path} is no configuration that DVC reads: {error}. Fix the file, or remove it.") from error
 
 
 def _write_local(root: Path, folder: Path) -> None:
