@@ -64,6 +64,7 @@ def connect(uri: str | None = None) -> str:
         _knock(uri)
         with environment(IMPATIENCE):
             mlflow.MlflowClient(uri).search_experiments(max_results=1)
+        _follow_move(uri)
     except Exception as error:
         raise ConnectionError(
             f"The MLflow store at {_without_password(uri)} cannot be used: {reason(error)}. Start it, or correct "
@@ -186,6 +187,37 @@ def _knock(uri: str) -> None:
             raise PermissionError(f"no permission to write {nearest}")
     elif parts.hostname and parts.port and parts.scheme not in ("http", "https"):
         socket.create_connection((parts.hostname, parts.port), timeout=3).close()
+
+
+PLACES = {
+    "experiments": "artifact_location",
+    "runs": "artifact_uri",
+    "logged_models": "artifact_location",
+    "model_versions": "storage_location",
+}
+"""Where a store in a file notes, by table, the folder in which files lie: always with the whole path."""
+
+
+def _follow_move(uri: str) -> None:
+    """Correct the paths of a store in a file whose folder, with `mlruns` in it, was moved since."""
+    path = Path(uri.removeprefix("sqlite:///"))
+    here = path.absolute().parent / "mlruns"
+    if not uri.startswith("sqlite:///") or not path.exists() or not here.is_dir():
+        return
+    with contextlib.closing(sqlite3.connect(path, timeout=20)) as store, store:
+        noted = {str(place).rpartition("/mlruns/")[0] for (place,) in store.execute(
+            "SELECT artifact_location FROM experiments WHERE artifact_location LIKE '/%/mlruns/%'"
+        )}  # fmt: skip
+        for before in noted:
+            there = f"{before}/mlruns"
+            if there == str(here) or Path(there).exists():
+                continue
+            for table, column in PLACES.items():
+                store.execute(
+                    f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE substr({column}, 1, ?) = ?",
+                    (f"{here}/", len(there) + 2, len(there) + 1, f"{there}/"),
+                )
+            logging.getLogger(__name__).warning("%s was in %s; its paths were corrected.", here, before)
 
 
 def _hush() -> None:

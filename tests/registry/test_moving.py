@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from postgres import postgres, programs
-from test_registry import DIGEST, finish, measure, registered
+from test_registry import DIGEST, finish, measure, project, registered
 from test_tracking import MANIFEST, free_port, migrated, started, store
 
 from pipelines import tracking
@@ -17,7 +17,7 @@ from pipelines.__main__ import main
 from pipelines.registry.lineage import verify
 from pipelines.tracking.server import get_client
 
-__all__ = ["free_port", "migrated", "store"]
+__all__ = ["free_port", "migrated", "project", "store"]
 
 pytestmark = [  # MLflow's own
     pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning"),
@@ -148,6 +148,22 @@ def test_a_store_that_moved_knows_what_it_knew(
     check(before, drawn, lived_in)
     assert main(["migrate", "--from", f"sqlite:///{new}/mlflow.db", "--to", f"sqlite:///{new}/mlflow.db"]) == 1
     assert "name the one to move to" in capsys.readouterr().err
+
+
+def test_a_project_is_moved_with_its_store(
+    project: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`mv project elsewhere`: MLflow notes whole paths, which follow."""
+    registered(project, "vae")
+    drawn = answers("digits@density")
+    there = tmp_path_factory.mktemp("elsewhere") / "project"
+    monkeypatch.chdir(there.parent)
+    project.rename(there)
+    monkeypatch.chdir(there)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")  # MLflow has put the old one there
+    assert np.array_equal(answers("digits@density"), drawn)
+    assert not any(job["moved"] for job in registered(there, "vae")["jobs"].values())
+    assert not [path for path in there.rglob("*") if path.is_file() and str(project).encode() in path.read_bytes()]
 
 
 @pytest.mark.slow

@@ -199,6 +199,7 @@ class Stage:
     def __init__(self, project: Path, copy: Callable[[str, str], str], folder: Path, patch: pytest.MonkeyPatch) -> None:
         self.project, self.copy, self.folder, self.patch = project, copy, folder, patch
         stand_in(patch)
+        patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))  # else the server cannot import what it is to have ready
         self.processes = multiprocessing.get_context("forkserver")
         self.processes.set_forkserver_preload(["hands"])
         self._allowed: dict[tuple[str, bool], list[dict[str, Any]]] = {}
