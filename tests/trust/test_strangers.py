@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import re
+import resource
 import shutil
 import subprocess
 import sys
@@ -12,8 +14,12 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 from ruamel.yaml import YAML
+from safetensors.torch import save_file
 
+from data import schema
+from data.files import out_of_space, whole_folder
 from data.readers.base import here
 from pipelines.__main__ import main
 from pipelines.cli.spreadsheet import without_formulas
@@ -63,18 +69,19 @@ def test_what_is_given_is_never_replaced_by_something_else(name, project, capsys
         + "".join(f"{b}: &{b} [{', '.join(['*' + a] * 9)}]\n" for a, b in zip("abcdefgh", "bcdefghi", strict=True)),
         "a: &a\n  b: *a\n",
         f"a: {'[' * 60}{']' * 60}",
-        "a: [" + ", ".join(["1"] * 100_001) + "]",
+        "a: [" + ", ".join(["1"] * 1_001) + "]",
     ],
     ids=["aliases of aliases", "holds itself", "deep", "long"],
 )
 @pytest.mark.parametrize("where", ["params.yaml", "data/catalog/digits.yaml", "recipes/digits.yaml"])
-def test_a_small_file_that_holds_much_is_refused_by_name(text, where, project, capsys):
+def test_a_small_file_that_holds_much_is_refused_by_name(text, where, project, capsys, monkeypatch):
+    monkeypatch.setattr(schema, "MOST_VALUES", 1_000)
     (project / where).parent.mkdir(exist_ok=True)
     (project / where).write_text(text if where == "recipes/digits.yaml" else (project / where).read_text() + text)
     assert main(["prepare"]) == 1
     told = capsys.readouterr().err
     assert where in told
-    assert "nested more than 40 deep" in told or "holds more than 100000 values" in told
+    assert "nested more than 40 deep" in told or "holds more than 1000 values" in told
     assert len(told) < 1_000
 
 
@@ -150,3 +157,28 @@ def test_a_strangers_text_is_shown_and_not_obeyed(tmp_path, monkeypatch, capsys)
     assert first.startswith("# \\<img")
     assert "\\[x\\]\\(javascript" in first
     assert [line for line in page.splitlines() if line.startswith("# ")] == [first]
+
+
+def test_what_a_library_makes_of_a_full_disk_is_told_as_one(tmp_path, monkeypatch, capsys):
+    """Weights that find no room: the library's own exception becomes the system's, and one sentence."""
+
+    def write(*_: object, **__: object) -> None:
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
+        try:
+            with whole_folder(tmp_path / "model") as folder:
+                save_file({"x": torch.zeros(100_000)}, folder / "weights")
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("pipelines.cli.data.show", write)
+    with pytest.raises(OSError) as raised:
+        write()
+    assert raised.value.errno == errno.EFBIG
+    assert main(["data", "show", "x"]) == 1
+    told = capsys.readouterr().err
+    assert "free some space, or raise the quota or the limit" in told
+    assert len(told.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+    assert out_of_space(RuntimeError("(sqlite3.OperationalError) database or disk is full"))
