@@ -10,7 +10,6 @@ import io
 import os
 import re
 import sys
-import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -65,6 +64,8 @@ def _answer(error: Exception, arguments: Sequence[str], *, verbose: bool) -> int
         print(f"{name}: {error}; the same command goes on", file=sys.stderr)
         return RESUMABLE
     if verbose:
+        import traceback
+
         traceback.print_exception(error)
     print(f"{name}: {_told(error)}", file=sys.stderr)
     return 1
