@@ -201,6 +201,23 @@ def load_card(name: str, root: Path) -> Card:
         FileNotFoundError: If there is no such card.
         ValueError: If the card is not valid, all of its faults at once; or if it is no name but a path, say.
     """
+    path = find_card(name, root)
+    try:
+        return parse_card(path.read_text(encoding="utf-8"), path)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not valid UTF-8: {error}. Fix the card.") from None
+
+
+def find_card(name: str, root: Path) -> Path:
+    """Where the card of a dataset is.
+
+    Arguments:
+        name: Name of the dataset.
+        root: The project's root.
+    Raises:
+        FileNotFoundError: If there is no such card, with the nearest.
+        ValueError: If no dataset can have that name.
+    """
     schema.check_name(name)
     path = root / CATALOG / f"{name}.yaml"
     if not path.is_file():
@@ -211,10 +228,7 @@ def load_card(name: str, root: Path) -> Card:
             f"there is no dataset {name!r}: {path} {'is no file' if path.exists() else 'does not exist'}.{hint} "
             f"`fivefold data add SOURCE --name {name}` makes a card."
         )
-    try:
-        return parse_card(path.read_text(encoding="utf-8"), path)
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not valid UTF-8: {error}. Fix the card.") from None
+    return path
 
 
 def parse_card(text: str, path: Path) -> Card:

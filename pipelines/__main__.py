@@ -10,7 +10,6 @@ import io
 import os
 import re
 import sys
-import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -66,6 +65,8 @@ def _answer(error: Exception, arguments: Sequence[str], *, verbose: bool) -> int
         print(f"{name}: {error}; the same command goes on", file=sys.stderr)
         return RESUMABLE
     if verbose:
+        import traceback
+
         traceback.print_exception(error)
     from data.schema import printable  # a message may quote what a stranger wrote
 
@@ -81,11 +82,14 @@ def _mistyped(error: Any, name: str) -> str:
     name = context.command_path if context else name
     text = error.format_message().replace("Value error, ", "")
     if context and (option := getattr(error, "option_name", None)):
-        from data.schema import nearest
+        from data.schema import closest
 
-        known = [name for parameter in context.command.get_params(context) for name in parameter.opts]
+        options = [name for parameter in context.command.get_params(context) for name in parameter.opts]
+        known = [name for name in options if name.startswith("-")]
         if option not in known:
-            text = f"there is no option {option}{nearest(option, known)}"
+            near = closest(option.lstrip("-"), [name.removeprefix("--") for name in known if name.startswith("--")])
+            hint = f"; did you mean --{near}?" if near else f"; known: {', '.join(known)}"
+            text = f"there is no option {option}{hint}"
     text = f"{text[0].lower()}{text[1:]}".rstrip(".")
     return f"{name}: {text}{'' if text.endswith('?') else '.'} See `{name} --help`."
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 
 from pipelines.cli.options import DatasetName, FamilyName
 
@@ -11,6 +12,7 @@ log = logging.getLogger(__name__)
 
 def evaluate(family: FamilyName, dataset: DatasetName = None) -> None:
     """Measure a trained family by the yardstick."""
+    from data.cards import find_card
     from pipelines import config, tracking
     from pipelines.execution.jobs import family_settings
     from pipelines.paths import runs_folder
@@ -18,6 +20,7 @@ def evaluate(family: FamilyName, dataset: DatasetName = None) -> None:
     from pipelines.stages.evaluate import evaluate
 
     settings = config.load(dataset=dataset)
+    find_card(settings.dataset, Path())
     family_settings(settings, family)
     tracking.connect()
     chosen, folder = settings.evaluate, runs_folder(settings.dataset)
