@@ -225,6 +225,7 @@ class _Move:
                     run_id=self.runs.get(item.run_id or "") or None,
                     tags=named,
                     description=item.description,
+                    model_id=None if _copied(item) else source,
                 )
                 if int(made.version) < number:  # of a version that was deleted
                     self.target.delete_model_version(model.name, made.version)

@@ -205,12 +205,14 @@ def _follow_move(uri: str) -> None:
     if not uri.startswith("sqlite:///") or not path.exists() or not here.is_dir():
         return
     with contextlib.closing(sqlite3.connect(path, timeout=20)) as store, store:
-        noted = {str(place).rpartition("/mlruns/")[0] for (place,) in store.execute(
-            "SELECT artifact_location FROM experiments WHERE artifact_location LIKE '/%/mlruns/%'"
-        )}  # fmt: skip
-        for before in noted:
+        rows = store.execute("SELECT artifact_location FROM experiments WHERE artifact_location LIKE '/%/mlruns/%'")
+        noted: dict[str, list[str]] = {}
+        for (place,) in rows.fetchall():
+            before, _, rest = str(place).rpartition("/mlruns/")
+            noted.setdefault(before, []).append(rest)
+        for before, names in noted.items():
             there = f"{before}/mlruns"
-            if there == str(here) or Path(there).exists():
+            if there == str(here) or Path(there).exists() or not any((here / name).is_dir() for name in names):
                 continue
             for table, column in PLACES.items():
                 store.execute(

@@ -25,6 +25,9 @@ pytestmark = [  # MLflow's own
 ]
 
 
+SEARCH = "/api/2.0/mlflow/experiments/search?max_results=1"
+
+
 def known() -> dict[str, Any]:
     """Everything that the store says, but for ids that MLflow chooses."""
     from mlflow.artifacts import list_artifacts, load_text
@@ -180,14 +183,16 @@ def test_from_a_file_to_a_server_on_postgres(
     address = f"http://127.0.0.1:{unused_port}"
 
     def ready() -> bool:
+        """Whether it has answered what needs its database, however slowly the first time."""
         try:
-            with urllib.request.urlopen(f"{address}/health", timeout=1) as answer:
+            with urllib.request.urlopen(f"{address}{SEARCH}", timeout=60) as answer:
                 return answer.status == 200
         except OSError:
             return False
 
     with postgres(lived_in / "postgres", free_port) as base:
-        psycopg.connect(base + "postgres", autocommit=True).execute("CREATE DATABASE mlflow")
+        with psycopg.connect(base + "postgres", autocommit=True) as admin:
+            admin.execute("CREATE DATABASE mlflow")
         command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", unused_port]
         stores = ["--backend-store-uri", base + "mlflow", "--artifacts-destination", str(lived_in / "bucket")]
         with started([*command, *stores, "--workers", "1"], lived_in, ready, seconds=300):

@@ -95,25 +95,22 @@ def test_200_times_on_sqlite(sqlite_stage: tuple[Stage, str]) -> None:
 @pytest.mark.skipif(programs() is None, reason="PostgreSQL is not installed")
 def test_200_times_on_postgres(tmp_path: Path, free_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
     psycopg = pytest.importorskip("psycopg")
-    with postgres(tmp_path / "postgres", free_port) as base:
-        admin = psycopg.connect(base + "postgres", autocommit=True)
-
-        def execute(statement: str) -> None:
-            with admin.cursor() as cursor:
-                cursor.execute(statement)
-
-        execute("CREATE DATABASE first")
+    with (
+        postgres(tmp_path / "postgres", free_port) as base,
+        psycopg.connect(base + "postgres", autocommit=True) as admin,
+    ):
+        admin.execute("CREATE DATABASE first")
         monkeypatch.setenv("MLFLOW_TRACKING_URI", base + "first")
         monkeypatch.chdir(tmp_path)
         tracking.connect()
         made, run_id = project(tmp_path / "project")
 
         def copy(earlier: str, name: str) -> str:
-            execute(
+            admin.execute(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname IS NOT NULL "
                 "AND pid <> pg_backend_pid()"
             )
-            execute(f'CREATE DATABASE "{name}" TEMPLATE "{earlier}"')
+            admin.execute(f'CREATE DATABASE "{name}" TEMPLATE "{earlier}"')
             return base + name
 
         report(played(Stage(made, copy, tmp_path / "plays", monkeypatch), run_id, TIMES, seed=2000))
