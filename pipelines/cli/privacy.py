@@ -118,7 +118,8 @@ def _settings(path: Path) -> dict[str, str]:
     from configobj import ConfigObj
 
     try:
-        return dict(ConfigObj(str(path)).get("core") or {}) if path.exists() else {}
+        core = ConfigObj(str(path)).get("core") if path.exists() else None
+        return {str(key): str(value) for key, value in (core or {}).items()}
     except (SyntaxError, ValueError, TypeError) as error:  # ConfigObjError is a SyntaxError
         raise ValueError(f"{path} is no configuration that DVC reads: {error}. Fix the file, or remove it.") from error
 
