@@ -240,6 +240,7 @@ def _image(facts: Facts) -> dict[str, Rules]:
     """On CPUs. Measured on 28x28 grey; larger images are folded until they cost about as much per place and layer."""
     coarse, fine = facts.patch(7, 4), facts.patch(14, 4)
     wide, narrow, large = facts.width(coarse, 64, 49), facts.width(fine, 32, 196), facts.side >= 48
+    whole = fine**2 * facts.shape[2]
     latent = 64 if large or facts.values > 1_024 else 16
     precision: Rules = {}
     if facts.bf16:
@@ -279,13 +280,14 @@ def _image(facts: Facts) -> dict[str, Rules]:
             **training("vae", 128, 2e-3), **precision, "search.training.lr": LR, "search.model.free_bits": FREE_BITS,
         },
         "gan": {
-            **ADVERSARIAL, "model.gamma": (1.0 if large else 0.3, "the penalty on gradients grows with the pixels"),
+            **ADVERSARIAL, "model.gamma": 0.3,
             "model.latent": 64, "model.width": narrow, "model.critic_width": narrow, "model.patch": folded(fine),
-            **training("gan", 32 if large else 64, 5e-4 if large else 1e-3), **precision,
+            **training("gan", 32 if large else 64, 1e-3), **precision,
         },
         "flow": _image_flow(facts) | training("flow", 256 if facts.values <= 1_024 else 32, 1e-3),
         "diffusion": {
-            "model.width": narrow, "model.patch": folded(fine),
+            "model.width": (max(narrow, whole), "no fewer than the values of a patch, or noise stays in the samples"),
+            "model.patch": folded(fine),
             "model.p_mean": (-0.5, "shapes are decided at higher noise than texture"), "model.p_std": 1.1,
             **training("diffusion", 32 if large else 64, 2e-3), **precision, "search.training.lr": LR,
         },
@@ -363,7 +365,7 @@ COST = {
     "vae": (0.39, 1.0, 7.9, 0.26),
     "gan": (0.56, 4.6, 10.4, 0.42),
     "flow": (0.44, 1.2, 7.8, 0.27),
-    "diffusion": (0.62, 2.4, 5.5, 0.42),
+    "diffusion": (0.62, 2.4, 9.8, 0.42),
 }
 """Processor seconds of one core per 1,000 training examples with the settings above: of 8x8 and of 28x28 grey images,
 of 64x64 colour ones, of rows of 15 columns. Measured over a few updates; evaluations come on top."""

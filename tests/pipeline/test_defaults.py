@@ -56,6 +56,8 @@ def test_settings_are_valid_and_fit_whatever_the_data(machine: dict[str, bool]) 
                 assert training.total_examples <= max(20_000, 400 * facts.examples)
             if facts.shape and hasattr(model, "patch") and facts.values >= 256:
                 assert facts.shape[0] % max(1, model.patch) == facts.shape[1] % max(1, model.patch) == 0
+            if facts.values >= 256 and name == "diffusion":  # a linear map of fewer channels cannot say all noise
+                assert model.width >= model.patch**2 * facts.shape[2]
             if not machine["cuda"]:
                 assert 0 < expected_seconds(name, facts, settings[name]["training"], cores=2) < 6 * 60
 
