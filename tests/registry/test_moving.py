@@ -57,7 +57,7 @@ def known() -> dict[str, Any]:
     for model in client.search_registered_models():
         versions = client.search_model_versions(f"name = '{model.name}'")
         said[f"models:/{model.name}"] = {
-            "aliases": dict(model.aliases),
+            "aliases": {alias: int(number) for alias, number in model.aliases.items()},
             "records": tracking.alias_records(model.name),
             "versions": {
                 int(item.version): (
