@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..networks.convolutional import AVERAGES, default_patch
+from ..networks.convolutional import AVERAGES
 from ..networks.embeddings import full_precision
 from ..rng import Streams
 from ..shapes import Bool, Float, Num, UInt8
@@ -164,12 +164,6 @@ class Grid(Domain):
 
     def quantize(self, y: Float[Tensor, "batch channels *size"]) -> UInt8[Tensor, "batch *size channels"]:
         return self.uniform_quantize((y.sigmoid() - self.alpha / 2) / (1 - self.alpha))
-
-    # Networks
-
-    def patch(self, patch: int) -> int:
-        """The patch asked for, or what of it divides all sides; 0 chooses by size."""
-        return math.gcd(patch, *self.size) if patch else default_patch(self.size)
 
     def random_shift(
         self, y: Float[Tensor, "batch channels *size"], part: float, generator: Streams

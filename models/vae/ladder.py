@@ -68,7 +68,7 @@ class Ladder(nn.Module):
         places = (height // fold, image_width // fold)
         features = channels_at(width, fold // 2)
         self.latent, self.map = latent, (fine, *places)
-        self.down = Decoder(latent, (features, *places), width=features, blocks=blocks)
+        self.down = Decoder(latent, (features, *places), width=features, blocks=blocks, patch=1)
         self.prior = convolution(features, 2 * fine, zero=True)
         self.up = nn.Sequential(
             nn.PixelUnshuffle(fold),
