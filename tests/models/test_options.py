@@ -29,7 +29,6 @@ NUMBERS: dict[str, dict[str, Any]] = {
         "width": 4,
         "blocks": 2,
         "patch": 2,
-        "fine": 2,
         "beta": 2.0,
         "free_bits": 0.5,
         "components": 2,
@@ -89,7 +88,6 @@ NUMBERS: dict[str, dict[str, Any]] = {
 
 WITH = {
     "schedule": {"objective": "ddpm"},
-    "fine": {"levels": 2},
     "penalty": {"loss": "wasserstein"},
     "detail": {"architecture": "principal", "components": 4},
     "bins": {"architecture": "couplings"},
@@ -118,7 +116,6 @@ def cases() -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 IMPOSSIBLE = {
-    ("table", "levels", 2): "levels: 2 asks for a ladder",
     **{("table", "architecture", name): f"{name} is not for a table" for name in ("glow", "realnvp", "principal")},
     ("grey 8x8, 17 levels", "architecture", "autoregressive"): "architecture: autoregressive is for tables",
 }

@@ -23,7 +23,6 @@ from models.mixture import GaussianMixture
 from models.vae import VAE
 from models.vae.config import Config as VAEConfig
 from models.vae.gaussians import gaussian_divergence, gaussian_log_prob
-from models.vae.ladder import Ladder
 
 
 @pytest.fixture
@@ -98,70 +97,6 @@ def test_vae_bound_is_below_the_exact_likelihood_and_tight_with_many_draws(slack
     else:
         assert gap[1] > 0.05
         assert -0.01 < gap[256] < 0.1 * gap[1]
-
-
-def two_level_vae(slack: float) -> VAE:
-    """z standard normal, w = 0.8 z + 0.6 noise, x = w + noise: every part exact but q(z | x), too wide by `slack`."""
-
-    class Pixel(Image):
-        def to_model(self, x):
-            return x.double()[:, :, None, None]
-
-    class Constant(nn.Module):
-        """A Gaussian's mean (its input, scaled) and log-variance, as a ladder's parts give them."""
-
-        def __init__(self, scale: float, variance: float) -> None:
-            super().__init__()
-            self.scale, self.log_variance = scale, math.log(variance)
-
-        def forward(self, h):
-            mean = self.scale * h
-            return torch.cat([mean, torch.full_like(mean, self.log_variance)], dim=1)
-
-    noise = LinearGaussian.noise**2
-    config = VAEConfig(latent=1, width=4, fine=1, levels=2, prior_components=0)
-    model = VAE(config, Pixel(channels=1, height=1, width=1), 0)
-    share = 0.8 / (1 + noise)
-
-    class Posterior(nn.Module):
-        def forward(self, y):
-            return Constant(share, (1 - 0.8 * share) * slack)(y.flatten(1))
-
-    ladder = model.decoder
-    assert isinstance(ladder, Ladder)
-    ladder.down = nn.Unflatten(1, (1, 1, 1))
-    ladder.prior, ladder.up, ladder.evidence = Constant(0.8, 0.36), nn.Identity(), Constant(1.0, noise)
-    ladder._outputs = lambda features, fine: fine.flatten(1)  # x is the map's value, and noise
-    model.encoder, model.likelihood = Posterior(), LinearGaussian()
-    return model
-
-
-@pytest.mark.parametrize("slack", [1.0, 2.0])
-def test_a_ladders_bound_is_below_the_exact_likelihood_and_tight_with_many_draws(double, slack):
-    """Its inference joins prior and evidence by their precisions, which is exact here: so is the bound, at slack 1."""
-    model = two_level_vae(slack)
-    x = torch.linspace(-2, 2, 64)[:, None]
-    exact = gaussian_log_prob(x, torch.zeros_like(x), torch.full_like(x, math.log(1 + LinearGaussian.noise**2)))
-    gap = gaps(model, x, exact)
-    if slack == 1.0:
-        assert abs(gap[1]) < 1e-9
-    else:
-        assert gap[1] > 0.05
-        assert -0.01 < gap[256] < 0.1 * gap[1]
-
-
-def test_a_ladders_code_says_all_that_its_decoder_was_given():
-    """The vector and the map's deviations, decoded, are what inference handed to the likelihood; and interpolate."""
-    torch.manual_seed(0)
-    model = VAE(VAEConfig(latent=3, width=8, levels=2), Image(channels=3, height=12, width=20), 0)
-    for parameter in model.parameters():
-        parameter.data += 0.1 * torch.randn_like(parameter)
-    y = torch.rand(4, 3, 12, 20) * 2 - 1
-    inferred = model.decoder.infer(torch.randn(4, 3), y, Streams.seeded(0))
-    assert inferred.code.shape == (4, 3 + 4 * 6 * 10)
-    assert torch.allclose(model.decoder(inferred.code), inferred.raw, atol=1e-4)
-    assert inferred.divergence.shape == (4, 4)
-    assert (inferred.divergence > 0).all()
 
 
 def test_gradient_penalty_is_the_hand_computed_one():
@@ -482,19 +417,6 @@ def test_the_prior_after_training_is_the_learned_one_or_that_of_all_posteriors()
         drawn = model.mixture.sample(4000, torch.arange(4000) % 2, Streams.seeded(1)).reshape(-1, 2)
         assert torch.allclose(drawn.mean(0), torch.tensor(means), atol=0.1)
         assert torch.allclose(drawn.var(0), torch.tensor([variance, variance]), rtol=0.1)
-
-
-def test_a_ladders_translation_keeps_the_spread_of_the_deviations():
-    model = VAE(VAEConfig(latent=3, width=8, levels=2), Image(channels=1, height=8, width=8), 0)
-    code = torch.randn(500, 3 + model.decoder.deviations, generator=seeded())
-    seen = []
-    model.encode = lambda x: code
-    model.decoder.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
-    model.translate(torch.zeros(500, 8, 8, 1, dtype=torch.uint8), None, 0.5, Streams.seeded(0))
-    (moved,) = seen
-    assert torch.allclose(moved.std(), torch.tensor(1.0), atol=0.01)
-    apart = moved - math.sqrt(0.75) * code
-    assert torch.allclose(apart.std(), torch.tensor(0.5), atol=0.01)
 
 
 class Copying(nn.Module):
