@@ -28,7 +28,8 @@ class Config:
         sigma_max: Largest noise level, of sampler, bound and ODE.
         density_sigma: Noise level (model space) at which bound and ODE density end, whatever the sampler's range; 0 for
             the data's own (what tells their levels, or categories, apart).
-        density_steps: Steps of the ODE density, each of four evaluations and their gradients.
+        density_steps: Steps of the ODE density, each of four evaluations and their gradients. On digits 16 are .010
+            bits/dim better than 128, which is too good; 24 are .002, 32 .001.
         rho: Curvature of the sampler's noise levels (`edm`).
         steps: Steps of the sampler.
         resample: How often imputation repeats each step, so that hidden and observed values agree (`hide: 0`).
@@ -54,7 +55,7 @@ class Config:
     sigma_min: float = 0.002
     sigma_max: float = 80.0
     density_sigma: float = 0.0
-    density_steps: int = 16
+    density_steps: int = 24
     rho: float = 7.0
     steps: int = 18
     resample: int = 4

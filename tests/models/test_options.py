@@ -11,7 +11,7 @@ import torch
 from test_contract import DOMAINS, SMALL, assert_valid, examples
 from test_tables import seeded
 
-from models import FAMILIES, Streams, build
+from models import FAMILIES, Streams, build, tasks
 
 NUMBERS: dict[str, dict[str, Any]] = {
     "autoencoder": {
@@ -76,6 +76,8 @@ NUMBERS: dict[str, dict[str, Any]] = {
         "hide": 0.3,
         "settle": 0.0,
         "sigma_min": 0.01,
+        "density_sigma": 0.05,
+        "density_steps": 3,
         "sigma_max": 20.0,
         "rho": 5.0,
         "steps": 3,
@@ -152,6 +154,8 @@ def answers(family: str, domain: str, config: dict[str, Any]) -> Iterator[tuple]
     yield tuple(model.reconstruct(batch.x[:2], Streams.seeded(0)).flatten().tolist())
     observed = model.domain.observed(batch.x[:4]) & (torch.rand(batch.x[:4].shape, generator=seeded()) < 0.5)
     yield tuple(model.impute(batch.x[:4], observed, Streams.seeded(0)).flatten().tolist())
+    if "log_prob" in tasks(model):
+        yield tuple(model.log_prob(batch.x[:2], Streams.seeded(0)).tolist())
 
 
 @pytest.mark.parametrize(
