@@ -22,6 +22,7 @@ from ..capabilities import (
     Reconstruction,
     Sampling,
     Translation,
+    check_sigma,
     check_strength,
 )
 from ..chunking import map_chunks
@@ -324,6 +325,5 @@ class Diffusion(
 
     @torch.no_grad()
     def denoise(self, x: Num[Tensor, "batch *event"], sigma: float) -> Num[Tensor, "batch *event"]:
-        if not sigma > 0:
-            raise ValueError(f"sigma must be positive (standard deviation of the noise in data units), got {sigma}")
+        check_sigma(sigma)
         return self.domain.to_data(self.denoised(self.domain.to_model(x), sigma / self.domain.noise_unit, None))

@@ -22,10 +22,12 @@ from ..capabilities import (
     Reconstruction,
     Sampling,
     Translation,
+    check_sigma,
     check_strength,
 )
 from ..chunking import map_chunks
 from ..contract import Batch, GenerativeModel, Losses, Objective
+from ..denoising import Blend
 from ..domains.base import Domain
 from ..imputation import mask_cells, repeated, sample_nearest, tempered, with_gaps
 from ..mixture import GaussianMixture
@@ -37,6 +39,9 @@ from .gaussians import gaussian_divergence, gaussian_log_prob
 
 __all__ = ["VAE", "Config", "EvidenceObjective"]
 
+
+DRAWS = 16384
+"""Draws of codes that the prior is fitted to: up to four of every example's."""
 
 POOL = 1024
 """Generated images from which the filling of a gap starts."""
@@ -154,6 +159,7 @@ class VAE(
         self.decoder = domain.decoder(config.latent, parameters=self.likelihood.outputs, **scale)
         self.prior = LearnedPrior(classes, config.latent)
         self.mixture = GaussianMixture(config.latent, classes, max(config.prior_components, 1))
+        self.blend = Blend()
         self.typicality = MahalanobisScore(2 + domain.textures, upper_only=domain.anomaly_tails == "upper")
 
     def objectives(self) -> tuple[Objective, ...]:
@@ -168,8 +174,10 @@ class VAE(
                 return torch.cat(posterior(self.domain, self.encoder, x), dim=1)
 
             mean, log_variance = map_chunks(both, batch.x, self.domain.dimensions).chunk(2, dim=1)
-            draws = [mean + (0.5 * log_variance).exp() * generator.normal(*mean.shape) for _ in range(4)]
-            self.mixture.fit(torch.cat(draws), None if label is None else label.repeat(4), generator)
+            copies = max(1, min(4, DRAWS // max(len(mean), 1)))
+            draws = [mean + (0.5 * log_variance).exp() * generator.normal(*mean.shape) for _ in range(copies)]
+            repeats = None if label is None else label.repeat(copies)
+            self.mixture.fit(torch.cat(draws), repeats, generator, copies=copies)
         else:
             groups = torch.arange(self.classes, device=batch.x.device) if self.classes else None
             mean, log_variance = self.prior(groups, max(self.classes, 1))
@@ -178,6 +186,10 @@ class VAE(
         self.typicality.fit(
             map_chunks(lambda x: self._statistics(x, generator), batch.x[:ENOUGH], self.domain.dimensions)
         )
+        few = batch.x[:ENOUGH]
+        observed, y = self.domain.observed(few), self.domain.to_model(few)
+        known = self.domain.expand(observed)
+        self.blend.fit(lambda noisy: self._rebuilt(noisy, observed), y, known, generator)
 
     def _draws(
         self, x: Num[Tensor, "batch *event"], given: Num[Tensor, "batch *event"], generator: Streams, n: int
@@ -316,5 +328,17 @@ class VAE(
 
         return repeated(fill, numbered, generator, draws)
 
+    def _rebuilt(
+        self, y: Float[Tensor, "batch *event"], observed: Bool[Tensor, "batch *data"]
+    ) -> Float[Tensor, "batch *event"]:
+        """Reconstruction in model space, of an example there."""
+        raw = full_precision(self.domain.apply_masked(self.encoder, y, observed))
+        return self.likelihood.mean(self.decoder(raw.chunk(2, dim=1)[0]))
+
+    @torch.no_grad()
     def denoise(self, x: Num[Tensor, "batch *event"], sigma: float) -> Num[Tensor, "batch *event"]:
-        return self.decode(self.encode(x))
+        """The best mixture, for that noise, of the example and its reconstruction (see `Blend`)."""
+        check_sigma(sigma)
+        y = self.domain.to_model(x)
+        rebuilt = self._rebuilt(y, self.domain.observed(x))
+        return self.domain.to_data(self.blend(y, rebuilt, sigma / self.domain.noise_unit))

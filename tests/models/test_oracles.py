@@ -223,6 +223,88 @@ def test_a_class_without_examples_gets_the_gaussian_of_all():
     assert torch.allclose(drawn.std(0), z.std(0), rtol=0.06)
 
 
+@pytest.mark.parametrize("codes", [5, 41, 400])
+def test_many_classes_share_the_covariance_that_few_codes_cannot_tell(double, codes):
+    """100 classes of one covariance in 16 dimensions. The truth is 16 / 2n nats better for the means alone; what each
+    class's own covariance would cost is (16 x 17 / 2) / 2n nats more, if there are enough codes for it to exist."""
+    dims, classes = 16, 100
+    spread = torch.randn(dims, dims, generator=seeded()) / 4 + torch.eye(dims)
+    centres = 2 * torch.randn(classes, dims, generator=seeded())
+
+    def draw(n: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+        noise = torch.randn(classes * n, dims, generator=torch.Generator().manual_seed(seed))
+        label = torch.arange(classes).repeat(n)
+        return centres[label] + noise @ spread.T, label
+
+    mixture = GaussianMixture(dims, classes, 2)
+    mixture.fit(*draw(codes, 1), Streams.seeded(0), 20)
+    z, label = draw(20, 2)
+    truth = torch.distributions.MultivariateNormal(torch.zeros(dims), spread @ spread.T).log_prob(z - centres[label])
+    gap = float((truth - mixture.log_prob(z, label, torch.full((classes,), 1 / classes))).mean())
+    assert -0.05 < gap < 1.5 * dims / (2 * codes) + 0.1
+
+
+def test_components_apart_stay_apart_where_codes_are_few():
+    """Sixty codes of a class at two far places: one Gaussian for both would cost more than a nat."""
+    z = 0.3 * torch.randn(120, 4, generator=seeded()) + torch.where(torch.arange(120) % 4 < 2, -3.0, 3.0)[:, None]
+    label = torch.arange(120) % 2
+    mixture = GaussianMixture(4, 2, 2)
+    mixture.fit(z, label, Streams.seeded(0))
+    far = torch.zeros(1, 4)  # the middle, where one Gaussian has its mode
+    assert float(mixture.log_prob(far, label[:1], torch.full((2,), 0.5))) < -20
+
+
+def test_shares_of_labels_are_those_of_all_the_data():
+    """Two in a thousand are positive, of which the batch holds none."""
+    spec = {"kind": "image", "channels": 1, "height": 4, "width": 4, "levels": 2}
+    x, label = torch.zeros(8, 4, 4, 1, dtype=torch.uint8), torch.zeros(8, dtype=torch.long)
+    model = build({"family": "gan", "config": {"width": 4, "latent": 2}, "domain": spec, "classes": 3})
+    model.initialize(Batch(x, label, label_counts=torch.tensor([998, 2, 0])), Streams.seeded(0))
+    assert torch.allclose(model.label_frequencies, torch.tensor([0.998, 0.002, 0.0]), atol=1e-6)
+
+
+# Noise
+
+
+def linear_autoencoder(family: str) -> nn.Module:
+    """Reconstructions are projections of 16 pixels onto three directions."""
+    spec = {"kind": "image", "channels": 1, "height": 4, "width": 4, "levels": 256}
+    model = build({"family": family, "config": {"latent": 3, "width": 4}, "domain": spec, "classes": 0})
+    basis = torch.linalg.qr(torch.randn(16, 3, generator=seeded()))[0]
+
+    class Encoder(nn.Module):
+        def forward(self, y):
+            z = y.flatten(1) @ basis
+            return z if family == "autoencoder" else torch.cat([z, torch.full_like(z, -9.0)], dim=1)
+
+    class Decoder(nn.Module):
+        def forward(self, z):
+            return (z @ basis.T).reshape(-1, 1, 4, 4)
+
+    model.encoder, model.decoder, model.likelihood = Encoder(), Decoder(), model.domain.reconstruction()
+    model.basis = basis
+    return model
+
+
+@pytest.mark.parametrize("family", ["autoencoder", "vae"])
+def test_denoising_by_a_linear_autoencoder_is_the_wiener_filter(family):
+    """What lies off the subspace, of variance s^2, is kept by s^2 / (s^2 + sigma^2): the best any estimate of it does.
+
+    At every noise the error is at most the input's own; a grey level is 1 / 127.5."""
+    model, spread = linear_autoencoder(family), 8 / 127.5
+    clean = 0.25 * torch.randn(4000, 3, generator=seeded()) @ model.basis.T
+    y = (clean + spread * torch.randn(4000, 16, generator=torch.Generator().manual_seed(9))).reshape(-1, 1, 4, 4)
+    x = ((y + 1) * 127.5).movedim(1, -1)
+    model.finalize(Batch(x), Streams.seeded(0))
+    for grey in (0.5, 2.0, 8.0, 32.0):
+        noisy = x + grey * torch.randn(x.shape, generator=torch.Generator().manual_seed(1))
+        error = (model.denoise(noisy, grey).float() - x).square().mean()
+        kept = spread**2 * 127.5**2 / (spread**2 * 127.5**2 + grey**2)
+        wiener = grey**2 * (3 + 13 * kept) / 16 + 1 / 12  # and rounding to whole levels
+        assert float(error) == pytest.approx(wiener, rel=0.04)
+        assert float(error) <= 1.02 * (grey**2 + 1 / 12)
+
+
 # How typical an example is
 
 
