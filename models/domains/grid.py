@@ -117,8 +117,8 @@ class Grid(Domain):
 
     @property
     def resolution(self) -> float:
-        """Levels are told apart at an eighth of their spacing, those of 8 bits at a quarter: no finer is trained."""
-        return max(self.spacing / 8, self.density_noise)
+        """A quarter of the spacing of levels: a denoiser need not know what rounding to the levels says below."""
+        return self.spacing / 4
 
     def dequantized_point(self, x: Num[Tensor, "batch *size channels"], generator: Streams) -> DequantizedPoint:
         y = (self.uniform_dequantize(x, generator) * 2 - 1).double() * (self.spacing * self.levels / 2)
