@@ -10,6 +10,9 @@ from .shapes import Float
 ENOUGH = 1024
 """Training examples that mean and covariance of a few statistics need."""
 
+MANY = 4096
+"""Those that many statistics need."""
+
 
 class MahalanobisScore(nn.Module):
     r"""Mahalanobis distance of an example's statistics from those of the training data.

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from .anomaly import MahalanobisScore
+from .anomaly import ENOUGH, MANY, MahalanobisScore
 from .capabilities import (
     AnomalyScoring,
     Coding,
@@ -17,11 +17,13 @@ from .capabilities import (
     Reconstruction,
     Sampling,
     Translation,
+    check_sigma,
     check_strength,
 )
 from .chunking import map_chunks
 from .config import check_choices
 from .contract import Batch, GenerativeModel, Losses, Objective
+from .denoising import Blend
 from .domains.base import Domain
 from .imputation import impute_in_random_order, mask_cells, repeated, sample_nearest
 from .mixture import GaussianMixture
@@ -129,6 +131,7 @@ class Autoencoder(GenerativeModel, Sampling, Coding, Reconstruction, AnomalyScor
         self.encoder = domain.encoder(config.latent, **scale)
         self.decoder = domain.decoder(config.latent, parameters=self.likelihood.outputs, **scale)
         self.mixture = GaussianMixture(config.latent, classes, config.components)
+        self.blend = Blend()
         self.typicality = MahalanobisScore(2 + domain.textures, upper_only=domain.anomaly_tails == "upper")
 
     def objectives(self) -> tuple[Objective, ...]:
@@ -138,7 +141,11 @@ class Autoencoder(GenerativeModel, Sampling, Coding, Reconstruction, AnomalyScor
     def finalize(self, batch: Batch, generator: Streams) -> None:
         codes = map_chunks(self.encode, batch.x, self.domain.dimensions)
         self.mixture.fit(codes, batch.label if self.classes else None, generator)
-        self.typicality.fit(map_chunks(self._statistics, batch.x, self.domain.dimensions))
+        self.typicality.fit(map_chunks(self._statistics, batch.x[:MANY], self.domain.dimensions))
+        few = batch.x[:ENOUGH]
+        observed, y = self.domain.observed(few), self.domain.to_model(few)
+        known = self.domain.expand(observed)
+        self.blend.fit(lambda noisy: self._rebuilt(noisy, observed), y, known, generator)
 
     def _statistics(self, x: Num[Tensor, "batch *event"]) -> Float[Tensor, "batch _"]:
         """Reconstruction error, log-density of the code, texture; of tables, each cell's error given the others only.
@@ -241,5 +248,17 @@ class Autoencoder(GenerativeModel, Sampling, Coding, Reconstruction, AnomalyScor
             fills.append(self.domain.to_data(current))
         return torch.stack(fills)
 
+    def _rebuilt(
+        self, y: Float[Tensor, "batch *event"], observed: Bool[Tensor, "batch *data"]
+    ) -> Float[Tensor, "batch *event"]:
+        """Reconstruction in model space, of an example there."""
+        raw = full_precision(self.domain.apply_masked(self.encoder, y, observed))
+        return self.likelihood.mean(self.decoder(raw))
+
+    @torch.no_grad()
     def denoise(self, x: Num[Tensor, "batch *event"], sigma: float) -> Num[Tensor, "batch *event"]:
-        return self.decode(self.encode(x))
+        """The best mixture, for that noise, of the example and its reconstruction (see `Blend`)."""
+        check_sigma(sigma)
+        y = self.domain.to_model(x)
+        rebuilt = self._rebuilt(y, self.domain.observed(x))
+        return self.domain.to_data(self.blend(y, rebuilt, sigma / self.domain.noise_unit))

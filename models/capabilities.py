@@ -134,6 +134,12 @@ class Filling(Imputation):
         """Complete examples for `impute`; `observed` is never true of a NaN, and floats are NaN where it is false."""
 
 
+def check_sigma(sigma: float) -> None:
+    """Refuse noise without strength by name."""
+    if not sigma > 0:
+        raise ValueError(f"sigma must be positive (standard deviation of the noise in data units), got {sigma}")
+
+
 class Denoising(ABC):
     """Removes Gaussian noise of known strength."""
 

@@ -29,12 +29,14 @@ class Batch:
         label: Class of each example, `[batch]`, -1 where unknown; `None` for unlabelled data.
         observed: Which cells of `x` are known, `[batch, *event]`; `None` when all are.
         seen: Examples the model was trained on before this batch.
+        label_counts: Examples of each class in all the data, `[classes]`; `None` for those of this batch.
     """
 
     x: Num[Tensor, "batch *event"]
     label: Int[Tensor, " batch"] | None = None
     observed: Bool[Tensor, "batch *event"] | None = None
     seen: int = 0
+    label_counts: Int[Tensor, " classes"] | None = None
 
     def __len__(self) -> int:
         return len(self.x)
@@ -60,7 +62,11 @@ class Batch:
             return None if tensor is None else tensor.to(device, non_blocking=True)
 
         return replace(
-            self, x=self.x.to(device, non_blocking=True), label=move(self.label), observed=move(self.observed)
+            self,
+            x=self.x.to(device, non_blocking=True),
+            label=move(self.label),
+            observed=move(self.observed),
+            label_counts=move(self.label_counts),
         )
 
 
@@ -127,7 +133,10 @@ class GenerativeModel(nn.Module, ABC):
     @torch.no_grad()
     def initialize(self, batch: Batch, generator: Streams) -> None:
         """Set what depends on data before training (every rank is given the same batch)."""
-        if batch.label is not None and self.classes:
+        if batch.label_counts is not None and self.classes:
+            counts = batch.label_counts.double().clamp(min=1e-9)  # a logarithm is taken of a class without examples
+            self.label_frequencies.copy_(counts / counts.sum())
+        elif batch.label is not None and self.classes:
             counts = torch.bincount(batch.label[batch.label >= 0], minlength=self.classes).float() + 1
             self.label_frequencies.copy_(counts / counts.sum())
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 
-from .anomaly import MahalanobisScore
+from .anomaly import MANY, MahalanobisScore
 from .capabilities import AnomalyScoring, Filling, Reconstruction, Sampling
 from .chunking import chunk_size, map_chunks
 from .config import check_choices
@@ -304,7 +304,7 @@ class GAN(GenerativeModel, Sampling, Reconstruction, AnomalyScoring, Filling):
 
     @torch.no_grad()
     def finalize(self, batch: Batch, generator: Streams) -> None:
-        self.typicality.fit(map_chunks(self._statistics, batch.x, self.domain.dimensions))
+        self.typicality.fit(map_chunks(self._statistics, batch.x[:MANY], self.domain.dimensions))
 
     def _statistics(self, x: Num[Tensor, "batch *event"]) -> Float[Tensor, "batch statistics"]:
         """The critic's features, and what it may not have needed to look at: texture."""

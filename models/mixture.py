@@ -2,13 +2,39 @@
 
 from __future__ import annotations
 
+import copy
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from .rng import Streams
 from .shapes import Float, Int
+
+
+class Shrinkage(NamedTuple):
+    """How covariances are drawn towards a common one.
+
+    Arguments:
+        codes_per_dimension: Weight of the common covariance, in codes per dimension.
+        tied: Towards the covariance within classes; else towards independent dimensions of a tenth of the variance.
+        single: Whether a class's components are one.
+    """
+
+    codes_per_dimension: float
+    tied: bool = False
+    single: bool = False
+
+
+SHRINKAGES = (
+    Shrinkage(0.1),
+    Shrinkage(1.0, tied=True),
+    Shrinkage(1.0, tied=True, single=True),
+    Shrinkage(5.0, tied=True, single=True),
+    Shrinkage(1000.0, tied=True, single=True),
+)
+"""From components of their own to one covariance for all classes, among which codes held out choose."""
 
 
 class GaussianMixture(nn.Module):
@@ -36,37 +62,105 @@ class GaussianMixture(nn.Module):
         self.register_buffer("mean", torch.zeros(groups, components, dim))
         self.register_buffer("scale", torch.eye(dim).expand(groups, components, dim, dim).clone())
 
+    @torch.no_grad()
     def fit(
-        self, z: Float[Tensor, "n dim"], label: Int[Tensor, " n"] | None, generator: Streams, steps: int = 50
+        self,
+        z: Float[Tensor, "n dim"],
+        label: Int[Tensor, " n"] | None,
+        generator: Streams,
+        steps: int = 50,
+        *,
+        copies: int = 1,
     ) -> None:
-        """Fit every class's mixture to its codes; rows with unknown labels are ignored."""
-        overall = _covariance(z) if len(z) > 1 else torch.eye(z.shape[1])
+        """Fit every class's mixture to its codes; rows with unknown labels are ignored.
+
+        Of fewer than a hundred codes per dimension of each component, a fifth is held out to choose how far
+        covariances are drawn towards what the classes have in common.
+
+        Arguments:
+            z: Codes.
+            label: Of each.
+            generator: Source of randomness.
+            steps: Of expectation maximization.
+            copies: Draws of every example's code, one whole set behind the other.
+        """
+        if len(self.mean) == 1:
+            label = None
+        overall = _covariance(z) if len(z) > 1 else torch.eye(z.shape[1], device=z.device, dtype=z.dtype)
+        targets = {False: torch.diag(0.1 * overall.diagonal().clamp(min=1e-8)), True: _within(z, label, len(self.mean))}
+        shrinkage = SHRINKAGES[0]
+        components = self.mean.shape[0] * self.mean.shape[1]
+        if len(z) // copies >= 20 and len(z) < 100 * copies * components * z.shape[1]:
+            chance = torch.rand(len(z) // copies, generator=torch.Generator(z.device).manual_seed(0), device=z.device)
+            held_out = (chance < 0.2).repeat(copies)
+            scores = [self._held_out(z, label, held_out, overall, targets[s.tied], s) for s in SHRINKAGES]
+            shrinkage = SHRINKAGES[int(torch.stack(scores).argmax())]
+        self._fit(z, label, overall, targets[shrinkage.tied], shrinkage, generator.generators[0], steps)
+
+    def _held_out(
+        self,
+        z: Tensor,
+        label: Tensor | None,
+        held_out: Tensor,
+        overall: Tensor,
+        target: Tensor,
+        shrinkage: Shrinkage,
+    ) -> Float[Tensor, ""]:
+        """Mean log-density of the codes held out under a mixture fitted to the others."""
+        trial, source = copy.deepcopy(self), torch.Generator(z.device).manual_seed(0)
+        trial._fit(
+            z[~held_out], None if label is None else label[~held_out], overall, target, shrinkage, source, steps=10
+        )
+        if label is None:
+            return trial.conditional_log_prob(z[held_out]).mean()
+        each = [z[held_out & (label == group)] for group in range(len(self.mean))]
+        densities = [
+            (trial._component_log_prob(codes, group) + trial.log_weight[group]).logsumexp(1)
+            for group, codes in enumerate(each)
+            if len(codes)
+        ]
+        return torch.cat(densities).mean() if densities else z.new_zeros(())
+
+    def _fit(
+        self,
+        z: Tensor,
+        label: Tensor | None,
+        overall: Tensor,
+        target: Tensor,
+        shrinkage: Shrinkage,
+        source: torch.Generator,
+        steps: int,
+    ) -> None:
         for group in range(len(self.mean)):
-            members = z if label is None or len(self.mean) == 1 else z[label == group]
+            members = z if label is None else z[label == group]
             if len(members) < 2:
                 self.mean[group] = z.mean(0)
                 self.scale[group] = _cholesky(overall)
                 continue
-            self._fit_group(group, members, overall, generator, steps)
+            self._fit_group(group, members, target, shrinkage, source, steps)
 
-    def _fit_group(self, group: int, z: Tensor, overall: Tensor, generator: Streams, steps: int) -> None:
+    def _fit_group(
+        self, group: int, z: Tensor, target: Tensor, shrinkage: Shrinkage, source: torch.Generator, steps: int
+    ) -> None:
         n, dim = z.shape
         components = self.mean.shape[1]
-        prior = 0.1 * overall.diagonal().clamp(min=1e-8)  # what a component's variance shrinks towards
-        strength = 0.1 * dim
-        first = torch.randperm(n, generator=generator.generators[0], device=z.device)[:components]
+        strength = shrinkage.codes_per_dimension * dim
+        first = torch.randperm(n, generator=source, device=z.device)[:components]
         self.mean[group] = z[first.repeat(components)[:components]]
-        self.scale[group] = _cholesky(_covariance(z) + torch.diag(prior))
+        self.scale[group] = _cholesky(_covariance(z) + target)
         self.log_weight[group] = -math.log(components)
-        for _ in range(steps if components > 1 else 1):
+        for _ in range(steps if components > 1 and not shrinkage.single else 1):
             responsibility = (self._component_log_prob(z, group) + self.log_weight[group]).softmax(1)  # [n, k]
+            if shrinkage.single:
+                responsibility = torch.full_like(responsibility, 1 / components)
             count = responsibility.sum(0) + 1e-6
             self.log_weight[group] = (count / count.sum()).log()
             self.mean[group] = responsibility.T @ z / count[:, None]
             for k in range(components):
                 centred = z - self.mean[group, k]
                 scatter = (centred * responsibility[:, k, None]).T @ centred
-                self.scale[group, k] = _cholesky((scatter + strength * torch.diag(prior)) / (count[k] + strength))
+                pull = strength / components if shrinkage.single else strength
+                self.scale[group, k] = _cholesky((scatter + pull * target) / (count[k] + pull))
 
     def _component_log_prob(self, z: Float[Tensor, "n dim"], group: int) -> Float[Tensor, "n components"]:
         mean, scale = self.mean[group], self.scale[group]
@@ -144,6 +238,17 @@ class GaussianMixture(nn.Module):
 
 def _covariance(z: Float[Tensor, "n dim"]) -> Float[Tensor, "dim dim"]:
     return torch.cov(z.T).reshape(z.shape[1], z.shape[1])  # torch makes a number of it if dim is 1
+
+
+def _within(z: Float[Tensor, "n dim"], label: Int[Tensor, " n"] | None, groups: int) -> Float[Tensor, "dim dim"]:
+    """Covariance within classes, the same for all; of all codes where there are no labels."""
+    group = torch.zeros(len(z), dtype=torch.long, device=z.device) if label is None else label
+    known = z[group >= 0]
+    group = group[group >= 0]
+    count = torch.bincount(group, minlength=groups)
+    mean = known.new_zeros(groups, z.shape[1]).index_add_(0, group, known) / count.clamp(min=1)[:, None]
+    centred = known - mean[group]
+    return centred.T @ centred / max(len(known) - int((count > 0).sum()), 1)
 
 
 def _cholesky(covariance: Float[Tensor, "dim dim"]) -> Float[Tensor, "dim dim"]:

@@ -22,6 +22,7 @@ from ..capabilities import (
     Reconstruction,
     Sampling,
     Translation,
+    check_sigma,
     check_strength,
 )
 from ..chunking import map_chunks
@@ -76,7 +77,7 @@ class Diffusion(
     @property
     def finest(self) -> float:
         """Noise level at which the bound ends: nothing more is told apart below the domain's resolution."""
-        return max(self.config.sigma_min, self.domain.resolution)
+        return self.config.density_sigma or self.domain.resolution
 
     def objectives(self) -> tuple[Objective, ...]:
         return (DenoisingObjective(self.denoiser, self.domain, self.config, self.settler),)
@@ -255,9 +256,11 @@ class Diffusion(
 
     @torch.no_grad()
     def log_prob(
-        self, x: Num[Tensor, "batch *event"], generator: Streams, *, steps: int = 16
+        self, x: Num[Tensor, "batch *event"], generator: Streams, *, steps: int = 0
     ) -> Float[Tensor, " batch"]:
         r"""Log-density by the probability-flow ODE, of the dequantized example, in nats.
+
+        `steps` of the Runge-Kutta method, 0 for the model's own (`density_steps`).
 
         References:
             | Score-based generative modeling through SDEs (Song et al., 2021), eq. 39-40
@@ -267,10 +270,10 @@ class Diffusion(
             lambda y, sigma: self.denoised(y, sigma, None),
             self.domain.dequantized_point(x, generator),
             generator,
-            sigma_min=self.domain.density_noise(self.config.sigma_min),
+            sigma_min=self.config.density_sigma or self.domain.density_noise,
             sigma_max=self.config.sigma_max,
             sigma_data=float(self.denoiser.sigma_data),
-            steps=steps,
+            steps=steps or self.config.density_steps,
         ).float()
 
     @torch.no_grad()
@@ -322,6 +325,5 @@ class Diffusion(
 
     @torch.no_grad()
     def denoise(self, x: Num[Tensor, "batch *event"], sigma: float) -> Num[Tensor, "batch *event"]:
-        if not sigma > 0:
-            raise ValueError(f"sigma must be positive (standard deviation of the noise in data units), got {sigma}")
+        check_sigma(sigma)
         return self.domain.to_data(self.denoised(self.domain.to_model(x), sigma / self.domain.noise_unit, None))

@@ -224,9 +224,10 @@ class Domain(ABC):
         """Standard deviation of noise in model space below which nothing more of an example is told apart."""
         return 0.02
 
-    def density_noise(self, sigma_min: float) -> float:
-        """Noise at which the density of a noisy example stands for the example's: the sampler's finest."""
-        return sigma_min
+    @property
+    def density_noise(self) -> float:
+        """Noise at which the density of a noisy example stands for the example's."""
+        return 0.002
 
     def spread(self, x: Num[Tensor, "batch *data"], generator: Streams) -> Float[Tensor, "batch *event"]:
         """Model space, as training sees it: values that stand for a cell may lie anywhere within it."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..networks.convolutional import AVERAGES, default_patch
+from ..networks.convolutional import AVERAGES
 from ..networks.embeddings import full_precision
 from ..rng import Streams
 from ..shapes import Bool, Float, Num, UInt8
@@ -117,8 +117,8 @@ class Grid(Domain):
 
     @property
     def resolution(self) -> float:
-        """Levels are told apart well below an eighth of their spacing."""
-        return self.spacing / 8
+        """A quarter of the spacing of levels: a denoiser need not know what rounding to the levels says below."""
+        return self.spacing / 4
 
     def dequantized_point(self, x: Num[Tensor, "batch *size channels"], generator: Streams) -> DequantizedPoint:
         y = (self.uniform_dequantize(x, generator) * 2 - 1).double() * (self.spacing * self.levels / 2)
@@ -131,14 +131,21 @@ class Grid(Domain):
         return DequantizedPoint(y, torch.zeros(len(x), dtype=torch.float64, device=x.device))
 
     def rounding_nats(self, point: DequantizedPoint, sigma: float, generator: Streams) -> Float[Tensor, " batch"]:
-        """Of each place's level."""
+        r"""Of each place's level, every level that the noise does not rule out taken into account.
+
+        .. math:: -\log p(k \mid v_k + \sigma \epsilon)
+            = \log \sum_j e^{-(\epsilon - (v_j - v_k) / \sigma)^2 / 2} + \epsilon^2 / 2
+        """
         y = point.y
-        noisy = y + sigma * generator.normal(*y.shape)
-        near = torch.arange(-2, 3, device=y.device) * self.spacing
-        candidates = y[..., None] + near
-        log_p = -0.5 * ((noisy[..., None] - candidates) / sigma).square()
-        log_p = log_p.masked_fill(candidates.abs() > 1 + 1e-6, -math.inf)
-        return (log_p.logsumexp(-1) - log_p[..., 2]).flatten(1).sum(1)
+        noise = generator.normal(*y.shape)
+        own = -0.5 * noise.square()
+        total = own
+        reach = min(self.levels - 1, math.ceil(16 * sigma / self.spacing) + 1)  # 16 deviations: 10 beyond the noise's 6
+        for step in (sign * distance for distance in range(1, reach + 1) for sign in (-1, 1)):
+            other = -0.5 * (noise - step * self.spacing / sigma).square()
+            exists = (y + step * self.spacing).abs() <= 1 + 1e-6
+            total = torch.logaddexp(total, torch.where(exists, other, -math.inf))
+        return (total - own).flatten(1).sum(1)
 
     # Flow space: the real line, by the logit of the unit interval
 
@@ -164,12 +171,6 @@ class Grid(Domain):
 
     def quantize(self, y: Float[Tensor, "batch channels *size"]) -> UInt8[Tensor, "batch *size channels"]:
         return self.uniform_quantize((y.sigmoid() - self.alpha / 2) / (1 - self.alpha))
-
-    # Networks
-
-    def patch(self, patch: int) -> int:
-        """The patch asked for, or what of it divides all sides; 0 chooses by size."""
-        return math.gcd(patch, *self.size) if patch else default_patch(self.size)
 
     def random_shift(
         self, y: Float[Tensor, "batch channels *size"], part: float, generator: Streams

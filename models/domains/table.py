@@ -220,8 +220,9 @@ class Table(Domain):
         """Categories are points, far apart, and no network resolves them below 0.2; numbers are smooth below 0.02."""
         return 0.2 if self.categorical else 0.02
 
-    def density_noise(self, sigma_min: float) -> float:
-        return max(sigma_min, self.resolution)
+    @property
+    def density_noise(self) -> float:
+        return self.resolution
 
     def weigh_values(self, error: Float[Tensor, "batch dims"]) -> Float[Tensor, "batch dims"]:
         """Columns weigh alike, whatever their categories; the weights' mean is 1."""

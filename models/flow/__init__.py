@@ -33,6 +33,9 @@ __all__ = ["Config", "Flow", "LikelihoodObjective"]
 INTERVALS = 32
 """Intervals of equal probability in which a hidden column is drawn."""
 
+MEASURED_VALUES = 1 << 24
+"""Values of the examples that principal components are measured on, at most."""
+
 WIDE = 32
 """Columns from which on a table's hidden cells are drawn together, as an image's pixels are, not one by one."""
 
@@ -99,6 +102,8 @@ class Flow(BaseFlow):
     def initialize(self, batch: Batch, generator: Streams) -> None:
         super().initialize(batch, generator)
         few = chunk_size(self.values)
+        if isinstance(self.network, PrincipalFlow):  # components need several examples each
+            few = max(few, MEASURED_VALUES // self.values)
         y, _ = self.domain.dequantize(batch.visible[:few], generator)
         self.network(y, self.label(None if batch.label is None else batch.label[:few], len(y)), initialize=True)
 
@@ -106,9 +111,9 @@ class Flow(BaseFlow):
     def finalize(self, batch: Batch, generator: Streams) -> None:
         super().finalize(batch, generator)
         if len(self.edges):
-            y, _ = self.domain.dequantize(batch.x, generator)
+            y, _ = self.domain.dequantize(batch.x[:8192], generator)
             at = torch.linspace(0, 1, INTERVALS + 1, device=y.device, dtype=y.dtype)
-            self.edges.copy_(y[:8192].quantile(at, dim=0).T)
+            self.edges.copy_(y.quantile(at, dim=0).T)
 
     def continuous_log_prob(
         self, y: Float[Tensor, "batch *event"], label: Int[Tensor, " batch"] | None

@@ -8,7 +8,7 @@ from abc import abstractmethod
 import torch
 from torch import Tensor, nn
 
-from ..anomaly import MahalanobisScore
+from ..anomaly import MANY, MahalanobisScore
 from ..capabilities import (
     AnomalyScoring,
     Coding,
@@ -95,7 +95,7 @@ class BaseFlow(GenerativeModel, Sampling, Density, Coding, Reconstruction, Anoma
 
     @torch.no_grad()
     def finalize(self, batch: Batch, generator: Streams) -> None:
-        self.typicality.fit(map_chunks(lambda x: self._statistics(x, generator), batch.x, self.values))
+        self.typicality.fit(map_chunks(lambda x: self._statistics(x, generator), batch.x[:MANY], self.values))
 
     @torch.no_grad()
     def anomaly_score(self, x: Num[Tensor, "batch *event"], generator: Streams) -> Float[Tensor, " batch"]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -78,15 +80,15 @@ class InvertibleConvolution(nn.Module):
 class CouplingNetwork(nn.Module):
     """Half of the channels and the label to the parameters of the other half; zero at the start."""
 
-    def __init__(self, inputs: int, outputs: int, width: int, embed: int) -> None:
+    def __init__(self, inputs: int, outputs: int, width: int, embed: int, rank: int = 2) -> None:
         super().__init__()
-        self.conv1 = convolution(inputs, width)
+        self.conv1 = convolution(inputs, width, rank=rank)
         self.modulation = nn.Linear(embed, 2 * width)
-        self.conv2 = convolution(width, width, kernel=1)
-        self.conv3 = convolution(width, outputs, zero=True)
+        self.conv2 = convolution(width, width, rank=rank, kernel=1)
+        self.conv3 = convolution(width, outputs, rank=rank, zero=True)
 
     def forward(self, x: Tensor, c: Tensor) -> Tensor:
-        scale, shift = self.modulation(c)[:, :, None, None].chunk(2, dim=1)
+        scale, shift = self.modulation(c).reshape(len(c), -1, *[1] * (x.ndim - 2)).chunk(2, dim=1)
         h = F.silu(self.conv1(x) * (1 + scale) + shift)
         return self.conv3(F.silu(self.conv2(h)))
 
@@ -207,35 +209,120 @@ class Level(nn.Module):
         return h
 
 
+def halvings(size: Sequence[int]) -> int:
+    """How often an image of this size is halved: once, then while even or above 8 places, if above 2 on both sides."""
+    times, sides = 0, list(size)
+    while min(sides) > 2 and (not times or max(sides) > 8 or not any(side % 2 for side in sides)):
+        times, sides = times + 1, [side // 2 for side in sides]
+    return times
+
+
+class LineCoupling(nn.Module):
+    """Moves every other place of a line by functions of the rest of it, of what stands beside it and of the label.
+
+    Arguments:
+        channels: Of the line.
+        beside: Channels of what stands beside it.
+        parity: Of the places that are moved.
+        config: Settings.
+    """
+
+    def __init__(self, channels: int, beside: int, parity: int, config: Config) -> None:
+        super().__init__()
+        self.parity, self.function = parity, elementwise(config, "affine")
+        outputs = self.function.parameters * channels
+        self.network = CouplingNetwork(channels + beside, outputs, config.width, config.embed, rank=1)
+
+    def _moved(self, line: Tensor, beside: Tensor, c: Tensor, *, inverse: bool) -> tuple[Tensor, Tensor]:
+        moves = torch.arange(line.shape[2], device=line.device) % 2 == self.parity
+        raw = self.network(torch.cat([line.masked_fill(moves, 0.0), beside], dim=1), c)
+        raw = raw.to(line.dtype).unflatten(1, (self.function.parameters, -1))
+        moved, log_slope = self.function(line, raw, inverse=inverse)
+        return torch.where(moves, moved, line), (log_slope * moves).flatten(1).sum(1)
+
+    def forward(self, line: Tensor, beside: Tensor, c: Tensor) -> tuple[Tensor, Float[Tensor, " batch"]]:
+        """The moved line and the log-determinant."""
+        return self._moved(line, beside, c, inverse=False)
+
+    def inverse(self, z: Tensor, beside: Tensor, c: Tensor) -> Tensor:
+        """The line that `forward` maps to `z`."""
+        return self._moved(z, beside, c, inverse=True)[0]
+
+
+class Edge(nn.Module):
+    """The last line along an axis of odd length leaves as latent, moved given the few lines before it.
+
+    What is left has an even side and can be squeezed, and the density stays exact.
+
+    Arguments:
+        channels: Of the image.
+        axis: 2 (the last row) or 3 (the last column).
+        before: Lines before it that it is given.
+        config: Settings.
+    """
+
+    def __init__(self, channels: int, axis: int, before: int, config: Config) -> None:
+        super().__init__()
+        self.axis, self.before = axis, before
+        self.norm = ActNorm(channels)
+        self.couplings = nn.ModuleList(LineCoupling(channels, channels * before, parity, config) for parity in (0, 1))
+
+    def _beside(self, rest: Tensor) -> Float[Tensor, "batch _ length"]:
+        near = rest.narrow(self.axis, rest.shape[self.axis] - self.before, self.before)
+        return near.movedim(self.axis, 2).flatten(1, 2)
+
+    def forward(self, x: Tensor, c: Tensor, *, initialize: bool = False) -> tuple[Tensor, Tensor, Tensor]:
+        """What goes on, the line that leaves, `[batch, channels, length]`, and the log-determinant, `[batch]`."""
+        side = x.shape[self.axis]
+        rest, line = x.narrow(self.axis, 0, side - 1), x.select(self.axis, side - 1)
+        if initialize:
+            self.norm.initialize(line[..., None])
+        line, total = self.norm(line[..., None], c)
+        line, beside = line[..., 0], self._beside(rest)
+        for coupling in self.couplings:
+            line, log_det = coupling(line, beside, c)
+            total = total + log_det
+        return rest, line, total
+
+    def inverse(self, kept: Tensor, left: Tensor, c: Tensor) -> Tensor:
+        line, beside = left, self._beside(kept)
+        for coupling in reversed(self.couplings):
+            line = coupling.inverse(line, beside, c)  # type: ignore[operator]
+        line = self.norm.inverse(line[..., None], c)[..., 0]
+        return torch.cat([kept, line.unsqueeze(self.axis)], dim=self.axis)
+
+
 class MultiScale(nn.Module):
-    """The whole invertible map between logits of an image and standard normal latents."""
+    """The whole invertible map between logits of an image and standard normal latents.
+
+    Of a side that is odd where it is to be halved, the last line leaves first.
+    """
 
     columnwise = False
 
     def __init__(self, shape: tuple[int, int, int], config: Config) -> None:
         super().__init__()
-        channels, height, width = shape
-        halvings = 0
-        while (
-            height % 2 ** (halvings + 1) == 0
-            and width % 2 ** (halvings + 1) == 0
-            and min(height, width) >> halvings > 2
-        ):
-            halvings += 1
-        most = max(halvings, 1)
+        channels, *size = shape
+        most = max(halvings(size), 1)
         if config.levels > most:
-            raise ValueError(f"levels: an image of {height}x{width} pixels allows at most {most}, got {config.levels}")
-        block = (2, 2) if halvings else (2 - height % 2, 2 - width % 2)
+            asked = f"{size[0]}x{size[1]}"
+            raise ValueError(f"levels: an image of {asked} pixels allows at most {most}, got {config.levels}")
+        block = (2, 2) if halvings(size) else (2 - size[0] % 2, 2 - size[1] % 2)
         count = config.levels or min(most, 3)
         self.levels = nn.ModuleList()
-        self.shapes: list[tuple[int, int, int]] = []  # of what leaves at each level
+        self.shapes: list[tuple[int, ...]] = []  # of what leaves at each level
         for number in range(count):
+            for axis in (0, 1):
+                if size[axis] % block[axis]:
+                    size[axis] -= 1
+                    self.levels.append(Edge(channels, 2 + axis, min(4, size[axis]), config))
+                    self.shapes.append((channels, size[1 - axis]))
             last = number == count - 1
             level = Level(channels, config, block=block, last=last)
-            height, width = height // block[0], width // block[1]
+            size = [side // folded for side, folded in zip(size, block, strict=True)]
             channels = level.channels - level.leaving
             self.levels.append(level)
-            self.shapes.append((channels if last else level.leaving, height, width))
+            self.shapes.append((channels if last else level.leaving, *size))
 
     def forward(self, x: Tensor, c: Tensor, *, initialize: bool = False) -> tuple[list[Tensor], Tensor]:
         """Latents of each level and the log-determinant, `[batch]`."""

@@ -67,47 +67,89 @@ class Residual(nn.Module):
         return self.skip(x) + self.conv2(F.silu(h))
 
 
-def pyramid(size: Sequence[int], patch: int) -> list[tuple[int, ...]]:
-    """Sizes from the finest level down: halved while even and above 4 places."""
-    if any(side % patch for side in size):
-        asked = "x".join(map(str, size))
-        raise ValueError(f"a grid of {asked} places cannot be cut into patches of {patch}; set patch: 1")
-    sizes = [tuple(side // patch for side in size)]
-    while min(sizes[-1]) > 4 and all(side % 2 == 0 for side in sizes[-1]):
-        sizes.append(tuple(side // 2 for side in sizes[-1]))
+def pyramid(size: Sequence[int]) -> list[tuple[int, ...]]:
+    """Sizes from the finest level down: sides above 7 places are halved, rounded up, until none is left."""
+    sizes = [tuple(size)]
+    while max(sizes[-1]) > 7:
+        sizes.append(tuple(math.ceil(side / 2) if side > 7 else side for side in sizes[-1]))
     return sizes
 
 
-def default_patch(size: Sequence[int]) -> int:
-    """Places folded into channels before the first convolution, along each axis: 2 from 16 on, else 1."""
-    return 2 if min(size) >= 16 and all(side % 2 == 0 for side in size) else 1
+class Patches:
+    """Blocks of places folded into channels and back; a grid of any size, padded with zeros to whole blocks.
+
+    Arguments:
+        size: Places along each axis.
+        patch: Places folded along each axis; 0 for 2 along those of more than 8 places (of which 8 blocks at
+            least are made, so that no grid costs more than a larger one), 1 along the others.
+
+    Attributes:
+        places: Blocks along each axis.
+        volume: Places of a block.
+    """
+
+    def __init__(self, size: Sequence[int], patch: int) -> None:
+        self.size = tuple(size)
+        self.patch = tuple(min(patch, side) if patch else 1 + (side > 8) for side in size)
+        least = 1 if patch else 8
+        sides = zip(self.size, self.patch, strict=True)
+        self.places = tuple(max(math.ceil(side / block), min(side, least)) for side, block in sides)
+        self.volume = math.prod(self.patch)
+
+    def fold(self, x: Float[Tensor, "batch channels *size"]) -> Float[Tensor, "batch _ *places"]:
+        """The grid padded, its blocks in channels."""
+        sides = zip(self.size, self.patch, self.places, strict=True)
+        missing = [block * places - side for side, block, places in sides]
+        if any(missing):
+            x = F.pad(x, [end for axis in reversed(missing) for end in (0, axis)])
+        return fold(x, self.patch)
+
+    def unfold(self, x: Float[Tensor, "batch _ *places"]) -> Float[Tensor, "batch channels *size"]:
+        """The inverse of `fold`, the padding cut off."""
+        return cropped(unfold(x, self.patch), self.size)
 
 
-def fold(x: Float[Tensor, "batch channels *size"], patch: int) -> Tensor:
-    """Blocks of `patch` places along each axis into channels."""
-    if x.ndim == 4:
-        return F.pixel_unshuffle(x, patch)
+def fold(x: Float[Tensor, "batch channels *size"], patch: Sequence[int]) -> Tensor:
+    """Blocks of `patch` places along the axes into channels."""
+    if x.ndim == 4 and patch[0] == patch[1]:
+        return F.pixel_unshuffle(x, patch[0])
     rank = x.ndim - 2
     batch, channels, *size = x.shape
-    blocks = x.reshape(batch, channels, *(n for side in size for n in (side // patch, patch)))
+    places = [side // block for side, block in zip(size, patch, strict=True)]
+    blocks = x.reshape(batch, channels, *(n for pair in zip(places, patch, strict=True) for n in pair))
     order = [0, 1, *(3 + 2 * axis for axis in range(rank)), *(2 + 2 * axis for axis in range(rank))]
-    return blocks.permute(order).reshape(batch, channels * patch**rank, *(side // patch for side in size))
+    return blocks.permute(order).reshape(batch, channels * math.prod(patch), *places)
 
 
-def unfold(x: Float[Tensor, "batch channels *size"], patch: int) -> Tensor:
+def unfold(x: Float[Tensor, "batch channels *size"], patch: Sequence[int]) -> Tensor:
     """The inverse of `fold`."""
-    if x.ndim == 4:
-        return F.pixel_shuffle(x, patch)
+    if x.ndim == 4 and patch[0] == patch[1]:
+        return F.pixel_shuffle(x, patch[0])
     rank = x.ndim - 2
     batch, channels, *size = x.shape
-    blocks = x.reshape(batch, channels // patch**rank, *[patch] * rank, *size)
+    channels //= math.prod(patch)
+    blocks = x.reshape(batch, channels, *patch, *size)
     order = [0, 1, *(place for axis in range(rank) for place in (2 + rank + axis, 2 + axis))]
-    return blocks.permute(order).reshape(batch, channels // patch**rank, *(side * patch for side in size))
+    sides = [side * block for side, block in zip(size, patch, strict=True)]
+    return blocks.permute(order).reshape(batch, channels, *sides)
 
 
-def halved(h: Float[Tensor, "batch channels *size"]) -> Tensor:
-    """Averages over blocks of two places along each axis."""
-    return AVERAGES[h.ndim - 2](h, 2)
+def cropped(h: Float[Tensor, "batch channels *larger"], size: Sequence[int]) -> Float[Tensor, "batch channels *size"]:
+    """The first places along each axis."""
+    return h[(..., *(slice(side) for side in size))]
+
+
+def coarsened(h: Float[Tensor, "batch channels *size"], size: Sequence[int]) -> Tensor:
+    """Averages over blocks of two places along each axis that is not yet as short as in `size`; a last place that has
+    no other is averaged with none."""
+    kernel = [1 if now == then else 2 for now, then in zip(h.shape[2:], size, strict=True)]
+    return AVERAGES[h.ndim - 2](h, kernel, ceil_mode=True)
+
+
+def refined(h: Float[Tensor, "batch channels *size"], size: Sequence[int]) -> Tensor:
+    """Every place repeated along each axis that is not yet as long as in `size`."""
+    factors = [1.0 if now == then else 2.0 for now, then in zip(h.shape[2:], size, strict=True)]
+    return cropped(F.interpolate(h, scale_factor=factors, mode="nearest"), size)  # type: ignore[arg-type]
 
 
 def channels_at(width: int, level: int) -> int:
@@ -123,7 +165,7 @@ class Encoder(nn.Module):
         outputs: Length of the vector.
         width: Channels at the finest level.
         blocks: Residual blocks per level.
-        patch: Pixels folded into channels first.
+        patch: Places along a side folded into channels first; 0 chooses by size (see `Patches`).
         norm: Group normalization in the blocks.
         spectral: Spectral normalization of every layer (for critics).
         attention: Whether the coarsest level attends over all its positions.
@@ -136,7 +178,7 @@ class Encoder(nn.Module):
         *,
         width: int,
         blocks: int = 1,
-        patch: int = 1,
+        patch: int = 0,
         norm: bool = True,
         spectral: bool = False,
         attention: bool = False,
@@ -144,9 +186,9 @@ class Encoder(nn.Module):
         super().__init__()
         channels, *size = shape
         rank = len(size)
-        self.patch = patch
-        sizes = pyramid(size, patch)
-        self.stem = convolution(channels * patch**rank, width, rank=rank, spectral=spectral)
+        self.patches = Patches(size, patch)
+        self.sizes = sizes = pyramid(self.patches.places)
+        self.stem = convolution(channels * self.patches.volume, width, rank=rank, spectral=spectral)
         self.levels = nn.ModuleList()
         inputs = width
         for level in range(len(sizes)):
@@ -161,9 +203,9 @@ class Encoder(nn.Module):
         self.head = spectral_norm(head) if spectral else head
 
     def forward(self, x: Float[Tensor, "batch channels *size"]) -> Float[Tensor, "batch outputs"]:
-        h = self.stem(fold(x, self.patch))
+        h = self.stem(self.patches.fold(x))
         for level, stack in enumerate(self.levels):
-            h = halved(h) if level else h
+            h = coarsened(h, self.sizes[level]) if level else h
             for block in stack:  # type: ignore[union-attr]
                 h = block(h)
         return self.head(F.silu(self.norm(self.attention(h))).flatten(1))
@@ -177,7 +219,7 @@ class Decoder(nn.Module):
         shape: Channels (of parameters per place), then the size along each axis.
         width: Channels at the finest level.
         blocks: Residual blocks per level.
-        patch: Pixels folded into channels at the end.
+        patch: Places along a side folded into channels, unfolded at the end; 0 chooses by size.
         embed: Length of a conditioning vector; 0 for none.
         norm: Group normalization in the blocks.
         attention: Whether the coarsest level attends over all its positions.
@@ -190,7 +232,7 @@ class Decoder(nn.Module):
         *,
         width: int,
         blocks: int = 1,
-        patch: int = 1,
+        patch: int = 0,
         embed: int = 0,
         norm: bool = True,
         attention: bool = False,
@@ -198,8 +240,8 @@ class Decoder(nn.Module):
         super().__init__()
         outputs, *size = shape
         rank = len(size)
-        self.patch = patch
-        sizes = pyramid(size, patch)
+        self.patches = Patches(size, patch)
+        self.sizes = sizes = pyramid(self.patches.places)
         channels = channels_at(width, len(sizes) - 1)
         self.coarsest = (channels, *sizes[-1])
         self.stem = nn.Linear(inputs, math.prod(self.coarsest))
@@ -212,17 +254,17 @@ class Decoder(nn.Module):
                 channels = channels_at(width, level)
             self.levels.append(stack)
         self.norm = nn.GroupNorm(math.gcd(8, channels), channels) if norm else nn.Identity()
-        self.head = convolution(channels, outputs * patch**rank, rank=rank)
+        self.head = convolution(channels, outputs * self.patches.volume, rank=rank)
 
     def forward(
         self, z: Float[Tensor, "batch inputs"], c: Float[Tensor, "batch _"] | None = None
     ) -> Float[Tensor, "batch outputs *size"]:
         h = self.attention(self.stem(z).unflatten(1, self.coarsest))
         for level, stack in enumerate(self.levels):
-            h = F.interpolate(h, scale_factor=2, mode="nearest") if level else h
+            h = refined(h, self.sizes[-1 - level]) if level else h
             for block in stack:  # type: ignore[union-attr]
                 h = block(h, c)
-        return unfold(self.head(F.silu(self.norm(h))), self.patch)
+        return self.patches.unfold(self.head(F.silu(self.norm(h))))
 
 
 class UNet(nn.Module):
@@ -233,7 +275,7 @@ class UNet(nn.Module):
         width: Channels at the finest level.
         blocks: Residual blocks per level and direction.
         embed: Length of the conditioning vector.
-        patch: Pixels folded into channels first and unfolded at the end.
+        patch: Places along a side folded into channels first and unfolded at the end; 0 chooses by size.
         attention: Whether the coarsest level attends over all its positions.
         inputs: Channels in, if other than `shape` says.
     """
@@ -245,16 +287,17 @@ class UNet(nn.Module):
         width: int,
         embed: int,
         blocks: int = 1,
-        patch: int = 1,
+        patch: int = 0,
         attention: bool = True,
         inputs: int = 0,
     ) -> None:
         super().__init__()
         channels, *size = shape
         rank = len(size)
-        self.patch = patch
-        levels = range(len(pyramid(size, patch)))
-        self.stem = convolution((inputs or channels) * patch**rank, width, rank=rank)
+        self.patches = Patches(size, patch)
+        self.sizes = pyramid(self.patches.places)
+        levels = range(len(self.sizes))
+        self.stem = convolution((inputs or channels) * self.patches.volume, width, rank=rank)
         inputs, skips = width, []
         self.down = nn.ModuleList()
         for level in levels:
@@ -274,24 +317,24 @@ class UNet(nn.Module):
                 inputs = channels_at(width, level)
             self.up.append(stack)
         self.norm = nn.GroupNorm(math.gcd(8, inputs), inputs)
-        self.head = convolution(inputs, channels * patch**rank, rank=rank, zero=True)
+        self.head = convolution(inputs, channels * self.patches.volume, rank=rank, zero=True)
 
     def forward(
         self, x: Float[Tensor, "batch inputs *size"], c: Float[Tensor, "batch embed"]
     ) -> Float[Tensor, "batch channels *size"]:
-        h = self.stem(fold(x, self.patch))
+        h = self.stem(self.patches.fold(x))
         skips = []
         for level, stack in enumerate(self.down):
-            h = halved(h) if level else h
+            h = coarsened(h, self.sizes[level]) if level else h
             for block in stack:  # type: ignore[union-attr]
                 h = block(h, c)
                 skips.append(h)
         h = self.attention(self.middle(h, c))
         for level, stack in enumerate(self.up):
-            h = F.interpolate(h, scale_factor=2, mode="nearest") if level else h
+            h = refined(h, self.sizes[-1 - level]) if level else h
             for block in stack:  # type: ignore[union-attr]
                 h = block(torch.cat([h, skips.pop()], dim=1), c)
-        return unfold(self.head(F.silu(self.norm(h))), self.patch)
+        return self.patches.unfold(self.head(F.silu(self.norm(h))))
 
 
 class Attention(nn.Module):
@@ -324,7 +367,7 @@ class Attention(nn.Module):
 @register("encoder", "grid")
 def grid_encoder(grid: Any, outputs: int, *, width: int, blocks: int = 1, patch: int = 0) -> Encoder:
     """Example to vector."""
-    return Encoder(grid.event_shape, outputs, width=width, blocks=blocks, patch=grid.patch(patch))
+    return Encoder(grid.event_shape, outputs, width=width, blocks=blocks, patch=patch)
 
 
 @register("critic", "grid")
@@ -332,7 +375,7 @@ def grid_critic(
     grid: Any, outputs: int, *, width: int, blocks: int, patch: int, spectral: bool, attention: bool
 ) -> Encoder:
     """Example to features, without normalization over positions."""
-    scale = {"width": width, "blocks": blocks, "patch": grid.patch(patch)}
+    scale = {"width": width, "blocks": blocks, "patch": patch}
     return Encoder(grid.event_shape, outputs, **scale, norm=False, spectral=spectral, attention=attention)
 
 
@@ -342,12 +385,12 @@ def grid_decoder(
 ) -> Decoder:
     """Vector to an example, or to `parameters` numbers per value of one."""
     channels, *size = grid.event_shape
-    scale = {"width": width, "blocks": blocks, "patch": grid.patch(patch), "embed": embed}
+    scale = {"width": width, "blocks": blocks, "patch": patch, "embed": embed}
     return Decoder(inputs, (channels * (parameters or 1), *size), **scale, attention=attention)
 
 
 @register("denoiser", "grid")
 def grid_denoiser(grid: Any, *, width: int, embed: int, blocks: int, patch: int, masked: bool) -> UNet:
     """Example to example of the same shape, conditional on a vector."""
-    scale = {"width": width, "embed": embed, "blocks": blocks, "patch": grid.patch(patch)}
+    scale = {"width": width, "embed": embed, "blocks": blocks, "patch": patch}
     return UNet(grid.event_shape, inputs=(1 + masked) * grid.event_shape[0], **scale)

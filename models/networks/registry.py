@@ -10,7 +10,7 @@ from torch import nn
 Builder = Callable[..., nn.Module]
 
 NETWORKS: dict[tuple[str, str], Builder] = {}
-"""By role (`encoder`, `critic`, `decoder`, `denoiser`, `bijection`, `ladder`) and layout (`vector`, `grid`, ...)."""
+"""By role (`encoder`, `critic`, `decoder`, `denoiser`, `bijection`) and layout (`vector`, `grid`, ...)."""
 
 
 def register(role: str, layout: str) -> Callable[[Builder], Builder]:

@@ -1,6 +1,6 @@
 """Variational autoencoder: a Gaussian code with a class-conditional prior and a proper likelihood.
 
-`gaussians.py` holds the densities, `ladder.py` the second level of codes.
+`gaussians.py` holds the densities.
 """
 
 from __future__ import annotations
@@ -22,23 +22,26 @@ from ..capabilities import (
     Reconstruction,
     Sampling,
     Translation,
+    check_sigma,
     check_strength,
 )
 from ..chunking import map_chunks
 from ..contract import Batch, GenerativeModel, Losses, Objective
+from ..denoising import Blend
 from ..domains.base import Domain
 from ..imputation import mask_cells, repeated, sample_nearest, tempered, with_gaps
 from ..mixture import GaussianMixture
 from ..networks.embeddings import LabelEmbedding, full_precision
-from ..networks.registry import network
 from ..rng import Streams
 from ..shapes import Bool, Float, Int, Num
 from .config import Config
 from .gaussians import gaussian_divergence, gaussian_log_prob
-from .ladder import Ladder
 
 __all__ = ["VAE", "Config", "EvidenceObjective"]
 
+
+DRAWS = 16384
+"""Draws of codes that the prior is fitted to: up to four of every example's."""
 
 POOL = 1024
 """Generated images from which the filling of a gap starts."""
@@ -62,8 +65,6 @@ class EvidenceObjective(Objective):
     r"""Negative evidence lower bound, in nats.
 
     .. math:: -E_{q(z|x)}[\log p(x|z)] + \beta \sum_d \max(KL_d, \lambda)
-
-    The sum runs over the dimensions of the vector and, in a ladder, over the channels of its map.
 
     References:
         | Auto-encoding variational Bayes (Kingma and Welling, 2014), eq. 3
@@ -92,15 +93,9 @@ class EvidenceObjective(Objective):
             x, gaps = with_gaps(x, left), gaps & left
         mean, log_variance = posterior(self.domain, self.encoder, x)
         z = mean + (0.5 * log_variance).exp() * generator.normal(*mean.shape)
-        below = []
-        if isinstance(self.decoder, Ladder):
-            _, raw, _, fine = self.decoder.infer(z, self.domain.to_model(x), generator)
-            below = [fine]
-        else:
-            raw = self.likelihood.labelled(self.decoder(z), batch.label, generator)
+        raw = self.likelihood.labelled(self.decoder(z), batch.label, generator)
         nll = -self.likelihood.training_log_prob(raw, x, generator, gaps).flatten(1).sum(1)
         divergence = gaussian_divergence(mean, log_variance, *self.prior(batch.label, len(batch)))
-        divergence = torch.cat([divergence, *below], dim=1)
         penalty = divergence.clamp(min=self.config.free_bits).sum(1)
         return Losses(
             nll + self.beta(batch.seen) * penalty, {"reconstruction_nats": nll, "divergence_nats": divergence.sum(1)}
@@ -120,7 +115,7 @@ class Draw(NamedTuple):
     """A draw from q(z | x).
 
     Arguments:
-        code: The whole code, `[batch, code]`.
+        code: z, `[batch, latent]`.
         log_likelihood: log p(x | z) in nats, `[batch]`.
         log_ratio: log p(z) - log q(z | x) in nats, `[batch]`.
     """
@@ -159,19 +154,13 @@ class VAE(
         self.config = config
         self.hide = 0.5 * domain.takes_mask if config.hide == -1 else config.hide
         self.likelihood = domain.likelihood(config.components, cells=config.cells, classes=classes, width=config.width)
-        self.encoder = domain.encoder(2 * config.latent, width=config.width, blocks=config.blocks, patch=config.patch)
-        self.decoder = self._decoder(config, domain)
+        scale = {"width": config.width, "blocks": config.blocks, "patch": config.patch}
+        self.encoder = domain.encoder(2 * config.latent, **scale)
+        self.decoder = domain.decoder(config.latent, parameters=self.likelihood.outputs, **scale)
         self.prior = LearnedPrior(classes, config.latent)
         self.mixture = GaussianMixture(config.latent, classes, max(config.prior_components, 1))
+        self.blend = Blend()
         self.typicality = MahalanobisScore(2 + domain.textures, upper_only=domain.anomaly_tails == "upper")
-
-    def _decoder(self, config: Config, domain: Domain) -> nn.Module:
-        parameters, scale = self.likelihood.outputs, {"width": config.width, "blocks": config.blocks}
-        if config.levels == 1:
-            return domain.decoder(config.latent, parameters=parameters, patch=config.patch, **scale)
-        return network("ladder", domain.layout, "levels: 2")(
-            domain, config.latent, parameters=parameters, fine=config.fine, **scale
-        )
 
     def objectives(self) -> tuple[Objective, ...]:
         return (EvidenceObjective(self),)
@@ -185,8 +174,10 @@ class VAE(
                 return torch.cat(posterior(self.domain, self.encoder, x), dim=1)
 
             mean, log_variance = map_chunks(both, batch.x, self.domain.dimensions).chunk(2, dim=1)
-            draws = [mean + (0.5 * log_variance).exp() * generator.normal(*mean.shape) for _ in range(4)]
-            self.mixture.fit(torch.cat(draws), None if label is None else label.repeat(4), generator)
+            copies = max(1, min(4, DRAWS // max(len(mean), 1)))
+            draws = [mean + (0.5 * log_variance).exp() * generator.normal(*mean.shape) for _ in range(copies)]
+            repeats = None if label is None else label.repeat(copies)
+            self.mixture.fit(torch.cat(draws), repeats, generator, copies=copies)
         else:
             groups = torch.arange(self.classes, device=batch.x.device) if self.classes else None
             mean, log_variance = self.prior(groups, max(self.classes, 1))
@@ -195,6 +186,10 @@ class VAE(
         self.typicality.fit(
             map_chunks(lambda x: self._statistics(x, generator), batch.x[:ENOUGH], self.domain.dimensions)
         )
+        few = batch.x[:ENOUGH]
+        observed, y = self.domain.observed(few), self.domain.to_model(few)
+        known = self.domain.expand(observed)
+        self.blend.fit(lambda noisy: self._rebuilt(noisy, observed), y, known, generator)
 
     def _draws(
         self, x: Num[Tensor, "batch *event"], given: Num[Tensor, "batch *event"], generator: Streams, n: int
@@ -206,20 +201,8 @@ class VAE(
             log_ratio = self.mixture.log_prob(z, None, self.label_frequencies) - gaussian_log_prob(
                 z, mean, log_variance
             )
-            code = z
-            if isinstance(self.decoder, Ladder):
-                code, raw, below, _ = self.decoder.infer(z, self.domain.to_model(x), generator)
-                log_ratio = log_ratio + below
-            else:
-                raw = self.decoder(z)
-            yield Draw(code, self.likelihood.log_prob(raw, given).flatten(1).sum(1), log_ratio)
-
-    def _from_prior(self, n: int, label: Int[Tensor, " n"] | None, generator: Streams) -> Float[Tensor, "n code"]:
-        """Codes from the prior, those of a ladder with the deviations of their maps."""
-        z = self.mixture.sample(n, label, generator)
-        if not isinstance(self.decoder, Ladder):
-            return z
-        return torch.cat([z, generator.normal(n, self.decoder.deviations)], dim=1)
+            raw = self.decoder(z)
+            yield Draw(z, self.likelihood.log_prob(raw, given).flatten(1).sum(1), log_ratio)
 
     def _to_data(self, raw: Tensor, generator: Streams) -> Num[Tensor, "n *event"]:
         """Examples given the decoder's outputs: draws or means, as configured."""
@@ -255,16 +238,13 @@ class VAE(
         self, n: int, label: Int[Tensor, " n"] | None, generator: Streams, *, steps: int = 0
     ) -> Num[Tensor, "n *event"]:
         label = self.draw_labels(n, label, generator)
-        raw = self.decoder(self._from_prior(n, label, generator))
+        raw = self.decoder(self.mixture.sample(n, label, generator))
         return self._to_data(self.likelihood.labelled(raw, label), generator)
 
     @torch.no_grad()
     def encode(self, x: Num[Tensor, "batch *event"]) -> Float[Tensor, "batch latent"]:
-        """Means of the posterior; of a ladder also of the map, as deviations from its prior."""
-        mean, _ = posterior(self.domain, self.encoder, x)
-        if isinstance(self.decoder, Ladder):
-            return self.decoder.infer(mean, self.domain.to_model(x), None).code
-        return mean
+        """Means of the posterior."""
+        return posterior(self.domain, self.encoder, x)[0]
 
     @torch.no_grad()
     def decode(self, z: Float[Tensor, "batch latent"]) -> Num[Tensor, "batch *event"]:
@@ -285,17 +265,11 @@ class VAE(
         *,
         steps: int = 0,
     ) -> Num[Tensor, "batch *event"]:
-        """The code moved from its own class to the same place in the class wanted, and decoded as of that.
-
-        A ladder's map keeps its deviations from the prior, which follows the vector.
-        """
+        """The code moved from its own class to the same place in the class wanted, and decoded as of that."""
         check_strength(strength)
-        label, code = self.checked_labels(len(x), label), self.encode(x)
-        z, rest = code[:, : self.config.latent], code[:, self.config.latent :]
-        z = self.mixture.transported(z, label, self.label_frequencies, strength, generator)
-        if rest.shape[1]:
-            rest = math.sqrt(1 - strength**2) * rest + strength * generator.normal(*rest.shape)
-        return self._decoded(torch.cat([z, rest], dim=1), label)
+        label = self.checked_labels(len(x), label)
+        z = self.mixture.transported(self.encode(x), label, self.label_frequencies, strength, generator)
+        return self._decoded(z, label)
 
     def reconstruct(self, x: Num[Tensor, "batch *event"], generator: Streams) -> Num[Tensor, "batch *event"]:
         return self.decode(self.encode(x))
@@ -325,7 +299,7 @@ class VAE(
             return self._resampled(x, x, generator, draws, proposals=128)
         given = with_gaps(x, observed)
         known = self.domain.expand(self.domain.observed(given))
-        codes = self._from_prior(POOL, self.draw_labels(POOL, None, generator), generator)
+        codes = self.mixture.sample(POOL, self.draw_labels(POOL, None, generator), generator)
         pool = map_chunks(lambda z: self.likelihood.mean(self.decoder(z)), codes, self.domain.dimensions)
         fills = []
         for chosen in sample_nearest(self.domain.to_model(given), known, pool, generator, draws=draws):
@@ -354,5 +328,17 @@ class VAE(
 
         return repeated(fill, numbered, generator, draws)
 
+    def _rebuilt(
+        self, y: Float[Tensor, "batch *event"], observed: Bool[Tensor, "batch *data"]
+    ) -> Float[Tensor, "batch *event"]:
+        """Reconstruction in model space, of an example there."""
+        raw = full_precision(self.domain.apply_masked(self.encoder, y, observed))
+        return self.likelihood.mean(self.decoder(raw.chunk(2, dim=1)[0]))
+
+    @torch.no_grad()
     def denoise(self, x: Num[Tensor, "batch *event"], sigma: float) -> Num[Tensor, "batch *event"]:
-        return self.decode(self.encode(x))
+        """The best mixture, for that noise, of the example and its reconstruction (see `Blend`)."""
+        check_sigma(sigma)
+        y = self.domain.to_model(x)
+        rebuilt = self._rebuilt(y, self.domain.observed(x))
+        return self.domain.to_data(self.blend(y, rebuilt, sigma / self.domain.noise_unit))

@@ -19,16 +19,13 @@ class Config:
         blocks: Residual blocks per level; of tables in encoder and decoder, not in the likelihood of rows.
         patch: Pixels (along a side) folded into channels before the first convolution; 0 chooses by size.
         beta: Weight of the divergence from the prior; 1 maximizes the bound itself.
-        free_bits: Nats per latent dimension (of the lower level: per channel) below which the
-            divergence is not penalized.
+        free_bits: Nats per latent dimension below which the divergence is not penalized.
         components: Logistics in the likelihood's mixture (images), or Gaussians (tables of `independent` cells).
         prior_components: Gaussians per class in the prior that replaces the learned one after
             training; 0 keeps the learned Gaussian per class.
         draw_pixels: Whether sampled images are drawn from the likelihood; otherwise they are its mean.
             Rows of tables are always drawn.
         warmup_examples: Examples over which `beta` rises from zero.
-        levels: Of codes: 1, or for images 2: a map of `fine` channels below the vector (a ladder).
-        fine: Channels of the lower level's map.
         hide: Part of the training examples of which a random share of the cells is taken for missing,
             so that the encoder learns to do without; -1 for half the rows of tables and no images.
         cells: Of a table given the code: `given others` (each drawn given those before it) or `independent`.
@@ -44,15 +41,13 @@ class Config:
     prior_components: int = 2
     draw_pixels: bool = False
     warmup_examples: int = 0
-    levels: Literal[1, 2] = 1
-    fine: int = 4
     hide: float = -1.0
     cells: Literal["given others", "independent"] = "given others"
 
     def __post_init__(self) -> None:
         if self.patch < 0:
             raise ValueError(f"patch must not be negative, got {self.patch}")
-        for name in ("latent", "width", "blocks", "components", "fine"):
+        for name in ("latent", "width", "blocks", "components"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         for name in ("beta", "free_bits", "prior_components", "warmup_examples"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from data.batches import Batches
 from data.dataset import Dataset
 from data.files import write_atomically
 from models import Batch, GenerativeModel, Streams, build
+from models.anomaly import MANY
 from pipelines.storage import model_folder
 from pipelines.storage.mirror import local_copy, synced_state
 from pipelines.training import loop
@@ -22,8 +24,11 @@ from pipelines.training.context import TrainingReport, WorkerContext
 from pipelines.training.errors import Diverged, Interrupted, LostWorker
 from pipelines.training.job import FAILURE, STOP, TrainingJob, read_metrics, record_failure
 
-REFERENCE_EXAMPLES = 4096
-"""Training examples that initialize a model and are fitted after training, at most."""
+FITTED_EXAMPLES = 65536
+"""Training examples that are fitted after training, at most."""
+
+FITTED_VALUES = 1 << 26
+"""Their values, at most, where they are more than `MANY` examples."""
 
 
 class TrainingData:
@@ -32,7 +37,12 @@ class TrainingData:
     def __init__(self, dataset: Dataset, settings: TrainingConfig, seed: int, device: str) -> None:
         self.split = dataset.split("train")
         self.labelled = bool(dataset.class_names)
+        labels = self.split.labels if self.labelled else torch.zeros(0, dtype=torch.long)
+        self.label_counts = torch.bincount(labels[labels >= 0].long(), minlength=len(dataset.class_names))
         self.batches = Batches(self.split, settings.batch_size, seed, device)
+        affordable = int(0.3 * settings.total_examples / settings.evaluations)  # a tenth of the time of training
+        values = math.prod(self.split.take(torch.arange(1)).x.shape)
+        self.fitted = max(MANY, min(FITTED_EXAMPLES, affordable, FITTED_VALUES // values))
 
     def ids(self, step: int) -> Any:
         return self.batches.ids(step)
@@ -42,9 +52,12 @@ class TrainingData:
         return Batch(examples.x, examples.label if self.labelled else None)
 
     def reference(self) -> Batch:
-        chosen = torch.randperm(len(self.split), generator=torch.Generator().manual_seed(0))[:REFERENCE_EXAMPLES]
+        """Examples at random: what initializes a model and is fitted after training, with the labels' counts in all."""
+        chosen = torch.randperm(len(self.split), generator=torch.Generator().manual_seed(0))[: self.fitted]
         examples = self.split.take(chosen)
-        return Batch(examples.x, examples.label if self.labelled else None)
+        if not self.labelled:
+            return Batch(examples.x)
+        return Batch(examples.x, examples.label, label_counts=self.label_counts)
 
 
 class Recorder:

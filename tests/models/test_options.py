@@ -11,7 +11,7 @@ import torch
 from test_contract import DOMAINS, SMALL, assert_valid, examples
 from test_tables import seeded
 
-from models import FAMILIES, Streams, build
+from models import FAMILIES, Streams, build, tasks
 
 NUMBERS: dict[str, dict[str, Any]] = {
     "autoencoder": {
@@ -29,7 +29,6 @@ NUMBERS: dict[str, dict[str, Any]] = {
         "width": 4,
         "blocks": 2,
         "patch": 2,
-        "fine": 2,
         "beta": 2.0,
         "free_bits": 0.5,
         "components": 2,
@@ -77,6 +76,8 @@ NUMBERS: dict[str, dict[str, Any]] = {
         "hide": 0.3,
         "settle": 0.0,
         "sigma_min": 0.01,
+        "density_sigma": 0.05,
+        "density_steps": 3,
         "sigma_max": 20.0,
         "rho": 5.0,
         "steps": 3,
@@ -89,7 +90,6 @@ NUMBERS: dict[str, dict[str, Any]] = {
 
 WITH = {
     "schedule": {"objective": "ddpm"},
-    "fine": {"levels": 2},
     "penalty": {"loss": "wasserstein"},
     "detail": {"architecture": "principal", "components": 4},
     "bins": {"architecture": "couplings"},
@@ -118,7 +118,6 @@ def cases() -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 IMPOSSIBLE = {
-    ("table", "levels", 2): "levels: 2 asks for a ladder",
     **{("table", "architecture", name): f"{name} is not for a table" for name in ("glow", "realnvp", "principal")},
     ("grey 8x8, 17 levels", "architecture", "autoregressive"): "architecture: autoregressive is for tables",
 }
@@ -155,6 +154,8 @@ def answers(family: str, domain: str, config: dict[str, Any]) -> Iterator[tuple]
     yield tuple(model.reconstruct(batch.x[:2], Streams.seeded(0)).flatten().tolist())
     observed = model.domain.observed(batch.x[:4]) & (torch.rand(batch.x[:4].shape, generator=seeded()) < 0.5)
     yield tuple(model.impute(batch.x[:4], observed, Streams.seeded(0)).flatten().tolist())
+    if "log_prob" in tasks(model):
+        yield tuple(model.log_prob(batch.x[:2], Streams.seeded(0)).tolist())
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,6 @@ from models.mixture import GaussianMixture
 from models.vae import VAE
 from models.vae.config import Config as VAEConfig
 from models.vae.gaussians import gaussian_divergence, gaussian_log_prob
-from models.vae.ladder import Ladder
 
 
 @pytest.fixture
@@ -98,70 +97,6 @@ def test_vae_bound_is_below_the_exact_likelihood_and_tight_with_many_draws(slack
     else:
         assert gap[1] > 0.05
         assert -0.01 < gap[256] < 0.1 * gap[1]
-
-
-def two_level_vae(slack: float) -> VAE:
-    """z standard normal, w = 0.8 z + 0.6 noise, x = w + noise: every part exact but q(z | x), too wide by `slack`."""
-
-    class Pixel(Image):
-        def to_model(self, x):
-            return x.double()[:, :, None, None]
-
-    class Constant(nn.Module):
-        """A Gaussian's mean (its input, scaled) and log-variance, as a ladder's parts give them."""
-
-        def __init__(self, scale: float, variance: float) -> None:
-            super().__init__()
-            self.scale, self.log_variance = scale, math.log(variance)
-
-        def forward(self, h):
-            mean = self.scale * h
-            return torch.cat([mean, torch.full_like(mean, self.log_variance)], dim=1)
-
-    noise = LinearGaussian.noise**2
-    config = VAEConfig(latent=1, width=4, fine=1, levels=2, prior_components=0)
-    model = VAE(config, Pixel(channels=1, height=1, width=1), 0)
-    share = 0.8 / (1 + noise)
-
-    class Posterior(nn.Module):
-        def forward(self, y):
-            return Constant(share, (1 - 0.8 * share) * slack)(y.flatten(1))
-
-    ladder = model.decoder
-    assert isinstance(ladder, Ladder)
-    ladder.down = nn.Unflatten(1, (1, 1, 1))
-    ladder.prior, ladder.up, ladder.evidence = Constant(0.8, 0.36), nn.Identity(), Constant(1.0, noise)
-    ladder._outputs = lambda features, fine: fine.flatten(1)  # x is the map's value, and noise
-    model.encoder, model.likelihood = Posterior(), LinearGaussian()
-    return model
-
-
-@pytest.mark.parametrize("slack", [1.0, 2.0])
-def test_a_ladders_bound_is_below_the_exact_likelihood_and_tight_with_many_draws(double, slack):
-    """Its inference joins prior and evidence by their precisions, which is exact here: so is the bound, at slack 1."""
-    model = two_level_vae(slack)
-    x = torch.linspace(-2, 2, 64)[:, None]
-    exact = gaussian_log_prob(x, torch.zeros_like(x), torch.full_like(x, math.log(1 + LinearGaussian.noise**2)))
-    gap = gaps(model, x, exact)
-    if slack == 1.0:
-        assert abs(gap[1]) < 1e-9
-    else:
-        assert gap[1] > 0.05
-        assert -0.01 < gap[256] < 0.1 * gap[1]
-
-
-def test_a_ladders_code_says_all_that_its_decoder_was_given():
-    """The vector and the map's deviations, decoded, are what inference handed to the likelihood; and interpolate."""
-    torch.manual_seed(0)
-    model = VAE(VAEConfig(latent=3, width=8, levels=2), Image(channels=3, height=12, width=20), 0)
-    for parameter in model.parameters():
-        parameter.data += 0.1 * torch.randn_like(parameter)
-    y = torch.rand(4, 3, 12, 20) * 2 - 1
-    inferred = model.decoder.infer(torch.randn(4, 3), y, Streams.seeded(0))
-    assert inferred.code.shape == (4, 3 + 4 * 6 * 10)
-    assert torch.allclose(model.decoder(inferred.code), inferred.raw, atol=1e-4)
-    assert inferred.divergence.shape == (4, 4)
-    assert (inferred.divergence > 0).all()
 
 
 def test_gradient_penalty_is_the_hand_computed_one():
@@ -286,6 +221,88 @@ def test_a_class_without_examples_gets_the_gaussian_of_all():
     drawn = mixture.sample(4000, torch.ones(4000, dtype=torch.long), Streams.seeded(1))
     assert torch.allclose(drawn.mean(0), z.mean(0), atol=0.2)
     assert torch.allclose(drawn.std(0), z.std(0), rtol=0.06)
+
+
+@pytest.mark.parametrize("codes", [5, 41, 400])
+def test_many_classes_share_the_covariance_that_few_codes_cannot_tell(double, codes):
+    """100 classes of one covariance in 16 dimensions. The truth is 16 / 2n nats better for the means alone; what each
+    class's own covariance would cost is (16 x 17 / 2) / 2n nats more, if there are enough codes for it to exist."""
+    dims, classes = 16, 100
+    spread = torch.randn(dims, dims, generator=seeded()) / 4 + torch.eye(dims)
+    centres = 2 * torch.randn(classes, dims, generator=seeded())
+
+    def draw(n: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+        noise = torch.randn(classes * n, dims, generator=torch.Generator().manual_seed(seed))
+        label = torch.arange(classes).repeat(n)
+        return centres[label] + noise @ spread.T, label
+
+    mixture = GaussianMixture(dims, classes, 2)
+    mixture.fit(*draw(codes, 1), Streams.seeded(0), 20)
+    z, label = draw(20, 2)
+    truth = torch.distributions.MultivariateNormal(torch.zeros(dims), spread @ spread.T).log_prob(z - centres[label])
+    gap = float((truth - mixture.log_prob(z, label, torch.full((classes,), 1 / classes))).mean())
+    assert -0.05 < gap < 1.5 * dims / (2 * codes) + 0.1
+
+
+def test_components_apart_stay_apart_where_codes_are_few():
+    """Sixty codes of a class at two far places: one Gaussian for both would cost more than a nat."""
+    z = 0.3 * torch.randn(120, 4, generator=seeded()) + torch.where(torch.arange(120) % 4 < 2, -3.0, 3.0)[:, None]
+    label = torch.arange(120) % 2
+    mixture = GaussianMixture(4, 2, 2)
+    mixture.fit(z, label, Streams.seeded(0))
+    far = torch.zeros(1, 4)  # the middle, where one Gaussian has its mode
+    assert float(mixture.log_prob(far, label[:1], torch.full((2,), 0.5))) < -20
+
+
+def test_shares_of_labels_are_those_of_all_the_data():
+    """Two in a thousand are positive, of which the batch holds none."""
+    spec = {"kind": "image", "channels": 1, "height": 4, "width": 4, "levels": 2}
+    x, label = torch.zeros(8, 4, 4, 1, dtype=torch.uint8), torch.zeros(8, dtype=torch.long)
+    model = build({"family": "gan", "config": {"width": 4, "latent": 2}, "domain": spec, "classes": 3})
+    model.initialize(Batch(x, label, label_counts=torch.tensor([998, 2, 0])), Streams.seeded(0))
+    assert torch.allclose(model.label_frequencies, torch.tensor([0.998, 0.002, 0.0]), atol=1e-6)
+
+
+# Noise
+
+
+def linear_autoencoder(family: str) -> nn.Module:
+    """Reconstructions are projections of 16 pixels onto three directions."""
+    spec = {"kind": "image", "channels": 1, "height": 4, "width": 4, "levels": 256}
+    model = build({"family": family, "config": {"latent": 3, "width": 4}, "domain": spec, "classes": 0})
+    basis = torch.linalg.qr(torch.randn(16, 3, generator=seeded()))[0]
+
+    class Encoder(nn.Module):
+        def forward(self, y):
+            z = y.flatten(1) @ basis
+            return z if family == "autoencoder" else torch.cat([z, torch.full_like(z, -9.0)], dim=1)
+
+    class Decoder(nn.Module):
+        def forward(self, z):
+            return (z @ basis.T).reshape(-1, 1, 4, 4)
+
+    model.encoder, model.decoder, model.likelihood = Encoder(), Decoder(), model.domain.reconstruction()
+    model.basis = basis
+    return model
+
+
+@pytest.mark.parametrize("family", ["autoencoder", "vae"])
+def test_denoising_by_a_linear_autoencoder_is_the_wiener_filter(family):
+    """What lies off the subspace, of variance s^2, is kept by s^2 / (s^2 + sigma^2): the best any estimate of it does.
+
+    At every noise the error is at most the input's own; a grey level is 1 / 127.5."""
+    model, spread = linear_autoencoder(family), 8 / 127.5
+    clean = 0.25 * torch.randn(4000, 3, generator=seeded()) @ model.basis.T
+    y = (clean + spread * torch.randn(4000, 16, generator=torch.Generator().manual_seed(9))).reshape(-1, 1, 4, 4)
+    x = ((y + 1) * 127.5).movedim(1, -1)
+    model.finalize(Batch(x), Streams.seeded(0))
+    for grey in (0.5, 2.0, 8.0, 32.0):
+        noisy = x + grey * torch.randn(x.shape, generator=torch.Generator().manual_seed(1))
+        error = (model.denoise(noisy, grey).float() - x).square().mean()
+        kept = spread**2 * 127.5**2 / (spread**2 * 127.5**2 + grey**2)
+        wiener = grey**2 * (3 + 13 * kept) / 16 + 1 / 12  # and rounding to whole levels
+        assert float(error) == pytest.approx(wiener, rel=0.04)
+        assert float(error) <= 1.02 * (grey**2 + 1 / 12)
 
 
 # How typical an example is
@@ -482,19 +499,6 @@ def test_the_prior_after_training_is_the_learned_one_or_that_of_all_posteriors()
         drawn = model.mixture.sample(4000, torch.arange(4000) % 2, Streams.seeded(1)).reshape(-1, 2)
         assert torch.allclose(drawn.mean(0), torch.tensor(means), atol=0.1)
         assert torch.allclose(drawn.var(0), torch.tensor([variance, variance]), rtol=0.1)
-
-
-def test_a_ladders_translation_keeps_the_spread_of_the_deviations():
-    model = VAE(VAEConfig(latent=3, width=8, levels=2), Image(channels=1, height=8, width=8), 0)
-    code = torch.randn(500, 3 + model.decoder.deviations, generator=seeded())
-    seen = []
-    model.encode = lambda x: code
-    model.decoder.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
-    model.translate(torch.zeros(500, 8, 8, 1, dtype=torch.uint8), None, 0.5, Streams.seeded(0))
-    (moved,) = seen
-    assert torch.allclose(moved.std(), torch.tensor(1.0), atol=0.01)
-    apart = moved - math.sqrt(0.75) * code
-    assert torch.allclose(apart.std(), torch.tensor(0.5), atol=0.01)
 
 
 class Copying(nn.Module):

@@ -10,7 +10,7 @@ import torch
 
 from models import FAMILIES, Batch, Streams, build, tasks
 from models.domains import DOMAINS, Sound, Volume
-from models.networks.convolutional import fold, unfold
+from models.networks.convolutional import Patches, coarsened, fold, pyramid, refined, unfold
 
 SMALL = {
     "autoencoder": {"latent": 4, "width": 8},
@@ -65,14 +65,34 @@ def test_an_architecture_that_there_is_not_of_a_sound_is_refused(architecture, m
         build(spec)
 
 
+@pytest.mark.parametrize("size", [(7,), (13, 20), (5, 33), (3, 9, 17)], ids=str)
+@pytest.mark.parametrize("patch", [0, 1, 3])
+def test_a_grid_of_any_size_comes_back_from_its_patches_and_its_pyramid_covers_it(size, patch):
+    """Padding is zeros behind the last places; a mean over all places of a constant grid is the constant."""
+    x = torch.rand(2, 3, *size)
+    patches = Patches(size, patch)
+    folded = patches.fold(x)
+    assert folded.shape == (2, 3 * patches.volume, *patches.places)
+    assert torch.equal(patches.unfold(folded), x)
+    assert float(folded.sum()) == pytest.approx(float(x.sum()), rel=1e-4)
+    h = torch.full((1, 1, *patches.places), 2.5)
+    for now in pyramid(patches.places)[1:]:
+        h = coarsened(h, now)
+        assert h.shape[2:] == now
+        assert (h == 2.5).all()
+    for then in reversed(pyramid(patches.places)):
+        h = refined(h, then)
+        assert h.shape[2:] == then
+
+
 @pytest.mark.parametrize("rank", [1, 2, 3])
 def test_folding_takes_blocks_apart_and_puts_them_together(rank):
     x = torch.arange(2 * 3 * 4**rank, dtype=torch.float32).reshape(2, 3, *[4] * rank)
-    folded = fold(x, 2)
+    folded = fold(x, [2] * rank)
     assert folded.shape == (2, 3 * 2**rank, *[2] * rank)
     corner = (1, 2, *[2] * rank)  # the last channel's block at the far corner, place 0 of it
     assert folded[(1, 2 * 2**rank, *[1] * rank)] == x[corner]
-    assert torch.equal(unfold(folded, 2), x)
+    assert torch.equal(unfold(folded, [2] * rank), x)
 
 
 KINDS = '"(image|table|sound|volume|grid)"'

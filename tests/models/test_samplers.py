@@ -243,6 +243,33 @@ def test_variational_bound_is_near_the_exact_likelihood_of_a_gaussian():
     assert abs(bound + entropy) < 0.03 * entropy
 
 
+class LevelsDenoiser(nn.Module):
+    """The expected level of pixels that are uniform on `levels` and independent: the exact denoiser, by enumeration."""
+
+    def __init__(self, levels: int) -> None:
+        super().__init__()
+        self.values = torch.linspace(-1, 1, levels, dtype=torch.float64)
+        self.sigma_data = self.values.square().mean().sqrt()
+
+    def forward(self, x, sigma, label):
+        distance = (x.double()[..., None] - self.values) / sigma.double().reshape(-1, 1, 1, 1, 1)
+        return ((-0.5 * distance.square()).softmax(-1) @ self.values).to(x.dtype)
+
+
+@pytest.mark.parametrize("density_sigma", [0.0, 0.01, 0.02, 0.5])
+@pytest.mark.parametrize("levels", [256, 17])
+def test_bound_of_uniform_noise_is_its_entropy_wherever_it_ends(levels, density_sigma):
+    """log2 of the number of levels in bits per pixel, of which no valid bound has less; the sampler's range is none
+    of its business. The far end's Gaussian costs less than .001."""
+    config = Config(width=8, embed=8, sigma_min=0.1, density_sigma=density_sigma)
+    model = Diffusion(config, Image(channels=1, height=4, width=4, levels=levels), 0)
+    model.denoiser = LevelsDenoiser(levels)
+    index = torch.randint(levels, (1000, 4, 4, 1), generator=torch.Generator().manual_seed(0))
+    x = (index * 255 / (levels - 1)).round().to(torch.uint8)
+    bits = -model.elbo(x, Streams.seeded(0), samples=32).double() / 16 / math.log(2)
+    assert float(bits.mean()) == pytest.approx(math.log2(levels), abs=0.03)
+
+
 def table(*kinds: str) -> dict:
     """Columns of standard normal values, rounded to whole numbers of a fifth if integer."""
     grid = torch.special.ndtri(torch.linspace(0.0005, 0.9995, 1001, dtype=torch.float64))

@@ -1,0 +1,65 @@
+"""How much of a noisy example to keep beside what an autoencoder makes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from .rng import Streams
+from .shapes import Bool, Float
+
+
+class Blend(nn.Module):
+    r"""The mixture of a noisy example and its reconstruction that has the least squared error, for any noise.
+
+    .. math:: D(x; \sigma) = a_\sigma \, x + (1 - a_\sigma) \, r(x), \qquad
+        a_\sigma = \frac{E[e^2] - E[e n]}{E[e^2] - 2 E[e n] + E[n^2]}
+
+    with noise :math:`n` and error :math:`e = r(x) - y` of the reconstruction of an example :math:`y` with that noise,
+    both measured on training examples. Where reconstructions lie in a linear subspace it is the Wiener filter. Of
+    little noise nearly all is kept, for a reconstruction is then further from the example than the noise is.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sigma: Tensor
+        self.share: Tensor
+        self.register_buffer("sigma", torch.logspace(-2, 1, 13))
+        """Noise levels at which it is measured, in model space."""
+        self.register_buffer("share", torch.ones(13))
+        """What is kept of the example, at each."""
+
+    def fit(
+        self,
+        rebuild: Callable[[Tensor], Tensor],
+        y: Float[Tensor, "batch *event"],
+        known: Bool[Tensor, "batch *event"],
+        generator: Streams,
+    ) -> None:
+        """Measure the shares.
+
+        Arguments:
+            rebuild: Reconstruction of noisy examples, in model space.
+            y: Examples without noise.
+            known: Which of their values are.
+            generator: Source of randomness.
+        """
+        for level, sigma in enumerate(self.sigma):
+            noise = sigma * generator.normal(*y.shape)
+            n, e = noise[known], (rebuild(y + noise) - y)[known]
+            apart = (e - n).square().mean().clamp(min=1e-12)
+            self.share[level] = ((e * (e - n)).mean() / apart).clamp(0, 1)
+
+    def forward(
+        self, noisy: Float[Tensor, "batch *event"], rebuilt: Float[Tensor, "batch *event"], sigma: float
+    ) -> Float[Tensor, "batch *event"]:
+        """The mixture for noise of standard deviation `sigma`, between levels by the logarithm of it; below the least
+        one the reconstruction's share falls with the variance, as the Wiener filter's does."""
+        place = torch.as_tensor(sigma, device=noisy.device).log() - self.sigma[0].log()
+        place = (place / (self.sigma[1] / self.sigma[0]).log()).clamp(0, len(self.sigma) - 1)
+        low = place.floor().long().clamp(max=len(self.sigma) - 2)
+        share = torch.lerp(self.share[low], self.share[low + 1], place - low)
+        given_up = (1 - share) * min(1.0, sigma / float(self.sigma[0])) ** 2
+        return noisy + given_up * (rebuilt - noisy)
