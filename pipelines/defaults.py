@@ -333,7 +333,10 @@ def _image_on_gpu(facts: Facts) -> dict[str, Rules]:
 
     patch = facts.patch(28, 4)
     return {
-        "features": {"examples": (facts.total(400_000, 20), "that the classifiers see")},
+        "features": {
+            "examples": (facts.total(400_000, 20), "that the classifiers see"),
+            "samples": (10_000, "as many as are drawn of a family"),
+        },
         "evaluate": {"samples": (10_000, "a GPU draws them in a minute")},
         "tune": {"enabled": (False, "three trials cost a fifth of the training"), "trials": 3, "part": 0.06},
         "autoencoder": {

@@ -169,6 +169,8 @@ def _check_registered(uri: str) -> None:
     check_name(name)
     versions = [str(version.number) for version in tracking.versions(name)]
     if job and job not in (jobs := sorted(tracking.aliases(name))):
+        if why := tracking.why_absent(name, job):
+            raise ValueError(f"{uri} cannot be loaded: {why}. `fivefold pin` gives it to a version that you choose.")
         raise ValueError(f"{uri} cannot be loaded: no version of {name} holds the job {job!r}{nearest(job, jobs)}")
     if number and str(int(number)) not in versions:
         raise ValueError(f"{uri} cannot be loaded: {name} has no version {number}; it has {', '.join(versions)}")

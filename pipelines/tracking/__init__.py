@@ -26,6 +26,7 @@ from pipelines.tracking.model_registry import (
     publish,
     run_record,
     versions,
+    why_absent,
     with_record,
 )
 from pipelines.tracking.moving import migrate
@@ -62,6 +63,7 @@ __all__ = [
     "store_exists",
     "user",
     "versions",
+    "why_absent",
     "with_record",
     "write_aliases",
 ]

@@ -558,7 +558,9 @@ def find_version(uri: str) -> Version:
     connect()
     named = re.fullmatch(r"models:/([^/@]+)(?:@([^/@]+)|/(\d+))", uri)
     if not named:
-        raise ValueError(f"{uri} names no version: give models:/NAME@ALIAS or models:/NAME/NUMBER.")
+        raise ValueError(
+            f"{uri} cannot be loaded: it names no version. Give models:/NAME@ALIAS or models:/NAME/NUMBER."
+        )
     name, alias, number = named.groups()
     try:
         client = get_client()
@@ -566,7 +568,9 @@ def find_version(uri: str) -> Version:
             client.get_model_version_by_alias(name, alias) if alias else client.get_model_version(name, number)
         )
     except MlflowException as error:
-        raise ValueError(f"{uri} cannot be loaded: {_why_absent(uri) or reason(error)}. {_REMEDY}") from error
+        raise ValueError(
+            f"{uri} cannot be loaded: {why_absent(name, alias or '') or reason(error)}. {_REMEDY}"
+        ) from error
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -627,9 +631,8 @@ def load_served(uri: str) -> PyFuncModel:
 _REMEDY = "`fivefold models` lists what can; `fivefold pin` gives an alias to a version that you choose."
 
 
-def _why_absent(uri: str) -> str:
-    """Why nobody holds an alias, where `register` said so."""
-    name, _, alias = uri.removeprefix("models:/").partition("@")
+def why_absent(name: str, alias: str) -> str:
+    """Why nobody holds an alias of a registered model, where `register` said so; empty where it did not."""
     record = alias_records(name).get(alias) if alias else None
     return record.why.rstrip(".") if record is not None and record.holder is None else ""
 

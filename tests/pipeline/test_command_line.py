@@ -153,7 +153,7 @@ def test_a_word_stands_where_a_bar_would_at_nothing(project, monkeypatch, capsys
         bar.show(250, {"vae/loss": 2.0})
     assert " 25%" in capsys.readouterr().err
     params = project / "params.yaml"
-    params.write_text(params.read_text().replace('address: ""', 'address: "127.0.0.1:1"'))
+    params.write_text(params.read_text().replace("address: ", 'address: "127.0.0.1:1" '))
     assert main(["prepare"]) == 1
     words, error = capsys.readouterr().err.splitlines()
     assert words.endswith("joining the Ray cluster at 127.0.0.1:1 …")
@@ -200,7 +200,7 @@ def test_models_lists_versions_and_who_holds_which_job(tiles, capsys):
         assert {entry["model"] for entry in found} == {"tiles"}
         assert {entry["family"] for entry in found} == set(record["versions"])
         held = {job for entry in found for job in entry["aliases"]}
-        assert held == {job for job, decision in record["jobs"].items() if decision["version"]}
+        assert held == {job for job, decision in record["jobs"].items() if decision.get("version")}
         assert main(["models", "tiels"]) == 1
         assert "there is no registered model 'tiels'; did you mean tiles?" in capsys.readouterr().err
 
@@ -324,6 +324,7 @@ MISTYPED: list[tuple[str, str]] = [
     ("data add rows.csv", "missing option '--name'"),
 ]
 
+SEARCHED = "vae: {search: {lr: {low: 1e-4, high: 1e-3}}}\n"
 WRONG: list[tuple[str, Change, str]] = [
     # names
     ("train --family VAE", NOTHING, "VAE is not in families of params.yaml .*; did you mean vae?"),
@@ -331,9 +332,9 @@ WRONG: list[tuple[str, Change, str]] = [
     ("prepare --dataset DIGITS", NOTHING, "there is no dataset 'DIGITS'.*Did you mean 'digits'.*data add"),
     ("report --dataset digit", NOTHING, "there is no dataset 'digit'.*Did you mean 'digits'"),
     ("train --family vae --dataset nosuch", NOTHING, "there is no dataset 'nosuch'.*Known datasets: digits"),
-    ("prepare --dataset a/b", NOTHING, "name must consist of letters.*got 'a/b'"),
-    ("prepare --dataset ☕", NOTHING, "name must consist of letters.*got '☕'"),
-    ("data show " + "x" * 5000, NOTHING, r"at most 100, got 'x{100}… \(5000 characters\)'"),
+    ("prepare --dataset a/b", NOTHING, "name consists of letters.*got 'a/b'"),
+    ("prepare --dataset ☕", NOTHING, "name consists of letters.*got '☕'"),
+    ("data show " + "x" * 5000, NOTHING, r"at most 100, got 'x{100}'\. Rename it"),
     ("lineage", NOTHING, "no model is registered here yet. Run `dvc repro`"),
     ("models digits", NOTHING, "there is no registered model 'digits'; none is registered yet"),
     ("sample digits", NOTHING, "no model is registered here yet. Run `dvc repro`"),
@@ -355,24 +356,24 @@ WRONG: list[tuple[str, Change, str]] = [
     ("prepare", written("params.yaml", b"\xff\xfe"), "params.yaml is not valid UTF-8"),
     ("prepare", written("params.yaml", "[" * 3000), "params.yaml is nested too deeply"),
     ("prepare", written("params.yaml", "a: !!python/name:os.system x\n"), "params.yaml is not valid YAML"),
-    ("prepare", params("seed: 0", "seed: 0\nseed: 1"), r"params.yaml gives seed twice \(line 6"),
+    ("prepare", params("seed: 0", "seed: 0\nseed: 1"), r"params.yaml gives seed twice \(line \d"),
     ("prepare", params("seed: 0", "Seed: 0"), "Seed: unknown key; did you mean seed?"),
     ("prepare", params("seed: 0", "seed: 99999999999999999999"), "seed: must be a whole number from 0 to 4294967295"),
-    ("prepare", params("beta: 0.5", "beta: .nan"), "vae.model.beta: must be a number, got nan"),
-    ("prepare", params("latent: 12", "latent: 1e30"), "vae.model.latent: must be a whole number"),
-    ("prepare", params("total_examples: 80000", "total_examples: 80,000"), r"A comma begins the next key.*write 80000"),
+    ("prepare", params("beta: ,", "beta: .nan,"), "vae.model.beta: must be a number, got nan"),
+    ("prepare", params("vae:\n  model: {latent: ", "vae:\n  model: {latent: 1e30"), "vae.model.latent: must be a whole number"),
+    ("prepare", params("total_examples: ,", "total_examples: 80,000,"), "A comma begins the next key.*write 80000"),
     ("prepare", params("families: [autoencoder", "families: [[vae], VAE"), r"unknown family 'VAE'; did you mean vae?"),
-    ("prepare", params("workers: auto", "workers: [1, 1000000000]"), "1000000000 workers cannot share 8 virtual ranks"),
-    ("prepare", params("training.lr", "lr"), "lr is not a setting; did you mean training.lr?"),
-    ("prepare", params('address: ""', 'address: "host:abc"'), "no Ray cluster answers at host:abc.*unset RAY_ADDRESS"),
-    ("prepare", written("recipes/digits.yaml", "vea: {}\n"), "with recipes/digits.yaml has 1 error.*did you mean vae?"),
+    ("prepare", params("workers: ", "workers: [1, 1000000000]"), "1000000000 workers cannot share 8 virtual ranks"),
+    ("prepare", written("recipes/digits.yaml", SEARCHED), "lr is not a setting; did you mean training.lr?"),
+    ("prepare", params("address: ", 'address: "host:abc" '), "no Ray cluster answers at host:abc.*unset RAY_ADDRESS"),
+    ("prepare", written("recipes/digits.yaml", "vea: {}\n"), "recipes/digits.yaml has 1 error.*did you mean vae?"),
     # cards
     ("prepare --dataset t", written("data/catalog/t.yaml", ""), "3 faults: name: is missing; kind.*source: is missing"),
     ("prepare --dataset t", card("title: x\ntitle: y\n"), "t.yaml gives title twice"),
     ("prepare --dataset t", card("labl: c\n"), "labl: unknown key; did you mean label"),
     ("prepare --dataset t", card("label: C\n"), r"missing 'C'.*did you mean 'c'\?"),
     ("prepare --dataset t", card("label: b\n"), r"missing 'b'.*did you mean 'B'\?"),
-    ("features", params("examples: 40000", "examples: 40000\n  rows: 3"), "features.rows must be at least 20, got 3"),
+    ("features", params("  examples:", "  rows: 3\n  examples:"), "features.rows must be at least 20, got 3"),
     ("prepare --dataset t", card("columns: [a, b]\n"), r"columns\[0\]: must be a mapping with name, type"),
     ("prepare --dataset t", card(COLUMN % "continuos"), "type of column 'c' must be one of continuous"),
     ("prepare --dataset t", card(COLUMN % "continuous"), "row 2, column 'c': not a number"),
@@ -434,15 +435,14 @@ def test_what_is_wrong_is_named_with_its_fix(typed, change, told, project, capsy
 
 def test_an_error_that_families_share_is_one_line(project, capsys):
     path = project / "params.yaml"
-    path.write_text(path.read_text().replace("workers: auto", "workers: 3").replace("lr: 2e-3", "lrr: 2e-3"))
+    path.write_text(path.read_text().replace("workers: ", "workers: 3 ").replace(" lr: ,", " lrr: 2e-3,"))
     assert main(["train", "--family", "vae"]) == 1
     heading, *lines = capsys.readouterr().err.splitlines()
     assert heading == "fivefold train: params.yaml has 2 errors:"
     assert lines[0] == (
-        "  - autoencoder.training.lrr: unknown key; did you mean lr? (the same in vae, flow, diffusion)"
+        "  - autoencoder.training.lrr: unknown key; did you mean lr? (the same in vae, gan, flow, diffusion)"
     )
-    assert lines[1].startswith("  - train.workers: autoencoder: 3 workers cannot share 8 virtual ranks evenly")
-    assert lines[1].endswith("(the same in vae, gan, flow, diffusion)")
+    assert lines[1].startswith("  - train.workers: autoencoder, vae, gan, flow, diffusion: 3 workers cannot share 8")
     assert len(lines) == 2
 
 

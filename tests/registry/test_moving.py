@@ -111,7 +111,7 @@ def check(before: dict[str, Any], drawn: np.ndarray, root: Path) -> None:
     assert not any(job["moved"] for job in record["jobs"].values())
     assert len(tracking.versions("digits")) == 3
     links = verify("digits", "density", root=root)
-    assert [link.name for link in links if not link.absent] == ["alias", "model", "run"]
+    assert [link.name for link in links if not link.absent] == ["alias", "files", "model", "run"]
     assert DIGEST[:12] in links[-1].what
 
 

@@ -634,17 +634,19 @@ def test_the_code_of_another_family_makes_no_new_version(tmp_path: Path) -> None
         after = {family: code_digest(family, package) for family in FAMILIES}
 
 
-def test_code_that_lies_elsewhere_is_other_code() -> None:
+def test_code_that_lies_elsewhere_is_other_code(tmp_path: Path) -> None:
     """Two versions in one process: the same files in other folders are not the same package."""
-    from pipelines.serving.served_model import vendored
+    from pipelines.serving.entry import vendored
+    from pipelines.tracking.vouching import staged
 
     names = []
     for folder in ("zone_one", "zone_two"):  # last of all either way
         with vendored_code() as package:
             (package / folder).mkdir()
             (package / folder / "part.py").write_text("x = 1")
-            names.append(vendored(package).__name__)
-            assert vendored(package) is sys.modules[names[-1]]
+            root = staged(package, tmp_path / folder)
+            names.append(vendored(root).__name__)
+            assert vendored(root) is sys.modules[names[-1]]
     assert len(set(names)) == 2
 
 
@@ -959,18 +961,18 @@ def test_a_copy_has_the_same_lineage_also_without_the_trainers_disk(
 ) -> None:
     get_client().copy_model_version("models:/digits@generation", "digits-prod")
     get_client().set_registered_model_alias("digits-prod", "generation", "1")
-    assert [link.fault or link.absent for link in verify("digits-prod", "generation", root=traced)] == [""] * 5
+    assert [link.fault or link.absent for link in verify("digits-prod", "generation", root=traced)] == [""] * 6
     shutil.rmtree(traced / "data")
     shutil.rmtree(traced / "runs")
     capsys.readouterr()
     assert main(["lineage", "digits-prod@generation"]) == 0
     said = capsys.readouterr().out
-    assert [line[:9] for line in said.splitlines()] == ["ok  alias", "ok  model", "ok  run  ", "not data "]
+    assert [line[:9] for line in said.splitlines()] == ["ok  alias", "ok  files", "ok  model", "ok  run  ", "not data "]
     assert "where the model was trained the rest of the chain can be checked" in said
     for weights in (traced / "mlruns").rglob("model.safetensors"):
         weights.write_bytes(b"others")
     assert main(["lineage", "digits-prod@generation"]) == 1
-    assert "is broken. model: model digest" in capsys.readouterr().err
+    assert "is broken. files: every file of the version" in capsys.readouterr().err
 
 
 def test_broken_lineage_is_named(traced: Path) -> None:

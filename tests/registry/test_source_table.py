@@ -290,6 +290,7 @@ def test_samples_as_csv_are_written_like_their_source(
     learned = {"type": "continuous", "dtype": "float64"}
     model = Drawing(columns_of("number", "float64", learned, pattern=pattern, mark=mark), [3.0, math.nan, -2.5])
     monkeypatch.setattr(tracking, "load_served", lambda uri: model)
+    monkeypatch.setattr("pipelines.cli.sample._check_registered", lambda uri: None)
     for label in ([], ["--label", "-1"], ["--label=1"]):
         assert main(["sample", "balance", "-o", str(tmp_path / "x.csv"), *label]) == 0
         written = (tmp_path / "x.csv").read_text().splitlines()

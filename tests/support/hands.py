@@ -33,7 +33,7 @@ from pipelines import tracking
 from pipelines.registry import aliases
 from pipelines.registry.promotion import model_key
 from pipelines.stages import register
-from pipelines.tracking import model_registry
+from pipelines.tracking import model_registry, vouching
 from pipelines.training import identity
 
 JOBS = {"generation": ("frechet",), "density": ("bits_per_dim",)}
@@ -67,6 +67,7 @@ def packed(folder: str | Path, *, model: str | Path, package: str | Path, run_id
     """The stand-in for the files of a registered model."""
     Path(folder).mkdir(parents=True)
     (Path(folder) / "MLmodel").write_text(f"run_id: {run_id}\nmodel_id: {model_id}\n")
+    vouching.seal(Path(folder))
 
 
 def stand_in(patch: pytest.MonkeyPatch) -> None:

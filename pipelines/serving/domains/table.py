@@ -209,7 +209,7 @@ class Tables(Conversion):
             names = [str(name) for name in column["categories"]] or [""]
             texts = [names[int(value)] for value in values]
             if _boolean(column):
-                return pd.array([text == "true" for text in texts], dtype="bool")
+                return pd.array([text.lower() == "true" for text in texts], dtype="bool")
             if dtype.startswith(("int", "uint", "float")):
                 return np.array([float(text) for text in texts]).astype(dtype)
             return pd.Series(texts, dtype=object)
@@ -262,8 +262,9 @@ def column_kind(column: Mapping[str, Any]) -> str:
 
 
 def _boolean(column: Mapping[str, Any]) -> bool:
-    """Whether a column holds true and false as such; as text they are categories like others."""
-    return str(column.get("dtype") or "") == "bool"
+    """Whether a column holds true and false, as such or as Python writes them; other words are mere categories."""
+    names = {str(name) for name in column.get("categories") or ()}
+    return str(column.get("dtype") or "") == "bool" or (bool(names) and names <= {"True", "False"})
 
 
 def _codes(cells: Sequence[Any], column: Mapping[str, Any]) -> list[int]:
