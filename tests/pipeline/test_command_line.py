@@ -360,7 +360,7 @@ WRONG: list[tuple[str, Change, str]] = [
     ("prepare", params("seed: 0", "Seed: 0"), "Seed: unknown key; did you mean seed?"),
     ("prepare", params("seed: 0", "seed: 99999999999999999999"), "seed: must be a whole number from 0 to 4294967295"),
     ("prepare", params("beta: ,", "beta: .nan,"), "vae.model.beta: must be a number, got nan"),
-    ("prepare", params("vae:\n  model: {latent: ", "vae:\n  model: {latent: 1e30"), "vae.model.latent: must be a whole number"),
+    ("prepare", written("recipes/digits.yaml", "vae: {model: {latent: 1e30}}\n"), "latent: must be a whole number"),
     ("prepare", params("total_examples: ,", "total_examples: 80,000,"), "A comma begins the next key.*write 80000"),
     ("prepare", params("families: [autoencoder", "families: [[vae], VAE"), r"unknown family 'VAE'; did you mean vae?"),
     ("prepare", params("workers: ", "workers: [1, 1000000000]"), "1000000000 workers cannot share 8 virtual ranks"),
