@@ -63,7 +63,7 @@ def found_by_search(family: str, resolved: Resolved) -> dict[str, Setting]:
         return {}
     found = json.loads(path.read_text(encoding="utf-8"))
     written = {name: resolved.origins[f"{family}.{name}"].value for name in params.family[family].search}
-    if not any(trial["as_written"] and trial["settings"] == written for trial in found["trials"]):
+    if not any(trial["as_written"] and trial["settings"] == written for trial in found.get("trials", ())):
         return {}
     chosen = {f"{family}.{name}": value for name, value in found["settings"].items()}
     before = {key: resolved.origins[key] for key in chosen}

@@ -63,6 +63,7 @@ def desk(shop: SmallProject, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         curves = f"examples,{family}_loss,validation_frechet\n10,9,\n20,8,0.75\n30,7,\n40,6,0.5\n"
         (runs / f"curves/{family}.csv").write_text(curves)
     with SmallProject(root, "shop").entered():
+        assert main(["settings", "--write"]) == 0
         assert main(["report"]) == 0
 
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}

@@ -146,7 +146,7 @@ def test_git_status_shows_nothing_but_what_is_the_users(project):
 
 
 def test_metrics_and_plots_are_shown(project):
-    assert "frechet" in project.run("dvc", "metrics", "show")
+    assert "generation↓" in project.run("dvc", "metrics", "show")
     project.run("dvc", "plots", "show")
     assert (project.folder / "dvc_plots" / "index.html").exists()
     shutil.rmtree(project.folder / "dvc_plots")
