@@ -16,12 +16,12 @@ from typing import Any, Literal
 from data.schema import NAME, build, check_name, nearest, parse_yaml
 from models import FAMILIES
 from pipelines.defaults import Facts, defaults, facts_of, machine_facts
-from pipelines.durations import seconds_of
+from pipelines.defaults.layers import Layer, Setting, merged, nested, stacked
 from pipelines.evaluation import config as evaluation_config
 from pipelines.evaluation.config import Evaluate
-from pipelines.layers import Layer, Setting, merged, nested, stacked
 from pipelines.paths import card_file, prepared_folder, settings_file
 from pipelines.training.config import NOT_LEARNED, TrainingConfig
+from pipelines.training.durations import seconds_of
 
 PATH = Path("params.yaml")
 MOST_RANKS = 1024
@@ -393,8 +393,9 @@ def known_facts(root: Path, dataset: str) -> Facts:
     with suppress(OSError, ValueError):
         card = read_yaml(root / card_file(dataset))
         image = card.get("image") or {}
-        shape = tuple(image[side] for side in ("height", "width", "channels") if isinstance(image.get(side), int))
-        return Facts(kind=str(card.get("kind", "image")), shape=shape if len(shape) == 3 else (), **machine)
+        sides = [image.get(side) for side in ("height", "width", "channels")]
+        shape = tuple(sides) if all(isinstance(side, int) for side in sides) else ()
+        return Facts(kind=str(card.get("kind", "")), shape=shape, **machine)
     return Facts(**machine)
 
 

@@ -6,8 +6,8 @@ from typing import Any
 
 from models import FAMILIES
 from pipelines.defaults import Facts, defaults, expected_seconds
-from pipelines.durations import in_words
-from pipelines.layers import leaves
+from pipelines.defaults.layers import leaves
+from pipelines.training.durations import in_words
 
 HEAD = """\
 # Settings of `{name}` ({facts}), in the layout of params.yaml, which goes before this file.

@@ -198,7 +198,8 @@ def _write(drawn: Any, out: Path, columns: Sequence[Mapping[str, Any]], *, table
 
 
 def _unit(n: int, *, table: bool) -> str:
-    return ("row" if table else "image") + ("s" if n != 1 else "")
+    units = "rows" if table else "images"
+    return units if n != 1 else units.removesuffix("s")
 
 
 def model_uri(name_or_uri: str) -> str:

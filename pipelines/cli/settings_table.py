@@ -9,7 +9,7 @@ from typing import Any
 from models import FAMILIES
 from pipelines import config
 from pipelines.config import Resolved, nearest
-from pipelines.layers import Setting
+from pipelines.defaults.layers import Setting
 from pipelines.paths import runs_folder
 from pipelines.stages.settings import expected
 

@@ -15,11 +15,11 @@ import torch
 from data.dataset import Dataset
 from models import Batch, GenerativeModel, Streams, build
 from pipelines.config import Family
-from pipelines.durations import seconds_of
 from pipelines.execution.local import threads
 from pipelines.training import loop
 from pipelines.training.config import TrainingConfig
 from pipelines.training.context import WorkerContext
+from pipelines.training.durations import seconds_of
 from pipelines.training.worker import TrainingData
 
 STARTING = 12.0

@@ -19,9 +19,9 @@ from data.files import write_atomically
 from pipelines import config
 from pipelines.config import Params, Resolved
 from pipelines.defaults import expected_seconds, machine_facts
-from pipelines.durations import in_words
-from pipelines.layers import nested
+from pipelines.defaults.layers import nested
 from pipelines.paths import prepared_folder, settings_file
+from pipelines.training.durations import in_words
 
 TRACKED = ("train", "tune", "features", "evaluate")
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
-from pipelines.durations import seconds_of
+from pipelines.training.durations import seconds_of
 
 NOT_LEARNED = {"changes_model": False}
 """Metadata of a field that says how a training is run, watched or kept, and not what is learned."""

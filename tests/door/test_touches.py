@@ -39,7 +39,8 @@ def test_a_family_is_known_to_its_own_room_and_to_the_table_of_families(family: 
     inside = f"models/{family}"
     elsewhere = {path for path in named({family}, product()) if not path.startswith((f"{inside}.py", f"{inside}/"))}
     by_default = {"fivefold/fitting.py"} if family == "flow" else set()  # what `fit` trains if not told
-    assert elsewhere == {"models/__init__.py", "pipelines/defaults.py"} | by_default
+    rules = {f"pipelines/defaults/domains/{kind}.py" for kind in ("image", "table")}
+    assert elsewhere == {"models/__init__.py"} | rules | by_default
 
 
 @pytest.mark.parametrize("kind", ["image", "table"])

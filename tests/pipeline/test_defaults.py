@@ -11,8 +11,8 @@ import torch
 from models import FAMILIES, Batch, build
 from pipelines.config import SECTIONS, read_yaml
 from pipelines.defaults import Facts, defaults, expected_seconds, facts_of
+from pipelines.defaults.layers import leaves
 from pipelines.execution.probe import Speed
-from pipelines.layers import leaves
 from pipelines.training import loop
 from pipelines.training.config import TrainingConfig
 

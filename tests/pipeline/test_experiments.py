@@ -162,6 +162,7 @@ def test_an_experiment_registers_nothing_until_it_is_promoted(desk: Desk):
     root, run = desk
     told = run("dvc", "exp", "run", "--name", "alone", "--set-param", "families=[flow]")
     assert [line for line in told.splitlines() if line.startswith("Running stage")] == [
+        "Running stage 'settings':",
         "Running stage 'register':",
         "Running stage 'report':",
     ]

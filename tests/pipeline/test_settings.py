@@ -20,7 +20,7 @@ from ruamel.yaml import YAML
 from models import FAMILIES
 from pipelines import tracking
 from pipelines.config import SECTIONS, Range
-from pipelines.layers import leaves
+from pipelines.defaults.layers import leaves
 from pipelines.stages import train
 from pipelines.training.config import TrainingConfig
 from pipelines.training.job import TrainingJob
