@@ -18,6 +18,10 @@ from pipelines.defaults.layers import nested
 __all__ = ["Facts", "defaults", "expected_seconds", "facts_of", "machine_facts"]
 
 
+SHORT = 50_000
+"""Examples below which the usual warm-up would be too great a part of a training."""
+
+
 def defaults(facts: Facts) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
     """Settings that suit the data, by section, and why, by dotted name.
 
@@ -27,10 +31,14 @@ def defaults(facts: Facts) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
     why: dict[str, str] = {}
     settings: dict[str, dict[str, Any]] = {}
     for section, values in rules.items():
-        plain = {}
+        plain: dict[str, Any] = {}
         for name, value in values.items():
             plain[name], reason = value if isinstance(value, tuple) else (value, "")
             why |= {f"{section}.{name}": reason} if reason else {}
+        total = plain.get("training.total_examples", SHORT)
+        if total < SHORT:
+            plain["training.warmup_examples"] = total // 10
+            why[f"{section}.training.warmup_examples"] = "a tenth of so short a training"
         settings[section] = nested(plain)
     return settings, why
 

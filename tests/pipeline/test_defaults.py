@@ -77,6 +77,15 @@ def test_what_recipes_know_the_rules_know(recipe: str, facts: Facts) -> None:
     assert all(0.6 < found[key] / known[key] < 1.5 for key in other if "total_examples" in key)
 
 
+@pytest.mark.parametrize("examples", [6, 20, 100, 1_000, 30_000])
+@pytest.mark.parametrize("kind", ["image", "table"])
+def test_a_short_training_is_not_all_warm_up(kind: str, examples: int) -> None:
+    facts = Facts(kind=kind, shape=(48, 64, 3) if kind == "image" else (), columns=8, examples=examples)
+    for name in FAMILIES:
+        training = TrainingConfig(**defaults(facts)[0][name]["training"])
+        assert training.warmup_examples <= 0.1 * training.total_examples, name
+
+
 def test_the_digits_are_trained_as_their_figures_say() -> None:
     """README's figures, the golden report and the tutorial are of these."""
     settings, _ = defaults(Facts(shape=(8, 8, 1), examples=1_258, classes=10, bf16=True))
