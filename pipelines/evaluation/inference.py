@@ -99,7 +99,7 @@ def decode(model: object, z: Float[Tensor, "n latent"], *, chunk: int = CHUNK) -
 
 
 def reconstruct(model: object, x: Num[Tensor, "n *data"], seed: int, *, chunk: int = CHUNK) -> Num[Tensor, "n *data"]:
-    """The model's version of each row."""
+    """Reconstruction of each row."""
     assert isinstance(model, Reconstruction)
     return _rows(model, model.reconstruct, x, seed, "reconstruct", chunk)
 
@@ -107,7 +107,7 @@ def reconstruct(model: object, x: Num[Tensor, "n *data"], seed: int, *, chunk: i
 def anomaly_score(
     model: object, x: Num[Tensor, "n *data"], seed: int, *, chunk: int = CHUNK
 ) -> Float[np.ndarray, " n"]:
-    """Outlier number of each row; higher is stranger."""
+    """Anomaly score of each row; higher is more anomalous."""
     assert isinstance(model, AnomalyScoring)
     return _rows(model, model.anomaly_score, x, seed, "anomaly_score", chunk).double().numpy()
 

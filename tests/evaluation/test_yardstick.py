@@ -15,7 +15,7 @@ from sklearn.metrics import roc_auc_score
 from data.image_grid import grid, paired
 from models.rng import Streams
 from pipelines.evaluation.domains import evaluation_domain
-from pipelines.evaluation.domains.grid import ImageFeatureEncoder, IndependentPixels, corrupted
+from pipelines.evaluation.domains.grid import GridFeatureEncoder, IndependentPixels, corrupted
 from pipelines.evaluation.domains.table import TableFeatureEncoder
 from pipelines.evaluation.inference import proportional_labels
 from pipelines.evaluation.leaderboard import best, rows
@@ -255,7 +255,7 @@ def images(n: int, seed: int, levels: int = 17) -> torch.Tensor:
     return (level * (255 / (levels - 1))).round().to(torch.uint8)
 
 
-GREY = ImageFeatureEncoder(channels=1, height=8, width=8, levels=17)
+GREY = GridFeatureEncoder(channels=1, height=8, width=8, levels=17)
 
 
 def test_nearest_is_brute_force():

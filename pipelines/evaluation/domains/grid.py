@@ -101,7 +101,7 @@ class IndependentPixels:
         return np.asarray(logsumexp(parts, axis=0))
 
 
-class ImageFeatureEncoder(FeatureEncoder):
+class GridFeatureEncoder(FeatureEncoder):
     """Images, scaled from 0..255 to [-1, 1], channels first.
 
     Arguments:
@@ -233,8 +233,8 @@ def jittered(x: Float[Tensor, "n c h w"], generator: torch.Generator) -> Float[T
     return F.grid_sample(x, grid, padding_mode="border", align_corners=False)
 
 
-class ImageFigureWriter(FigureWriter):
-    """PNG files of one model's doings.
+class GridFigureWriter(FigureWriter):
+    """Example figures of images, as PNG files.
 
     Arguments:
         class_names: Names of the classes.
@@ -297,7 +297,7 @@ class GridEvaluation(EvaluationDomain):
     imputation_draws = 8
 
     def _encoder(self, options: dict[str, Any]) -> FeatureEncoder:
-        return ImageFeatureEncoder(**options)
+        return GridFeatureEncoder(**options)
 
     def corruptions(self, test: Examples, seed: int) -> dict[str, Images]:
         return corrupted(test.x, test.label, self.spec["levels"], seed)
@@ -324,7 +324,7 @@ class GridEvaluation(EvaluationDomain):
         return what, lambda rows: torch.from_numpy(pixels.log_prob(_level(rows, levels)))
 
     def figures(self, class_names: Sequence[str], test: Examples) -> FigureWriter:
-        return ImageFigureWriter(class_names)
+        return GridFigureWriter(class_names)
 
     def preview(self) -> Callable[[Images, int], bytes]:
         return lambda drawn, columns: png(grid(drawn, columns))

@@ -180,7 +180,7 @@ Row = dict[str, Any]
 
 
 class TableFigureWriter(FigureWriter):
-    """Rows, histograms and associations of one model's doings.
+    """Example figures of tables: rows, histograms and associations.
 
     Arguments:
         domain: The dataset's domain.
