@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from pathlib import Path
+import re
+from pathlib import Path, PurePosixPath
 from typing import Any
+from urllib.parse import urlsplit
 
 from data.cards import CATALOG, Card, Inspection, load_card
 from data.domains import KINDS
@@ -77,6 +79,12 @@ def add(
         print(f"  takes   about {training_time(facts)} to train; `budget: 5m` in params.yaml asks for another time")
         print(f"next: look at the card, then `fivefold prepare --dataset {name}`")
     return path
+
+
+def name_of(source: str) -> str:
+    """What a dataset is called after its source: the last part of the path, without endings and odd characters."""
+    last = PurePosixPath(urlsplit(source).path if "://" in source else Path(source).absolute().as_posix()).name
+    return re.sub(r"[^A-Za-z0-9_-]+", "-", last.partition(".")[0]).strip("-_") or last
 
 
 def _check_used(source: str, card: Card, options: dict[str, str]) -> None:

@@ -15,7 +15,9 @@ def data_add(
             help="Path or URL of images or a table: archive, CSV, JSON lines, Parquet, Arrow, Excel, …",
         ),
     ],
-    name: Annotated[str, typer.Option("--name", metavar="NAME", help="Name of the card.")],
+    name: Annotated[
+        str, typer.Option("--name", metavar="NAME", help="Name of the card (default: the source's, without endings).")
+    ] = "",
     label: Annotated[str, typer.Option(metavar="COLUMN", help="Column of a table that holds the class.")] = "",
     anomaly: Annotated[
         str, typer.Option(metavar="COLUMN=VALUE", help="Rows kept out of training to measure detection.")
@@ -31,6 +33,6 @@ def data_add(
     ] = "",
 ) -> None:
     """Inspect a source and write its card, and a recipe beside it."""
-    from pipelines.cli.data import add
+    from pipelines.cli.data import add, name_of
 
-    add(source, name, label, anomaly, size=size, fit=fit or "", query=query, sheet=sheet)
+    add(source, name or name_of(source), label, anomaly, size=size, fit=fit or "", query=query, sheet=sheet)

@@ -17,6 +17,7 @@ import psutil
 import pytest
 
 from pipelines.__main__ import main
+from pipelines.cli.data import name_of
 from pipelines.training.progress import ProgressBar
 
 pytestmark = [
@@ -321,7 +322,6 @@ MISTYPED: list[tuple[str, str]] = [
     ("prepare extra", "unexpected extra argument(s) (extra)"),
     ("sample digits -n 1e3", "'-n': must be a whole number, got '1e3'"),
     ("data export digits --to x --format xls", "'--format': 'xls' is not one of 'parquet', 'csv', 'jsonl'"),
-    ("data add rows.csv", "missing option '--name'"),
 ]
 
 SEARCHED = "vae: {search: {lr: {low: 1e-4, high: 1e-3}}}\n"
@@ -431,6 +431,27 @@ def test_what_is_wrong_is_named_with_its_fix(typed, change, told, project, capsy
     assert "Traceback" not in error + out
     assert "should not happen" not in error
     assert {path for path in project.rglob("*") if path.is_file()} - before <= {project / "mlflow.db"}
+
+
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [
+        ("sales 2024.csv", "sales-2024"),
+        ("folder/rows.csv.gz", "rows"),
+        ("https://host.org/a/photos.tar.gz?download=1", "photos"),
+        ("s3://bucket/deep/table.parquet", "table"),
+        ("folder/", "folder"),
+    ],
+)
+def test_a_dataset_is_called_after_its_source_unless_told(source, name):
+    assert name_of(source) == name
+
+
+def test_a_card_is_named_after_its_source(project, capsys):
+    (project / "my rows.csv").write_text("a,b\n" + "".join(f"{i},{i % 3}\n" for i in range(40)))
+    assert main(["data", "add", "my rows.csv"]) == 0
+    assert "data/catalog/my-rows.yaml" in capsys.readouterr().out
+    assert main(["prepare", "--dataset", "my-rows"]) == 0
 
 
 def test_an_error_that_families_share_is_one_line(project, capsys):
