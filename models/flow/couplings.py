@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..shapes import Float
+from .config import Config
 
 
 class Affine:
@@ -101,6 +102,12 @@ class Spline:
 Elementwise = Affine | Spline
 
 
+def elementwise(config: Config, default: str) -> Elementwise:
+    """The function of the couplings that the settings ask for."""
+    kind = default if config.coupling == "auto" else config.coupling
+    return Affine(config.scale_bound) if kind == "affine" else Spline(config.bins, config.tail)
+
+
 class Coupling(nn.Module):
     """Moves the second part of the channels by functions of the first and of the label.
 
@@ -130,12 +137,13 @@ class Coupling(nn.Module):
 
 
 class CheckerboardCoupling(nn.Module):
-    """Moves the pixels of one colour of the chessboard by functions of the others and of the label.
+    """Moves the places of one colour of the chessboard, or every other one of a line, by functions of the others, of
+    the label, and of what may stand beside them.
 
     Arguments:
-        network: From an image with zeros where it is moved, and the label's vector, to
-            `function.parameters` numbers per value.
-        parity: 0 moves the pixels of which row + column is even, 1 the others.
+        network: From a grid with zeros where it is moved, behind its channels those of what stands beside it, and the
+            label's vector, to `function.parameters` numbers per value.
+        parity: 0 moves the places whose coordinates have an even sum, 1 the others.
         function: What is done to each moved value.
 
     References:
@@ -147,17 +155,19 @@ class CheckerboardCoupling(nn.Module):
         super().__init__()
         self.network, self.parity, self.function = network, parity, function
 
-    def _moved(self, x: Tensor, c: Tensor, *, inverse: bool) -> tuple[Tensor, Tensor]:
-        rows, columns = (torch.arange(size, device=x.device) for size in x.shape[2:])
-        moves = (rows[:, None] + columns) % 2 == self.parity
-        raw = self.network(x.masked_fill(moves, 0.0), c).to(x.dtype).unflatten(1, (self.function.parameters, -1))
+    def _moved(self, x: Tensor, c: Tensor, beside: Tensor | None, *, inverse: bool) -> tuple[Tensor, Tensor]:
+        place = torch.meshgrid(*(torch.arange(size, device=x.device) for size in x.shape[2:]), indexing="ij")
+        moves = torch.stack(place).sum(0) % 2 == self.parity
+        seen = x.masked_fill(moves, 0.0)
+        raw = self.network(seen if beside is None else torch.cat([seen, beside], dim=1), c)
+        raw = raw.to(x.dtype).unflatten(1, (self.function.parameters, -1))
         moved, log_slope = self.function(x, raw, inverse=inverse)
         return torch.where(moves, moved, x), (log_slope * moves).flatten(1).sum(1)
 
-    def forward(self, x: Tensor, c: Tensor) -> tuple[Tensor, Float[Tensor, " batch"]]:
+    def forward(self, x: Tensor, c: Tensor, beside: Tensor | None = None) -> tuple[Tensor, Float[Tensor, " batch"]]:
         """The moved example and the log-determinant."""
-        return self._moved(x, c, inverse=False)
+        return self._moved(x, c, beside, inverse=False)
 
-    def inverse(self, z: Tensor, c: Tensor) -> Tensor:
+    def inverse(self, z: Tensor, c: Tensor, beside: Tensor | None = None) -> Tensor:
         """The example that `forward` maps to `z`."""
-        return self._moved(z, c, inverse=True)[0]
+        return self._moved(z, c, beside, inverse=True)[0]

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..networks.convolutional import convolution
+from ..networks.convolutional import convolution, fold, unfold
 from ..shapes import Float
 from .config import Config
-from .couplings import Affine, CheckerboardCoupling, Coupling, Elementwise, Spline
+from .couplings import CheckerboardCoupling, Coupling, elementwise
 
 
 class ActNorm(nn.Module):
@@ -93,12 +93,6 @@ class CouplingNetwork(nn.Module):
         return self.conv3(F.silu(self.conv2(h)))
 
 
-def elementwise(config: Config, default: str) -> Elementwise:
-    """The function of the couplings that the settings ask for."""
-    kind = default if config.coupling == "auto" else config.coupling
-    return Affine(config.scale_bound) if kind == "affine" else Spline(config.bins, config.tail)
-
-
 def channel_coupling(channels: int, config: Config) -> Coupling:
     """The second half of the channels moved by the first."""
     function, moved = elementwise(config, "affine"), channels // 2
@@ -138,23 +132,6 @@ def channel_steps(channels: int, config: Config) -> list[nn.Module]:
     return steps
 
 
-def squeezed(x: Tensor, block: tuple[int, int]) -> Tensor:
-    """Blocks of pixels folded into channels."""
-    batch, channels, height, width = x.shape
-    rows, columns = block
-    x = x.reshape(batch, channels, height // rows, rows, width // columns, columns)
-    return x.permute(0, 1, 3, 5, 2, 4).reshape(batch, channels * rows * columns, height // rows, width // columns)
-
-
-def unsqueezed(x: Tensor, block: tuple[int, int]) -> Tensor:
-    """The inverse of `squeezed`."""
-    batch, channels, height, width = x.shape
-    rows, columns = block
-    channels //= rows * columns
-    x = x.reshape(batch, channels, rows, columns, height, width)
-    return x.permute(0, 1, 4, 2, 5, 3).reshape(batch, channels, height * rows, width * columns)
-
-
 class Squeeze(nn.Module):
     """Blocks of pixels folded into channels."""
 
@@ -163,10 +140,10 @@ class Squeeze(nn.Module):
         self.block = block
 
     def forward(self, x: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
-        return squeezed(x, self.block), torch.zeros(len(x), device=x.device, dtype=x.dtype)
+        return fold(x, self.block), torch.zeros(len(x), device=x.device, dtype=x.dtype)
 
     def inverse(self, z: Tensor, c: Tensor) -> Tensor:
-        return unsqueezed(z, self.block)
+        return unfold(z, self.block)
 
 
 def steps_of(channels: int, config: Config, block: tuple[int, int]) -> list[nn.Module]:
@@ -217,38 +194,6 @@ def halvings(size: Sequence[int]) -> int:
     return times
 
 
-class LineCoupling(nn.Module):
-    """Moves every other place of a line by functions of the rest of it, of what stands beside it and of the label.
-
-    Arguments:
-        channels: Of the line.
-        beside: Channels of what stands beside it.
-        parity: Of the places that are moved.
-        config: Settings.
-    """
-
-    def __init__(self, channels: int, beside: int, parity: int, config: Config) -> None:
-        super().__init__()
-        self.parity, self.function = parity, elementwise(config, "affine")
-        outputs = self.function.parameters * channels
-        self.network = CouplingNetwork(channels + beside, outputs, config.width, config.embed, rank=1)
-
-    def _moved(self, line: Tensor, beside: Tensor, c: Tensor, *, inverse: bool) -> tuple[Tensor, Tensor]:
-        moves = torch.arange(line.shape[2], device=line.device) % 2 == self.parity
-        raw = self.network(torch.cat([line.masked_fill(moves, 0.0), beside], dim=1), c)
-        raw = raw.to(line.dtype).unflatten(1, (self.function.parameters, -1))
-        moved, log_slope = self.function(line, raw, inverse=inverse)
-        return torch.where(moves, moved, line), (log_slope * moves).flatten(1).sum(1)
-
-    def forward(self, line: Tensor, beside: Tensor, c: Tensor) -> tuple[Tensor, Float[Tensor, " batch"]]:
-        """The moved line and the log-determinant."""
-        return self._moved(line, beside, c, inverse=False)
-
-    def inverse(self, z: Tensor, beside: Tensor, c: Tensor) -> Tensor:
-        """The line that `forward` maps to `z`."""
-        return self._moved(z, beside, c, inverse=True)[0]
-
-
 class Edge(nn.Module):
     """The last line along an axis of odd length leaves as latent, moved given the few lines before it.
 
@@ -265,7 +210,14 @@ class Edge(nn.Module):
         super().__init__()
         self.axis, self.before = axis, before
         self.norm = ActNorm(channels)
-        self.couplings = nn.ModuleList(LineCoupling(channels, channels * before, parity, config) for parity in (0, 1))
+        function = elementwise(config, "affine")
+        outputs = function.parameters * channels
+        self.couplings = nn.ModuleList(
+            CheckerboardCoupling(
+                CouplingNetwork(channels * (1 + before), outputs, config.width, config.embed, rank=1), parity, function
+            )
+            for parity in (0, 1)
+        )
 
     def _beside(self, rest: Tensor) -> Float[Tensor, "batch _ length"]:
         near = rest.narrow(self.axis, rest.shape[self.axis] - self.before, self.before)
@@ -280,14 +232,14 @@ class Edge(nn.Module):
         line, total = self.norm(line[..., None], c)
         line, beside = line[..., 0], self._beside(rest)
         for coupling in self.couplings:
-            line, log_det = coupling(line, beside, c)
+            line, log_det = coupling(line, c, beside)
             total = total + log_det
         return rest, line, total
 
     def inverse(self, kept: Tensor, left: Tensor, c: Tensor) -> Tensor:
         line, beside = left, self._beside(kept)
         for coupling in reversed(self.couplings):
-            line = coupling.inverse(line, beside, c)  # type: ignore[operator]
+            line = coupling.inverse(line, c, beside)  # type: ignore[operator]
         line = self.norm.inverse(line[..., None], c)[..., 0]
         return torch.cat([kept, line.unsqueeze(self.axis)], dim=self.axis)
 

@@ -11,8 +11,7 @@ from torch.nn import functional as F
 from ..networks.registry import register
 from ..shapes import Float
 from .config import Config
-from .couplings import Coupling
-from .multiscale import elementwise
+from .couplings import Coupling, elementwise
 
 
 class Permutation(nn.Module):
