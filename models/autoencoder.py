@@ -8,31 +8,16 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from .anomaly import ENOUGH, MANY, MahalanobisScore
-from .capabilities import (
-    AnomalyScoring,
-    Coding,
-    Denoising,
-    Filling,
-    Reconstruction,
-    Sampling,
-    Translation,
-    check_sigma,
-    check_strength,
-)
+from .anomaly import MANY
 from .chunking import map_chunks
+from .codes import CodeModel
 from .config import check_choices
-from .contract import Batch, GenerativeModel, Losses, Objective
-from .denoising import Blend
+from .contract import Batch, Losses, Objective
 from .domains.base import Domain
 from .imputation import impute_in_random_order, mask_cells, repeated, sample_nearest
-from .mixture import GaussianMixture
 from .networks.embeddings import full_precision
 from .rng import Streams
-from .shapes import Bool, Float, Int, Num
-
-POOL = 1024
-"""Generated images from which the filling of a gap starts."""
+from .shapes import Bool, Float, Num
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -112,7 +97,7 @@ class ReconstructionObjective(Objective):
         )
 
 
-class Autoencoder(GenerativeModel, Sampling, Coding, Reconstruction, AnomalyScoring, Filling, Denoising, Translation):
+class Autoencoder(CodeModel):
     """Regularized autoencoder with a Gaussian mixture over its codes.
 
     References:
@@ -123,16 +108,9 @@ class Autoencoder(GenerativeModel, Sampling, Coding, Reconstruction, AnomalyScor
     Config = Config
 
     def __init__(self, config: Config, domain: Domain, classes: int) -> None:
-        super().__init__(domain, classes)
-        self.config = config
+        likelihood = domain.reconstruction(cells=config.cells, classes=classes, width=config.width)
+        super().__init__(config, domain, classes, likelihood, outputs=config.latent, components=config.components)
         self.hide = float(domain.takes_mask) if config.hide == -1 else config.hide
-        self.likelihood = domain.reconstruction(cells=config.cells, classes=classes, width=config.width)
-        scale = {"width": config.width, "blocks": config.blocks, "patch": config.patch}
-        self.encoder = domain.encoder(config.latent, **scale)
-        self.decoder = domain.decoder(config.latent, parameters=self.likelihood.outputs, **scale)
-        self.mixture = GaussianMixture(config.latent, classes, config.components)
-        self.blend = Blend()
-        self.typicality = MahalanobisScore(2 + domain.textures, upper_only=domain.anomaly_tails == "upper")
 
     def objectives(self) -> tuple[Objective, ...]:
         return (ReconstructionObjective(self),)
@@ -142,10 +120,7 @@ class Autoencoder(GenerativeModel, Sampling, Coding, Reconstruction, AnomalyScor
         codes = map_chunks(self.encode, batch.x, self.domain.dimensions)
         self.mixture.fit(codes, batch.label if self.classes else None, generator)
         self.typicality.fit(map_chunks(self._statistics, batch.x[:MANY], self.domain.dimensions))
-        few = batch.x[:ENOUGH]
-        observed, y = self.domain.observed(few), self.domain.to_model(few)
-        known = self.domain.expand(observed)
-        self.blend.fit(lambda noisy: self._rebuilt(noisy, observed), y, known, generator)
+        self._fit_blend(batch.x, generator)
 
     def _statistics(self, x: Num[Tensor, "batch *event"]) -> Float[Tensor, "batch _"]:
         """Reconstruction error, log-density of the code, texture; of tables, each cell's error given the others only.
@@ -170,45 +145,10 @@ class Autoencoder(GenerativeModel, Sampling, Coding, Reconstruction, AnomalyScor
             total = total + (self.likelihood.log_prob(raw, x) * asked).sum(1).to(total.dtype)
         return total
 
-    @torch.no_grad()
-    def sample(
-        self, n: int, label: Int[Tensor, " n"] | None, generator: Streams, *, steps: int = 0
-    ) -> Num[Tensor, "n *event"]:
-        label = self.draw_labels(n, label, generator)
-        raw = self.likelihood.labelled(self.decoder(self.mixture.sample(n, label, generator)), label)
-        return self.domain.to_data(self.likelihood.sample(raw, generator))
-
-    @torch.no_grad()
-    def encode(self, x: Num[Tensor, "batch *event"]) -> Float[Tensor, "batch latent"]:
-        return full_precision(self.domain.apply_masked(self.encoder, self.domain.to_model(x), self.domain.observed(x)))
-
-    @torch.no_grad()
-    def decode(self, z: Float[Tensor, "batch latent"]) -> Num[Tensor, "batch *event"]:
-        return self._decoded(z, None)
-
-    def _decoded(
-        self, z: Float[Tensor, "batch latent"], label: Int[Tensor, " batch"] | None
-    ) -> Num[Tensor, "batch *event"]:
-        return self.domain.to_data(self.likelihood.mean(self.likelihood.labelled(self.decoder(z), label)))
-
-    @torch.no_grad()
-    def translate(
-        self,
-        x: Num[Tensor, "batch *event"],
-        label: Int[Tensor, " batch"] | None,
-        strength: float,
-        generator: Streams,
-        *,
-        steps: int = 0,
-    ) -> Num[Tensor, "batch *event"]:
-        """The code moved from its own class to the same place in the class wanted, and decoded as of that."""
-        check_strength(strength)
-        label = self.checked_labels(len(x), label)
-        z = self.mixture.transported(self.encode(x), label, self.label_frequencies, strength, generator)
-        return self._decoded(z, label)
-
-    def reconstruct(self, x: Num[Tensor, "batch *event"], generator: Streams) -> Num[Tensor, "batch *event"]:
-        return self.decode(self.encode(x))
+    def _code(
+        self, y: Float[Tensor, "batch *event"], observed: Bool[Tensor, "batch *data"]
+    ) -> Float[Tensor, "batch latent"]:
+        return full_precision(self.domain.apply_masked(self.encoder, y, observed))
 
     @torch.no_grad()
     def anomaly_score(self, x: Num[Tensor, "batch *event"], generator: Streams) -> Float[Tensor, " batch"]:
@@ -238,8 +178,7 @@ class Autoencoder(GenerativeModel, Sampling, Coding, Reconstruction, AnomalyScor
     def _fill_from_samples(self, x: Tensor, observed: Tensor, generator: Streams, draws: int) -> Tensor:
         known = self.domain.expand(observed)
         y = self.domain.to_model(x)
-        codes = self.mixture.sample(POOL, self.draw_labels(POOL, None, generator), generator)
-        pool = map_chunks(self.decoder, codes, self.domain.dimensions)
+        pool = self._pool(generator)
         fills = []
         for chosen in sample_nearest(y, known, pool, generator, draws=draws):
             current = torch.where(known, y, pool[chosen])
@@ -247,18 +186,3 @@ class Autoencoder(GenerativeModel, Sampling, Coding, Reconstruction, AnomalyScor
                 current = torch.where(known, y, self.decoder(full_precision(self.encoder(current))))
             fills.append(self.domain.to_data(current))
         return torch.stack(fills)
-
-    def _rebuilt(
-        self, y: Float[Tensor, "batch *event"], observed: Bool[Tensor, "batch *data"]
-    ) -> Float[Tensor, "batch *event"]:
-        """Reconstruction in model space, of an example there."""
-        raw = full_precision(self.domain.apply_masked(self.encoder, y, observed))
-        return self.likelihood.mean(self.decoder(raw))
-
-    @torch.no_grad()
-    def denoise(self, x: Num[Tensor, "batch *event"], sigma: float) -> Num[Tensor, "batch *event"]:
-        """The best mixture, for that noise, of the example and its reconstruction (see `Blend`)."""
-        check_sigma(sigma)
-        y = self.domain.to_model(x)
-        rebuilt = self._rebuilt(y, self.domain.observed(x))
-        return self.domain.to_data(self.blend(y, rebuilt, sigma / self.domain.noise_unit))

@@ -7,8 +7,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from .chunking import chunk_size
+from .domains.base import Domain
 from .rng import Streams
-from .shapes import Bool, Float
+from .shapes import Float, Num
 
 
 class Blend(nn.Module):
@@ -33,24 +35,29 @@ class Blend(nn.Module):
 
     def fit(
         self,
-        rebuild: Callable[[Tensor], Tensor],
-        y: Float[Tensor, "batch *event"],
-        known: Bool[Tensor, "batch *event"],
+        rebuild: Callable[[Tensor, Tensor], Tensor],
+        domain: Domain,
+        x: Num[Tensor, "batch *data"],
         generator: Streams,
     ) -> None:
-        """Measure the shares.
+        """Measure the shares, a bounded number of examples at a time.
 
         Arguments:
-            rebuild: Reconstruction of noisy examples, in model space.
-            y: Examples without noise.
-            known: Which of their values are.
+            rebuild: Noisy examples in model space, and which cells are known, to their reconstruction there.
+            domain: What an example is.
+            x: Examples without noise.
             generator: Source of randomness.
         """
         for level, sigma in enumerate(self.sigma):
-            noise = sigma * generator.normal(*y.shape)
-            n, e = noise[known], (rebuild(y + noise) - y)[known]
-            apart = (e - n).square().mean().clamp(min=1e-12)
-            self.share[level] = ((e * (e - n)).mean() / apart).clamp(0, 1)
+            total, count = self.sigma.new_zeros(2), 0
+            for part in x.split(chunk_size(domain.dimensions)):
+                y, observed = domain.to_model(part), domain.observed(part)
+                known = domain.expand(observed)
+                noise = sigma * generator.normal(*y.shape)
+                n, e = noise[known], (rebuild(y + noise, observed) - y)[known]
+                total, count = total + torch.stack([(e * (e - n)).sum(), (e - n).square().sum()]), count + len(n)
+            kept, apart = total / max(count, 1)
+            self.share[level] = (kept / apart.clamp(min=1e-12)).clamp(0, 1)
 
     def forward(
         self, noisy: Float[Tensor, "batch *event"], rebuilt: Float[Tensor, "batch *event"], sigma: float

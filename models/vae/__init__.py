@@ -12,28 +12,16 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..anomaly import ENOUGH, MahalanobisScore
-from ..capabilities import (
-    AnomalyScoring,
-    Coding,
-    Denoising,
-    DensityBound,
-    Filling,
-    Reconstruction,
-    Sampling,
-    Translation,
-    check_sigma,
-    check_strength,
-)
+from ..anomaly import ENOUGH
+from ..capabilities import DensityBound
 from ..chunking import map_chunks
-from ..contract import Batch, GenerativeModel, Losses, Objective
-from ..denoising import Blend
+from ..codes import CodeModel
+from ..contract import Batch, Losses, Objective
 from ..domains.base import Domain
 from ..imputation import mask_cells, repeated, sample_nearest, tempered, with_gaps
-from ..mixture import GaussianMixture
 from ..networks.embeddings import LabelEmbedding, full_precision
 from ..rng import Streams
-from ..shapes import Bool, Float, Int, Num
+from ..shapes import Bool, Float, Num
 from .config import Config
 from .gaussians import gaussian_divergence, gaussian_log_prob
 
@@ -41,10 +29,7 @@ __all__ = ["VAE", "Config", "EvidenceObjective"]
 
 
 DRAWS = 16384
-"""Draws of codes that the prior is fitted to: up to four of every example's."""
-
-POOL = 1024
-"""Generated images from which the filling of a gap starts."""
+"""Draws of codes that the prior is fitted to: one of every example's at least, four at most."""
 
 
 class LearnedPrior(nn.Module):
@@ -125,17 +110,7 @@ class Draw(NamedTuple):
     log_ratio: Tensor
 
 
-class VAE(
-    GenerativeModel,
-    Sampling,
-    DensityBound,
-    Coding,
-    Reconstruction,
-    AnomalyScoring,
-    Filling,
-    Denoising,
-    Translation,
-):
+class VAE(CodeModel, DensityBound):
     """Variational autoencoder whose prior is conditional on the label.
 
     The encoder never sees the label; the decoder is told that of rows in half the training examples, in draws and in
@@ -150,17 +125,12 @@ class VAE(
     Config = Config
 
     def __init__(self, config: Config, domain: Domain, classes: int) -> None:
-        super().__init__(domain, classes)
-        self.config = config
+        likelihood = domain.likelihood(config.components, cells=config.cells, classes=classes, width=config.width)
+        components = max(config.prior_components, 1)
+        super().__init__(config, domain, classes, likelihood, outputs=2 * config.latent, components=components)
         self.hide = 0.5 * domain.takes_mask if config.hide == -1 else config.hide
-        self.likelihood = domain.likelihood(config.components, cells=config.cells, classes=classes, width=config.width)
-        scale = {"width": config.width, "blocks": config.blocks, "patch": config.patch}
-        self.encoder = domain.encoder(2 * config.latent, **scale)
-        self.decoder = domain.decoder(config.latent, parameters=self.likelihood.outputs, **scale)
+        self.drawn = config.draw_pixels or likelihood.drawn
         self.prior = LearnedPrior(classes, config.latent)
-        self.mixture = GaussianMixture(config.latent, classes, max(config.prior_components, 1))
-        self.blend = Blend()
-        self.typicality = MahalanobisScore(2 + domain.textures, upper_only=domain.anomaly_tails == "upper")
 
     def objectives(self) -> tuple[Objective, ...]:
         return (EvidenceObjective(self),)
@@ -186,10 +156,7 @@ class VAE(
         self.typicality.fit(
             map_chunks(lambda x: self._statistics(x, generator), batch.x[:ENOUGH], self.domain.dimensions)
         )
-        few = batch.x[:ENOUGH]
-        observed, y = self.domain.observed(few), self.domain.to_model(few)
-        known = self.domain.expand(observed)
-        self.blend.fit(lambda noisy: self._rebuilt(noisy, observed), y, known, generator)
+        self._fit_blend(batch.x, generator)
 
     def _draws(
         self, x: Num[Tensor, "batch *event"], given: Num[Tensor, "batch *event"], generator: Streams, n: int
@@ -203,11 +170,6 @@ class VAE(
             )
             raw = self.decoder(z)
             yield Draw(z, self.likelihood.log_prob(raw, given).flatten(1).sum(1), log_ratio)
-
-    def _to_data(self, raw: Tensor, generator: Streams) -> Num[Tensor, "n *event"]:
-        """Examples given the decoder's outputs: draws or means, as configured."""
-        drawn = self.config.draw_pixels or self.likelihood.drawn
-        return self.domain.to_data(self.likelihood.sample(raw, generator) if drawn else self.likelihood.mean(raw))
 
     def _statistics(self, x: Num[Tensor, "batch *event"], generator: Streams) -> Float[Tensor, "batch _"]:
         each = [torch.stack(draw[1:], dim=1) for draw in self._draws(x, x, generator, 8)]
@@ -233,46 +195,11 @@ class VAE(
         weights = torch.stack([draw.log_likelihood + draw.log_ratio for draw in draws])
         return weights.logsumexp(0) - math.log(samples)
 
-    @torch.no_grad()
-    def sample(
-        self, n: int, label: Int[Tensor, " n"] | None, generator: Streams, *, steps: int = 0
-    ) -> Num[Tensor, "n *event"]:
-        label = self.draw_labels(n, label, generator)
-        raw = self.decoder(self.mixture.sample(n, label, generator))
-        return self._to_data(self.likelihood.labelled(raw, label), generator)
-
-    @torch.no_grad()
-    def encode(self, x: Num[Tensor, "batch *event"]) -> Float[Tensor, "batch latent"]:
+    def _code(
+        self, y: Float[Tensor, "batch *event"], observed: Bool[Tensor, "batch *data"]
+    ) -> Float[Tensor, "batch latent"]:
         """Means of the posterior."""
-        return posterior(self.domain, self.encoder, x)[0]
-
-    @torch.no_grad()
-    def decode(self, z: Float[Tensor, "batch latent"]) -> Num[Tensor, "batch *event"]:
-        return self._decoded(z, None)
-
-    def _decoded(
-        self, z: Float[Tensor, "batch latent"], label: Int[Tensor, " batch"] | None
-    ) -> Num[Tensor, "batch *event"]:
-        return self.domain.to_data(self.likelihood.mean(self.likelihood.labelled(self.decoder(z), label)))
-
-    @torch.no_grad()
-    def translate(
-        self,
-        x: Num[Tensor, "batch *event"],
-        label: Int[Tensor, " batch"] | None,
-        strength: float,
-        generator: Streams,
-        *,
-        steps: int = 0,
-    ) -> Num[Tensor, "batch *event"]:
-        """The code moved from its own class to the same place in the class wanted, and decoded as of that."""
-        check_strength(strength)
-        label = self.checked_labels(len(x), label)
-        z = self.mixture.transported(self.encode(x), label, self.label_frequencies, strength, generator)
-        return self._decoded(z, label)
-
-    def reconstruct(self, x: Num[Tensor, "batch *event"], generator: Streams) -> Num[Tensor, "batch *event"]:
-        return self.decode(self.encode(x))
+        return full_precision(self.domain.apply_masked(self.encoder, y, observed)).chunk(2, dim=1)[0]
 
     @torch.no_grad()
     def anomaly_score(self, x: Num[Tensor, "batch *event"], generator: Streams) -> Float[Tensor, " batch"]:
@@ -299,8 +226,7 @@ class VAE(
             return self._resampled(x, x, generator, draws, proposals=128)
         given = with_gaps(x, observed)
         known = self.domain.expand(self.domain.observed(given))
-        codes = self.mixture.sample(POOL, self.draw_labels(POOL, None, generator), generator)
-        pool = map_chunks(lambda z: self.likelihood.mean(self.decoder(z)), codes, self.domain.dimensions)
+        pool = self._pool(generator)
         fills = []
         for chosen in sample_nearest(self.domain.to_model(given), known, pool, generator, draws=draws):
             current = self.domain.merge(x, observed, self.domain.to_data(pool[chosen]))
@@ -327,18 +253,3 @@ class VAE(
             return self._to_data(raw, noise)
 
         return repeated(fill, numbered, generator, draws)
-
-    def _rebuilt(
-        self, y: Float[Tensor, "batch *event"], observed: Bool[Tensor, "batch *data"]
-    ) -> Float[Tensor, "batch *event"]:
-        """Reconstruction in model space, of an example there."""
-        raw = full_precision(self.domain.apply_masked(self.encoder, y, observed))
-        return self.likelihood.mean(self.decoder(raw.chunk(2, dim=1)[0]))
-
-    @torch.no_grad()
-    def denoise(self, x: Num[Tensor, "batch *event"], sigma: float) -> Num[Tensor, "batch *event"]:
-        """The best mixture, for that noise, of the example and its reconstruction (see `Blend`)."""
-        check_sigma(sigma)
-        y = self.domain.to_model(x)
-        rebuilt = self._rebuilt(y, self.domain.observed(x))
-        return self.domain.to_data(self.blend(y, rebuilt, sigma / self.domain.noise_unit))

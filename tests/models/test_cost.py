@@ -1,4 +1,5 @@
-"""What a training step costs grows with the size of an image, odd or even: multiply-adds are counted, not timed."""
+"""What a training step costs grows with the size of an image, odd or even; what is fitted after it has bounds: both
+are counted, not timed."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from models import FAMILIES, Batch, Streams, build
+from models import FAMILIES, Batch, Streams, build, chunking
 
 SMALL = {
     "autoencoder": {"width": 8, "latent": 8},
@@ -51,3 +52,18 @@ def test_cost_per_pixel_does_not_grow_with_the_size(family):
     """Nothing is quadratic in the number of pixels, as attention over all of them would be."""
     per_pixel = [multiply_adds(family, *size) / (size[0] * size[1]) for size in ((65, 65), (218, 178), (255, 255))]
     assert max(per_pixel) <= 1.3 * per_pixel[0]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_what_is_fitted_after_training_looks_at_few_examples_at_once(family, monkeypatch):
+    """No convolution is given more than the images that `VALUES` has room for, however many there are to fit to."""
+    monkeypatch.setattr(chunking, "VALUES", 8 * 64)
+    domain = {"kind": "image", "channels": 1, "height": 8, "width": 8, "levels": 17}
+    model = build({"family": family, "config": SMALL[family], "domain": domain, "classes": 0}).eval()
+    most = []
+    for layer in model.modules():
+        if isinstance(layer, torch.nn.Conv2d):
+            layer.register_forward_pre_hook(lambda _, given: most.append(len(given[0])))
+    x = torch.randint(0, 17, (40, 8, 8, 1), generator=torch.Generator().manual_seed(0)) * 15
+    model.finalize(Batch(x.to(torch.uint8)), Streams.seeded(0))
+    assert 0 < max(most) <= 8

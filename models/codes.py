@@ -1,0 +1,133 @@
+"""What autoencoder and VAE share: a code per example, a mixture over the codes, and what they make of both."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .anomaly import ENOUGH, MahalanobisScore
+from .capabilities import (
+    AnomalyScoring,
+    Coding,
+    Denoising,
+    Filling,
+    Reconstruction,
+    Sampling,
+    Translation,
+    check_sigma,
+    check_strength,
+)
+from .chunking import map_chunks
+from .contract import GenerativeModel
+from .denoising import Blend
+from .domains.base import Domain, Likelihood
+from .mixture import GaussianMixture
+from .rng import Streams
+from .shapes import Bool, Float, Int, Num
+
+POOL = 1024
+"""Generated images from which the filling of a gap starts."""
+
+
+class CodeModel(GenerativeModel, Sampling, Coding, Reconstruction, AnomalyScoring, Filling, Denoising, Translation):
+    """A model of an encoder, a decoder, and a Gaussian mixture over the codes.
+
+    Arguments:
+        config: Settings; of these `latent`, `width`, `blocks` and `patch` are read.
+        domain: What an example is.
+        classes: Number of labels; 0 for none.
+        likelihood: What the decoder's outputs are the parameters of.
+        outputs: Length of the vector that the encoder returns.
+        components: Gaussians per class.
+
+    Attributes:
+        drawn: Whether samples are drawn from the likelihood; otherwise they are its mean.
+    """
+
+    def __init__(
+        self, config: Any, domain: Domain, classes: int, likelihood: Likelihood, *, outputs: int, components: int
+    ) -> None:
+        super().__init__(domain, classes)
+        self.config, self.likelihood, self.drawn = config, likelihood, likelihood.drawn
+        scale = {"width": config.width, "blocks": config.blocks, "patch": config.patch}
+        self.encoder = domain.encoder(outputs, **scale)
+        self.decoder = domain.decoder(config.latent, parameters=likelihood.outputs, **scale)
+        self.mixture = GaussianMixture(config.latent, classes, components)
+        self.blend = Blend()
+        self.typicality = MahalanobisScore(2 + domain.textures, upper_only=domain.anomaly_tails == "upper")
+
+    @abstractmethod
+    def _code(
+        self, y: Float[Tensor, "batch *event"], observed: Bool[Tensor, "batch *data"]
+    ) -> Float[Tensor, "batch latent"]:
+        """Codes of examples in model space, of which these cells are known."""
+
+    @torch.no_grad()
+    def encode(self, x: Num[Tensor, "batch *event"]) -> Float[Tensor, "batch latent"]:
+        return self._code(self.domain.to_model(x), self.domain.observed(x))
+
+    @torch.no_grad()
+    def decode(self, z: Float[Tensor, "batch latent"]) -> Num[Tensor, "batch *event"]:
+        return self._decoded(z, None)
+
+    def _decoded(
+        self, z: Float[Tensor, "batch latent"], label: Int[Tensor, " batch"] | None
+    ) -> Num[Tensor, "batch *event"]:
+        return self.domain.to_data(self.likelihood.mean(self.likelihood.labelled(self.decoder(z), label)))
+
+    def reconstruct(self, x: Num[Tensor, "batch *event"], generator: Streams) -> Num[Tensor, "batch *event"]:
+        return self.decode(self.encode(x))
+
+    @torch.no_grad()
+    def sample(
+        self, n: int, label: Int[Tensor, " n"] | None, generator: Streams, *, steps: int = 0
+    ) -> Num[Tensor, "n *event"]:
+        label = self.draw_labels(n, label, generator)
+        raw = self.decoder(self.mixture.sample(n, label, generator))
+        return self._to_data(self.likelihood.labelled(raw, label), generator)
+
+    def _to_data(self, raw: Float[Tensor, "n *outputs"], generator: Streams) -> Num[Tensor, "n *event"]:
+        """Examples given the decoder's outputs: draws or means."""
+        return self.domain.to_data(self.likelihood.sample(raw, generator) if self.drawn else self.likelihood.mean(raw))
+
+    def _pool(self, generator: Streams) -> Float[Tensor, "pool *event"]:
+        """Generated examples in model space, from which the filling of a gap starts."""
+        codes = self.mixture.sample(POOL, self.draw_labels(POOL, None, generator), generator)
+        return map_chunks(lambda z: self.likelihood.mean(self.decoder(z)), codes, self.domain.dimensions)
+
+    @torch.no_grad()
+    def translate(
+        self,
+        x: Num[Tensor, "batch *event"],
+        label: Int[Tensor, " batch"] | None,
+        strength: float,
+        generator: Streams,
+        *,
+        steps: int = 0,
+    ) -> Num[Tensor, "batch *event"]:
+        """The code moved from its own class to the same place in the class wanted, and decoded as of that."""
+        check_strength(strength)
+        label = self.checked_labels(len(x), label)
+        z = self.mixture.transported(self.encode(x), label, self.label_frequencies, strength, generator)
+        return self._decoded(z, label)
+
+    def _rebuilt(
+        self, y: Float[Tensor, "batch *event"], observed: Bool[Tensor, "batch *data"]
+    ) -> Float[Tensor, "batch *event"]:
+        """Reconstruction in model space, of an example there."""
+        return self.likelihood.mean(self.decoder(self._code(y, observed)))
+
+    def _fit_blend(self, x: Num[Tensor, "batch *event"], generator: Streams) -> None:
+        """Measure how well reconstructions of noisy examples do beside these."""
+        self.blend.fit(self._rebuilt, self.domain, x[:ENOUGH], generator)
+
+    @torch.no_grad()
+    def denoise(self, x: Num[Tensor, "batch *event"], sigma: float) -> Num[Tensor, "batch *event"]:
+        """The best mixture, for that noise, of the example and its reconstruction (see `Blend`)."""
+        check_sigma(sigma)
+        y = self.domain.to_model(x)
+        rebuilt = self._rebuilt(y, self.domain.observed(x))
+        return self.domain.to_data(self.blend(y, rebuilt, sigma / self.domain.noise_unit))
