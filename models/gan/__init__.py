@@ -1,155 +1,34 @@
-"""Generative adversarial network: a conditional generator against a projection critic."""
+"""Generative adversarial network: a conditional generator against a projection critic.
+
+`players.py` holds the two networks.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.utils.parametrizations import spectral_norm
 
-from .anomaly import MANY, MahalanobisScore
-from .capabilities import AnomalyScoring, Filling, Reconstruction, Sampling
-from .chunking import chunk_size, map_chunks
-from .config import check_choices
-from .contract import Batch, GenerativeModel, Losses, Objective
-from .domains.base import Domain
-from .imputation import sample_nearest, with_gaps
-from .networks.embeddings import LabelEmbedding, full_precision
-from .rng import Streams
-from .shapes import Bool, Float, Int, Num
+from ..anomaly import MANY, MahalanobisScore
+from ..capabilities import AnomalyScoring, Filling, Reconstruction, Sampling
+from ..chunking import chunk_size, map_chunks
+from ..contract import Batch, GenerativeModel, Losses, Objective
+from ..domains.base import Domain
+from ..imputation import sample_nearest, with_gaps
+from ..networks.embeddings import full_precision
+from ..rng import Streams
+from ..shapes import Bool, Float, Int, Num
+from .config import Config
+from .players import Critic, Generator
+
+__all__ = ["GAN", "Config", "Critic", "CriticObjective", "Generator", "GeneratorObjective"]
+
 
 POOL = 4096
 """Generated examples among which the search for one that agrees with an example starts; fewer if they are large."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Config:
-    """Settings of the generative adversarial network.
-
-    Arguments:
-        loss: `hinge` with a spectrally normalized critic; `relativistic` with gradient penalties
-            on real and generated examples (R1 + R2); or `wasserstein` with a penalty on gradients
-            between them that differ from 1 in norm (WGAN-GP; wants several `critic_steps`).
-        gamma: Weight of the gradient penalties (relativistic).
-        penalty: Weight of the gradient penalty (wasserstein).
-        latent: Length of the generator's input.
-        width: Channels of the generator at the finest level; of tables its units are 4 to 8 times as many, and this is
-            the length of a cell's vector in the network that settles rows.
-        critic_width: Channels of the critic at the finest level; of tables its units are 4 to 8 times as many.
-        blocks: Residual blocks per level; of tables in generator and critic, not in the network that settles rows.
-        patch: Pixels (along a side) folded into channels before the first convolution; 0 chooses by size.
-        critic_steps: Updates of the critic per update of the generator.
-        features: Length of the critic's feature vector.
-        shift: Largest random shift, as a part of the size, applied to real and generated examples
-            alike before the critic (differentiable augmentation for small data); 0 for none. On very
-            small images shifts leak into the samples: digits of 8x8 pixels come out shifted.
-        attention: Whether generator and critic attend over all positions at the coarsest level (images).
-        settle: Noise (its standard deviation in model space) from which generated rows of a table are settled cell
-            after cell, each given those before it and the noisy row; 0 for never.
-        inversion_steps: Gradient steps of the search for an example's noise (`reconstruct`, `impute`).
-    """
-
-    loss: Literal["hinge", "relativistic", "wasserstein"] = "relativistic"
-    gamma: float = 0.1
-    penalty: float = 10.0
-    latent: int = 32
-    width: int = 32
-    critic_width: int = 32
-    blocks: int = 1
-    patch: int = 0
-    critic_steps: int = 1
-    features: int = 64
-    shift: float = 0.0
-    attention: bool = False
-    settle: float = 1.0
-    inversion_steps: int = 20
-
-    def __post_init__(self) -> None:
-        if self.patch < 0:
-            raise ValueError(f"patch must not be negative, got {self.patch}")
-        for name in ("latent", "width", "critic_width", "blocks", "critic_steps", "features"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        check_choices(self)
-        if not 0 <= self.shift < 0.5:
-            raise ValueError(f"shift must be at least 0 and below 0.5, got {self.shift}")
-        for name in ("gamma", "penalty", "settle", "inversion_steps"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
-
-
-class Generator(nn.Module):
-    """Noise and label to an example in model space.
-
-    The noise is the latent vector and, for tables, one number per category of each categorical
-    column, which chooses among them: all randomness is in it.
-
-    Attributes:
-        noise: Length of the noise.
-    """
-
-    def __init__(self, config: Config, domain: Domain, classes: int) -> None:
-        super().__init__()
-        self.domain = domain
-        self.latent = config.latent
-        self.noise = config.latent + domain.gumbel
-        self.label = LabelEmbedding(classes, config.latent)
-        self.decoder = domain.decoder(
-            2 * config.latent,
-            width=config.width,
-            blocks=config.blocks,
-            patch=config.patch,
-            embed=2 * config.latent,
-            attention=config.attention,
-        )
-
-    def forward(
-        self, z: Float[Tensor, "batch noise"], label: Int[Tensor, " batch"] | None
-    ) -> Float[Tensor, "batch *event"]:
-        latent, choices = z[:, : self.latent], z[:, self.latent :]
-        c = torch.cat([latent, self.label(label, len(z))], dim=1)
-        return self.domain.generator_output(full_precision(self.decoder(c, c)), choices)
-
-
-class Critic(nn.Module):
-    r"""Projection critic, :math:`D(x, y) = w^\top \phi(x) + e_y^\top \phi(x)`.
-
-    References:
-        | cGANs with projection discriminator (Miyato and Koyama, 2018), eq. 4
-        | https://arxiv.org/abs/1802.05637
-    """
-
-    def __init__(self, config: Config, domain: Domain, classes: int) -> None:
-        super().__init__()
-        spectral = config.loss == "hinge"
-        self.domain = domain
-        self.features = domain.critic(
-            config.features,
-            width=config.critic_width,
-            blocks=config.blocks,
-            patch=config.patch,
-            spectral=spectral,
-            attention=config.attention,
-        )
-        head = nn.Linear(config.features, 1)
-        self.head = spectral_norm(head) if spectral else head
-        self.label = LabelEmbedding(classes, config.features)
-        if spectral:
-            spectral_norm(self.label.table)
-
-    def forward(
-        self,
-        y: Float[Tensor, "batch *event"],
-        label: Int[Tensor, " batch"] | None,
-        observed: Bool[Tensor, "batch *data"],
-    ) -> Float[Tensor, " batch"]:
-        phi = F.leaky_relu(full_precision(self.domain.apply_masked(self.features, y, observed)), 0.2)
-        return self.head(phi)[:, 0] + (self.label(label, len(y)) * phi).sum(1)
 
 
 @contextmanager
