@@ -11,7 +11,7 @@ from torch import Tensor
 from .anomaly import MANY
 from .chunking import map_chunks
 from .codes import CodeModel
-from .config import check_choices
+from .config import check_at_least_one, check_choices, check_hide, check_not_negative
 from .contract import Batch, Losses, Objective
 from .domains.base import Domain
 from .imputation import impute_in_random_order, mask_cells, repeated, sample_nearest
@@ -51,16 +51,9 @@ class Config:
 
     def __post_init__(self) -> None:
         check_choices(self)
-        if self.patch < 0:
-            raise ValueError(f"patch must not be negative, got {self.patch}")
-        for name in ("latent", "width", "blocks", "components"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("noise", "code_penalty"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
-        if self.hide != -1 and not 0 <= self.hide <= 1:
-            raise ValueError(f"hide must lie between 0 and 1, or be -1 to choose by domain, got {self.hide}")
+        check_at_least_one(self, "latent", "width", "blocks", "components")
+        check_not_negative(self, "patch", "noise", "code_penalty")
+        check_hide(self.hide)
 
 
 class ReconstructionObjective(Objective):

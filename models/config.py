@@ -15,3 +15,36 @@ def check_choices(config: Any) -> None:
         if get_origin(kind) is Literal and getattr(config, name) not in get_args(kind):
             choices = ", ".join(map(str, get_args(kind)))
             raise ValueError(f"{name} must be one of {choices}, got {getattr(config, name)!r}")
+
+
+def check_at_least_one(config: Any, *names: str) -> None:
+    """Refuse settings below 1 by name."""
+    for name in names:
+        if getattr(config, name) < 1:
+            raise ValueError(f"{name} must be at least 1, got {getattr(config, name)}")
+
+
+def check_not_negative(config: Any, *names: str) -> None:
+    """Refuse settings below 0 by name."""
+    for name in names:
+        if getattr(config, name) < 0:
+            raise ValueError(f"{name} must not be negative, got {getattr(config, name)}")
+
+
+def check_positive(config: Any, *names: str) -> None:
+    """Refuse settings that are not above 0 by name."""
+    for name in names:
+        if getattr(config, name) <= 0:
+            raise ValueError(f"{name} must be positive, got {getattr(config, name)}")
+
+
+def check_hide(hide: float) -> None:
+    """Refuse a part of the training examples that is none."""
+    if hide != -1 and not 0 <= hide <= 1:
+        raise ValueError(f"hide must lie between 0 and 1, or be -1 to choose by domain, got {hide}")
+
+
+def check_label_dropout(part: float) -> None:
+    """Refuse a part of the labels to be hidden that leaves none."""
+    if not 0 <= part < 1:
+        raise ValueError(f"label_dropout must be at least 0 and below 1, got {part}")

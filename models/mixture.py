@@ -111,14 +111,8 @@ class GaussianMixture(nn.Module):
         trial._fit(
             z[~held_out], None if label is None else label[~held_out], overall, target, shrinkage, source, steps=10
         )
-        if label is None:
-            return trial.conditional_log_prob(z[held_out]).mean()
-        each = [z[held_out & (label == group)] for group in range(len(self.mean))]
-        densities = [
-            (trial._component_log_prob(codes, group) + trial.log_weight[group]).logsumexp(1)
-            for group, codes in enumerate(each)
-            if len(codes)
-        ]
+        sides = [held_out] if label is None else [held_out & (label == group) for group in range(len(self.mean))]
+        densities = [trial._group_log_prob(z[rows], group) for group, rows in enumerate(sides) if rows.any()]
         return torch.cat(densities).mean() if densities else z.new_zeros(())
 
     def _fit(
@@ -169,10 +163,12 @@ class GaussianMixture(nn.Module):
         log_det = scale.diagonal(dim1=1, dim2=2).log().sum(1)
         return (-0.5 * (squares + z.shape[1] * math.log(2 * math.pi)) - log_det[:, None]).T
 
+    def _group_log_prob(self, z: Float[Tensor, "n dim"], group: int) -> Float[Tensor, " n"]:
+        return (self._component_log_prob(z, group) + self.log_weight[group]).logsumexp(1)
+
     def conditional_log_prob(self, z: Float[Tensor, "n dim"]) -> Float[Tensor, "n groups"]:
         """Log-density of each code under each class, in nats."""
-        groups = range(len(self.mean))
-        return torch.stack([(self._component_log_prob(z, g) + self.log_weight[g]).logsumexp(1) for g in groups], dim=1)
+        return torch.stack([self._group_log_prob(z, group) for group in range(len(self.mean))], dim=1)
 
     def log_prob(
         self, z: Float[Tensor, "n dim"], label: Int[Tensor, " n"] | None, frequencies: Float[Tensor, " groups"]

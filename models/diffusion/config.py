@@ -5,7 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from ..config import check_choices
+from ..config import (
+    check_at_least_one,
+    check_choices,
+    check_hide,
+    check_label_dropout,
+    check_not_negative,
+    check_positive,
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,13 +73,7 @@ class Config:
 
     def __post_init__(self) -> None:
         check_choices(self)
-        if self.patch < 0:
-            raise ValueError(f"patch must not be negative, got {self.patch}")
-        for name in ("width", "blocks", "embed", "resample"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.density_steps < 1:
-            raise ValueError(f"density_steps must be at least 1, got {self.density_steps}")
+        check_at_least_one(self, "density_steps", "width", "blocks", "embed", "resample")
         if not 0 <= self.density_sigma < self.sigma_max:
             raise ValueError(
                 f"density_sigma must be at least 0 and below sigma_max, got {self.density_sigma} and {self.sigma_max}"
@@ -81,13 +82,7 @@ class Config:
             raise ValueError(f"steps must be at least 2, got {self.steps}")
         if not 0 < self.sigma_min < self.sigma_max:
             raise ValueError(f"expected 0 < sigma_min < sigma_max, got {self.sigma_min} and {self.sigma_max}")
-        if self.hide != -1 and not 0 <= self.hide <= 1:
-            raise ValueError(f"hide must lie between 0 and 1, or be -1 to choose by domain, got {self.hide}")
-        if not 0 <= self.label_dropout < 1:
-            raise ValueError(f"label_dropout must be at least 0 and below 1, got {self.label_dropout}")
-        for name in ("p_std", "rho"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
-        for name in ("settle", "guidance"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
+        check_hide(self.hide)
+        check_label_dropout(self.label_dropout)
+        check_positive(self, "p_std", "rho")
+        check_not_negative(self, "patch", "settle", "guidance")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from ..config import check_choices
+from ..config import check_at_least_one, check_choices, check_label_dropout, check_not_negative, check_positive
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -78,17 +78,9 @@ class Config:
 
     def __post_init__(self) -> None:
         check_choices(self)
-        for name in ("components", "steps", "width", "blocks", "embed", "sweeps", "parts"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        check_not_negative(self, "detail", "levels")
+        check_at_least_one(self, "components", "steps", "width", "blocks", "embed", "sweeps", "parts")
         if not 2 <= self.bins <= 256:
             raise ValueError(f"bins must be between 2 and 256, got {self.bins}")
-        if self.levels < 0:
-            raise ValueError(f"levels must not be negative, got {self.levels}")
-        if not 0 <= self.label_dropout < 1:
-            raise ValueError(f"label_dropout must be at least 0 and below 1, got {self.label_dropout}")
-        if self.detail < 0:
-            raise ValueError(f"detail must not be negative, got {self.detail}")
-        for name in ("scale_bound", "temperature", "tail"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+        check_label_dropout(self.label_dropout)
+        check_positive(self, "scale_bound", "temperature", "tail")

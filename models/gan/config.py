@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from ..config import check_choices
+from ..config import check_at_least_one, check_choices, check_not_negative
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,14 +51,8 @@ class Config:
     inversion_steps: int = 20
 
     def __post_init__(self) -> None:
-        if self.patch < 0:
-            raise ValueError(f"patch must not be negative, got {self.patch}")
-        for name in ("latent", "width", "critic_width", "blocks", "critic_steps", "features"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        check_at_least_one(self, "latent", "width", "critic_width", "blocks", "critic_steps", "features")
         check_choices(self)
         if not 0 <= self.shift < 0.5:
             raise ValueError(f"shift must be at least 0 and below 0.5, got {self.shift}")
-        for name in ("gamma", "penalty", "settle", "inversion_steps"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
+        check_not_negative(self, "patch", "gamma", "penalty", "settle", "inversion_steps")

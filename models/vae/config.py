@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from ..config import check_choices
+from ..config import check_at_least_one, check_choices, check_hide, check_not_negative
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,14 +45,7 @@ class Config:
     cells: Literal["given others", "independent"] = "given others"
 
     def __post_init__(self) -> None:
-        if self.patch < 0:
-            raise ValueError(f"patch must not be negative, got {self.patch}")
-        for name in ("latent", "width", "blocks", "components"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("beta", "free_bits", "prior_components", "warmup_examples"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
+        check_at_least_one(self, "latent", "width", "blocks", "components")
+        check_not_negative(self, "patch", "beta", "free_bits", "prior_components", "warmup_examples")
         check_choices(self)
-        if self.hide != -1 and not 0 <= self.hide <= 1:
-            raise ValueError(f"hide must lie between 0 and 1, or be -1 to choose by domain, got {self.hide}")
+        check_hide(self.hide)
