@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
@@ -125,7 +126,9 @@ def counts(
     return drawn
 
 
-def interval(value: float, draws: Float[np.ndarray, " resamples"], level: float = LEVEL) -> tuple[float, float] | None:
+def interval(
+    value: float, draws: Float[np.ndarray, " resamples"], level: float = LEVEL, *, least: float = -math.inf
+) -> tuple[float, float] | None:
     """Centred percentile interval; `None` without resamples.
 
     Of very few rows some resamples say nothing (all copies of one row): those that are not finite are left aside.
@@ -134,13 +137,14 @@ def interval(value: float, draws: Float[np.ndarray, " resamples"], level: float 
         value: The estimate.
         draws: The statistic on each resample.
         level: Coverage aimed at, between 0 and 1.
+        least: What the statistic cannot be below.
     """
     draws = draws[np.isfinite(draws)]
     if not len(draws):
         return None
     tail = (1 - level) / 2
     low, high = np.quantile(draws, [tail, 1 - tail]) + (value - draws.mean())
-    return float(low), float(high)
+    return max(float(low), least), float(high)
 
 
 def mean_draws(values: Shaped[np.ndarray, " n"], resamples: int, seed: int) -> Float[np.ndarray, " resamples"]:

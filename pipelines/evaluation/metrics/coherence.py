@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from pipelines.evaluation.metrics.base import SAMPLES, Description
-from pipelines.evaluation.metrics.samples import Findings, SampleSet
+from pipelines.evaluation.metrics.samples import Findings, SampleSet, faulty
 
 IMPOSSIBLE_PAIRS = Description(
     name="impossible_pairs",
@@ -37,19 +37,9 @@ MOST_PAIRS = 5_000
 def measure(samples: SampleSet) -> Findings:
     """The share of impossible rows among all samples; nothing of a table with a single such column."""
     train, drawn = (x.double().numpy() for x in (samples.every, samples.drawn))
-    codes = discrete(train, drawn)
-    if len(codes) < 2:
-        return Findings(metrics={})
-    impossible, pairs = np.zeros(len(drawn), bool), []
-    for (i, j), rows in impossible_pairs(codes):
-        impossible |= rows
-        pairs.append((float(rows.mean()), [str(samples.domain["columns"][k]["name"]) for k in (i, j)]))
-    worst = sorted((pair for pair in pairs if pair[0] > 0), key=lambda pair: (-pair[0], pair[1]))[:5]
-    details = [{"columns": columns, "share": round(share, 6)} for share, columns in worst]
-    return Findings(
-        metrics={IMPOSSIBLE_PAIRS.name: IMPOSSIBLE_PAIRS.mean(impossible, **samples.options)},
-        details={"impossible_pairs": details},
-    )
+    names = [str(column["name"]) for column in samples.domain["columns"]]
+    pairs = impossible_pairs(discrete(train, drawn))
+    return faulty(IMPOSSIBLE_PAIRS, samples, (({"columns": [names[k] for k in pair]}, rows) for pair, rows in pairs))
 
 
 Codes = dict[int, tuple[Int[np.ndarray, " n"], Int[np.ndarray, " m"]]]

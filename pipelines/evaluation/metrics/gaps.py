@@ -33,6 +33,5 @@ def measure(samples: SampleSet) -> Findings:
         counts(len(side), samples.resamples, samples.seed + place) @ side / len(side)
         for place, side in enumerate(sides)
     ]
-    spread = interval(value, np.abs(shares[0] - shares[1]).mean(1))
-    spread = spread and (max(spread[0], 0.0), spread[1])
+    spread = interval(value, np.abs(shares[0] - shares[1]).mean(1), least=0.0)
     return Findings(metrics={GAP_SHARE.name: GAP_SHARE.of(value, spread)})

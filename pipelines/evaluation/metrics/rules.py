@@ -25,7 +25,7 @@ from jaxtyping import Bool, Float
 
 from data.formats import WEEKDAYS, Part, instants_of
 from pipelines.evaluation.metrics.base import SAMPLES, Description
-from pipelines.evaluation.metrics.samples import Findings, SampleSet
+from pipelines.evaluation.metrics.samples import Findings, SampleSet, faulty
 
 BROKEN_RULES = Description(
     name="broken_rules",
@@ -67,18 +67,10 @@ class Rule:
 def measure(samples: SampleSet) -> Findings:
     """The share of samples that break a rule; nothing where the training rows keep none."""
     train, drawn = (x.double().numpy() for x in (samples.every, samples.drawn))
-    broken, shares = np.zeros(len(drawn), bool), []
-    for rule in rules(train, samples.domain["columns"]):
-        judged, wrong = rule.test(drawn)
-        broken |= judged & wrong
-        shares.append((float((judged & wrong).mean()), rule.text))
-    if not shares:
-        return Findings(metrics={})
-    worst = sorted((pair for pair in shares if pair[0] > 0), key=lambda pair: (-pair[0], pair[1]))[:5]
-    details = [{"rule": text, "share": round(share, 6)} for share, text in worst]
-    return Findings(
-        metrics={BROKEN_RULES.name: BROKEN_RULES.mean(broken, **samples.options)}, details={"broken_rules": details}
+    broken = (
+        ({"rule": rule.text}, np.logical_and(*rule.test(drawn))) for rule in rules(train, samples.domain["columns"])
     )
+    return faulty(BROKEN_RULES, samples, broken)
 
 
 def rules(train: Float[np.ndarray, "n columns"], columns: Sequence[Mapping[str, Any]]) -> list[Rule]:
@@ -103,9 +95,8 @@ def _determined(train: Float[np.ndarray, "n columns"], columns: Sequence[Mapping
         known = (codes[a] >= 0) & (codes[b] >= 0)
         x, y = codes[a][known], codes[b][known]
         counts = np.bincount(x, minlength=len(values[a]))
-        if len(x) < LEAST_ROWS or counts[counts > 1].sum() < 0.9 * len(
-            x
-        ):  # names of rows: everything follows from them
+        repeated = counts[counts > 1].sum()
+        if len(x) < LEAST_ROWS or repeated < 0.9 * len(x):  # names of rows: everything follows from them
             continue
         follows = np.full(len(values[a]), -1)
         follows[x] = y
@@ -127,10 +118,14 @@ def _follows(a: int, b: int, values: np.ndarray, value: np.ndarray) -> Test:
 # An order
 
 
+def _numbers(columns: Sequence[Mapping[str, Any]]) -> list[int]:
+    """Columns of numbers that are no part of a date, `MOST_NUMBERS` at most."""
+    return [i for i, c in enumerate(columns) if c["type"] != "categorical" and "source" not in c][:MOST_NUMBERS]
+
+
 def _quantities(columns: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, str, Callable[[np.ndarray], np.ndarray]]]:
     """Name, unit and values of each number and each date (in days)."""
-    numbers = [i for i, c in enumerate(columns) if c["type"] != "categorical" and "source" not in c]
-    for i in numbers[:MOST_NUMBERS]:
+    for i in _numbers(columns):
         yield str(columns[i]["name"]), "number", lambda rows, i=i: rows[:, i]
     dates: dict[str, list[int]] = {}
     for i, column in enumerate(columns):
@@ -179,24 +174,22 @@ def _at_most(x: Callable[[np.ndarray], np.ndarray], y: Callable[[np.ndarray], np
 
 
 def _computed(train: Float[np.ndarray, "n columns"], columns: Sequence[Mapping[str, Any]]) -> Iterator[Rule]:
-    numbers = [i for i, c in enumerate(columns) if c["type"] != "categorical" and "source" not in c][:MOST_NUMBERS]
-    numbers = [i for i in numbers if len(np.unique(train[~np.isnan(train[:, i]), i])) > 1]
+    numbers = [i for i in _numbers(columns) if len(np.unique(train[~np.isnan(train[:, i]), i])) > 1]
     rounding = {i: 0.5 * 10.0 ** -_decimals(train[:, i]) for i in numbers}
     for c in numbers:
         for a, b in itertools.combinations([i for i in numbers if i != c], 2):
             known = np.flatnonzero(~np.isnan(train[:, [a, b, c]]).any(1))
             if len(known) < LEAST_ROWS:
                 continue
+            few = train[known[:LEAST_ROWS]][:, [a, b, c]]
             for sign, function in (("+", np.add), ("×", np.multiply)):
                 near = 1.0001 * rounding[c]
 
                 def off(rows: np.ndarray, f: Any = function, near: float = near) -> np.ndarray:
                     return np.abs(rows[:, 2] - f(rows[:, 0], rows[:, 1])) > near + 1e-9 * np.abs(rows[:, 2])
 
-                rows = train[known[:LEAST_ROWS]][:, [a, b, c]]
-                if off(rows).any() or off(train[known][:, [a, b, c]]).any():
+                if off(few).any() or off(rows := train[known][:, [a, b, c]]).any():
                     continue
-                rows = train[known][:, [a, b, c]]
                 if min(_chance(lambda z, r=rows, k=k, o=off: o(_with(r, k, z)), rows[:, k]) for k in (0, 1)) < TELLING:
                     continue
                 text = f"{columns[c]['name']} is {columns[a]['name']} {sign} {columns[b]['name']}"

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Int, Num
+from jaxtyping import Bool, Int, Num
 from torch import Tensor, nn
 
 from pipelines.evaluation.domain import FeatureEncoder
-from pipelines.evaluation.metrics.base import Metric
+from pipelines.evaluation.metrics.base import Description, Metric
 
 if TYPE_CHECKING:
     from data.dataset import Examples
@@ -71,3 +71,30 @@ class Findings:
     details: dict[str, Any] = field(default_factory=dict)
     nearest: Int[np.ndarray, " n"] | None = None
     left_out: dict[str, str] = field(default_factory=dict)
+
+
+SHOWN = 5
+"""Faults that the details name."""
+
+
+def faulty(
+    description: Description, samples: SampleSet, faults: Iterable[tuple[dict[str, Any], Bool[np.ndarray, " n"]]]
+) -> Findings:
+    """The share of samples with any fault, and in the details the most frequent ones; nothing where there is no fault
+    to look for.
+
+    Arguments:
+        description: Of the share; its name is that of the details, too.
+        samples: What is judged.
+        faults: What the details call each, and which samples have it.
+    """
+    wrong, shares = np.zeros(len(samples.drawn), bool), []
+    for called, rows in faults:
+        wrong |= rows
+        shares.append((float(rows.mean()), called))
+    if not shares:
+        return Findings(metrics={})
+    worst = sorted((pair for pair in shares if pair[0] > 0), key=lambda pair: (-pair[0], *pair[1].values()))[:SHOWN]
+    details = [called | {"share": round(share, 6)} for share, called in worst]
+    metrics = {description.name: description.mean(wrong, **samples.options)}
+    return Findings(metrics=metrics, details={description.name: details})

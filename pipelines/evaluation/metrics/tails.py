@@ -63,9 +63,7 @@ def measure(samples: SampleSet) -> Findings:
     found = {}
     for place, description in enumerate(DESCRIPTIONS):
         value = float(values[:, place].mean())
-        spread = interval(value, draws[:, place].mean(0))
-        spread = spread and (max(spread[0], 0.0), spread[1])
-        found[description.name] = description.of(value, spread)
+        found[description.name] = description.of(value, interval(value, draws[:, place].mean(0), least=0.0))
     return Findings(metrics=found)
 
 
