@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 LEAST_ROWS = 20
-"""Rows without which no classifier, floor or baseline is made."""
+"""Rows of a split that the yardstick may be told to keep, at least; of a smaller split it keeps all."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -156,7 +156,14 @@ def test_what_has_no_tail_is_left_out():
     found = tails.measure(sample_set("nc", flat, flat, flat)).metrics
     assert {name: entry.value for name, entry in found.items()} == {"tail_quantile": 0, "tail_excess": 0}
     assert not tails.measure(sample_set("nc", flat * 0, flat * 0, flat)).metrics
-    assert not tails.measure(sample_set("n", flat[:49, :1], flat[:49, :1], flat[:, :1])).metrics
+    few = flat[:49]
+    for test, drawn, rows in ((few, flat, "49 test rows and 300 samples"), (flat, few, "300 test rows and 49 samples")):
+        found = tails.measure(sample_set("nc", test, test, drawn))
+        assert not found.metrics
+        assert found.left_out == dict.fromkeys(
+            ("tail_quantile", "tail_excess"), f"needs 50 rows a side, there are {rows}"
+        )
+    assert not tails.measure(sample_set("cc", few, few, few)).left_out  # categories have no tails, however many rows
 
 
 def test_gaps_in_samples_take_no_column_out_of_the_tails():

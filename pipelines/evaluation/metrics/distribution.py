@@ -15,7 +15,7 @@ from scipy.spatial.distance import cdist
 
 from pipelines.evaluation.metrics.base import MOST_PAIRWISE, SAMPLES, Description, Metric, counts, interval
 from pipelines.evaluation.metrics.c2st import C2ST, FOLDS, c2st_predictions
-from pipelines.evaluation.metrics.samples import Findings, SampleSet
+from pipelines.evaluation.metrics.samples import Findings, SampleSet, too_few
 
 FRECHET = Description(
     name="frechet",
@@ -238,11 +238,7 @@ def measure(samples: SampleSet) -> Findings:
     strata = (None, None) if label is None else (label, samples.test.label.numpy())
     found = distribution_metrics(reference, generated, strata=strata, **samples.options)
     fewest = {**dict.fromkeys((PRECISION, RECALL, DENSITY, COVERAGE), BALLS + 1), C2ST: FOLDS}
-    left_out = {
-        d.name: f"needs {rows} rows a side, there are {len(samples.test)} test rows and {samples.compared} samples"
-        for d, rows in fewest.items()
-        if d.name not in found
-    }
+    left_out = {d.name: too_few(rows, samples) for d, rows in fewest.items() if d.name not in found}
     return Findings(metrics=found, left_out=left_out)
 
 

@@ -98,3 +98,8 @@ def faulty(
     details = [called | {"share": round(share, 6)} for share, called in worst]
     metrics = {description.name: description.mean(wrong, **samples.options)}
     return Findings(metrics=metrics, details={description.name: details})
+
+
+def too_few(needed: int, samples: SampleSet) -> str:
+    """Why a metric that needs so many rows on each side is left out."""
+    return f"needs {needed} rows a side, there are {len(samples.test)} test rows and {samples.compared} samples"

@@ -20,7 +20,7 @@ import numpy as np
 from jaxtyping import Float, Shaped
 
 from pipelines.evaluation.metrics.base import SAMPLES, Description, counts, interval
-from pipelines.evaluation.metrics.samples import Findings, SampleSet
+from pipelines.evaluation.metrics.samples import Findings, SampleSet, too_few
 
 TAIL_QUANTILE = Description(
     name="tail_quantile",
@@ -51,8 +51,10 @@ FEWEST = 50
 def measure(samples: SampleSet) -> Findings:
     """Errors of both ends of every number of at least `FEWEST` known test values; nothing where there are none."""
     real, drawn = samples.test.x.double().numpy(), samples.drawn[: samples.compared].double().numpy()
-    if len(drawn) < FEWEST:
-        return Findings(metrics={})
+    if min(len(real), len(drawn)) < FEWEST:
+        numbers = any(column["type"] != "categorical" for column in samples.domain["columns"])
+        names = [description.name for description in DESCRIPTIONS if numbers]
+        return Findings(metrics={}, left_out=dict.fromkeys(names, too_few(FEWEST, samples)))
     one = np.ones((1, len(real)), np.int64), np.ones((1, len(drawn)), np.int64)
     values = tail_errors(real, drawn, samples.domain["columns"], one)[:, :, 0]
     if not len(values):

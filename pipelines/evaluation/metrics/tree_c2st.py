@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from sklearn.tree import DecisionTreeClassifier
 
 from pipelines.evaluation.metrics.base import MOST_PAIRWISE, SAMPLES, Description
-from pipelines.evaluation.metrics.samples import Findings, SampleSet
+from pipelines.evaluation.metrics.samples import Findings, SampleSet, too_few
 
 C2ST_TREES = Description(
     name="c2st_trees",
@@ -44,7 +44,7 @@ def measure(samples: SampleSet) -> Findings:
     """Accuracy of the best small tree, and the sets of columns that tell most."""
     size = min(len(samples.test), samples.compared, 2 * MOST_PAIRWISE)
     if size < FEWEST:
-        return Findings(metrics={}, left_out={C2ST_TREES.name: f"needs {FEWEST} rows a side, there are {size}"})
+        return Findings(metrics={}, left_out={C2ST_TREES.name: too_few(FEWEST, samples)})
     real, drawn = samples.test.x[:size].double().numpy(), samples.drawn[:size].double().numpy()
     right, told = tell_apart(real, drawn, seed=samples.seed)
     names = [str(column["name"]) for column in samples.domain["columns"]]
