@@ -6,9 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+from data.schema import nearest
 from models import FAMILIES
 from pipelines import config
-from pipelines.config import Resolved, nearest
+from pipelines.config import Resolved
 from pipelines.defaults.layers import Setting
 from pipelines.paths import runs_folder
 from pipelines.stages.settings import expected

@@ -10,6 +10,7 @@ from ruamel.yaml import YAML
 
 from models import FAMILIES, build
 from pipelines import config
+from pipelines.defaults.layers import merged
 
 WRITTEN = Path(__file__).parents[2] / "params.yaml"
 
@@ -18,7 +19,7 @@ def load(tmp_path: Path, user: str = "", recipe: str = "") -> config.Params:
     """The shipped file, with what a user has set in it and in the recipe of digits (YAML)."""
     tmp_path.mkdir(exist_ok=True)
     with (tmp_path / "params.yaml").open("w") as file:
-        YAML().dump(config.merged(config.read_yaml(WRITTEN), YAML(typ="safe", pure=True).load(user) or {}), file)
+        YAML().dump(merged(config.read_yaml(WRITTEN), YAML(typ="safe", pure=True).load(user) or {}), file)
     (tmp_path / "recipes").mkdir(exist_ok=True)
     (tmp_path / "recipes" / "digits.yaml").write_text(recipe or "{}\n")
     return config.load(tmp_path / "params.yaml")
