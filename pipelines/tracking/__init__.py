@@ -15,7 +15,8 @@ from pipelines.tracking.downloads import checked_download, download, load_served
 from pipelines.tracking.evaluations import evaluation_metrics, log_evaluation
 from pipelines.tracking.model_registry import publish
 from pipelines.tracking.moving import migrate
-from pipelines.tracking.runs import Outbox, TrainingRun, replay
+from pipelines.tracking.outbox import Outbox, replay
+from pipelines.tracking.runs import TrainingRun
 from pipelines.tracking.served_files import open_served
 from pipelines.tracking.server import DEFAULT_URI, code_version, connect, examine, store_exists, user
 from pipelines.tracking.sweeps import Sweep

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.tracking import turns
-from pipelines.tracking.runs import MOST_METRICS
+from pipelines.tracking.outbox import MOST_METRICS
 from pipelines.tracking.server import allowed, answered, connect, find_run, get_client, is_absence, reason
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from pipelines.tracking.model_registry import link_version
-from pipelines.tracking.runs import MOST_METRICS, experiment_of
+from pipelines.tracking.outbox import MOST_METRICS, experiment_of
 from pipelines.tracking.server import OLD_RUN, answered, connect, get_client, is_absence
 from pipelines.tracking.turns import LEDGER
 
