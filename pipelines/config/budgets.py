@@ -65,7 +65,7 @@ def in_budget(resolved: Resolved, order: list[str], known: Mapping[str, Any]) ->
             families[name] = _replaced(chosen, budget="")
             origins[f"{name}.training.budget"] = Setting("", total.source, ((budget.source, budget.value),))
             continue
-        found = known.get(name, {})
+        found = section_of(known, name)
         if found.get("of") != budget_key(chosen, resolved.facts):
             unmeasured.append(name)
             continue

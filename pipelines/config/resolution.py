@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from data.schema import NAME, check_name
+from data.schema import check_name, is_name
 from models import FAMILIES
 from pipelines.config.budgets import in_batches, in_budget, with_budget
 from pipelines.config.layout import ranges_of, read_yaml, section_of, with_nested_search
@@ -48,7 +48,7 @@ def resolve(path: Path = PATH, *, dataset: str | None = None) -> Resolved:
     name = user.get("dataset") if dataset is None else dataset
     user["dataset"] = name
     recipe_path, recipe, facts = path.parent / RECIPES / f"{name}.yaml", {}, Facts()
-    if isinstance(name, str) and NAME.fullmatch(name):
+    if is_name(name):
         facts = known_facts(path.parent, name)
         recipe = with_nested_search(read_yaml(recipe_path)) if recipe_path.exists() else {}
     misplaced = [key for key in SINGLE if recipe.pop(key, None) is not None]
@@ -69,7 +69,7 @@ def resolve(path: Path = PATH, *, dataset: str | None = None) -> Resolved:
         in_recipe = [f"{key}: belongs into {path.name}, for all datasets" for key in misplaced]
         in_recipe += [error for error in errors if error in without and error.split(":")[0] not in SINGLE]
         refuse({path: [error for error in errors if error not in in_recipe], recipe_path: in_recipe})
-    known = measured(path.parent, params.dataset).get("budgets", {})
+    known = section_of(measured(path.parent, params.dataset), "budgets")
     resolved = in_batches(Resolved(params=params, origins=origins, facts=facts))
     return in_budget(resolved, [layer.name for layer in layers], known)
 
@@ -94,23 +94,23 @@ def known_facts(root: Path, dataset: str) -> Facts:
 
     What the machine was when the settings were first written stays, so that another one finds them unchanged.
     """
-    machine = measured(root, dataset).get("machine") or machine_facts()
-    with suppress(OSError, ValueError, KeyError):
+    machine = section_of(measured(root, dataset), "machine") or machine_facts()
+    with suppress(OSError, ValueError, KeyError, TypeError):  # who reads the data says what is wrong with them
         manifest = root / prepared_folder(dataset) / "manifest.json"
         return facts_of(json.loads(manifest.read_text(encoding="utf-8")), machine)
     with suppress(OSError, ValueError):
         card = read_yaml(root / card_file(dataset))
-        image = card.get("image") or {}
+        image = section_of(card, "image")
         sides = [image.get(side) for side in ("height", "width", "channels")]
         shape = tuple(sides) if all(isinstance(side, int) for side in sides) else ()
         return Facts(kind=str(card.get("kind", "")), shape=shape, **machine)
     return Facts(**machine)
 
 
-def measured(root: Path, dataset: str) -> dict[str, Any]:
+def measured(root: Path, dataset: str) -> Mapping[str, Any]:
     """What was measured when the settings were written (`measured` in `runs/<dataset>/settings.yaml`)."""
     path = root / settings_file(dataset)
-    return read_yaml(path).get("measured", {}) if path.exists() else {}
+    return section_of(read_yaml(path), "measured") if path.exists() else {}
 
 
 def _class_defaults(settings: Mapping[str, Any]) -> dict[str, Any]:

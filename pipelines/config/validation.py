@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from data.schema import NAME, build, nearest
+from data.schema import NAME_RULE, build, is_name, nearest
 from models import FAMILIES
 from pipelines.config.layout import ranges_of
 from pipelines.config.sections import SECTIONS, SINGLE, Family, Params, Range, with_settings
@@ -26,8 +26,8 @@ def checked_params(settings: Mapping[str, Any], errors: list[str]) -> Params:
             errors.append(f"{key}: unknown key{nearest(str(key), [*TOP, *FAMILIES])}")
     dataset, seed = settings.get("dataset"), settings.get("seed")
     seed = 0 if seed is None else seed
-    if not isinstance(dataset, str) or not NAME.fullmatch(dataset):
-        errors.append(f"dataset: must name a card in data/catalog/ (letters, digits, . _ -), got {dataset!r}")
+    if not is_name(dataset):
+        errors.append(f"dataset: must name a card in data/catalog/ ({NAME_RULE}), got {dataset!r}")
     if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed <= MOST_SEED:
         errors.append(f"seed: must be a whole number from 0 to {MOST_SEED}, got {seed!r}")
     families = _families(settings.get("families"), errors)
