@@ -36,4 +36,13 @@ def data_add(
     """Inspect a source and write its card, and a recipe beside it."""
     from pipelines.cli.data import add, name_of
 
-    add(source, name_of(source) if name is None else name, label, anomaly, size=size, fit=fit or "", query=query, sheet=sheet)
+    add(
+        source,
+        name_of(source) if name is None else name,
+        label,
+        anomaly,
+        size=size,
+        fit=fit or "",
+        query=query,
+        sheet=sheet,
+    )

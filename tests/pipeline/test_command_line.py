@@ -441,10 +441,20 @@ def test_what_is_wrong_is_named_with_its_fix(typed, change, told, project, capsy
         ("https://host.org/a/photos.tar.gz?download=1", "photos"),
         ("s3://bucket/deep/table.parquet", "table"),
         ("folder/", "folder"),
+        ("folder/deep/..", "folder"),
+        (".hidden.csv", "hidden"),
+        ("https://host.org/all%20rows.csv", "all-rows"),
+        (f"{'x' * 150}.csv", "x" * 100),
     ],
 )
 def test_a_dataset_is_called_after_its_source_unless_told(source, name):
     assert name_of(source) == name
+
+
+@pytest.mark.parametrize("source", ["s3://bucket", "https://host.org/?rows=3", "日本.csv"])
+def test_a_source_that_suggests_no_name_asks_for_one(source):
+    with pytest.raises(ValueError, match="--name"):
+        name_of(source)
 
 
 def test_a_card_is_named_after_its_source(project, capsys):
