@@ -5,7 +5,18 @@ from __future__ import annotations
 from pipelines.config.budgets import budget_key
 from pipelines.config.layout import read_yaml
 from pipelines.config.resolution import PATH, known_facts, load, measured, resolve, suiting
-from pipelines.config.sections import SECTIONS, Cluster, Family, Params, Range, Resolved, Train, Tune, with_settings
+from pipelines.config.sections import (
+    SECTIONS,
+    Cluster,
+    Family,
+    Params,
+    Range,
+    Resolved,
+    Train,
+    Tune,
+    setting_of,
+    with_settings,
+)
 
 __all__ = [
     "PATH",
@@ -23,6 +34,7 @@ __all__ = [
     "measured",
     "read_yaml",
     "resolve",
+    "setting_of",
     "suiting",
     "with_settings",
 ]

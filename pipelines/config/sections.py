@@ -226,6 +226,12 @@ SINGLE = ("dataset", "seed", "families", "budget")
 """Keys of no section."""
 
 
+def setting_of(family: Family, name: str) -> Any:
+    """The value of a dotted setting (`training.lr`)."""
+    section, _, key = name.partition(".")
+    return getattr(getattr(family, section), key)
+
+
 def with_settings(family: Family, changes: Mapping[str, Any]) -> Family:
     """A family with some dotted settings replaced (`{"training.lr": 3e-4}`).
 
@@ -238,7 +244,7 @@ def with_settings(family: Family, changes: Mapping[str, Any]) -> Family:
         known = [f"{s}.{f.name}" for s in parts for f in dataclasses.fields(getattr(family, s))]
         if name not in known:
             raise ValueError(f"{name} is not a setting{nearest(name, known)}")
-        kind = type(getattr(getattr(family, section), key))
+        kind = type(setting_of(family, name))
         parts[section][key] = round(value) if kind is int else kind(value)
     return dataclasses.replace(
         family,

@@ -308,7 +308,7 @@ def test_a_job_is_what_the_settings_say(project: Path, monkeypatch: pytest.Monke
         assert checkpoints_at(away, tmp_path / "s") == expected
     (project / "runs/digits/tune").mkdir(parents=True, exist_ok=True)
     (project / "runs/digits/tune/vae.json").write_text(json.dumps({"settings": {"training.lr": 0.5}}))
-    assert train.tuned(runs_folder("digits"), "vae") == {"training.lr": 0.5}
+    assert train.tuned(runs_folder("digits"), "vae") == {"settings": {"training.lr": 0.5}}
     with pytest.raises(FileNotFoundError, match="run `fivefold tune --family gan` first"):
         train.tuned(runs_folder("digits"), "gan")
     with pytest.raises(ValueError, match="tan is not in families"):
