@@ -151,7 +151,7 @@ class Card:
     """A dataset card.
 
     Arguments:
-        name: Letters, digits, `-`, `_` and `.`; the name of the file.
+        name: Letters, digits, `.`, `_` and `-`, at most 100; the name of the file.
         kind: One of `KINDS`, `image` or `table`.
         source: Where the data comes from.
         title: One line for people.
@@ -255,8 +255,8 @@ def parse_card(text: str, path: Path) -> Card:
 
 def _faults(card: Card, path: Path) -> Iterable[str]:
     """What is wrong with a card whose keys and types are right."""
-    if not schema.NAME.fullmatch(card.name):
-        yield f"name must consist of letters, digits, '-', '_' and '.', got {card.name!r}"
+    if not schema.is_name(card.name):
+        yield f"name must consist of {schema.NAME_RULE}, got {card.name!r}"
     elif path.suffix == ".yaml" and card.name != path.stem:
         yield f"name must be that of the file, {path.stem!r}, got {card.name!r}"
     yield from _source_faults(card.source)

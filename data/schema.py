@@ -65,8 +65,15 @@ def _hint(key: Any, value: Any, known: Iterable[str]) -> str:
     return nearest(str(key), known)
 
 
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+LONGEST_NAME = 100
+NAME = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{LONGEST_NAME - 1}}}")
 """Names of datasets: nothing that a shell or a file system takes for something else."""
+NAME_RULE = f"letters, digits, '.', '_' and '-', the first a letter or digit, at most {LONGEST_NAME}"
+
+
+def is_name(name: Any) -> bool:
+    """Whether a dataset can be called so."""
+    return isinstance(name, str) and NAME.fullmatch(name) is not None
 
 
 def check_name(name: Any) -> None:
@@ -75,14 +82,12 @@ def check_name(name: Any) -> None:
     Raises:
         ValueError: Names what was given.
     """
-    if not isinstance(name, str) or not NAME.fullmatch(name) or len(name) > LONGEST_NAME:
+    if not is_name(name):
         raise ValueError(
-            f"a dataset's name consists of letters, digits, '.', '_' and '-', begins with a letter or digit and has at "
-            f"most {LONGEST_NAME}, got {str(name)[:100]!r}. Rename it: a name is also a folder's."
+            f"a dataset's name consists of {NAME_RULE}, got {str(name)[:100]!r}. Rename it: a name is also a folder's."
         )
 
 
-LONGEST_NAME = 100
 MOST_VALUES, DEEPEST = 100_000, 40
 """How much a file of settings may hold, what an alias stands for counted as often as it stands there."""
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import re
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from data.cards import CATALOG, Card, Inspection, load_card
 from data.domains import KINDS
@@ -17,7 +18,7 @@ from data.ingest.datasheet import account
 from data.ingest.inspect import inspect, write_card
 from data.ingest.parallel import in_processes
 from data.readers.base import Mapper
-from data.schema import check_name, printable
+from data.schema import LONGEST_NAME, check_name, printable
 from pipelines.cli.recipes import recipe_text, training_time
 from pipelines.defaults import Facts, machine_facts
 from pipelines.stages.prepare import at
@@ -82,9 +83,17 @@ def add(
 
 
 def name_of(source: str) -> str:
-    """What a dataset is called after its source: the last part of the path, without endings and odd characters."""
-    last = PurePosixPath(urlsplit(source).path if "://" in source else Path(source).absolute().as_posix()).name
-    return re.sub(r"[^A-Za-z0-9_-]+", "-", last.partition(".")[0]).strip("-_") or last
+    """What a dataset is called after its source: the last part of the path, without endings and odd characters.
+
+    Raises:
+        ValueError: If nothing is left of it.
+    """
+    path = unquote(urlsplit(source).path) if "://" in source else os.path.abspath(source)
+    stem = PurePath(path).name.lstrip(".").partition(".")[0]
+    name = re.sub(r"[^A-Za-z0-9_-]+", "-", stem).strip("-_")[:LONGEST_NAME]
+    if not name:
+        raise ValueError(f"{source} suggests no name for the dataset. Give one with --name.")
+    return name
 
 
 def _check_used(source: str, card: Card, options: dict[str, str]) -> None:

@@ -24,6 +24,8 @@ def settings(
 
     A later one goes before an earlier: defaults, what suits the data, the dataset's recipe, params.yaml (or -S).
     """
+    if write and (family or as_json):
+        raise ValueError("--write writes those of all families to a file. Leave FAMILY and --json out.")
     if write:
         from pipelines.stages.settings import settings as write_settings
 

@@ -6,12 +6,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+from data.schema import nearest
 from models import FAMILIES
 from pipelines import config
-from pipelines.config import Resolved, nearest
+from pipelines.config import Resolved, setting_of
 from pipelines.defaults.layers import Setting
 from pipelines.paths import runs_folder
 from pipelines.stages.settings import expected
+from pipelines.stages.train import tuned, with_tuned
 
 
 def show(family: str = "", *, dataset: str | None = None, as_json: bool = False) -> None:
@@ -57,24 +59,21 @@ def show(family: str = "", *, dataset: str | None = None, as_json: bool = False)
 
 def found_by_search(family: str, resolved: Resolved) -> dict[str, Setting]:
     """What the stage `tune` found better than these settings, if it was these that it varied."""
-    params = resolved.params
-    path = runs_folder(params.dataset) / "tune" / f"{family}.json"
+    params, folder = resolved.params, runs_folder(resolved.params.dataset)
+    path = folder / "tune" / f"{family}.json"
     if not params.tune.enabled or not path.exists():
         return {}
-    found = json.loads(path.read_text(encoding="utf-8"))
-    written = {name: resolved.origins[f"{family}.{name}"].value for name in params.family[family].search}
-    if not any(trial["as_written"] and trial["settings"] == written for trial in found.get("trials", ())):
+    left, written = tuned(folder, family), params.family[family]
+    varied = {name: setting_of(written, name) for name in written.search}
+    if not any(trial["as_written"] and trial["settings"] == varied for trial in left.get("trials", ())):
         return {}
-    chosen = {f"{family}.{name}": value for name, value in found["settings"].items()}
-    before = {key: resolved.origins[key] for key in chosen}
-    return {
-        key: Setting(
-            round(value) if isinstance(before[key].value, int) else value,
-            path.as_posix(),
-            ((before[key].source, before[key].value), *before[key].overrides),
-        )
-        for key, value in chosen.items()
-    }
+    best = with_tuned(written, folder, family)
+    found = {}
+    for name in left["settings"]:
+        before = resolved.origins[f"{family}.{name}"]
+        overrides = ((before.source, before.value), *before.overrides)
+        found[f"{family}.{name}"] = Setting(setting_of(best, name), path.as_posix(), overrides)
+    return found
 
 
 def _entry(setting: Setting) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.optuna import OptunaSearch
 
 from pipelines.cluster.workers import capacity, cores_each, last_line
-from pipelines.config import Range
+from pipelines.config.sections import Range
 
 
 class TrialRecorder(Protocol):

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from models.domains import domain as build_domain
-from pipelines.config import Train
+from pipelines.config.sections import Train
 from pipelines.training.job import STOP, TrainingJob, failure
 from pipelines.training.worker import run_worker
 

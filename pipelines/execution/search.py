@@ -12,8 +12,7 @@ from typing import Any
 
 from data.dataset import Dataset
 from models import FAMILIES
-from pipelines import config
-from pipelines.config import Family, Range
+from pipelines.config.sections import Family, Range, with_settings
 from pipelines.execution.local import threads
 from pipelines.storage.mirror import local_copy
 from pipelines.training import loop
@@ -136,7 +135,7 @@ def search_local(search: SearchJob, recorder: Any, address: str = "", *, verbose
 
 def trial_job(job: TrainingJob, family: Family, settings: Mapping[str, float], examples: int) -> TrainingJob:
     """A job with some settings replaced, cut to a trial's length."""
-    changed = config.with_settings(family, settings)
+    changed = with_settings(family, settings)
     training = dataclasses.replace(
         changed.training,
         total_examples=examples,

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 from pipelines import tracking
 from pipelines.evaluation.use_cases import USE_CASES
 from pipelines.registry.package import with_job
-from pipelines.registry.promotion import model_key
 
 if TYPE_CHECKING:
     from pipelines.tracking import AliasRecord, Version
@@ -44,7 +43,8 @@ def pin(name: str, job: str, number: int, *, root: str | Path = ".", say: Callab
         version = with_job(Path(root), asked, job)
         by = _by()
         news = replace(record.moved(version.number, f"pinned {by}."), pinned=by)
-        news = replace(news, withdrawn=tuple(model for model in news.withdrawn if model != model_key(version)))
+        key = tracking.model_key(version.tags)
+        news = replace(news, withdrawn=tuple(model for model in news.withdrawn if model != key))
         tracking.write_aliases(name, {job: news})
     same = "" if version.number == number else f", which does this job and is the model of version {number}"
     say(f"models:/{name}@{job} is pinned to version {version.number} ({version.tags.get('family', '?')}){same}.")
@@ -90,9 +90,9 @@ def rollback(name: str, job: str, *, say: Callable[[str], None] = print) -> Vers
             )
         there = {version.number: version for version in tracking.versions(name)}
         left = there[record.holder]
-        withdrawn = (*record.withdrawn, model_key(left))
+        withdrawn = (*record.withdrawn, tracking.model_key(left.tags))
         before = list(record.before)
-        while before and (before[-1] not in there or model_key(there[before[-1]]) in withdrawn):
+        while before and (before[-1] not in there or tracking.model_key(there[before[-1]].tags) in withdrawn):
             before.pop()
         if not before:
             raise ValueError(

@@ -195,7 +195,7 @@ def candidate_of(
         version: With its record.
         metrics: Those that decide the job.
         job: Whose guards and floors are read along.
-        withdrawn: Models that the job's alias was rolled back from (see `model_key`).
+        withdrawn: Models that the job's alias was rolled back from (see `tracking.model_key`).
     """
     use = USE_CASES.get(job)
     guards, floors = (
@@ -214,14 +214,9 @@ def candidate_of(
                 guards=guards,
                 floors=floors,
                 model=(version.tags.get("model_digest", ""), version.tags.get("code_digest", "")),
-                withdrawn=model_key(version) in withdrawn,
+                withdrawn=tracking.model_key(version.tags) in withdrawn,
             )
     return None
-
-
-def model_key(version: Version) -> str:
-    """Which model a version is, whatever its job: enough to know it again."""
-    return "-".join(version.tags.get(key, "")[:16] for key in ("model_digest", "code_digest"))
 
 
 def _measured(version: Version, name: str) -> Mapping[str, Any] | None:

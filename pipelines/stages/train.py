@@ -105,8 +105,8 @@ def _run(job: TrainingJob, settings: Params, run: Any, data_digest: str, *, verb
             run_local(job, settings.train, settings.cluster.address, verbose=verbose)
 
 
-def tuned(folder: Path, family: str) -> dict[str, float]:
-    """The settings that the stage `tune` found best, by dotted name.
+def tuned(folder: Path, family: str) -> dict[str, Any]:
+    """What the stage `tune` left: the best `settings` by dotted name, why, and its `trials`.
 
     Raises:
         FileNotFoundError: If `tune` has not run.
@@ -116,7 +116,8 @@ def tuned(folder: Path, family: str) -> dict[str, float]:
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist; run `fivefold tune --family {family}` first")
     try:
-        return dict(json.loads(path.read_text(encoding="utf-8"))["settings"])
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return {**found, "settings": dict(found["settings"])}
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is damaged ({error!r}). Run `fivefold tune --family {family}` again.") from None
 
@@ -129,7 +130,7 @@ def with_tuned(chosen: Family, folder: Path, family: str) -> Family:
         ValueError: If what it left does not fit the settings.
     """
     try:
-        return config.with_settings(chosen, tuned(folder, family))
+        return config.with_settings(chosen, tuned(folder, family)["settings"])
     except (ValueError, TypeError) as error:
         if "Run `" in str(error):
             raise

@@ -12,7 +12,7 @@ from typing import Any
 from data.dataset import Dataset
 from data.files import write_atomically
 from pipelines import config
-from pipelines.config import Family, Params, Tune
+from pipelines.config import Family, Params, Tune, setting_of
 from pipelines.evaluation.reference.reference import checked_facts
 from pipelines.execution.jobs import family_settings, fitting_batch, make_job
 from pipelines.execution.local import stop_on_sigterm
@@ -101,7 +101,7 @@ def _search(
             spool=folder,
         )
         trial_log = TrialLog(folder, sweep, bar, examples)
-        as_written = {name: current(chosen, name) for name in chosen.search}
+        as_written = {name: float(setting_of(chosen, name)) for name in chosen.search}
 
         def remaining() -> SearchJob:
             before = trial_log.finished()
@@ -138,12 +138,6 @@ def _search(
 def without_name(trial: Mapping[str, Any]) -> dict[str, Any]:
     """A finished trial without the name that Ray gave it, which is another at each run."""
     return {name: value for name, value in trial.items() if name != "trial"}
-
-
-def current(family: Family, name: str) -> float:
-    """The value that a dotted setting has as written."""
-    section, _, key = name.partition(".")
-    return float(getattr(getattr(family, section), key))
 
 
 def sweep_key(job: TrainingJob, settings: Params, chosen: Family, data: str, reference: str, root: Path = ROOT) -> str:

@@ -11,28 +11,27 @@ changed in turns (`turns`).
 from __future__ import annotations
 
 from pipelines.tracking.alias_records import AliasRecord, alias_records, changing, write_aliases
-from pipelines.tracking.model_registry import (
+from pipelines.tracking.downloads import checked_download, download, load_served
+from pipelines.tracking.evaluations import evaluation_metrics, log_evaluation
+from pipelines.tracking.model_registry import publish
+from pipelines.tracking.moving import migrate
+from pipelines.tracking.outbox import Outbox, replay
+from pipelines.tracking.runs import TrainingRun
+from pipelines.tracking.served_files import open_served
+from pipelines.tracking.server import DEFAULT_URI, code_version, connect, examine, store_exists, user
+from pipelines.tracking.sweeps import Sweep
+from pipelines.tracking.versions import (
     MODEL,
     Version,
     aliases,
-    checked_download,
-    download,
-    evaluation_metrics,
     find_version,
-    load_served,
-    log_evaluation,
+    model_key,
     model_names,
-    open_served,
-    publish,
     run_record,
     versions,
     why_absent,
     with_record,
 )
-from pipelines.tracking.moving import migrate
-from pipelines.tracking.runs import Outbox, TrainingRun, replay
-from pipelines.tracking.server import DEFAULT_URI, code_version, connect, examine, store_exists, user
-from pipelines.tracking.sweeps import Sweep
 
 __all__ = [
     "DEFAULT_URI",
@@ -55,6 +54,7 @@ __all__ = [
     "load_served",
     "log_evaluation",
     "migrate",
+    "model_key",
     "model_names",
     "open_served",
     "publish",

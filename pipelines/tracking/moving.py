@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
-from pipelines.tracking.runs import MOST_METRICS, experiment_of
+from pipelines.tracking.model_registry import link_version
+from pipelines.tracking.outbox import MOST_METRICS, experiment_of
 from pipelines.tracking.server import OLD_RUN, answered, connect, get_client, is_absence
 from pipelines.tracking.turns import LEDGER
 
@@ -197,8 +198,6 @@ class _Move:
     def registered_model(self, model: RegisteredModel, versions: list[ModelVersion]) -> None:
         """Copy a registered model, its versions with their numbers, and its aliases."""
         from mlflow.exceptions import MlflowException
-
-        from pipelines.tracking.model_registry import link_version
 
         tags = {**model.tags, **{key: self.runs.get(model.tags[key], "") for key in (LEDGER,) if key in model.tags}}
         try:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pipelines.tracking.runs import Identity, Outbox
+from pipelines.tracking.outbox import Identity, Outbox
 from pipelines.tracking.server import answered, code_version, connect
 
 

@@ -21,7 +21,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipelines.tracking.runs import experiment_of
+from pipelines.tracking.outbox import experiment_of
 from pipelines.tracking.server import allowed, answered, get_client, is_absence, user
 
 if TYPE_CHECKING:

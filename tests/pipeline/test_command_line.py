@@ -308,6 +308,9 @@ def cut(pattern: str) -> Change:
 
 NOTHING: Change = lambda root: None  # noqa: E731
 TUNED = "runs/digits/tune/vae.json"
+VARIED = '{"training.lr": 0.002, "model.free_bits": 0.05}'
+TRIED = f'{{"settings": {{%s}}, "trials": [{{"as_written": true, "settings": {VARIED}}}]}}'
+"""What a search left that tried these settings as they were written, and found others better."""
 COLUMN = "columns: [{name: a, type: continuous}, {name: B, type: continuous}, {name: c, type: %s}]\n"
 
 MISTYPED: list[tuple[str, str]] = [
@@ -393,6 +396,9 @@ WRONG: list[tuple[str, Change, str]] = [
     ("train --family vae", prepared(NOTHING), "tune/vae.json does not exist; run `fivefold tune --family vae` first"),
     ("train --family vae", prepared(written(TUNED, "")), "tune/vae.json is damaged.*Run `fivefold tune --family vae`"),
     ("train --family vae", prepared(written(TUNED, '{"settings": {"model.bta": 1}}')), "model.bta is not a.*beta"),
+    ("settings", written(TUNED, ""), "tune/vae.json is damaged.*Run `fivefold tune --family vae`"),
+    ("settings", written(TUNED, TRIED % '"model.bta": 1'), "tune/vae.json does not fit: model.bta is not a.*beta"),
+    ("settings vae --write", NOTHING, "--write writes those of all families.*Leave FAMILY and --json out"),
     ("tune --family vae", prepared(cut("train*")), "train-00000.arrow is damaged: expected .* bytes.*Run `fivef"),
     ("data show digits", prepared(cut("manifest.json")), "manifest.json is missing or damaged.*Run `fivefold prepare"),
     ("data export digits --to params.yaml", prepared(NOTHING), "params.yaml is a file. Give the name of a folder"),
@@ -441,10 +447,20 @@ def test_what_is_wrong_is_named_with_its_fix(typed, change, told, project, capsy
         ("https://host.org/a/photos.tar.gz?download=1", "photos"),
         ("s3://bucket/deep/table.parquet", "table"),
         ("folder/", "folder"),
+        ("folder/deep/..", "folder"),
+        (".hidden.csv", "hidden"),
+        ("https://host.org/all%20rows.csv", "all-rows"),
+        (f"{'x' * 150}.csv", "x" * 100),
     ],
 )
 def test_a_dataset_is_called_after_its_source_unless_told(source, name):
     assert name_of(source) == name
+
+
+@pytest.mark.parametrize("source", ["s3://bucket", "https://host.org/?rows=3", "日本.csv"])
+def test_a_source_that_suggests_no_name_asks_for_one(source):
+    with pytest.raises(ValueError, match="--name"):
+        name_of(source)
 
 
 def test_a_card_is_named_after_its_source(project, capsys):
@@ -452,6 +468,21 @@ def test_a_card_is_named_after_its_source(project, capsys):
     assert main(["data", "add", "my rows.csv"]) == 0
     assert "data/catalog/my-rows.yaml" in capsys.readouterr().out
     assert main(["prepare", "--dataset", "my-rows"]) == 0
+
+
+@pytest.mark.parametrize(("lr", "found"), [(0.002, {"source": TUNED, "value": 0.003}), (0.001, None)])
+def test_settings_show_what_a_search_found_better_than_these(project, capsys, lr, found):
+    """Not what it found better than others."""
+    path = project / "params.yaml"
+    ranges = "{training.lr: {low: 1e-3, high: 1e-2}, model.free_bits: {low: 0.0, high: 0.1}}"
+    path.write_text(f"dataset: digits\nfamilies: [vae]\nvae: {{search: {ranges}}}\n")
+    written("recipes/digits.yaml", f"vae: {{training: {{lr: {lr}}}}}\n")(project)
+    written(TUNED, TRIED % '"training.lr": 0.003')(project)
+    assert main(["settings", "vae", "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)["vae.training.lr"]
+    expected = found or {"source": "recipes/digits.yaml", "value": lr}
+    assert {key: shown[key] for key in ("source", "value")} == expected
+    assert (found is None) or shown["overrides"][0] == {"source": "recipes/digits.yaml", "value": lr}
 
 
 def test_an_error_that_families_share_is_one_line(project, capsys):

@@ -10,6 +10,7 @@ from ruamel.yaml import YAML
 
 from models import FAMILIES, build
 from pipelines import config
+from pipelines.defaults.layers import merged
 
 WRITTEN = Path(__file__).parents[2] / "params.yaml"
 
@@ -18,7 +19,7 @@ def load(tmp_path: Path, user: str = "", recipe: str = "") -> config.Params:
     """The shipped file, with what a user has set in it and in the recipe of digits (YAML)."""
     tmp_path.mkdir(exist_ok=True)
     with (tmp_path / "params.yaml").open("w") as file:
-        YAML().dump(config.merged(config.read_yaml(WRITTEN), YAML(typ="safe", pure=True).load(user) or {}), file)
+        YAML().dump(merged(config.read_yaml(WRITTEN), YAML(typ="safe", pure=True).load(user) or {}), file)
     (tmp_path / "recipes").mkdir(exist_ok=True)
     (tmp_path / "recipes" / "digits.yaml").write_text(recipe or "{}\n")
     return config.load(tmp_path / "params.yaml")
@@ -66,6 +67,7 @@ def test_the_file_that_ships_is_valid(tmp_path):
         ("families: []", r"families: must be a list of at least"),
         ("families: [vae, vae]", r"families: a family is named twice"),
         ("dataset: ../x", r"dataset: must name a card in data/catalog/"),
+        (f"dataset: {'x' * 101}", r"dataset: must name a card in data/catalog/ .*at most 100"),
         ("vae: {search: {training.lr: {low: 0, high: 1, log: true}}}", r"logarithmic range must be positive"),
         ("vae: {search: {training.lr: {low: 5e-3, high: 4e-3}}}", r"low must be below high"),
         (
@@ -116,6 +118,24 @@ def test_what_is_not_a_yaml_mapping_is_refused_by_file(tmp_path, text):
     (tmp_path / "params.yaml").write_text(text)
     with pytest.raises(ValueError, match=r"params\.yaml"):
         config.load(tmp_path / "params.yaml")
+
+
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        ("data/catalog/digits.yaml", "image: [8, 8]"),
+        ("data/catalog/digits.yaml", "- image"),
+        ("data/prepared/digits/manifest.json", "[]"),
+        ("data/prepared/digits/manifest.json", '{"domain": [], "splits": {}}'),
+        ("runs/digits/settings.yaml", "measured:"),
+        ("runs/digits/settings.yaml", "measured: {machine: [1], budgets: 3}"),
+    ],
+)
+def test_a_faulty_file_of_the_data_is_told_by_who_needs_it(tmp_path, path, text):
+    """Settings only look there for facts: a stage that reads the card or the shards says what is wrong with them."""
+    (tmp_path / path).parent.mkdir(parents=True)
+    (tmp_path / path).write_text(text)
+    assert load(tmp_path).dataset == "digits"
 
 
 def test_a_missing_file_is_named(tmp_path):

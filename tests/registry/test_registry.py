@@ -33,7 +33,7 @@ from pipelines.registry.promotion import Candidate, Decision, candidate_of, deci
 from pipelines.serving import artifact
 from pipelines.stages import register
 from pipelines.storage import model_folder
-from pipelines.tracking import model_registry, vouching
+from pipelines.tracking import served_files, vouching
 from pipelines.tracking.server import get_client
 from pipelines.training import identity
 from pipelines.training.identity import code_digest
@@ -674,7 +674,7 @@ def served(tmp_path_factory: pytest.TempPathFactory, migrated: Path) -> Callable
 def save_served(model: Path, folder: Path) -> None:
     """An MLflow model folder."""
     with vendored_code() as package:
-        model_registry.save_served(folder, model=model, package=package, run_id="r", model_id="m")
+        served_files.save_served(folder, model=model, package=package, run_id="r", model_id="m")
 
 
 def rows(n: int) -> np.ndarray:

@@ -28,7 +28,7 @@ from models import CAPABILITIES
 from pipelines.cli import sample
 from pipelines.registry.package import vendored_code
 from pipelines.serving import artifact
-from pipelines.tracking import model_registry
+from pipelines.tracking.served_files import save_served
 
 __all__ = ["free_port", "migrated", "store"]
 
@@ -102,9 +102,7 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
                 (package / "echo.py").write_text((Path(__file__).parents[1] / "support/echo.py").read_text())
                 with (package / "__init__.py").open("a") as file:
                     file.write('\nfrom .echo import Echo\n\nFAMILIES["echo"] = Echo\n')
-                model_registry.save_served(
-                    root / "served", model=folder, package=package, run_id="r", model_id="m", about=about
-                )
+                save_served(root / "served", model=folder, package=package, run_id="r", model_id="m", about=about)
             models[key] = mlflow.pyfunc.load_model(str(root / "served"))
             models[key].folder = root / "served"
         return models[key]

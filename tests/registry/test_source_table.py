@@ -33,7 +33,7 @@ from pipelines.serving.params import checked, label_number
 from pipelines.serving.rest import parse
 from pipelines.stages.prepare import prepare
 from pipelines.storage import model_folder
-from pipelines.tracking import model_registry
+from pipelines.tracking.served_files import save_served
 
 __all__ = ["free_port", "pytestmark"]
 
@@ -98,9 +98,7 @@ def registered(tmp_path_factory: pytest.TempPathFactory) -> Registered:
     model_folder.save(model, root / "model", facts)
     about = {"job": "imputation", "label": "tier", "held_out_scores": [0.0, 1.0, 2.0], "exact": True, "latent": 6}
     with vendored_code() as package:
-        model_registry.save_served(
-            root / "served", model=root / "model", package=package, run_id="r", model_id="m", about=about
-        )
+        save_served(root / "served", model=root / "model", package=package, run_id="r", model_id="m", about=about)
     return Registered(mlflow.pyfunc.load_model(str(root / "served")), facts, about)
 
 

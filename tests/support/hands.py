@@ -31,7 +31,6 @@ from mlflow import MlflowClient
 
 from pipelines import tracking
 from pipelines.registry import aliases
-from pipelines.registry.promotion import model_key
 from pipelines.stages import register
 from pipelines.tracking import model_registry, vouching
 from pipelines.training import identity
@@ -155,7 +154,7 @@ def state(evaluated: str = "") -> dict[str, Any]:
     found = {version.number: version for version in tracking.versions("digits")}
 
     def named(number: int | None) -> Any:
-        return None if number is None else f"{found[number].tags['family']} {model_key(found[number])}"
+        return None if number is None else f"{found[number].tags['family']} {tracking.model_key(found[number].tags)}"
 
     pointers = tracking.aliases("digits")
     assert all(found[number].tags.get("job") == job for job, number in pointers.items()), "an alias breaks its word"
@@ -164,7 +163,7 @@ def state(evaluated: str = "") -> dict[str, Any]:
         assert record.settled, "something begun was not ended"
         assert record.holder == pointers.get(alias)
         jobs[alias] = (named(record.holder), [named(n) for n in record.before], record.withdrawn, bool(record.pinned))
-    identities = [(model_key(version), version.tags.get("job", "")) for version in found.values()]
+    identities = [(tracking.model_key(version.tags), version.tags.get("job", "")) for version in found.values()]
     assert len(set(identities)) == len(identities), f"a version is there twice: {identities}"
     for number in found:
         item = client.get_model_version("digits", str(number))

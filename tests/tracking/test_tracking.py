@@ -21,7 +21,7 @@ import pytest
 from PIL import Image
 
 from pipelines import tracking
-from pipelines.tracking import runs
+from pipelines.tracking import outbox
 from pipelines.tracking.server import flatten, get_client
 
 ROOT = Path(__file__).parents[2]
@@ -262,7 +262,7 @@ def test_training_goes_on_while_the_server_is_away(
     run = open_run(spool=spool)
     run.follow(metrics)
     with monkeypatch.context() as away:
-        away.setattr(runs, "get_client", _unreachable)
+        away.setattr(outbox, "get_client", _unreachable)
         for i in range(3, 6):
             write_points(metrics, i, i + 1)
             run.follow(metrics)
@@ -293,7 +293,7 @@ def test_an_answer_that_was_lost_leaves_no_duplicates(store: Path, monkeypatch: 
             raise TimeoutError("the answer was lost")
 
     with monkeypatch.context() as lossy:
-        lossy.setattr(runs, "get_client", Lossy)
+        lossy.setattr(outbox, "get_client", Lossy)
         run.log([{"examples": 100, "metrics": {"loss": 1.0}}])  # no time: the server could not tell a repetition
     assert run._points
     assert run.flush(now=True)
@@ -396,7 +396,7 @@ def test_a_server_that_dies_during_training(
     """A real `mlflow server`, killed and started again while a training goes on."""
     metrics = store / "metrics.jsonl"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{free_port}")
-    monkeypatch.setattr(runs, "COOL_DOWN", 0.1)
+    monkeypatch.setattr(outbox, "COOL_DOWN", 0.1)
     with server(store, free_port):
         run = open_run(spool=store)
         write_points(metrics, 0, 5)

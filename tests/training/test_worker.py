@@ -17,6 +17,7 @@ import models
 from data.dataset import Dataset
 from models import Batch, GenerativeModel, Losses, Objective, Streams
 from pipelines import config as params
+from pipelines.defaults.layers import merged
 from pipelines.execution.jobs import checkpoints_at, family_settings, fitting_batch, make_job
 from pipelines.execution.search import TrialLog, run_trial, trial_job
 from pipelines.paths import prepared_folder, runs_folder
@@ -307,7 +308,7 @@ def test_a_job_is_what_the_settings_say(project: Path, monkeypatch: pytest.Monke
         assert checkpoints_at(away, tmp_path / "s") == expected
     (project / "runs/digits/tune").mkdir(parents=True, exist_ok=True)
     (project / "runs/digits/tune/vae.json").write_text(json.dumps({"settings": {"training.lr": 0.5}}))
-    assert train.tuned(runs_folder("digits"), "vae") == {"training.lr": 0.5}
+    assert train.tuned(runs_folder("digits"), "vae") == {"settings": {"training.lr": 0.5}}
     with pytest.raises(FileNotFoundError, match="run `fivefold tune --family gan` first"):
         train.tuned(runs_folder("digits"), "gan")
     with pytest.raises(ValueError, match="tan is not in families"):
@@ -326,7 +327,7 @@ def test_settings_are_handed_on_as_written(tmp_path: Path) -> None:
     assert "3 workers cannot share 8" in params.Train(workers=(1, 3)).misfit(8)
     base = {"a": {"b": 1, "c": {"d": 2, "e": 3}}, "f": 4}
     over = {"a": {"c": {"d": 5}, "g": 6}, "f": {"h": 7}}
-    assert params.merged(base, over) == {"a": {"b": 1, "c": {"d": 5, "e": 3}, "g": 6}, "f": {"h": 7}}
+    assert merged(base, over) == {"a": {"b": 1, "c": {"d": 5, "e": 3}, "g": 6}, "f": {"h": 7}}
     assert base == {"a": {"b": 1, "c": {"d": 2, "e": 3}}, "f": 4}
     changed = params.with_settings(FAMILY, {"model.size": 2.6, "model.tilt": 1, "training.lr": 1})
     assert changed.model == Probe.Config(size=3, tilt=1.0)
