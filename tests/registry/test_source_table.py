@@ -282,7 +282,7 @@ class Drawing:
 
 @pytest.mark.parametrize(
     ("pattern", "mark", "cells"),
-    [("", "-", ["3.0", "-", "-2.5"]), ("0.00", "n/a", ["3.00", "n/a", "-2.50"]), ("", "", ["3.0", "", "-2.5"])],
+    [("", "=9", ["3.0", "=9", "-2.5"]), ("0.00", "n/a", ["3.00", "n/a", "-2.50"]), ("", "", ["3.0", "", "-2.5"])],
 )
 def test_samples_as_csv_are_written_like_their_source(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pattern: str, mark: str, cells: list[str]
@@ -297,6 +297,8 @@ def test_samples_as_csv_are_written_like_their_source(
         written = (tmp_path / "x.csv").read_text().splitlines()
         assert written == ["v,c", *(f"1,{cell}" for cell in cells)]
     assert model.labels == [-1, 0, 1]  # any, the class "-1", the class "1"
+    assert main(["sample", "balance", "-o", str(tmp_path / "x.csv"), "--safe-csv"]) == 0
+    assert (tmp_path / "x.csv").read_text().count("'") == (mark == "=9")  # the source's mark may be a formula, too
 
 
 @pytest.mark.parametrize(
