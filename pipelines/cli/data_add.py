@@ -16,8 +16,9 @@ def data_add(
         ),
     ],
     name: Annotated[
-        str, typer.Option("--name", metavar="NAME", help="Name of the card (default: the source's, without endings).")
-    ] = "",
+        str | None,
+        typer.Option("--name", metavar="NAME", help="Name of the card (default: the source's, without endings)."),
+    ] = None,
     label: Annotated[str, typer.Option(metavar="COLUMN", help="Column of a table that holds the class.")] = "",
     anomaly: Annotated[
         str, typer.Option(metavar="COLUMN=VALUE", help="Rows kept out of training to measure detection.")
@@ -35,4 +36,5 @@ def data_add(
     """Inspect a source and write its card, and a recipe beside it."""
     from pipelines.cli.data import add, name_of
 
-    add(source, name or name_of(source), label, anomaly, size=size, fit=fit or "", query=query, sheet=sheet)
+    name = name_of(source) if name is None else name
+    add(source, name, label, anomaly, size=size, fit=fit or "", query=query, sheet=sheet)
