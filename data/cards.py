@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import codecs
 import itertools
-import json
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -404,21 +403,3 @@ def listed(names: tuple[str, ...], what: str) -> str:
     """How many names there are, and the first of them."""
     shown = ", ".join(names[:12]) + (", …" if len(names) > 12 else "")
     return f"{len(names)} {what}: {shown}"
-
-
-def one_line(text: str) -> str:
-    """Text as a YAML comment may hold it."""
-    return "".join(letter if letter.isprintable() else " " for letter in text)
-
-
-def quoted(text: str) -> str:
-    """A YAML string: JSON's double-quoted form is one."""
-    return re.sub(r"[^\x20-\x7e]", _escaped, json.dumps(text, ensure_ascii=False))
-
-
-def _escaped(letter: re.Match[str]) -> str:
-    """A character as YAML's double-quoted strings may hold it."""
-    code = ord(letter[0])
-    if letter[0].isprintable():
-        return letter[0]
-    return f"\\U{code:08x}" if code > 0xFFFF else f"\\u{code:04x}"

@@ -117,20 +117,6 @@ def _check_bounds(loaded: Any, path: Path) -> None:
     size(loaded, ())
 
 
-def in_markdown(text: str) -> str:
-    """A stranger's text as Markdown that shows it as it is: no link, no tag, no heading, one line."""
-    return re.sub(r"([\\`*_{}\[\]()<>#|!~&])", r"\\\1", printable(" ".join(text.split())))
-
-
-def printable(text: str) -> str:
-    """A stranger's text for a terminal: what would move its cursor, or turn the line around, is spelled out."""
-    return re.sub(
-        "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]",
-        lambda found: f"\\u{ord(found[0]):04x}",
-        text,
-    )
-
-
 def nearest(name: str, known: Iterable[str]) -> str:
     """A hint: the nearest known name, or all of them."""
     known = list(known)

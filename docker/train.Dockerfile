@@ -6,9 +6,9 @@
 # docs/cluster/kuberay_cluster.yaml runs both. Versions are those of the machine that submits, or jobs are refused.
 FROM python:3.11-slim AS base
 RUN apt-get update \
-    && apt-get install --yes --no-install-recommends gcc g++ git rsync openssh-client wget \
+    && apt-get install --yes --no-install-recommends git rsync openssh-client wget \
     && rm -rf /var/lib/apt/lists/*
-# gcc: torch.compile; git: which code ran; wget: KubeRay asks a node for its health with it
+# git: which code ran; rsync and ssh: `ray up`; wget: KubeRay asks a node for its health with it
 RUN useradd --create-home --uid 1000 --groups users ray
 WORKDIR /home/ray
 ENV OMP_WAIT_POLICY=PASSIVE PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PYTHONUNBUFFERED=1 RAY_USAGE_STATS_ENABLED=0

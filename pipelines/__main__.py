@@ -68,7 +68,7 @@ def _answer(error: Exception, arguments: Sequence[str], *, verbose: bool) -> int
         import traceback
 
         traceback.print_exception(error)
-    from data.schema import printable  # a message may quote what a stranger wrote
+    from data.quoting import printable  # a message may quote what a stranger wrote
 
     print(f"{name}: {printable(_told(error))}", file=sys.stderr)
     return 1

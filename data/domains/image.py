@@ -13,9 +13,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from data import image_grid
-from data.cards import Card, Inspection, quoted
+from data.cards import Card, Inspection
 from data.domains.base import DataKind, Parts, class_arrays, class_fields, first_rows
 from data.image_grid import grid, png
+from data.quoting import quoted
 
 
 def image_lines(card: Card) -> list[str]:

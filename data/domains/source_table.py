@@ -103,7 +103,7 @@ def as_array(cells: Sequence[Any], kind: pa.DataType) -> pa.Array:
         return pa.array([None if cell is None else str(cell) for cell in cells], kind)
     if cells and any(isinstance(cell, str) for cell in cells):  # a constant, an identifier, a category of numbers
         texts = pa.array(cells, pa.string())
-        return texts.cast(kind) if not pa.types.is_boolean(kind) else pa.compute.equal(texts, "true")
+        return texts.cast(kind)
     if pa.types.is_decimal(kind):
         return pa.array(cells, pa.float64()).cast(kind)
     if pa.types.is_temporal(kind):
@@ -177,6 +177,6 @@ def _values(cells: Sequence[Any], entry: Mapping[str, Any]) -> Sequence[Any]:
     if pa.types.is_temporal(kind):
         return _moment_texts(cells, entry, kind)
     if pa.types.is_boolean(kind):
-        return [cell == "true" if isinstance(cell, str) else cell for cell in cells]
+        return [cell.lower() == "true" if isinstance(cell, str) else cell for cell in cells]
     number = int if pa.types.is_integer(kind) else float
     return [number(cell) if isinstance(cell, str) else cell for cell in cells]

@@ -10,10 +10,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from data.cards import Card, Inspection, one_line, quoted
+from data.cards import Card, Inspection
 from data.domains.base import DataKind, Parts, TextWriter
 from data.domains.source_table import as_array, fields, table_cells, write_text
 from data.permutation import mixed
+from data.quoting import one_line, quoted
 from data.tails import MOST, tails_of
 
 

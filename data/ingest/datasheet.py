@@ -10,8 +10,8 @@ from data.domains import KINDS
 from data.domains.table import cell_text
 from data.files import write_atomically, write_json
 from data.ingest.splits import SplitAssignment
+from data.quoting import in_markdown
 from data.readers.base import IngestReport
-from data.schema import in_markdown
 
 
 def write_summary(

@@ -9,10 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from data.cards import CATALOG, Anomaly, Card, Inspection, Source, one_line, parse_card, quoted
+from data.cards import CATALOG, Anomaly, Card, Inspection, Source, parse_card
 from data.domains import KINDS
 from data.files import write_atomically
 from data.ingest.rehearsal import rehearse
+from data.quoting import one_line, quoted
 from data.readers import INSPECTORS, kind_of
 from data.readers.base import Mapper, here
 from data.readers.idx import IDX_NAME

@@ -15,6 +15,8 @@ from data.formats import DAY, UNITS, Instants, format_of, is_plain, parts_of
 
 NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
 EXACT = 2**53
+TRUTH = {"True", "False"}
+"""True and false as Python writes them into text files; other words, and words in files with types, are texts."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import pyarrow as pa
 from data.cards import LEARNED, Card, Column
 from data.formats import Part, is_plain
 from data.readers.base import IngestReport, class_list
-from data.readers.columns import type_name
+from data.readers.columns import TRUTH, type_name
 from data.readers.csv import open_csv
 from data.readers.detect import ColumnScan
 from data.readers.dialects import Dialect
@@ -106,12 +106,9 @@ def described(
         column = plan.all[name]
         scan = scans.get(name)
         entry: dict[str, Any] = {"name": name, "title": raw.titles.get(name, name), "role": _role(card, column)}
-        entry["dtype"] = scan.dtype if scan is not None else type_name(raw.types[name])
-        if scan is None and pa.types.is_binary(raw.types[name]):
-            plain = is_plain(column.format)
-            entry["dtype"] = (
-                {"integer": "int64", "continuous": "float64"}.get(column.type, "string") if plain else "string"
-            )
+        entry["dtype"] = type_name(raw.types[name])
+        if pa.types.is_binary(raw.types[name]):
+            entry["dtype"] = _open_type(column, plan.classes if name == plan.label else column.categories, scan)
         if name in learned:
             made = list(_learned(column, entry["dtype"], taken))
             entry["columns"] = [len(domain) + index for index in range(len(made))]
@@ -130,6 +127,16 @@ def described(
             entry["why"] = column.why
         sources.entries.append(entry)
     return domain, sources
+
+
+def _open_type(column: Column, values: Sequence[str], scan: ColumnScan | None) -> str:
+    """The type of a column of a text file, which leaves it open, by its categories and what else is known of it."""
+    if column.type == "categorical" and values and TRUTH.issuperset(values):
+        return "bool"
+    if scan is not None:
+        return scan.dtype
+    plain = is_plain(column.format)
+    return {"integer": "int64", "continuous": "float64"}.get(column.type, "string") if plain else "string"
 
 
 def _role(card: Card, column: Column) -> str:

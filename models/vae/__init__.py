@@ -21,7 +21,7 @@ from ..domains.base import Domain
 from ..imputation import mask_cells, repeated, sample_nearest, tempered, with_gaps
 from ..networks.embeddings import LabelEmbedding, full_precision
 from ..rng import Streams
-from ..shapes import Bool, Float, Num
+from ..shapes import Bool, Float, Int, Num
 from .config import Config
 from .gaussians import gaussian_divergence, gaussian_log_prob
 

@@ -17,8 +17,9 @@ from data.files import write_atomically
 from data.ingest.datasheet import account
 from data.ingest.inspect import inspect, write_card
 from data.ingest.parallel import in_processes
+from data.quoting import printable
 from data.readers.base import Mapper
-from data.schema import LONGEST_NAME, check_name, printable
+from data.schema import LONGEST_NAME, check_name
 from pipelines.cli.recipes import recipe_text, training_time
 from pipelines.defaults import Facts, machine_facts
 from pipelines.stages.prepare import at

@@ -16,24 +16,11 @@ IMAGES = (".png", ".npy")
 """Endings of the files that images are written to."""
 
 
-def _write_csv(frame: Any, path: Path, columns: Sequence[Mapping[str, Any]]) -> None:
-    """Write rows as `data export` does: with the source's decimals, and its mark where a cell is missing."""
-    from data.formats import as_text
-
-    for column in columns:
-        entry = {"role": column["type"], "pattern": column.get("format", ""), "mark": column.get("missing", "")}
-        if column["name"] in frame and (entry["mark"] or (entry["role"] == "number" and entry["pattern"])):
-            cells = frame[column["name"]]
-            known = [None if gap else cell for cell, gap in zip(cells.tolist(), cells.isna(), strict=True)]
-            frame = frame.assign(**{column["name"]: as_text(known, entry)})
-    frame.to_csv(path, index=False)
-
-
-TABLES: dict[str, Callable[[Any, Path, Sequence[Mapping[str, Any]]], None]] = {
-    ".csv": _write_csv,
-    ".parquet": lambda frame, path, columns: frame.to_parquet(path, index=False),
+TABLES: dict[str, Callable[[Any, Path], None]] = {
+    ".csv": lambda frame, path: frame.to_csv(path, index=False),
+    ".parquet": lambda frame, path: frame.to_parquet(path, index=False),
 }
-"""How a DataFrame is written, by the ending of the file's name; the columns are those that a model describes."""
+"""How a DataFrame is written, by the ending of the file's name."""
 
 
 def sample(
@@ -106,12 +93,12 @@ def sample(
             "a table: give a name that ends in .csv or .parquet" if table else "images: give .png, .npy or a folder"
         )
         raise ValueError(f"{out} does not fit: {name_or_uri} draws {expected}.")
-    columns = model.predict(None, params={"task": "describe"})["columns"] if table else []
-    if table and safe_csv and out.suffix.lower() == ".csv":
+    if table and out.suffix.lower() == ".csv":
         from pipelines.cli.spreadsheet import without_formulas
 
-        drawn = without_formulas(drawn)
-    _write(drawn, out, columns, table=table)
+        drawn = _as_source(drawn, model.predict(None, params={"task": "describe"})["columns"])
+        drawn = without_formulas(drawn) if safe_csv else drawn
+    _write(drawn, out, table=table)
     print(f"wrote {out}{'/' if out.is_dir() else ''}: {n} {_unit(n, table=table)} of {name_or_uri}")
     return out
 
@@ -176,7 +163,20 @@ def _check_registered(uri: str) -> None:
         raise ValueError(f"{uri} cannot be loaded: {name} has no version {number}; it has {', '.join(versions)}")
 
 
-def _write(drawn: Any, out: Path, columns: Sequence[Mapping[str, Any]], *, table: bool) -> None:
+def _as_source(frame: Any, columns: Sequence[Mapping[str, Any]]) -> Any:
+    """Rows as `data export` writes them: with the source's decimals, and its mark where a cell is missing."""
+    from data.formats import as_text
+
+    for column in columns:
+        entry = {"role": column["type"], "pattern": column.get("format", ""), "mark": column.get("missing", "")}
+        if column["name"] in frame and (entry["mark"] or (entry["role"] == "number" and entry["pattern"])):
+            cells = frame[column["name"]]
+            known = [None if gap else cell for cell, gap in zip(cells.tolist(), cells.isna(), strict=True)]
+            frame = frame.assign(**{column["name"]: as_text(known, entry)})
+    return frame
+
+
+def _write(drawn: Any, out: Path, *, table: bool) -> None:
     """What was drawn, in the form that the name asks for."""
     import numpy as np
 
@@ -185,7 +185,7 @@ def _write(drawn: Any, out: Path, columns: Sequence[Mapping[str, Any]], *, table
 
     if table:
         with whole_file(out) as path:
-            TABLES[out.suffix.lower()](drawn, path, columns)
+            TABLES[out.suffix.lower()](drawn, path)
     elif out.suffix.lower() == ".npy":
         with whole_file(out) as path:
             np.save(path, drawn)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from data import formats
-from data.schema import in_markdown
+from data.quoting import in_markdown
 from pipelines.evaluation.use_cases import USE_CASES
 from pipelines.serving import signature
 from pipelines.serving.domains import conversion

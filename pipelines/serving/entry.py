@@ -26,9 +26,6 @@ from typing import Any
 PACKAGE = "fivefold_models"
 """Name of the families' package inside a registered model."""
 
-PARTS = ("artifact", "calibration", "domains", "interpolation", "params", "rest", "served_model", "signature")
-"""Modules of `serving` in it."""
-
 LIST = "vouched.json"
 """SHA-256 of every file of a registered model's folder, by path; all but itself and what MLflow adds."""
 
@@ -158,9 +155,7 @@ def vendored(root: str | Path) -> ModuleType:
         finder = CheckedCode(name, code, root / prefix)
         sys.meta_path.insert(0, finder)
         try:
-            importlib.import_module(name)
-            for part in PARTS:
-                importlib.import_module(f"{name}.serving.{part}")
+            importlib.import_module(f"{name}.serving.served_model")
         except BaseException:
             sys.meta_path.remove(finder)
             for module in [module for module in sys.modules if f"{module}.".startswith(f"{name}.")]:

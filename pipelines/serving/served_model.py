@@ -44,30 +44,27 @@ The device is `MLFLOW_DEFAULT_PREDICTION_DEVICE`, else a GPU if there is one.
 
 from __future__ import annotations
 
-import functools
 import importlib
 import json
-import logging
 import os
 import secrets
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
-from mlflow.exceptions import MlflowException
-from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
-from . import deadline
-
-if TYPE_CHECKING:
-    from .domains.base import Rows
-
-log = logging.getLogger(__name__)
+from . import artifact, deadline
+from .calibration import HeldOutScores
+from .domains import conversion
+from .domains.base import Rows, as_array, refuse
+from .interpolation import spherical
+from .params import JOBS, LIMITS, PARAMS, check_rows, check_work, checked, limit
+from .scoring import Refused, answer_requests_ourselves
 
 CHUNK = 256
 """Rows the model is given at once, several draws of one counted as often: what it needs for them stays flat.
@@ -77,26 +74,6 @@ The answer itself is held whole; `FIVEFOLD_MAX_WORK` bounds it.
 
 ITERATIVE = ("sample", "translate", "impute", "log_density", "log_prob", "anomaly", "anomaly_score")
 """Tasks for which a model may run its own steps."""
-
-
-class Refused(MlflowException, ValueError):
-    """A request that is refused, with the sentence that callers are shown.
-
-    MLflow's server puts the whole request before the message of an exception; this one's stays as it is.
-    """
-
-    def __init__(self, sentence: str) -> None:
-        self._sentence = sentence
-        super().__init__(sentence, error_code=INVALID_PARAMETER_VALUE)
-
-    @property
-    def message(self) -> str:
-        """The sentence."""
-        return self._sentence
-
-    @message.setter
-    def message(self, value: str) -> None:
-        """What others make of the sentence is not kept."""
 
 
 class ServedModel(PythonModel):
@@ -120,7 +97,6 @@ class ServedModel(PythonModel):
         """
         package = sys.modules[str(__package__).rpartition(".")[0]]
         folder = Path(context.artifacts["model"])
-        artifact = package.serving.artifact
         facts, tensors = artifact.read(folder)
         spec = {key: facts[key] for key in artifact.SPEC}
         about = Path(context.artifacts["version"])
@@ -137,14 +113,14 @@ class ServedModel(PythonModel):
             "describe": True,
         }
         self.offered = (*self.tasks, *(task for task, offered in extra.items() if offered))
-        self.rows = package.serving.domains.conversion(facts, self.version, _formats(package))
-        self.held_out = package.serving.calibration.HeldOutScores(self.version.get("held_out_scores") or ())
-        answer_requests_ourselves(package.serving)
+        self.rows = conversion(facts, self.version, _formats())
+        self.held_out = HeldOutScores(self.version.get("held_out_scores") or ())
+        answer_requests_ourselves()
 
     @property
     def default_task(self) -> str:
         """The task that is done unasked."""
-        return self.package.serving.params.JOBS.get(self.version.get("job"), "sample")
+        return JOBS.get(self.version.get("job"), "sample")
 
     def predict(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, context: PythonModelContext, model_input: np.ndarray, params: dict[str, Any] | None = None
@@ -155,7 +131,7 @@ class ServedModel(PythonModel):
             ValueError: If the family cannot do the task, or an input or parameter is not what it takes.
         """
         try:
-            with deadline.within(self.package.serving.params.limit("FIVEFOLD_MAX_SECONDS")):
+            with deadline.within(limit("FIVEFOLD_MAX_SECONDS")):
                 return self._do(model_input, params or {})
         except Refused:
             raise
@@ -163,7 +139,7 @@ class ServedModel(PythonModel):
             raise Refused(str(error)) from None
 
     def _do(self, model_input: Any, params: Mapping[str, Any]) -> Any:
-        options = self.package.serving.params.checked(
+        options = checked(
             params, [str(name) for name in self.facts.get("class_names") or ()], int(self.facts["classes"])
         )
         count = _length(model_input)
@@ -215,10 +191,9 @@ class ServedModel(PythonModel):
         return task
 
     def _check_work(self, task: str, options: Mapping[str, Any], count: int) -> None:
-        limits = self.package.serving.params
-        limits.check_rows(count)
+        check_rows(count)
         numbers = {"sample": options["n"], "interpolate": count // 2 * options["n"]}
-        limits.check_work(
+        check_work(
             task,
             count=numbers.get(task, count),
             draws=options["draws"] if task in ("impute", "elbo", "log_density") else 1,
@@ -296,7 +271,7 @@ class ServedModel(PythonModel):
         return written
 
     def _numbers(self, task: str, x: torch.Tensor, options: Mapping[str, Any], generator: Any) -> np.ndarray:
-        plain = self.package.serving.domains.base.Rows(x, torch.ones(0, dtype=torch.bool))
+        plain = Rows(x, torch.ones(0, dtype=torch.bool))
         return np.asarray(self._by_row(task, plain, options, generator), np.float64)
 
     @property
@@ -326,13 +301,13 @@ class ServedModel(PythonModel):
         return self.model.encode(self.rows.empty(1).to(self.device)).shape[1]
 
     def _decode(self, model_input: Any) -> Any:
-        latent, base = self._latent(), self.package.serving.domains.base
-        z = base.as_array(model_input, f"float codes [rows, {latent}]")
+        latent = self._latent()
+        z = as_array(model_input, f"float codes [rows, {latent}]")
         if not z.size and (z.ndim < 2 or not len(z)):
             return self.rows.write(self.rows.empty())
         if z.ndim != 2 or z.shape[1] != latent or z.dtype.kind not in "fiu":
             raise ValueError(f"task 'decode' takes float codes [rows, {latent}], got {z.dtype} {list(z.shape)}.")
-        base.refuse(z, ~np.isfinite(z), "codes are finite")
+        refuse(z, ~np.isfinite(z), "codes are finite")
         codes = torch.from_numpy(z.astype(np.float32))
         parts = [self.model.decode(codes[start:stop].to(self.device)).cpu() for start, stop in _chunks(len(codes))]
         return self.rows.write(torch.cat(parts))
@@ -343,7 +318,7 @@ class ServedModel(PythonModel):
         if not len(x) or not n:
             return self.rows.write(self.rows.empty())
         codes = torch.cat([self.model.encode(x[start:stop].to(self.device)) for start, stop in _chunks(len(x))])
-        path = self.package.serving.interpolation.spherical(codes[0::2], codes[1::2], n).flatten(0, 1)
+        path = spherical(codes[0::2], codes[1::2], n).flatten(0, 1)
         parts = [self.model.decode(path[start:stop]).cpu() for start, stop in _chunks(len(path))]
         return self.rows.write(torch.cat(parts))
 
@@ -363,7 +338,6 @@ class ServedModel(PythonModel):
 
     def description(self) -> dict[str, Any]:
         """What the task `describe` says: JSON types only."""
-        params = self.package.serving.params
         names = self.facts.get("class_names") or [str(number) for number in range(int(self.facts["classes"]))]
         rates = [rate for rate in (0.001, 0.01, 0.05, 0.1) if rate * (len(self.held_out) + 1) >= 1]
         thresholds = {str(rate): self.held_out.threshold(rate) for rate in rates}
@@ -384,91 +358,16 @@ class ServedModel(PythonModel):
             },
             **kind,
             "thresholds": {"held_out_rows": len(self.held_out), "score_at_rate": thresholds},
-            "params": {name: default for name, (_, default) in params.PARAMS.items()} | {"task": self.default_task},
-            "limits": {name: params.limit(name) for name in params.LIMITS},
+            "params": {name: default for name, (_, default) in PARAMS.items()} | {"task": self.default_task},
+            "limits": {name: limit(name) for name in LIMITS},
             **self.rows.described(),
         }
 
 
-def answer_requests_ourselves(serving: Any) -> None:
-    """Have MLflow hand rows and parameters of these models on as they came, from Python and over HTTP.
-
-    MLflow drops parameters that a signature does not list, casts rows to the one signature of the default task
-    though each task takes its own, and answers mistakes with a stack trace. Models of others are left to it: ours
-    are known by their parameters. Where a later MLflow has other functions, it does as it always does.
-    """
-    from mlflow import pyfunc
-    from mlflow.pyfunc import scoring_server
-
-    ours = {"task", "n", "seed", "label", "steps", "draws", "sigma", "strength"}  # of every version so far
-
-    def wrap(module: Any, name: str, make: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
-        original = getattr(module, name, None)
-        if original is None:
-            return
-        original = getattr(original, "of_mlflow", original)
-        wrapped = functools.wraps(original)(make(original))
-        wrapped.of_mlflow = original  # type: ignore[attr-defined]
-        setattr(module, name, wrapped)
-
-    def is_ours(schema: Any) -> bool:
-        return schema is not None and ours <= {param.name for param in schema.params}
-
-    def validating(original: Callable[..., Any]) -> Callable[..., Any]:
-        def validate(data: Any, params: Any, input_schema: Any, params_schema: Any, *rest: Any, **more: Any) -> Any:
-            if not is_ours(params_schema):
-                return original(data, params, input_schema, params_schema, *rest, **more)
-            if params is not None and not isinstance(params, Mapping):
-                raise Refused(f'params must be a dict, such as {{"task": "describe"}}, got {type(params).__name__}.')
-            return data, {str(name): value for name, value in (params or {}).items()}
-
-        return validate
-
-    def answering(original: Callable[..., Any]) -> Callable[..., Any]:
-        def answer(data: Any, content_type: Any, model: Any, input_schema: Any) -> Any:
-            if not is_ours(model.metadata.get_params_schema()):
-                return original(data, content_type, model, input_schema)
-            try:
-                deadline.check()  # it may have waited for long
-                rows, params = serving.rest.parse(
-                    data, content_type, serving.params.limit("FIVEFOLD_MAX_REQUEST_BYTES")
-                )
-                text = serving.rest.answer(model.predict(rows, params=params))
-            except MlflowException:
-                raise
-            except (ValueError, TimeoutError, RecursionError) as error:
-                raise Refused(str(error)) from None
-            except Exception as error:
-                log.exception("A request failed.")
-                raise MlflowException(
-                    f"The model failed ({type(error).__name__}), the request was understood: see the server's log."
-                ) from None
-            return scoring_server.InvocationsResponse(response=text, status=200, mimetype="application/json")
-
-        return answer
-
-    def catching(original: Callable[..., Any]) -> Callable[..., Any]:
-        def catch(handle: Callable[..., Any]) -> Callable[..., Any]:
-            @functools.wraps(handle)
-            async def limited(request: Any) -> Any:
-                try:
-                    return await deadline.answered(handle, request, serving.params.limit("FIVEFOLD_MAX_REQUEST_BYTES"))
-                except ValueError as error:
-                    raise error if isinstance(error, Refused) else Refused(str(error)) from None
-
-            return original(limited)
-
-        return catch
-
-    wrap(pyfunc, "_validate_prediction_input", validating)
-    wrap(scoring_server, "_async_catch_mlflow_exception", catching)
-    wrap(scoring_server, "invocations", answering)
-
-
-def _formats(package: ModuleType) -> ModuleType | None:
+def _formats() -> ModuleType | None:
     """The reader and writer of a table's cells, where it came along with the model."""
     try:
-        return importlib.import_module(f"{package.__name__}.serving.formats")
+        return importlib.import_module(f"{__package__}.formats")
     except ModuleNotFoundError:
         return None
 

@@ -50,7 +50,8 @@ def publish(
         family: Name of the logged model.
         run_id: The run that trained it.
         served: Arguments of `save_served` that make the files.
-        tags: Of the version; `model_digest`, `code_digest`, `job` and `held_out_digest` are its identity.
+        tags: Of the version; `model_digest`, `code_digest`, `job` and `held_out_digest` are its identity. What vouches
+            for files is not taken from them, for other versions have other files.
         record: What else is known of the model; one file of each run that trained it.
         page: Of a job, the page of the version that does it, Markdown; `None` leaves the page that it has.
         metrics: Shown with the model, as already on the run.
@@ -58,6 +59,7 @@ def publish(
         The version, and whether it is new.
     """
     client = get_client()
+    tags = {key: value for key, value in tags.items() if key not in vouching.TAGS}
     alike = [version for version in versions(name) if all(version.tags.get(key) == tags[key] for key in MODEL)]
     found = None
     for version in alike:
@@ -82,7 +84,7 @@ def publish(
         name,
         source=f"models:/{model_id}",
         run_id=run_id,
-        tags={key: value for key, value in tags.items() if value and key not in vouching.TAGS} | vouchers,
+        tags={key: value for key, value in tags.items() if value} | vouchers,
         description=page(tags["job"]),
         model_id=model_id,
     )

@@ -92,9 +92,12 @@ def test_what_is_not_learned_comes_back_as_it_was_given(flow: fivefold.Model, pi
     assert list(bare.columns) == [name for name in people().columns if name not in beside]  # and nothing is made up
 
 
-@pytest.mark.parametrize(("dtype", "expected"), [("int8", [1, 0]), ("bool", [True, False]), ("string", ["b", "a"])])
+@pytest.mark.parametrize(
+    ("dtype", "expected"),
+    [("int8", [1, 0]), ("bool", [True, False]), ("string", ["b", "a"]), ("string", ["True", "False"])],
+)
 def test_labels_of_the_pipeline_have_the_type_of_their_source(dtype: str, expected: list[object]) -> None:
-    classes = ["a", "b"] if dtype == "string" else [str(value).lower() for value in expected[::-1]]
+    classes = [str(value).lower() if dtype == "bool" else str(value) for value in expected[::-1]]
     number = {"name": "v", "type": "integer", "dtype": "int64", "categories": []}
     source = [
         {"name": "y", "role": "label", "dtype": dtype},

@@ -391,6 +391,8 @@ def test_a_pin_makes_the_version_that_does_the_job(project: Path) -> None:
     filled = model.predict(gaps)
     assert np.array_equal(filled[:, 1:], gaps[:, 1:])
     assert "for imputation" in get_client().get_model_version("digits", "3").description
+    for each in tracking.versions("digits"):  # each with what vouches for its own files
+        tracking.checked_download(each, project / f"files{each.number}")
 
 
 def test_an_alias_that_nobody_may_have_says_why(project: Path) -> None:

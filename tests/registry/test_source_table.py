@@ -25,9 +25,10 @@ from data.formats import PLACEHOLDER
 from models import Batch, Streams, build
 from pipelines import tracking
 from pipelines.__main__ import main
-from pipelines.cli.data import add
+from pipelines.cli.data import add, export
 from pipelines.registry.model_card import model_card
 from pipelines.registry.package import vendored_code
+from pipelines.serving.domains import conversion
 from pipelines.serving.domains.source_table import SourceTables
 from pipelines.serving.params import checked, label_number
 from pipelines.serving.rest import parse
@@ -279,7 +280,7 @@ class Drawing:
 
 @pytest.mark.parametrize(
     ("pattern", "mark", "cells"),
-    [("", "-", ["3.0", "-", "-2.5"]), ("0.00", "n/a", ["3.00", "n/a", "-2.50"]), ("", "", ["3.0", "", "-2.5"])],
+    [("", "=9", ["3.0", "=9", "-2.5"]), ("0.00", "n/a", ["3.00", "n/a", "-2.50"]), ("", "", ["3.0", "", "-2.5"])],
 )
 def test_samples_as_csv_are_written_like_their_source(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pattern: str, mark: str, cells: list[str]
@@ -293,7 +294,11 @@ def test_samples_as_csv_are_written_like_their_source(
         assert main(["sample", "balance", "-o", str(tmp_path / "x.csv"), *label]) == 0
         written = (tmp_path / "x.csv").read_text().splitlines()
         assert written == ["v,c", *(f"1,{cell}" for cell in cells)]
+        rows, _ = parse("\n".join(written), "text/csv", 1000)  # and sent back they are the same
+        assert model.tables.read(rows, "encode").x[:, 1].tolist() == pytest.approx(model.values, nan_ok=True)
     assert model.labels == [-1, 0, 1]  # any, the class "-1", the class "1"
+    assert main(["sample", "balance", "-o", str(tmp_path / "x.csv"), "--safe-csv"]) == 0
+    assert (tmp_path / "x.csv").read_text().count("'") == (mark == "=9")  # the source's mark may be a formula, too
 
 
 @pytest.mark.parametrize(
@@ -314,6 +319,40 @@ def test_labels_come_back_in_the_type_of_their_source(dtype: str, classes: list[
     drawn = tables.labelled(tables.write(torch.ones(2, 1)), torch.tensor([1, 0]))
     pd.testing.assert_series_equal(drawn["y"], expected, check_names=False)
     assert tables.read(drawn, "encode").x.tolist() == [[1.0], [1.0]]
+
+
+@pytest.mark.parametrize("scanned", [True, False], ids=["scanned", "by its card"])
+@pytest.mark.parametrize(("form", "kind"), [("csv", "boolean"), ("parquet", "string")])
+def test_true_and_false_have_the_type_of_their_source(form: str, kind: str, scanned: bool, tmp_path: Path) -> None:
+    """In CSV, which has no types, they are what pandas reads; in Parquet a text is a text. Whoever tells it agrees."""
+    texts = pd.DataFrame({"flag": ["True", "False"] * 30, "y": ["False", "False", "True"] * 20}, dtype=object)
+    texts.loc[[3, 7, 11], "flag"] = None
+    rows = texts.assign(v=np.arange(60) / 7)
+    path = tmp_path / f"rows.{form}"
+    rows.to_csv(path, index=False) if form == "csv" else rows.to_parquet(path, index=False)
+    add(str(path), "rows", root=tmp_path, quiet=True, label="y")
+    if scanned:
+        card = tmp_path / "data/catalog/rows.yaml"
+        card.write_text(card.read_text().partition("\ncolumns:")[0] + "\n")
+    prepare("rows", root=tmp_path)
+    data = Dataset.open(tmp_path / "data/prepared/rows")
+    facts = {"domain": data.domain, "class_names": data.class_names, "table": data.manifest["table"]}
+    tables = conversion(facts, {}, formats)
+    train = data.split("train").all()
+    expected = rows.iloc[data.split("train").sources.numpy()].reset_index(drop=True)
+    if form == "csv":
+        truth = {"True": True, "False": False}
+        expected = expected.assign(flag=expected["flag"].map(truth).astype("boolean"), y=expected["y"].map(truth))
+    pd.testing.assert_frame_equal(tables.labelled(tables.write(train.x), train.label), expected)
+    assert dict(tables.schema) == {"flag": kind, "y": kind, "v": "double"}
+    assert tables.described()["columns"][0]["dtype"] == {"boolean": "bool"}.get(kind, kind)
+    for name in ("parquet", "csv", "jsonl"):
+        export("rows", tmp_path / name, name, root=tmp_path)
+    exported = pd.read_parquet(tmp_path / "parquet/train.parquet").astype({"flag": object, "y": object})
+    assert exported.equals(expected.astype({"flag": object, "y": object}).where(expected.notna(), None))
+    lines = (tmp_path / "jsonl/train.jsonl").read_text().splitlines()
+    assert [json.loads(line)["y"] for line in lines] == expected["y"].tolist()
+    assert pd.read_csv(tmp_path / "csv/train.csv", dtype=str)["flag"].dropna().isin(["True", "False"]).all()
 
 
 @pytest.mark.parametrize("cell", [True, "True", "true", "TRUE", np.True_])

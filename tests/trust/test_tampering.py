@@ -198,6 +198,12 @@ def test_a_pinned_key_finds_out_who_can_write_to_the_database_too(
     assert "signed by a trusted key" in capsys.readouterr().out
     assert main(["verify", "digits", "--key", str(kept / "other.pub")]) == 1
     assert "its signature is not by a key that is trusted here" in capsys.readouterr().err
+    get_client().copy_model_version(f"models:/digits/{version.number}", "cats")  # as another model's: no longer signed
+    assert main(["verify", "models:/cats/1"]) == 1
+    assert "its signature is not by a key that is trusted here" in capsys.readouterr().err
+    monkeypatch.delenv(vouching.TRUSTED_KEYS)
+    assert main(["verify", "models:/cats/1"]) == 0
+    monkeypatch.setenv(vouching.TRUSTED_KEYS, str(kept / "key.pub"))
     ENTRY["entry appended, listed"](files)
 
     def tag(name: str, value: str) -> None:

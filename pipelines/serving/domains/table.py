@@ -262,9 +262,8 @@ def column_kind(column: Mapping[str, Any]) -> str:
 
 
 def _boolean(column: Mapping[str, Any]) -> bool:
-    """Whether a column holds true and false, as such or as Python writes them; other words are mere categories."""
-    names = {str(name) for name in column.get("categories") or ()}
-    return str(column.get("dtype") or "") == "bool" or (bool(names) and names <= {"True", "False"})
+    """Whether a column holds true and false as such; as text they are categories like others."""
+    return str(column.get("dtype") or "") == "bool"
 
 
 def _codes(cells: Sequence[Any], column: Mapping[str, Any]) -> list[int]:
