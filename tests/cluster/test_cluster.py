@@ -226,9 +226,9 @@ def test_another_ray_or_python_is_refused():
 
 
 def test_a_job_is_sent_all_code_and_nothing_else(tmp_path):
-    from pipelines.execution import remote
+    from pipelines.execution.cluster_job import copy_code
 
-    remote.copy_code(tmp_path)
+    copy_code(tmp_path)
     packages = ("models", "data", "pipelines")
     expected = {path.relative_to(ROOT) for name in packages for path in (ROOT / name).rglob("*.py")}
     sent = {path.relative_to(tmp_path) for path in tmp_path.rglob("*") if path.is_file()}
