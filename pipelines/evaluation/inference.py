@@ -253,4 +253,10 @@ def predict(
     network: nn.Module, x: Num[Tensor, "n *data"], inputs: FeatureEncoder, chunk: int = 1024
 ) -> Int[Tensor, " n"]:
     """The most probable class of each example."""
-    return torch.cat([network(inputs(part)).argmax(1) for part in x.split(chunk)])
+    device = device_of(network)
+    return torch.cat([network(inputs(part).to(device)).argmax(1).cpu() for part in x.split(chunk)])
+
+
+def device_of(network: nn.Module) -> torch.device:
+    """Where a network is; the CPU if it holds nothing."""
+    return next((tensor.device for tensor in network.state_dict().values()), torch.device("cpu"))

@@ -7,14 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from data.dataset import Dataset
-from pipelines.evaluation.evaluator import Evaluator
 from pipelines.evaluation.inference import Ask, ask_here
-from pipelines.evaluation.reference.reference import Reference
 from pipelines.storage import model_folder
 from pipelines.storage.mirror import local_copy
 
-RESULT, PICTURES, PARTS = "result.json", "pictures", "parts"
-"""What an evaluation's state holds: its result, its pictures, and until they are there what the model has answered."""
+RESULT, PICTURES, PARTS, YARDSTICK = "result.json", "pictures", "parts", "yardstick"
+"""What the state of a job holds: its result, and until that is there the parts that are done."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,6 +42,23 @@ class EvaluationJob:
     bound_samples: int
 
 
+@dataclass(frozen=True, slots=True)
+class ReferenceJob:
+    """Everything that making a yardstick needs, as plain data.
+
+    Arguments:
+        name: Of the dataset.
+        prepared: Folder of the prepared dataset, a path or an `s3://` URL.
+        seed: Seed of everything random.
+        settings: Fields of `evaluation.config.ReferenceConfig`.
+    """
+
+    name: str
+    prepared: str
+    seed: int
+    settings: dict[str, Any]
+
+
 def measure(job: EvaluationJob, pictures: Path, *, ask: Ask = ask_here, device: str = "cpu") -> dict[str, Any]:
     """Measure a model in everything it can do.
 
@@ -51,13 +66,16 @@ def measure(job: EvaluationJob, pictures: Path, *, ask: Ask = ask_here, device: 
         job: What is measured.
         pictures: An empty folder, for the pictures.
         ask: What puts the questions to the model.
-        device: Where the model is loaded.
+        device: Where the model and the networks of the yardstick are.
     """
+    from pipelines.evaluation.evaluator import Evaluator  # a second of imports that who only submits a job is spared
+    from pipelines.evaluation.reference.reference import Reference
+
     model, _ = model_folder.load(local_copy(job.model), device)
     measuring = Evaluator(
         model,
         Dataset.open(local_copy(job.prepared)),
-        Reference.open(local_copy(job.yardstick)),
+        Reference.open(local_copy(job.yardstick), device),
         samples=job.samples,
         seed=job.seed,
         bootstrap=job.bootstrap,

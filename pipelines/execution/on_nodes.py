@@ -15,22 +15,24 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from data.dataset import Dataset
 from data.files import whole_folder, write_json
 from pipelines import cluster
 from pipelines.config import Cluster
+from pipelines.evaluation.config import ReferenceConfig
 from pipelines.evaluation.inference import Question, answer
 from pipelines.execution.address import ray_address
 from pipelines.execution.answers import KeptAnswers, device_here
 from pipelines.execution.cluster_job import ClusterJob
-from pipelines.execution.evaluation import PARTS, PICTURES, RESULT, EvaluationJob, measure
+from pipelines.execution.evaluation import PARTS, PICTURES, RESULT, YARDSTICK, EvaluationJob, ReferenceJob, measure
 from pipelines.execution.events import EventReader, Shown, followed, recorded
-from pipelines.execution.local import stop_on_sigterm
+from pipelines.execution.local import interrupted_by_sigterm, stop_on_sigterm
 from pipelines.storage import model_folder
 from pipelines.storage.mirror import local_copy, refresh, synced_state
 from pipelines.storage.parts import Parts
 from pipelines.training.job import FAILURE, STOP, clear_signals, failure, locked
 
-EVENTS = "events.jsonl"
+EVENTS, MADE = "events.jsonl", "made"
 
 
 def run_there(
@@ -59,7 +61,11 @@ def run_there(
         clear_signals(state)
         if not address.startswith(("http://", "https://")):
             if not (state / result).exists():
-                with cluster.connected(address, verbose=verbose), followed(state / EVENTS, shown):
+                with (
+                    cluster.connected(address, verbose=verbose),
+                    followed(state / EVENTS, shown),
+                    interrupted_by_sigterm(),  # Ray has a handler of its own
+                ):
                     run_on_node(kind, dataclasses.asdict(job), str(state), state)
             return
         remote = ClusterJob(address, settings, state)
@@ -105,6 +111,22 @@ def evaluate_on_node(config: dict[str, Any]) -> None:
         parts.clear()
 
 
+def features_on_node(config: dict[str, Any]) -> None:
+    """What the task on a node does: make the yardstick, and leave it in the state."""
+    from pipelines.evaluation.reference_builder import make
+
+    with synced_state(config["state"]) as state, recorded(state, EVENTS):
+        if (state / MADE).exists():
+            return
+        job, parts = ReferenceJob(**config["job"]), Parts(f"{config['state']}/{PARTS}")
+        settings = ReferenceConfig(**{**job.settings, "components": tuple(job.settings["components"])})
+        dataset = Dataset.open(local_copy(job.prepared))
+        how = {"seed": job.seed, "settings": settings, "device": device_here(), "kept": parts}
+        make(dataset, job.name, state / YARDSTICK, **how)
+        (state / MADE).write_text(f"{job.name}\n", encoding="utf-8")
+        parts.clear()
+
+
 def answering(config: dict[str, Any]) -> Callable[[Question], Tensor]:
     """What a worker of the pool does: answer as the model, which it loads once."""
     device = device_here()
@@ -129,5 +151,8 @@ class Work:
     gpu: bool
 
 
-WORK = {"evaluate": Work(evaluate_on_node, RESULT, gpu=False)}
+WORK = {
+    "evaluate": Work(evaluate_on_node, RESULT, gpu=False),
+    "features": Work(features_on_node, MADE, gpu=True),
+}
 """By the key of the request."""
