@@ -161,7 +161,7 @@ def test_a_pool_answers_though_its_workers_die(cluster, tmp_path):
     pool = cluster.Pool(prepare, {"folder": str(tmp_path)})
     assert sorted(pool.map(range(12))) == [(n, n**2) for n in range(12)]
     assert {path.name for path in tmp_path.iterdir()} == {"3", "7"}
-    with pytest.raises(ValueError, match="^no root$"):
+    with pytest.raises(ValueError, match=r"^no root$"):
         list(pool.map([2, -1]))
 
 
