@@ -64,7 +64,7 @@ class Pool:
         gpus = capacity("GPU")
         self.on_gpu = gpus > 0
         self.most = max(1, gpus or capacity("CPU"))
-        self.make = ray.remote(num_cpus=1, num_gpus=1 if gpus else 0)(_Worker).remote
+        self.make: Any = ray.remote(num_cpus=1, num_gpus=1 if gpus else 0)(_Worker)
         self.arguments = (prepare, config)
         self.free: list[Any] = []
         self.starting: dict[Any, Any] = {}
@@ -74,17 +74,18 @@ class Pool:
         """The answers with their items' numbers, as they come.
 
         Raises:
-            RuntimeError: If the workers of one call were lost more than `LOSSES` times.
+            ConnectionError: If the workers of one call were lost more than `LOSSES` times.
             Exception: What a call raised.
         """
-        waiting, running = deque(range(len(items))), {}
+        waiting = deque(range(len(items)))
+        running: dict[Any, tuple[Any, int]] = {}
         losses: Counter[int] = Counter()
         while waiting or running:
             while waiting and self.free:
                 worker, number = self.free.pop(), waiting.popleft()
                 running[worker.call.remote(items[number])] = (worker, number)
             for _ in range(min(self.most - len(self.starting) - len(running), len(waiting))):
-                worker = self.make(*self.arguments)
+                worker = self.make.remote(*self.arguments)
                 self.starting[worker.ready.remote()] = worker
             (done,), _ = ray.wait([*running, *self.starting], num_returns=1)
             number = running[done][1] if done in running else -1
@@ -94,7 +95,8 @@ class Pool:
                 self.starting.pop(done, None)
                 losses[number] += 1
                 if losses[number] > LOSSES:
-                    raise RuntimeError(f"its workers were lost {losses[number]} times: {last_line(error)}") from error
+                    text = f"{losses[number]} workers were lost over the same work: {last_line(error)}"
+                    raise ConnectionError(text) from error
                 if running.pop(done, None):
                     waiting.appendleft(number)
                 continue

@@ -99,15 +99,18 @@ def run_on_node(kind: str, job: Mapping[str, Any], place: str, state: Path) -> N
 
 def evaluate_on_node(config: dict[str, Any]) -> None:
     """What the task on a node does: measure, and leave the result in the state."""
+    parts, done = Parts(f"{config['state']}/{PARTS}"), False
     with synced_state(config["state"]) as state, recorded(state, EVENTS) as listener:
         if (state / RESULT).exists():
             return
-        job, parts = EvaluationJob(**config["job"]), Parts(f"{config['state']}/{PARTS}")
+        job = EvaluationJob(**config["job"])
         pool = cluster.Pool(answering, {"model": job.model})
         ask = KeptAnswers(lambda _, questions: pool.map(questions), parts, "cuda" if pool.on_gpu else "cpu", listener)
         with whole_folder(state / PICTURES) as pictures:
             measured = measure(job, pictures, ask=ask)
         write_json(state / RESULT, measured)
+        done = True
+    if done:  # and in the storage
         parts.clear()
 
 
@@ -115,15 +118,18 @@ def features_on_node(config: dict[str, Any]) -> None:
     """What the task on a node does: make the yardstick, and leave it in the state."""
     from pipelines.evaluation.reference_builder import make
 
+    parts, done = Parts(f"{config['state']}/{PARTS}"), False
     with synced_state(config["state"]) as state, recorded(state, EVENTS):
         if (state / MADE).exists():
             return
-        job, parts = ReferenceJob(**config["job"]), Parts(f"{config['state']}/{PARTS}")
+        job = ReferenceJob(**config["job"])
         settings = ReferenceConfig(**{**job.settings, "components": tuple(job.settings["components"])})
         dataset = Dataset.open(local_copy(job.prepared))
         how = {"seed": job.seed, "settings": settings, "device": device_here(), "kept": parts}
         make(dataset, job.name, state / YARDSTICK, **how)
         (state / MADE).write_text(f"{job.name}\n", encoding="utf-8")
+        done = True
+    if done:
         parts.clear()
 
 
