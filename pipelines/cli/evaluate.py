@@ -26,7 +26,6 @@ def evaluate(family: FamilyName, dataset: DatasetName = None, verbose: Verbose =
     family_settings(settings, family)
     tracking.connect()
     chosen, folder = settings.evaluate, runs_folder(settings.dataset)
-    log.info("evaluate %s: %s samples, and what else the model can do …", family, f"{chosen.samples:,}")
     measured = evaluate(
         settings.dataset,
         family,

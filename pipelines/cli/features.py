@@ -20,7 +20,6 @@ def features(dataset: DatasetName = None, verbose: Verbose = False) -> None:
 
     settings = config.load(dataset=dataset)
     find_card(settings.dataset, Path())
-    log.info("features %s: making the yardstick …", settings.dataset)
     features(
         settings.dataset,
         seed=settings.seed,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import logging
 import shutil
 from contextlib import nullcontext
 from pathlib import Path
@@ -32,6 +33,8 @@ from pipelines.training.identity import PACKAGES, ROOT, import_closure
 
 if TYPE_CHECKING:
     from pipelines.execution.cluster_job import ClusterJob
+
+log = logging.getLogger(__name__)
 
 MEASURING = "pipelines.execution.evaluation"
 """Where measuring begins: what it imports is what the figures are made of."""
@@ -73,6 +76,7 @@ def run_evaluation(job: EvaluationJob, pictures: Path, settings: Cluster, *, ver
     }
     state = (state_folder(job.dataset) / f"evaluate-{job.family}-{digest_of(same)[:12]}").resolve()
     shown = Shown(f"evaluate {job.family}")
+    log.info("evaluate %s: %s samples, and what else the model can do …", job.family, f"{job.samples:,}")
     if not ray_address(settings):
         from pipelines.evaluation.reference.fit import fixed_threads
 
