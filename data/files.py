@@ -39,6 +39,12 @@ def sha256(path: str | Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def folder_digest(folder: Path) -> str:
+    """SHA-256 over the names and hashes of a folder's files."""
+    hashes = {path.name: sha256(path) for path in folder.iterdir()}
+    return hashlib.sha256(canonical(hashes)).hexdigest()
+
+
 def canonical(value: Any) -> bytes:
     """The one JSON text of a value: sorted keys, no spaces (what digests are taken of)."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()

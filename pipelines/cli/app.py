@@ -37,7 +37,7 @@ Examples:
 
 \b
 Exit status: 0 done; 1 an error that the message says how to fix; 2 a mistyped command;
-75 stopped by SIGTERM with its checkpoint written, 130 interrupted: the same command goes on."""
+75 stopped by SIGTERM with its work kept, 130 interrupted: the same command goes on."""
 
 SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 from pathlib import Path
 
-from pipelines.cli.options import DatasetName, FamilyName
+from pipelines.cli.options import DatasetName, FamilyName, Verbose
 
 log = logging.getLogger(__name__)
 
 
-def evaluate(family: FamilyName, dataset: DatasetName = None) -> None:
-    """Measure a trained family by the yardstick."""
+def evaluate(family: FamilyName, dataset: DatasetName = None, verbose: Verbose = False) -> None:
+    """Measure a trained family by the yardstick, or go on where that was interrupted."""
     from data.cards import find_card
     from pipelines import config, tracking
     from pipelines.execution.jobs import family_settings
+    from pipelines.execution.measuring import run_evaluation
     from pipelines.paths import runs_folder
     from pipelines.serving import artifact
     from pipelines.stages.evaluate import evaluate
@@ -25,7 +27,12 @@ def evaluate(family: FamilyName, dataset: DatasetName = None) -> None:
     tracking.connect()
     chosen, folder = settings.evaluate, runs_folder(settings.dataset)
     measured = evaluate(
-        settings.dataset, family, samples=chosen.samples, bootstrap=chosen.bootstrap, seed=settings.seed
+        settings.dataset,
+        family,
+        samples=chosen.samples,
+        bootstrap=chosen.bootstrap,
+        seed=settings.seed,
+        run=partial(run_evaluation, settings=settings.cluster, verbose=verbose),
     )
     facts, _ = artifact.read(folder / "models" / family)
     pictures = {path.stem: path for path in sorted((folder / "results" / family).iterdir())}

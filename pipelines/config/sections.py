@@ -94,7 +94,7 @@ class Train:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Cluster:
-    """Where the stages `tune` and `train` run.
+    """Where the stages `features`, `tune`, `train` and `evaluate` run.
 
     Arguments:
         address: `http(s)://host:8265`, the job server of a cluster that they are sent to as jobs; or

@@ -63,6 +63,7 @@ class Evaluator:
         bootstrap: Resamples behind each interval.
         bound_samples: Draws behind each likelihood bound.
         chunk: Rows a model is asked about at a time.
+        ask: What puts the questions to the model.
         figures: What draws example figures; `None` for the kind of data's own.
     """
 
@@ -77,11 +78,12 @@ class Evaluator:
         bootstrap: int,
         bound_samples: int,
         chunk: int = inference.CHUNK,
+        ask: inference.Ask = inference.ask_here,
         figures: FigureWriter | None = None,
     ) -> None:
         self.model, self.dataset, self.reference = model, dataset, reference
         self.samples, self.seed, self.bootstrap, self.bound_samples = (samples, seed, bootstrap, bound_samples)
-        self.chunk = chunk
+        self.chunk, self.ask = chunk, ask
         self.train: Examples = dataset.split("train").take(reference.index["train"])
         self.test: Examples = dataset.split("test").take(reference.index["test"])
         self.asked: Examples = evaluation_subset(self.test)
@@ -148,6 +150,10 @@ class Evaluator:
         return self.metrics
 
     @property
+    def _how(self) -> dict[str, Any]:
+        return {"chunk": self.chunk, "ask": self.ask}
+
+    @property
     def _options(self) -> dict[str, int]:
         return {"resamples": self.bootstrap, "seed": self.seed}
 
@@ -167,7 +173,7 @@ class Evaluator:
     def _sample(self) -> None:
         label = self._labels()
         with self.clock("draw"):
-            drawn = inference.sample(self.model, self.samples, label, self.seed, chunk=self.chunk)
+            drawn = inference.sample(self.model, self.samples, label, self.seed, **self._how)
         samples = SampleSet(
             drawn=drawn,
             label=label,
@@ -212,15 +218,15 @@ class Evaluator:
         facts["samples"] = n
 
     def _log_prob(self) -> None:
-        nats = inference.log_prob(self.model, self.asked.x, self.seed, chunk=self.chunk)
+        nats = inference.log_prob(self.model, self.asked.x, self.seed, **self._how)
         self.metrics |= density_metric(nats, self.reference.inputs, **self._options)
 
     def _elbo(self) -> None:
-        nats = inference.elbo(self.model, self.asked.x, self.seed, self.bound_samples, chunk=self.chunk)
+        nats = inference.elbo(self.model, self.asked.x, self.seed, self.bound_samples, **self._how)
         self.metrics |= density_metric(nats, self.reference.inputs, **self._options, bound=True)
 
     def _reconstruct(self) -> None:
-        rebuilt = inference.reconstruct(self.model, self.asked.x, self.seed, chunk=self.chunk)
+        rebuilt = inference.reconstruct(self.model, self.asked.x, self.seed, **self._how)
         inputs = self.reference.inputs
         error = squared_error(self.asked.x, rebuilt, inputs)
         found = RECONSTRUCTION_RMSE.root_mean(error, self.bootstrap, self.seed, unit=inputs.error_unit)
@@ -229,14 +235,14 @@ class Evaluator:
 
     def _codes(self) -> None:
         rows = evaluation_subset(self.train)
-        train, test = (inference.encode(self.model, x, chunk=self.chunk) for x in (rows.x, self.asked.x))
+        train, test = (inference.encode(self.model, x, **self._how) for x in (rows.x, self.asked.x))
         self.details["code_size"] = test.shape[1]
         if self.reference.label_classifier is not None:
             known, labels = (train.double().numpy(), rows.label), (test.double().numpy(), self.asked.label)
             self.metrics[PROBE_ACCURACY.name] = probe_metric(*known, *labels, **self._options)
-        self.figures.interpolations(test, lambda codes: inference.decode(self.model, codes, chunk=self.chunk))
+        self.figures.interpolations(test, lambda codes: inference.decode(self.model, codes, **self._how))
         few = test[: compression.ROWS]
-        decoded = inference.decode(self.model, compression.rounded(few), chunk=self.chunk)
+        decoded = inference.decode(self.model, compression.rounded(few), **self._how)
         self.metrics |= compression.compression_metrics(
             self.asked.x[: compression.ROWS], few, decoded, self.reference.inputs, **self._options
         )
@@ -245,7 +251,7 @@ class Evaluator:
         anomalous = anomalous_examples(self.dataset, self.asked, self.reference.facts["seed"])
 
         def score(x: Tensor) -> np.ndarray:
-            return inference.anomaly_score(self.model, x, self.seed, chunk=self.chunk)
+            return inference.anomaly_score(self.model, x, self.seed, **self._how)
 
         normal = score(self.asked.x)
         self.details["held_out_scores"] = normal.tolist()
@@ -258,7 +264,7 @@ class Evaluator:
         hidden = self.domain.hidden_cells(x, self.reference.facts["seed"])
         if not hidden.any():
             return
-        draws = inference.impute(self.model, x, ~hidden, self.seed, draws=self.domain.imputation_draws)
+        draws = inference.impute(self.model, x, ~hidden, self.seed, draws=self.domain.imputation_draws, ask=self.ask)
         self.metrics |= imputation_metrics(x, hidden, draws, self.domain, **self._options)
         self.figures.imputations(x, hidden, draws)
 

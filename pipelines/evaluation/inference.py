@@ -5,9 +5,10 @@ Every answer is a pure function of the model, the rows and the seed, whatever el
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -50,66 +51,115 @@ def proportional_labels(counts: list[int], n: int, seed: int) -> Int[Tensor, " n
     return torch.from_numpy(np.random.default_rng([seed, n]).permutation(np.repeat(np.arange(len(seats)), seats)))
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Question:
+    """What a model is asked about one chunk of rows; the answer is a pure function of it and the model.
+
+    Arguments:
+        what: Name of the capability's method.
+        start: Number of the chunk's first row, which seeds its randomness.
+        size: Rows of the chunk.
+        seed: Seed of the whole answer.
+        rows: The chunk's rows or codes; `None` for samples.
+        more: What else the method is given, by name.
+    """
+
+    what: str
+    start: int
+    size: int
+    seed: int = 0
+    rows: Tensor | None = None
+    more: dict[str, Any] = field(default_factory=dict)
+
+
+Ask = Callable[[object, Sequence[Question]], list[Tensor]]
+"""What puts questions to a model, wherever that is, and returns the answers in their order."""
+
+
+def answer(model: Any, question: Question) -> Tensor:
+    """A model's answer to one question, on the CPU."""
+    with _asking(model) as device:
+        streams = Streams.seeded(question.seed, question.what, question.start, device=device)
+        rows: Any = None if question.rows is None else question.rows.to(device)
+        more = {name: value.to(device) if isinstance(value, Tensor) else value for name, value in question.more.items()}
+        method = getattr(model, question.what)
+        match question.what:
+            case "sample":
+                found = method(question.size, more["label"], streams)
+            case "impute":
+                found = method(rows, more["observed"], streams, draws=more["draws"])
+            case "encode" | "decode" | "denoise":
+                found = method(rows, *more.values())
+            case _:
+                found = method(rows, streams, **more)
+        return found.cpu()
+
+
+def ask_here(model: object, questions: Sequence[Question]) -> list[Tensor]:
+    """Answers of a model in this process."""
+    return [answer(model, question) for question in questions]
+
+
 def sample(
-    model: object, n: int, label: Int[Tensor, " n"] | None, seed: int, *, chunk: int = CHUNK
+    model: object, n: int, label: Int[Tensor, " n"] | None, seed: int, *, chunk: int = CHUNK, ask: Ask = ask_here
 ) -> Num[Tensor, "n *data"]:
     """`n` samples on the CPU, with the labels asked for."""
     assert isinstance(model, Sampling)
-    parts = []
-    with _asking(model) as device:
-        for start in range(0, n, chunk):
-            size = min(chunk, n - start)
-            wanted = None if label is None else label[start : start + size].to(device)
-            parts.append(model.sample(size, wanted, Streams.seeded(seed, "sample", start, device=device)).cpu())
-    return _finite(torch.cat(parts), "sample")
+    questions = []
+    for start in range(0, n, chunk):
+        wanted = None if label is None else label[start : start + chunk]
+        size = min(chunk, n - start)
+        questions.append(Question(what="sample", start=start, size=size, seed=seed, more={"label": wanted}))
+    return _finite(torch.cat(ask(model, questions)), "sample")
 
 
-def log_prob(model: object, x: Num[Tensor, "n *data"], seed: int, *, chunk: int = CHUNK) -> Float[np.ndarray, " n"]:
+def log_prob(
+    model: object, x: Num[Tensor, "n *data"], seed: int, *, chunk: int = CHUNK, ask: Ask = ask_here
+) -> Float[np.ndarray, " n"]:
     """Log-probability of each row in nats."""
     assert isinstance(model, Density)
-    return _rows(model, model.log_prob, x, seed, "log_prob", chunk).double().numpy()
+    return _rows(model, "log_prob", x, seed, chunk, ask).double().numpy()
 
 
 def elbo(
-    model: object, x: Num[Tensor, "n *data"], seed: int, samples: int, *, chunk: int = CHUNK
+    model: object, x: Num[Tensor, "n *data"], seed: int, samples: int, *, chunk: int = CHUNK, ask: Ask = ask_here
 ) -> Float[np.ndarray, " n"]:
     """Lower bound of the log-probability of each row in nats, with `samples` draws."""
     assert isinstance(model, DensityBound)
-    bound = model.elbo
-
-    def ask(part: Tensor, streams: Streams) -> Tensor:
-        return bound(part, streams, samples=samples)
-
-    return _rows(model, ask, x, seed, "elbo", chunk).double().numpy()
+    return _rows(model, "elbo", x, seed, chunk, ask, samples=samples).double().numpy()
 
 
-def encode(model: object, x: Num[Tensor, "n *data"], *, chunk: int = CHUNK) -> Float[Tensor, "n latent"]:
+def encode(
+    model: object, x: Num[Tensor, "n *data"], *, chunk: int = CHUNK, ask: Ask = ask_here
+) -> Float[Tensor, "n latent"]:
     """Codes of each row, flattened; of a network as float32."""
     assert isinstance(model, Coding)
-    encoder = model.encode
-    codes = _rows(model, lambda part, _: encoder(part), x, 0, "encode", chunk).flatten(1)
+    codes = _rows(model, "encode", x, 0, chunk, ask).flatten(1)
     return codes.float() if isinstance(model, GenerativeModel) else codes
 
 
-def decode(model: object, z: Float[Tensor, "n latent"], *, chunk: int = CHUNK) -> Num[Tensor, "n *data"]:
+def decode(
+    model: object, z: Float[Tensor, "n latent"], *, chunk: int = CHUNK, ask: Ask = ask_here
+) -> Num[Tensor, "n *data"]:
     """Examples of each code."""
     assert isinstance(model, Coding)
-    decoder = model.decode
-    return _rows(model, lambda part, _: decoder(part), z, 0, "decode", chunk)
+    return _rows(model, "decode", z, 0, chunk, ask)
 
 
-def reconstruct(model: object, x: Num[Tensor, "n *data"], seed: int, *, chunk: int = CHUNK) -> Num[Tensor, "n *data"]:
+def reconstruct(
+    model: object, x: Num[Tensor, "n *data"], seed: int, *, chunk: int = CHUNK, ask: Ask = ask_here
+) -> Num[Tensor, "n *data"]:
     """Reconstruction of each row."""
     assert isinstance(model, Reconstruction)
-    return _rows(model, model.reconstruct, x, seed, "reconstruct", chunk)
+    return _rows(model, "reconstruct", x, seed, chunk, ask)
 
 
 def anomaly_score(
-    model: object, x: Num[Tensor, "n *data"], seed: int, *, chunk: int = CHUNK
+    model: object, x: Num[Tensor, "n *data"], seed: int, *, chunk: int = CHUNK, ask: Ask = ask_here
 ) -> Float[np.ndarray, " n"]:
     """Anomaly score of each row; higher is more anomalous."""
     assert isinstance(model, AnomalyScoring)
-    return _rows(model, model.anomaly_score, x, seed, "anomaly_score", chunk).double().numpy()
+    return _rows(model, "anomaly_score", x, seed, chunk, ask).double().numpy()
 
 
 def impute(
@@ -120,6 +170,7 @@ def impute(
     *,
     draws: int,
     chunk: int = 100,
+    ask: Ask = ask_here,
 ) -> Num[Tensor, "draws n *data"]:
     """Completions of each row.
 
@@ -127,38 +178,36 @@ def impute(
         ValueError: If the model altered an observed cell.
     """
     assert isinstance(model, Imputation)
-    parts = []
-    with _asking(model) as device:
-        for start in range(0, len(x), chunk):
-            streams = Streams.seeded(seed, "impute", start, device=device)
-            rows, known = x[start : start + chunk], observed[start : start + chunk]
-            part = model.impute(rows.to(device), known.to(device), streams, draws=draws).cpu()
-            known = known & ~rows.isnan() if rows.is_floating_point() else known
-            if not torch.equal(part[:, known], rows[known].to(part).expand(draws, -1)):
-                raise ValueError(f"impute of {type(model).__name__} altered cells that were given")
-            parts.append(part)
+    questions = []
+    for start in range(0, len(x), chunk):
+        rows, more = x[start : start + chunk], {"observed": observed[start : start + chunk], "draws": draws}
+        questions.append(Question(what="impute", start=start, size=len(rows), seed=seed, rows=rows, more=more))
+    parts = ask(model, questions)
+    for question, part in zip(questions, parts, strict=True):
+        rows, known = x[question.start :][: question.size], question.more["observed"]
+        known = known & ~rows.isnan() if rows.is_floating_point() else known
+        if not torch.equal(part[:, known], rows[known].to(part).expand(draws, -1)):
+            raise ValueError(f"impute of {type(model).__name__} altered cells that were given")
     return _finite(torch.cat(parts, dim=1), "impute")
 
 
-def denoise(model: object, x: Num[Tensor, "n *data"], sigma: float, *, chunk: int = CHUNK) -> Num[Tensor, "n *data"]:
+def denoise(
+    model: object, x: Num[Tensor, "n *data"], sigma: float, *, chunk: int = CHUNK, ask: Ask = ask_here
+) -> Num[Tensor, "n *data"]:
     """The expected clean rows, given noise of standard deviation `sigma` in data units."""
     assert isinstance(model, Denoising)
-    denoiser = model.denoise
-    return _rows(model, lambda part, _: denoiser(part, sigma), x, 0, "denoise", chunk)
+    return _rows(model, "denoise", x, 0, chunk, ask, sigma=sigma)
 
 
-def _rows(
-    model: object, ask: Callable[[Tensor, Streams], Tensor], rows: Tensor, seed: int, name: str, chunk: int
-) -> Tensor:
-    parts = []
-    with _asking(model) as device:
-        for start in range(0, len(rows), chunk):
-            streams = Streams.seeded(seed, name, start, device=device)
-            parts.append(ask(rows[start : start + chunk].to(device), streams).cpu())
-    answer = torch.cat(parts)
-    if len(answer) != len(rows):
-        raise ValueError(f"{name} of {type(model).__name__} gave {len(answer)} rows for {len(rows)}")
-    return _finite(answer, f"{name} of {type(model).__name__}")
+def _rows(model: object, what: str, rows: Tensor, seed: int, chunk: int, ask: Ask, **more: Any) -> Tensor:
+    """The answers about all rows, chunk by chunk."""
+    starts = range(0, len(rows), chunk)
+    parts = [(start, rows[start : start + chunk]) for start in starts]
+    questions = [Question(what=what, start=s, size=len(x), seed=seed, rows=x, more=more) for s, x in parts]
+    found = torch.cat(ask(model, questions))
+    if len(found) != len(rows):
+        raise ValueError(f"{what} of {type(model).__name__} gave {len(found)} rows for {len(rows)}")
+    return _finite(found, f"{what} of {type(model).__name__}")
 
 
 @contextmanager
@@ -204,4 +253,10 @@ def predict(
     network: nn.Module, x: Num[Tensor, "n *data"], inputs: FeatureEncoder, chunk: int = 1024
 ) -> Int[Tensor, " n"]:
     """The most probable class of each example."""
-    return torch.cat([network(inputs(part)).argmax(1) for part in x.split(chunk)])
+    device = device_of(network)
+    return torch.cat([network(inputs(part).to(device)).argmax(1).cpu() for part in x.split(chunk)])
+
+
+def device_of(network: nn.Module) -> torch.device:
+    """Where a network is; the CPU if it holds nothing."""
+    return next((tensor.device for tensor in network.state_dict().values()), torch.device("cpu"))

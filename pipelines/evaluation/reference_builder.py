@@ -6,7 +6,7 @@ import hashlib
 import logging
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -36,10 +36,26 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def make(dataset: Dataset, name: str, folder: Path, *, seed: int, settings: ReferenceConfig) -> None:
+class Kept(Protocol):
+    """Where the parts that are done are kept, for who goes on after an interruption."""
+
+    def get(self, name: str) -> dict[str, Tensor] | None: ...
+    def put(self, name: str, tensors: dict[str, Tensor]) -> None: ...
+
+
+def make(
+    dataset: Dataset,
+    name: str,
+    folder: Path,
+    *,
+    seed: int,
+    settings: ReferenceConfig,
+    device: str = "cpu",
+    kept: Kept | None = None,
+) -> None:
     """Make the yardstick of an open dataset in `folder`, whole or not at all."""
     with fixed_threads(), whole_folder(folder) as temporary:
-        ReferenceBuilder(dataset, name, seed, settings).write(temporary)
+        ReferenceBuilder(dataset, name, seed, settings, device, kept).write(temporary)
 
 
 class ReferenceBuilder:
@@ -50,10 +66,21 @@ class ReferenceBuilder:
         name: Its name.
         seed: Seed of everything random.
         settings: How it is made.
+        device: Where its networks are trained and asked; each kind of device gives other bits.
+        kept: Classifiers that an interrupted attempt has trained.
     """
 
-    def __init__(self, dataset: Dataset, name: str, seed: int, settings: ReferenceConfig) -> None:
+    def __init__(
+        self,
+        dataset: Dataset,
+        name: str,
+        seed: int,
+        settings: ReferenceConfig,
+        device: str = "cpu",
+        kept: Kept | None = None,
+    ) -> None:
         self.dataset, self.name, self.seed, self.settings = (dataset, name, seed, settings)
+        self.device, self.kept = device, kept
         self.domain = evaluation_domain(dataset.domain)
         self.inputs = self.domain.encoder
         self.index = {split: self._chosen(split) for split in ("train", "val", "test")}
@@ -133,6 +160,7 @@ class ReferenceBuilder:
             built = (
                 network(self.domain, role, shape=self.inputs.shape, classes=0, seed=seed).eval().requires_grad_(False)
             )
+            built = built.to(self.device)
             self.facts["networks"][role] = {"classes": 0}
         else:
             built = self._classifier(role, labels, self.seed)
@@ -142,24 +170,22 @@ class ReferenceBuilder:
 
     def _label_classifier(self, labels: dict[str, Tensor]) -> torch.nn.Module:
         label_classifier = self._classifier("judge", labels, self.seed + 1)
-        self.files["judge"] = {f"network.{key}": value.clone() for key, value in label_classifier.state_dict().items()}
+        self.files["judge"] = {
+            f"network.{key}": value.cpu().clone() for key, value in label_classifier.state_dict().items()
+        }
         return label_classifier
 
     def _classifier(self, role: str, labels: dict[str, Tensor], seed: int) -> torch.nn.Module:
         classes = max(len(self.dataset.class_names), int(labels["train"].max()) + 1)
-        built = network(self.domain, role, shape=self.inputs.shape, classes=classes, seed=seed)
-        known = labels["train"] >= 0
-        settings = self.settings
-        fit(
-            built,
-            self.rows["train"].x[known],
-            labels["train"][known],
-            self.inputs,
-            examples=settings.examples,
-            batch_size=settings.batch_size,
-            learning_rate=settings.learning_rate,
-            seed=seed,
-        )
+        built = network(self.domain, role, shape=self.inputs.shape, classes=classes, seed=seed).to(self.device)
+        part = f"{role}-{torch.device(self.device).type}"
+        if trained := self.kept.get(part) if self.kept else None:
+            built.load_state_dict(trained)
+            built.eval().requires_grad_(False)
+        else:
+            self._fit(built, labels["train"], seed)
+            if self.kept:
+                self.kept.put(part, built.state_dict())
         accuracy = {}
         for split, label in labels.items():
             known = label >= 0
@@ -168,6 +194,20 @@ class ReferenceBuilder:
                 accuracy[split] = round(right.double().mean().item(), 6)
         self.facts["networks"][role] = {"classes": classes, "accuracy": accuracy}
         return built
+
+    def _fit(self, built: torch.nn.Module, label: Tensor, seed: int) -> None:
+        """Train a classifier on the rows whose class is known."""
+        known, settings = label >= 0, self.settings
+        fit(
+            built,
+            self.rows["train"].x[known],
+            label[known],
+            self.inputs,
+            examples=settings.examples,
+            batch_size=settings.batch_size,
+            learning_rate=settings.learning_rate,
+            seed=seed,
+        )
 
     # Floors and the baseline
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from models.domains import domain as build_domain
 from pipelines.config.sections import Train
+from pipelines.training.errors import Interrupted
 from pipelines.training.job import STOP, TrainingJob, failure
 from pipelines.training.worker import run_worker
 
@@ -83,3 +84,20 @@ def stop_on_sigterm(stop: Path) -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before or signal.SIG_DFL)  # none, if it was not Python's
+
+
+@contextmanager
+def interrupted_by_sigterm() -> Iterator[None]:
+    """While the block runs, SIGTERM ends it at once as what can go on."""
+
+    def end(*_: Any) -> None:
+        raise Interrupted("stopped by SIGTERM; what the model has answered is kept")
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)

@@ -7,19 +7,16 @@ the same functions on as many rows.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from data.files import whole_folder, write_json
-from pipelines.evaluation.evaluator import Evaluator
-from pipelines.evaluation.reference.reference import Reference
+from data.dataset import Dataset
+from data.files import recover, whole_folder, write_json
+from pipelines.evaluation.reference.reference import checked_facts
 from pipelines.evaluation.use_cases import headline
+from pipelines.execution.evaluation import EvaluationJob, measure
 from pipelines.serving import artifact
-from pipelines.storage import model_folder
-
-if TYPE_CHECKING:
-    from data.dataset import Dataset
 
 
 def evaluate(
@@ -30,8 +27,8 @@ def evaluate(
     seed: int = 0,
     bootstrap: int = 200,
     bound_samples: int = 64,
-    device: str = "cpu",
     root: str | Path = ".",
+    run: Callable[[EvaluationJob, Path], dict[str, Any]] = measure,
 ) -> dict[str, Any]:
     """Measure a finished model and write `runs/<dataset>/results/<family>.json`.
 
@@ -45,8 +42,8 @@ def evaluate(
         seed: Seed of samples, folds and resamples.
         bootstrap: Resamples behind each interval; 0 for no intervals.
         bound_samples: Draws behind each likelihood bound.
-        device: Where the model runs.
         root: The project's folder.
+        run: What measures, given the job and an empty folder for pictures: in this process, on its CPU, unless told.
     Returns:
         What the JSON file says.
     Raises:
@@ -55,25 +52,32 @@ def evaluate(
             are not finite.
         OSError: If the results cannot be written.
     """
-    from data.dataset import Dataset
-
     folder = Path(root) / "runs" / dataset
     prepared = Dataset.open(Path(root) / "data" / "prepared" / dataset)
-    reference = Reference.open(folder / "yardstick")
-    model, facts = model_folder.load(folder / "models" / family, device)
-    _require_data(folder, prepared, {"yardstick": reference.facts, f"model {family}": facts})
-    measuring = Evaluator(
-        model, prepared, reference, samples=samples, seed=seed, bootstrap=bootstrap, bound_samples=bound_samples
+    yardstick, model = folder / "yardstick", folder / "models" / family
+    reference = checked_facts(yardstick)
+    recover(model)
+    facts, _ = artifact.read(model)
+    _require_data(folder, prepared, {"yardstick": reference, f"model {family}": facts})
+    job = EvaluationJob(
+        dataset=dataset,
+        family=family,
+        model=str(model),
+        prepared=str(prepared.folder),
+        yardstick=str(yardstick),
+        samples=samples,
+        seed=seed,
+        bootstrap=bootstrap,
+        bound_samples=bound_samples,
     )
     with whole_folder(folder / "results" / family) as pictures:
-        measured = measuring.run(pictures)
+        measured = run(job, pictures)
     result = {
         "family": family,
         "dataset": dataset,
         "data_digest": prepared.digest,
-        "yardstick_digest": reference.digest,
-        "model_digest": artifact.model_digest(folder / "models" / family),
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "yardstick_digest": reference["digest"],
+        "model_digest": artifact.model_digest(model),
         **measured,
     }
     write_json(folder / f"{family}.json", headline(result["metrics"]))

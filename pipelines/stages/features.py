@@ -8,12 +8,20 @@ The folder is a pure function of data, seed and settings: the same twice gives t
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from pipelines.evaluation.config import ReferenceConfig
 
 
-def features(dataset: str, *, seed: int = 0, settings: ReferenceConfig | None = None, root: str | Path = ".") -> None:
+def features(
+    dataset: str,
+    *,
+    seed: int = 0,
+    settings: ReferenceConfig | None = None,
+    root: str | Path = ".",
+    run: Callable[..., None] | None = None,
+) -> None:
     """Make the yardstick of a prepared dataset in `runs/<dataset>/yardstick/`.
 
     Arguments:
@@ -21,6 +29,7 @@ def features(dataset: str, *, seed: int = 0, settings: ReferenceConfig | None = 
         seed: Seed of everything random.
         settings: How it is made; `None` for the defaults.
         root: The project's folder.
+        run: What makes it, given the arguments of `reference_builder.make`; `None`: that, in this process, on its CPU.
     Raises:
         FileNotFoundError: If the dataset is not prepared.
         ValueError: If a split the yardstick needs is missing or too small.
@@ -30,7 +39,7 @@ def features(dataset: str, *, seed: int = 0, settings: ReferenceConfig | None = 
     from pipelines.evaluation.reference_builder import make
 
     prepared = Dataset.open(Path(root) / "data" / "prepared" / dataset)
-    make(
+    (run or make)(
         prepared,
         dataset,
         Path(root) / "runs" / dataset / "yardstick",

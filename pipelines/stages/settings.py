@@ -55,10 +55,11 @@ def settings(*, dataset: str | None = None) -> Path:
 
 def _with_budget_measured(family: str, resolved: Resolved, known: Mapping[str, Any]) -> dict[str, Any]:
     """What is known with a family's budget made into examples."""
-    from pipelines.execution import probe, remote
+    from pipelines.execution import probe
+    from pipelines.execution.address import job_server
 
     params, chosen = resolved.params, resolved.params.family[family]
-    if server := remote.job_server(params.cluster):
+    if server := job_server(params.cluster):
         raise ValueError(
             f"{family}.training.budget: {chosen.training.budget} is measured on this machine, and trainings are sent "
             f"to {server}; set total_examples instead"

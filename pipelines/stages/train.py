@@ -93,9 +93,10 @@ def train(family: str, *, dataset: str | None = None, verbose: bool = False) -> 
 def _run(job: TrainingJob, settings: Params, run: Any, data_digest: str, *, verbose: bool) -> None:
     """On this machine, on the cluster it has joined, or as a job of a cluster."""
     from pipelines.execution import remote
+    from pipelines.execution.address import job_server
 
     state = Path(job.state)
-    server = remote.job_server(settings.cluster)
+    server = job_server(settings.cluster)
     clear_signals(state)
     with track_progress(state, job.training["total_examples"], job.spec["family"], run):
         if server:

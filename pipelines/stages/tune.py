@@ -84,6 +84,7 @@ def _search(
 ) -> tuple[list[dict[str, Any]], str, dict[str, float]]:
     from pipelines import tracking
     from pipelines.execution import remote
+    from pipelines.execution.address import job_server
 
     chosen = fitting_batch(chosen, data, family)
     job = make_job(settings, family, chosen, data, Path())
@@ -117,7 +118,7 @@ def _search(
 
         try:
             if len(trial_log.finished()) < settings.tune.trials:
-                if server := remote.job_server(settings.cluster):
+                if server := job_server(settings.cluster):
                     clear_signals(folder)
                     with stop_on_sigterm(folder / STOP):
                         remote.search(remaining, settings, server, data.digest, trial_log)

@@ -18,7 +18,7 @@ from pipelines.storage.stores import MANIFEST
 CACHE = Path.home() / ".cache" / "fivefold"
 """Where a node keeps what it has fetched from a bucket."""
 
-PARTS = ("", "samples", "model")
+PARTS = ("", "samples", "model", "pictures", "yardstick")
 """Folders of a state that travel: not its checkpoints, which have their own way, nor Ray's notes."""
 
 PRIVATE = ("lock", "job.json")
@@ -38,13 +38,7 @@ class StateMirror:
     """
 
     def __init__(self, place: str, folder: Path, private: tuple[str, ...] = PRIVATE) -> None:
-        from pyarrow.fs import LocalFileSystem
-
-        found = stores.open_store(place)
-        if isinstance(found, stores.S3Store):
-            self.files, self.root = found.files, found.root
-        else:
-            self.files, self.root = LocalFileSystem(), place
+        self.files, self.root = stores.file_system(place)
         self.folder, self.private = folder, private
         self.there: dict[str, Any] = {}
         self.here: dict[str, Any] = {}

@@ -67,6 +67,14 @@ def open_store(place: str | Path) -> Storage:
     return S3Store(str(place)) if str(place).startswith("s3://") else LocalStore(Path(place))
 
 
+def file_system(place: str) -> tuple[Any, str]:
+    """Arrow's file system for a path or an `s3://` URL, and what the place is called there."""
+    from pyarrow.fs import LocalFileSystem
+
+    found = open_store(place)
+    return (found.files, found.root) if isinstance(found, S3Store) else (LocalFileSystem(), place)
+
+
 class LocalStore(Storage):
     """A folder on a local or shared disk.
 

@@ -142,6 +142,44 @@ def test_tasks_return_in_order(cluster):
     assert list(cluster.in_tasks(lambda number: number**2, iter(range(40)), 0)) == [n**2 for n in range(40)]
 
 
+def test_a_pool_answers_though_its_workers_die(cluster, tmp_path):
+    def prepare(config: dict) -> Any:
+        def square(number: int) -> int:
+            import os
+            from pathlib import Path
+
+            mark = Path(config["folder"]) / str(number)
+            if number in (3, 7) and not mark.exists():
+                mark.touch()
+                os._exit(1)
+            if number < 0:
+                raise ValueError("no root")
+            return number**2
+
+        return square
+
+    pool = cluster.Pool(prepare, {"folder": str(tmp_path)})
+    assert sorted(pool.map(range(12))) == [(n, n**2) for n in range(12)]
+    assert {path.name for path in tmp_path.iterdir()} == {"3", "7"}
+    with pytest.raises(ValueError, match=r"^no root$"):
+        list(pool.map([2, -1]))
+
+
+def test_work_on_a_node_is_done_again_after_a_crash(cluster, tmp_path):
+    def work(config: dict) -> None:
+        import os
+        from pathlib import Path
+
+        folder = Path(config["folder"])
+        if not (folder / "begun").exists():
+            (folder / "begun").touch()
+            os._exit(1)
+        (folder / "done").touch()
+
+    cluster.run_on_node(work, {"folder": str(tmp_path)})
+    assert (tmp_path / "done").exists()
+
+
 def test_prepare_on_a_cluster_writes_the_same_data(cluster, tmp_path):
     from pipelines.stages.prepare import prepare
 
@@ -226,9 +264,9 @@ def test_another_ray_or_python_is_refused():
 
 
 def test_a_job_is_sent_all_code_and_nothing_else(tmp_path):
-    from pipelines.execution import remote
+    from pipelines.execution.cluster_job import copy_code
 
-    remote.copy_code(tmp_path)
+    copy_code(tmp_path)
     packages = ("models", "data", "pipelines")
     expected = {path.relative_to(ROOT) for name in packages for path in (ROOT / name).rglob("*.py")}
     sent = {path.relative_to(tmp_path) for path in tmp_path.rglob("*") if path.is_file()}

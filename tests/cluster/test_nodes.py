@@ -20,7 +20,7 @@ from test_pipeline import Project
 
 pytestmark = pytest.mark.slow
 
-TRAIN, TUNE = (("fivefold", verb, "--family", "vae") for verb in ("train", "tune"))
+TRAIN, TUNE, EVALUATE = (("fivefold", verb, "--family", "vae") for verb in ("train", "tune", "evaluate"))
 S3_PORT = 5000
 MAKE_BUCKET = """
 import sys, time, urllib.request
@@ -227,8 +227,41 @@ def test_a_bucket_and_a_job_by_hand_give_what_this_machine_gives(laptop):
     assert laptop.model() == expected[1]
 
 
+def test_yardstick_and_figures_are_those_of_this_machine_whatever_becomes_of_submitter_and_node(laptop):
+    """Here; then there, with the submitter killed and a node lost while the model is asked."""
+    laptop.forget()
+    laptop.settle(4096)
+    project, runs = laptop.project, laptop.project.folder / "runs/digits"
+    project.run("fivefold", "features")
+    for command in (TUNE, TRAIN, EVALUATE):
+        project.run(*command)
+
+    def found() -> tuple[str, dict, dict[str, str]]:
+        figures = json.loads((runs / "results/vae.json").read_text())
+        pictures = {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in (runs / "results/vae").iterdir()}
+        return (runs / "yardstick/yardstick.json").read_text(), {**figures, "seconds": {}}, pictures
+
+    here = found()
+    shutil.rmtree(runs / "yardstick")
+    assert "submitted job fivefold-features-" in laptop.run("fivefold", "features")
+    shutil.rmtree(runs / "results")
+    first = laptop.start(*EVALUATE)
+    first.until(lambda: first.said("submitted job fivefold-evaluate-vae-"), 300)
+    first.process.kill()
+    first.process.wait()
+    second = laptop.start(*EVALUATE)
+    second.until(lambda: second.said("attached to job fivefold-evaluate-vae-"), 300)
+    parts = laptop.storage.glob
+    second.until(lambda: bool(list(parts("evaluate-vae-*/parts/*"))), 600)
+    laptop.cluster.nodes[1].crash()
+    second.end(0, 1200)
+    assert found() == here
+    assert not list(parts("evaluate-vae-*/parts/*"))
+    laptop.cluster.nodes[1].join()
+
+
 def test_dvc_repro_registers_the_models_of_this_machine(laptop):
-    """Every stage from the laptop, `tune` and `train` on the cluster; then all of it here, afresh."""
+    """Every stage from the laptop, those that compute on the cluster; then all of it here, afresh."""
     laptop.settle(4096, search="true")
 
     def registered(run: Callable[..., str]) -> dict[str, str]:
@@ -238,7 +271,8 @@ def test_dvc_repro_registers_the_models_of_this_machine(laptop):
         for name in ("mlflow.db", "dvc.lock"):
             (laptop.project.folder / name).unlink(missing_ok=True)
         said = run("dvc", "repro", "--force")
-        assert ("submitted job fivefold-vae-" in said) == (run == laptop.run)
+        for job in ("vae", "evaluate-vae"):
+            assert (f"submitted job fivefold-{job}-" in said) == (run == laptop.run)
         assert laptop.project.json("registry.json")["jobs"]["generation"]["alias"] == "models:/digits@generation"
         found = list((laptop.project.folder / "mlruns").glob("**/model.safetensors"))
         return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in found} | {"tune": tuned()}

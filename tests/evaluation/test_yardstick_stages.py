@@ -108,10 +108,11 @@ def measured(project: Path, monkeypatch: pytest.MonkeyPatch, kind: type[Memory],
     model = kind(dataset.split("train").all())
 
     def load(folder: Path, device: str) -> tuple[Memory, dict]:
-        assert (folder, device) == (project / "runs/digits/models" / name, options.get("device", "cpu"))
-        return model, {"data_digest": dataset.digest}
+        assert (folder, device) == (project / "runs/digits/models" / name, "cpu")
+        return model, {}
 
     monkeypatch.setattr(model_folder, "load", load)
+    monkeypatch.setattr(artifact, "read", lambda folder: ({"data_digest": dataset.digest}, {}))
     monkeypatch.setattr(artifact, "model_digest", lambda folder: "0" * 64)
     return evaluate("digits", name, root=project, **({"samples": 600, "bootstrap": 20, "bound_samples": 2} | options))
 
@@ -291,7 +292,7 @@ def test_a_yardstick_of_other_data_is_refused(project: Path, monkeypatch: pytest
 
 
 def test_a_model_of_other_data_is_refused(project: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(model_folder, "load", lambda folder, device: (None, {"data_digest": "f" * 64}))
+    monkeypatch.setattr(artifact, "read", lambda folder: ({"data_digest": "f" * 64}, {}))
     with pytest.raises(ValueError, match=r"model vae in .* was made from other data.*dvc repro"):
         evaluate("digits", "vae", root=project)
 

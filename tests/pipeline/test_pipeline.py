@@ -333,6 +333,21 @@ def test_a_killed_worker_is_replaced_and_the_model_is_the_same(project, workers)
 
 
 @pytest.mark.slow
+def test_an_evaluation_ends_with_75_and_goes_on_to_the_same_figures(project):
+    before = {**project.json("results/vae.json"), "seconds": {}}
+    process = project.start("fivefold", "evaluate", "--family", "vae")
+    while "sample: measured" not in (line := process.stdout.readline()):
+        assert line, "it ended by itself"
+    process.terminate()
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 75, output
+    assert "the same command goes on" in output
+    assert {**project.json("results/vae.json"), "seconds": {}} == before  # nothing half measured is seen
+    project.run("fivefold", "evaluate", "--family", "vae")
+    assert {**project.json("results/vae.json"), "seconds": {}} == before
+    assert not list(project.folder.glob("runs/digits/state/evaluate-*"))
+
+
 def test_sigterm_ends_with_75_and_ctrl_c_twice_harms_nothing(project):
     project.write(["vae", "flow"], vae=LONG)
     shutil.rmtree(project.folder / "runs/digits/state", ignore_errors=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pipelines.evaluation.domain import FeatureEncoder
+from pipelines.evaluation.inference import device_of
 
 
 @contextmanager
@@ -44,7 +45,7 @@ def fit(
     learning_rate: float,
     seed: int,
 ) -> None:
-    """Train a classifier in place: AdamW, cosine decay, label smoothing, light augmentation.
+    """Train a classifier in place, where it is: AdamW, cosine decay, label smoothing, light augmentation.
 
     Arguments:
         network: Inputs to logits.
@@ -63,12 +64,13 @@ def fit(
     optimizer = torch.optim.AdamW(network.parameters(), lr=learning_rate, weight_decay=0.02, fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=steps + 1, pct_start=0.1)
     generator = torch.Generator().manual_seed(seed)
+    device = device_of(network)
     network.train()
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng([device] if device.type == "cuda" else []), _repeatable():
         torch.manual_seed(seed)
         for step, rows in enumerate(_shuffled(len(x), batch_size, steps, generator)):
-            logits = network(inputs.augment(inputs(x[rows]), generator))
-            loss = F.cross_entropy(logits, label[rows], label_smoothing=0.05)
+            logits = network(inputs.augment(inputs(x[rows]), generator).to(device))
+            loss = F.cross_entropy(logits, label[rows].to(device), label_smoothing=0.05)
             if not torch.isfinite(loss):
                 raise ValueError(f"the yardstick's classifier diverged at step {step}: lower features.learning_rate")
             optimizer.zero_grad(set_to_none=True)
@@ -76,6 +78,11 @@ def fit(
             optimizer.step()
             schedule.step()
     network.eval().requires_grad_(False)
+
+
+def _repeatable() -> AbstractContextManager[None]:
+    """As a context: kernels of a GPU that give the same bits again."""
+    return torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
 
 
 def _shuffled(n: int, batch_size: int, steps: int, generator: torch.Generator) -> Iterator[Tensor]:

@@ -25,6 +25,7 @@ from data.dataset import Examples
 from data.files import recover, sha256
 from pipelines.evaluation.domain import EvaluationDomain, FeatureEncoder
 from pipelines.evaluation.domains import evaluation_domain
+from pipelines.evaluation.inference import device_of
 from pipelines.evaluation.reference.networks import network
 
 __all__ = ["FACTS", "FORMAT", "SPACES", "Reference", "Space", "checked_facts", "standardized"]
@@ -62,12 +63,13 @@ class Space:
     @torch.no_grad()
     def features(self, x: Num[Tensor, "n *data"], chunk: int = 1024) -> Float[np.ndarray, "n dim"]:
         """Standardized features of examples, float64."""
-        raw = [self.network.features(self.inputs(part)) for part in x.split(chunk)]
+        device = device_of(self.network)
+        raw = [self.network.features(self.inputs(part).to(device)).cpu() for part in x.split(chunk)]
         return ((torch.cat(raw) - self.mean) / self.std).double().numpy()
 
     def tensors(self) -> dict[str, Tensor]:
         """What its file holds."""
-        state = {f"network.{key}": value.clone() for key, value in self.network.state_dict().items()}
+        state = {f"network.{key}": value.cpu().clone() for key, value in self.network.state_dict().items()}
         return state | {"mean": self.mean, "std": self.std}
 
 
@@ -77,7 +79,8 @@ def standardized(name: str, trained: nn.Module, to_inputs: FeatureEncoder, train
 
     A feature that never varies keeps its scale, as all do of a network that says so (`standardized`).
     """
-    raw = torch.cat([trained.features(to_inputs(part)) for part in train.split(1024)])
+    device = device_of(trained)
+    raw = torch.cat([trained.features(to_inputs(part).to(device)).cpu() for part in train.split(1024)])
     std = raw.std(0)
     scaled = (std > 1e-6) & getattr(trained, "standardized", True)
     std = torch.where(scaled, std, torch.ones_like(std))
@@ -112,9 +115,12 @@ class Reference:
         return self.facts["digest"]
 
     @classmethod
-    def open(cls, folder: str | Path) -> Reference:
+    def open(cls, folder: str | Path, device: str = "cpu") -> Reference:
         """Read a yardstick and check every file against its SHA-256.
 
+        Arguments:
+            folder: Where it lies.
+            device: Where its networks are to be.
         Raises:
             FileNotFoundError: If there is none.
             ValueError: If a file is missing or altered, or the layout is newer than this code.
@@ -128,7 +134,7 @@ class Reference:
         spaces = {}
         for name in SPACES:
             tensors = load_file(folder / f"{name}.safetensors")
-            frozen = _frozen(domain, name, facts["networks"][name]["classes"], tensors)
+            frozen = _frozen(domain, name, facts["networks"][name]["classes"], tensors).to(device)
             rows = {split: values.double().numpy() for split, values in parts[name].items()}
             spaces[name] = Space(
                 name=name,
@@ -142,7 +148,7 @@ class Reference:
         label_classifier = None
         if "judge" in facts["networks"]:
             tensors = load_file(folder / "judge.safetensors")
-            label_classifier = _frozen(domain, "judge", facts["networks"]["judge"]["classes"], tensors)
+            label_classifier = _frozen(domain, "judge", facts["networks"]["judge"]["classes"], tensors).to(device)
         drawn = load_file(folder / "baseline.safetensors")
         return cls(
             facts=facts,
