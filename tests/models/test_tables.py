@@ -541,7 +541,7 @@ def test_a_trained_vae_bounds_the_exact_likelihood_of_observed_cells():
 
 def test_temperature_is_the_spread_of_the_latents():
     x = torch.randn(2000, 3, generator=seeded(0), dtype=torch.float64)
-    model = train("flow", x, table(x, "ccc"), steps=20, config={"temperature": 0.5})
+    model = train("flow", x, table(x, "ccc"), steps=20).with_sampling(temperature=0.5)
     spread = model.encode(model.sample(2000, None, Streams.seeded(0))).std()
     assert abs(float(spread) - 0.5) < 0.02
 
