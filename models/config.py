@@ -79,8 +79,10 @@ def _converted(name: str, value: Any, kind: Any) -> Any:
         if not isinstance(value, bool):
             raise ValueError(f"{name} must be true or false, got {value!r}")
         return value
-    if kind not in (int, float):
-        return value  # a choice, which the settings check
+    if get_origin(kind) is Literal:
+        if value not in get_args(kind):
+            raise ValueError(f"{name} must be one of {', '.join(map(str, get_args(kind)))}, got {value!r}")
+        return value
     whole = isinstance(value, Integral) or (isinstance(value, Real) and float(value).is_integer())
     if (
         isinstance(value, bool)

@@ -374,6 +374,7 @@ class ServedModel(PythonModel):
             "thresholds": {"held_out_rows": len(self.held_out), "score_at_rate": thresholds},
             "params": {name: default for name, (_, default) in parameters(self._sampling).items()}
             | {"task": self.default_task},
+            "sampling": self._sampling,
             "limits": {name: limit(name) for name in LIMITS},
             **self.rows.described(),
         }

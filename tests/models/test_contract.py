@@ -234,11 +234,12 @@ def test_bad_settings_are_refused(family, name, value):
         FAMILIES[family].Config(**{name: value})
 
 
-def test_how_it_draws_changes_at_use_and_nothing_else_does(case, family):
+@pytest.mark.parametrize("kind", list(FAMILIES))
+def test_how_it_draws_changes_at_use_and_nothing_else_does(kind):
     """Of each setting another value, in a model of the same weights; the model itself stays as it was."""
-    model, _ = case
+    model = build({"family": kind, "config": SMALL[kind], "domain": DOMAINS["table"], "classes": 3})
     for name, default in asdict(model.sampling).items():
-        other = OTHER_SAMPLING.get(name, default + 1 if not isinstance(default, bool) else not default)
+        other = OTHER_SAMPLING[name] if name in OTHER_SAMPLING else (not default) if default is False else default + 1
         changed = model.with_sampling(**{name: other})
         assert asdict(changed.sampling) == asdict(model.sampling) | {name: other}
         assert asdict(model.sampling)[name] == default

@@ -79,7 +79,7 @@ def test_the_file_that_ships_is_valid(tmp_path):
         ("vae: {search: 3}", r"vae\.search: must be a mapping of settings to ranges, got 3"),
         (
             "diffusion: {model: {guidance: 2, width: 8}}",
-            r"has 1 error:\n  - diffusion\.model\.guidance: how a model draws is no part of what is trained; "
+            r"diffusion\.model\.guidance: how a model draws is no part of what is trained; "
             r"set diffusion\.sampling\.guidance instead",
         ),
         (

@@ -220,8 +220,8 @@ def test_a_budget_is_measured_once_and_is_examples_from_then_on(
     assert {"source": "recipes/digits.yaml", "value": 999} in total["overrides"]
     rate = YAML(typ="safe").load(first)["measured"]["budgets"]["vae"]["examples_per_second"]
     assert 0.5 * 600 * rate < total["value"] < 600 * rate
-    assert job_of("vae", file.parent, monkeypatch).training["total_examples"] == total["value"]
-    assert job_of("flow", file.parent, monkeypatch).training["total_examples"] == 4_096
+    assert job_of("vae", file.parent, monkeypatch)[0].training["total_examples"] == total["value"]
+    assert job_of("flow", file.parent, monkeypatch)[0].training["total_examples"] == 4_096
     assert "measuring" not in project.run("fivefold", "settings", "--write")
     assert file.read_text() == first
     project.set("params.yaml", {"vae.model.width": 8})
