@@ -13,7 +13,7 @@ from ..config import (
     check_not_negative,
     check_positive,
 )
-from .schedules import SIGMA_MAX, SIGMA_MIN
+from .schedules import SIGMA_MAX
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -23,7 +23,9 @@ class SamplingConfig:
     Arguments:
         sampler: `heun`, `dpmpp_2m`, `euler` and `ddim` (one method, two names), or `ddpm` (ancestral, stochastic).
         steps: Steps of the sampler, of rows of a table as far as they are settled from (`settle`); each is one
-            evaluation of the network, of `heun` two.
+            evaluation of the network, of `heun` two. On digits (two trainings of 70,000, 2,000 draws) the Fréchet
+            distance of 8 is .19 and .19, of 127 evaluations of `heun` from 80 to .002 it is .21 and .22 (bootstrap of the
+            difference -.06 to .03 and -.09 to .03), of its 35 .23 and .24, which is worse by .01 to .04.
         sigma_min: Smallest noise level of the sampler, noise to example.
         sigma_max: Largest noise level of the sampler.
         rho: Curvature of the sampler's noise levels (`edm`).
@@ -38,8 +40,8 @@ class SamplingConfig:
     """
 
     sampler: Literal["heun", "ddim", "ddpm", "dpmpp_2m", "euler"] = "dpmpp_2m"
-    steps: int = 10
-    sigma_min: float = SIGMA_MIN
+    steps: int = 8
+    sigma_min: float = 0.02
     sigma_max: float = SIGMA_MAX
     rho: float = 7.0
     guidance: float = 1.0

@@ -389,7 +389,9 @@ def test_guidance_moves_the_denoiser_away_from_the_unconditional_one():
 @pytest.mark.parametrize("name", ["edm", "ddpm cosine", "ddpm linear", "flow matching"])
 def test_noise_levels_are_those_of_the_papers(name):
     """From largest to smallest; the third of nine by each paper's formula."""
-    levels = exact_diffusion(sigma_max=50.0, **OBJECTIVES[name]).noise_levels(9, device=torch.device("cpu"))
+    levels = exact_diffusion(sigma_min=0.002, sigma_max=50.0, **OBJECTIVES[name]).noise_levels(
+        9, device=torch.device("cpu")
+    )
     assert (levels.diff() < 0).all()
     assert float(levels[0]) == pytest.approx(50.0, rel=1e-4)
     assert float(levels[-1]) == pytest.approx(0.002, rel=1e-4)
@@ -453,7 +455,7 @@ def test_codes_of_a_gaussian_are_its_standard_scores():
 @pytest.mark.parametrize("strength", [0.5, 0.75])
 def test_translation_adds_as_much_noise_as_its_strength_says(strength):
     """From noise of level s back to a Gaussian: the spread stays, the correlation is spread / sqrt(spread^2 + s^2)."""
-    model = gaussian_model(steps=20, sigma_max=10.0)
+    model = gaussian_model(steps=20, sigma_min=0.002, sigma_max=10.0)
     x = (127.5 + 0.3 * 127.5 * torch.randn(600, 4, 4, 1, generator=torch.Generator().manual_seed(0))).round()
     x = x.clamp(0, 255).to(torch.uint8)
     moved = model.translate(x, None, strength, Streams.seeded(0))

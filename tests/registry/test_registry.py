@@ -51,7 +51,7 @@ SMALL = {
     "vae": {"width": 8, "latent": 4},
     "gan": {"width": 8, "critic_width": 8, "latent": 4},
     "flow": {"width": 8, "steps": 1},
-    "diffusion": {"width": 8, "embed": 8, "steps": 2},
+    "diffusion": {"width": 8, "embed": 8, "steps": 6},
 }
 
 pytestmark = [  # MLflow's own
