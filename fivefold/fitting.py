@@ -65,7 +65,7 @@ def fit(
             The model is then conditional on it.
         examples: Examples to see in all, counting repeats.
         seed: Seed of weights, noise and order: the same seed on the same machine gives the same model.
-        settings: Settings of the family, by the names they have in `params.yaml` (`model.width`, `training.lr`, …);
+        settings: Settings of the family, by the names they have in `params.yaml` (`model.width`, `sampling.steps`, …);
             the others are those that suit the data, as in the pipeline.
         columns: Types of a table's columns that shall not be found out: those of a card
             (`continuous`, `integer`, `categorical`, `identifier`, `skip`, …).
@@ -80,7 +80,8 @@ def fit(
     if family not in models.FAMILIES:
         raise ValueError(f"family must be one of {', '.join(FAMILIES)}, got {family!r}.")
     chosen = {"training.total_examples": examples, "training.evaluations": 1, **(settings or {})}
-    config.with_settings(Family(model=models.FAMILIES[family].Config()), chosen)  # mistakes before any reading
+    cls = models.FAMILIES[family]
+    config.with_settings(Family(model=cls.Config(), sampling=cls.SamplingConfig()), chosen)  # before any reading
     with tempfile.TemporaryDirectory(prefix="fivefold-") as temporary:
         dataset, layout = _prepared(data, label, columns or {}, Path(temporary))
         family_settings = config.with_settings(config.suiting(family, dataset.manifest), chosen)
@@ -102,8 +103,10 @@ def fit(
                 report=report,
                 context=WorkerContext(device=device),
             )
+        network = network.eval().with_sampling(**dataclasses.asdict(family_settings.sampling))
         facts = {
             **spec,
+            "sampling": dataclasses.asdict(network.sampling),
             "dataset": dataset.name,
             "class_names": layout.pop("classes", dataset.class_names),
             "table": dataset.manifest.get("table", []),
@@ -114,7 +117,7 @@ def fit(
             "total_examples": training.total_examples,
             "rows": layout,
         }
-    return Model(network.eval(), facts)
+    return Model(network, facts)
 
 
 def _prepared(data: Any, label: Any, columns: Mapping[str, str], folder: Path) -> tuple[Dataset, dict[str, Any]]:

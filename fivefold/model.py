@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -64,21 +65,42 @@ class Model:
         """What this model can do, by the names that a registered model takes."""
         return tasks(self.network)
 
-    def sample(self, n: int, label: Any = None, *, seed: int = 0) -> Data:
+    def with_sampling(self, **settings: Any) -> Model:
+        """The same model, its weights shared, that draws otherwise; its `sampling` lists what can be set.
+
+            guided = model.with_sampling(guidance=2.0)     # a diffusion model
+            guided.sample(100, label=">50K")
+
+        Raises:
+            ValueError: If the family has no such setting, or a value is out of range.
+        """
+        network = self.network.with_sampling(**settings)
+        return Model(network, {**self.facts, "sampling": dataclasses.asdict(network.sampling)})
+
+    @property
+    def sampling(self) -> dict[str, Any]:
+        """How this model draws, by the names of its family's section `sampling` in `params.yaml`."""
+        return dataclasses.asdict(self.network.sampling)
+
+    def sample(self, n: int, label: Any = None, *, seed: int = 0, **sampling: Any) -> Data:
         """Draw new rows.
 
             model.sample(100)                      # labels as often as in the data
             model.sample(100, label=">50K")
             model.sample(2, label=["<=50K", ">50K"])
+            model.sample(100, guidance=2.0)        # this time only, of a model that has it
 
         Arguments:
             n: How many.
             label: A class for all, or one for each; `None` for any. Of a table the label comes back in its column.
             seed: The same seed draws the same rows.
+            sampling: Settings as of `with_sampling`, for these rows.
         Raises:
-            ValueError: If there is no such class, or the model has none.
+            ValueError: If there is no such class, or the model has none; if there is no such setting.
         """
         self._require("sample")
+        if sampling:
+            return self.with_sampling(**sampling).sample(n, label, seed=seed)
         if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 1:
             raise ValueError(f"n must be a whole number of at least 1, got {n!r}.")
         if label is not None and not self.classes:

@@ -31,7 +31,8 @@ def build(spec: Mapping[str, Any]) -> GenerativeModel:
     """Build an untrained model.
 
     Arguments:
-        spec: `family`, `config` (the family's settings), `domain` (the domain's spec), `classes`.
+        spec: `family`, `config` (the family's settings), `domain` (the domain's spec), `classes`; perhaps `sampling`
+            (settings of the family's `SamplingConfig`).
 
     Raises:
         ValueError: If the family or a setting is unknown or out of range.
@@ -41,4 +42,5 @@ def build(spec: Mapping[str, Any]) -> GenerativeModel:
         raise ValueError(f"unknown family {family!r}; known: {', '.join(FAMILIES)}")
     cls = FAMILIES[family]
     config, data = cls.Config(**spec["config"]), domain(spec["domain"])
-    return cls.variant(config, data)(config, data, spec["classes"])  # type: ignore[call-arg]
+    model = cls.variant(config, data)(config, data, spec["classes"])  # type: ignore[call-arg]
+    return model.with_sampling(**spec.get("sampling", {}))

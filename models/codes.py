@@ -42,22 +42,24 @@ class CodeModel(GenerativeModel, Sampling, Coding, Reconstruction, AnomalyScorin
         likelihood: What the decoder's outputs are the parameters of.
         outputs: Length of the vector that the encoder returns.
         components: Gaussians per class.
-
-    Attributes:
-        drawn: Whether samples are drawn from the likelihood; otherwise they are its mean.
     """
 
     def __init__(
         self, config: Any, domain: Domain, classes: int, likelihood: Likelihood, *, outputs: int, components: int
     ) -> None:
         super().__init__(domain, classes)
-        self.config, self.likelihood, self.drawn = config, likelihood, likelihood.drawn
+        self.config, self.likelihood = config, likelihood
         scale = {"width": config.width, "blocks": config.blocks, "patch": config.patch}
         self.encoder = domain.encoder(outputs, **scale)
         self.decoder = domain.decoder(config.latent, parameters=likelihood.outputs, **scale)
         self.mixture = GaussianMixture(config.latent, classes, components)
         self.blend = Blend()
         self.typicality = MahalanobisScore(2 + domain.textures, upper_only=domain.anomaly_tails == "upper")
+
+    @property
+    def drawn(self) -> bool:
+        """Whether samples are drawn from the likelihood; otherwise they are its mean."""
+        return self.likelihood.drawn
 
     @abstractmethod
     def _code(

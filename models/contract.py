@@ -6,16 +6,20 @@ what it can do by inheriting the small classes of `capabilities.py`.
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from .config import NoSampling, with_values
 from .domains.base import Domain
 from .rng import Streams
 from .shapes import Bool, Float, Int, Num
+
+Model = TypeVar("Model", bound="GenerativeModel")
 
 __all__ = ["Batch", "GenerativeModel", "Losses", "Objective"]
 
@@ -109,14 +113,19 @@ class GenerativeModel(nn.Module, ABC):
     Arguments:
         domain: What an example is: its shape, scaling, likelihood and default networks.
         classes: Number of labels the model is conditional on; 0 for none.
+
+    Attributes:
+        sampling: How it draws, which is not learned and changed by `with_sampling`.
     """
 
     Config: ClassVar[type]
+    SamplingConfig: ClassVar[type] = NoSampling
 
     def __init__(self, domain: Domain, classes: int) -> None:
         super().__init__()
         self.domain = domain
         self.classes = classes
+        self.sampling: Any = self.SamplingConfig()
         frequencies = torch.full((classes,), 1 / classes) if classes else torch.zeros(0)
         self.register_buffer("label_frequencies", frequencies)
         self.label_frequencies: Tensor
@@ -125,6 +134,26 @@ class GenerativeModel(nn.Module, ABC):
     def variant(cls, config: Any, domain: Domain) -> type[GenerativeModel]:
         """The class of the family that these settings ask for on this kind of data."""
         return cls
+
+    def with_sampling(self: Model, **changes: Any) -> Model:
+        """The same model, its weights shared, that draws as these settings say; those not named stay.
+
+            guided = model.with_sampling(guidance=2.0, steps=16)
+
+        Raises:
+            ValueError: If the family has no such setting, or a value is out of range.
+        """
+        other = copy.copy(self)
+        other.sampling = with_values(self.sampling, changes)
+        other.check_sampling()
+        return other
+
+    def check_sampling(self) -> None:
+        """Refuse settings of sampling that do not go with what was trained.
+
+        Raises:
+            ValueError: If they do not.
+        """
 
     @abstractmethod
     def objectives(self) -> tuple[Objective, ...]:

@@ -31,11 +31,11 @@ from ..domains.base import Domain
 from ..imputation import repeated, with_gaps
 from ..rng import Streams
 from ..shapes import Bool, Float, Int, Num
-from .config import Config
+from .config import Config, SamplingConfig
 from .denoiser import Denoiser, DenoisingObjective, schedule_of
 from .likelihood import diffusion_nats, ode_log_prob
 from .samplers import SAMPLERS, Heun, ancestral_step
-from .schedules import levels
+from .schedules import SIGMA_MAX, SIGMA_MIN, levels
 
 __all__ = ["Config", "Denoiser", "DenoisingObjective", "Diffusion"]
 
@@ -58,26 +58,28 @@ class Diffusion(
         | Karras et al. (2022), https://arxiv.org/abs/2206.00364
     """
 
-    Config = Config
+    Config, SamplingConfig = Config, SamplingConfig
 
     def __init__(self, config: Config, domain: Domain, classes: int) -> None:
         super().__init__(domain, classes)
         self.config = config
         self.denoiser = Denoiser(config, domain, classes)
         self.settler = domain.settler(classes, sigma=config.settle, width=config.width)
-        if self.settler is not None and config.settle >= config.sigma_max:
-            raise ValueError(
-                f"settle must be below sigma_max, got {config.settle} and {config.sigma_max}; "
-                "set settle: 0 for rows that are not settled"
-            )
         # noise levels, in units of sigma_data, of the anomaly statistics: of rows also how far out each number lies
         self.probes = (0.6, 1.2, 2.5, 5.0) if domain.takes_mask else (0.1, 0.3, 0.6, 1.2)
         self.typicality = MahalanobisScore(len(self.probes), upper_only=domain.anomaly_tails == "upper")
 
+    def check_sampling(self) -> None:
+        if self.settler is not None and self.config.settle >= self.sampling.sigma_max:
+            raise ValueError(
+                f"settle must be below sigma_max, got {self.config.settle} and {self.sampling.sigma_max}; "
+                "set settle: 0 for rows that are not settled"
+            )
+
     @property
     def finest(self) -> float:
         """Noise level at which the bound ends: nothing more is told apart below the domain's resolution."""
-        return self.config.density_sigma or self.domain.resolution
+        return self.sampling.density_sigma or self.domain.resolution
 
     def objectives(self) -> tuple[Objective, ...]:
         return (DenoisingObjective(self.denoiser, self.domain, self.config, self.settler),)
@@ -109,10 +111,22 @@ class Diffusion(
     # Sampling
 
     def noise_levels(self, steps: int, *, device: torch.device) -> Float[Tensor, " levels"]:
-        """`steps` levels from `sigma_max` to `sigma_min` on the objective's scale, float64."""
+        """`steps` levels of the sampler from `sigma_max` to `sigma_min` on the objective's scale, float64."""
         if steps < 2:
             raise ValueError(f"steps must be at least 2 (0 for the model's own), got {steps}")
-        return levels(schedule_of(self.config), self.config.sigma_max, self.config.sigma_min, steps, device)
+        s = self.sampling
+        return levels(schedule_of(self.config, s.rho), s.sigma_max, s.sigma_min, steps, device)
+
+    def _way_down(self, steps: int, device: torch.device) -> Float[Tensor, " levels"]:
+        """The levels from which `steps` steps lead to an example, or to where rows are settled."""
+        if self.settler is None:
+            return self.noise_levels(steps, device=device)
+        s = self.sampling
+        return levels(schedule_of(self.config, s.rho), s.sigma_max, self.settler.sigma, steps + 1, device)[:-1]
+
+    def _code_levels(self, device: torch.device) -> Float[Tensor, " levels"]:
+        s = self.sampling
+        return levels(schedule_of(self.config, s.rho), SIGMA_MAX, SIGMA_MIN, s.code_steps, device)
 
     def denoised(
         self, x: Tensor, sigma: Tensor | float, label: Tensor | None, given: Tensor | None = None
@@ -123,9 +137,9 @@ class Diffusion(
         if given is not None:
             return self.denoiser(low, level, label, given).to(x.dtype)
         d = self.denoiser(low, level, label)
-        if self.config.guidance != 1 and label is not None:
+        if self.sampling.guidance != 1 and label is not None:
             free = self.denoiser(low, level, None)
-            d = free + self.config.guidance * (d - free)
+            d = free + self.sampling.guidance * (d - free)
         return d.to(x.dtype)
 
     def _descend(
@@ -141,7 +155,7 @@ class Diffusion(
     ) -> Num[Tensor, "n *data"]:
         """From noise level `down[0]` to 0 by the model's sampler, and to data space; or to the level at which rows
         are settled, given the `known` cells, with `gaps` where the data have them or without."""
-        sampler = SAMPLERS[self.config.sampler]
+        sampler = SAMPLERS[self.sampling.sampler]
         settler = self.settler if down[0] > self.config.settle else None
         end = 0.0 if settler is None else settler.sigma
         down = torch.cat([down[down > end], down.new_full((1,), end)])
@@ -158,7 +172,7 @@ class Diffusion(
     ) -> Num[Tensor, "n *event"]:
         label = self.draw_labels(n, label, generator)
         noise = generator.normal(n, *self.domain.event_shape).double()
-        down = self.noise_levels(steps or self.config.steps, device=noise.device)
+        down = self._way_down(steps or self.sampling.steps, noise.device)
         return self._descend(noise * down[0], down, label, generator, gaps=True)
 
     @torch.no_grad()
@@ -182,7 +196,7 @@ class Diffusion(
         check_strength(strength)
         label = self.checked_labels(len(x), label)
         y = self.domain.to_model(x).double()
-        down = self.noise_levels(steps or self.config.steps, device=y.device)
+        down = self.noise_levels(steps or self.sampling.steps, device=y.device)
         down = down[len(down) - round(strength * len(down)) :]
         if not len(down):
             return self.domain.merge(x, self.domain.observed(x), self.domain.to_data(y))
@@ -200,7 +214,7 @@ class Diffusion(
 
     def _fill(self, x: Float[Tensor, "batch *data"], generator: Streams) -> Num[Tensor, "batch *data"]:
         given = torch.where(self.domain.expand(self.domain.observed(x)), self.domain.to_model(x), torch.nan)
-        down = self.noise_levels(self.config.steps, device=x.device)
+        down = self._way_down(self.sampling.steps, x.device)
         start = down[0] * generator.normal(len(x), *self.domain.event_shape).double()
         return self._descend(start, down, None, generator, given, x)
 
@@ -215,7 +229,7 @@ class Diffusion(
             | https://arxiv.org/abs/2201.09865
         """
         known = self.domain.expand(observed)
-        down = self.noise_levels(self.config.steps, device=x.device)
+        down = self.noise_levels(self.sampling.steps, device=x.device)
         down = torch.cat([down, down.new_zeros(1)])
 
         def noise() -> Tensor:
@@ -223,7 +237,7 @@ class Diffusion(
 
         y = down[0] * noise()
         for now, then in pairwise(down):
-            for turn in range(self.config.resample if then > 0 else 1):
+            for turn in range(self.sampling.resample if then > 0 else 1):
                 if turn:  # back up
                     y = y + (now.square() - then.square()).sqrt() * noise()
                 clean = self.domain.spread(x, generator)
@@ -235,12 +249,12 @@ class Diffusion(
 
     @torch.no_grad()
     def encode(self, x: Num[Tensor, "batch *event"]) -> Float[Tensor, "batch latent"]:
-        up = self.noise_levels(self.config.steps, device=x.device).flip(0)
+        up = self._code_levels(x.device).flip(0)
         return (self._solve(self.domain.to_model(x).double(), up) / up[-1]).flatten(1).float()
 
     @torch.no_grad()
     def decode(self, z: Float[Tensor, "batch latent"]) -> Num[Tensor, "batch *event"]:
-        down = self.noise_levels(self.config.steps, device=z.device)
+        down = self._code_levels(z.device)
         noise = z.double().unflatten(1, self.domain.event_shape)
         return self.domain.to_data(self._solve(noise * down[0], torch.cat([down, down.new_zeros(1)])))
 
@@ -270,10 +284,10 @@ class Diffusion(
             lambda y, sigma: self.denoised(y, sigma, None),
             self.domain.dequantized_point(x, generator),
             generator,
-            sigma_min=self.config.density_sigma or self.domain.density_noise,
-            sigma_max=self.config.sigma_max,
+            sigma_min=self.sampling.density_sigma or self.domain.density_noise,
+            sigma_max=SIGMA_MAX,
             sigma_data=float(self.denoiser.sigma_data),
-            steps=steps or self.config.density_steps,
+            steps=steps or self.sampling.density_steps,
         ).float()
 
     @torch.no_grad()
@@ -297,7 +311,7 @@ class Diffusion(
             point.y,
             generator,
             sigma_min=self.finest,
-            sigma_max=self.config.sigma_max,
+            sigma_max=SIGMA_MAX,
             sigma_data=float(self.denoiser.sigma_data),
             samples=samples,
         )

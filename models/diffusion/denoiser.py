@@ -14,13 +14,13 @@ from ..networks.embeddings import FourierEmbedding, LabelEmbedding
 from ..rng import Streams
 from ..shapes import Float, Int
 from .config import Config
-from .schedules import Cosine, Linear, Power, Schedule, Straight
+from .schedules import SIGMA_MAX, SIGMA_MIN, Cosine, Linear, Power, Schedule, Straight
 
 
-def schedule_of(config: Config) -> Schedule:
-    """The scale of noise levels that belongs to an objective."""
+def schedule_of(config: Config, rho: float = 7.0) -> Schedule:
+    """The scale of noise levels that belongs to an objective; of `edm` with this curvature."""
     if config.objective == "edm":
-        return Power(config.rho)
+        return Power(rho)
     if config.objective == "flow_matching":
         return Straight()
     return Cosine() if config.schedule == "cosine" else Linear()
@@ -125,13 +125,13 @@ class DenoisingObjective(Objective):
     def __init__(self, denoiser: Denoiser, domain: Domain, config: Config, settler: Settler | None = None) -> None:
         super().__init__()
         self.denoiser, self.domain, self.config, self.settler = denoiser, domain, config, settler
-        self.schedule = schedule_of(config)
+        self.schedule = None if config.objective == "edm" else schedule_of(config)
 
     def _noise_levels(self, n: int, generator: Streams) -> Float[Tensor, " n"]:
         c = self.config
-        if c.objective == "edm":
+        if self.schedule is None:
             return (c.p_mean + c.p_std * generator.normal(n)).exp()
-        return self.schedule.between(c.sigma_min, c.sigma_max, generator.uniform(n))
+        return self.schedule.between(SIGMA_MIN, SIGMA_MAX, generator.uniform(n))
 
     def forward(self, batch: Batch, generator: Streams) -> Losses:
         y = self.domain.spread(batch.visible, generator)

@@ -15,6 +15,10 @@ from torch import Tensor
 
 from ..shapes import Float
 
+SIGMA_MIN, SIGMA_MAX = 0.002, 80.0
+"""The least and the most noise (model space): between them `ddpm` and `flow_matching` train, and examples are made
+codes; a density begins at the most."""
+
 
 class Schedule(ABC):
     """A monotone map between noise levels and positions on a scale."""

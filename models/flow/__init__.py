@@ -185,8 +185,8 @@ class Flow(BaseFlow):
         self, n: int, label: Int[Tensor, " n"] | None, generator: Streams, *, steps: int = 0
     ) -> Num[Tensor, "n *event"]:
         label = self.draw_labels(n, label, generator)
-        z = self.config.temperature * generator.normal(n, self.values)
-        z[:, : self.values - math.prod(self.network.shapes[-1])] *= self.config.detail
+        z = self.sampling.temperature * generator.normal(n, self.values)
+        z[:, : self.values - math.prod(self.network.shapes[-1])] *= self.sampling.detail
         return self._complete(z, label)
 
     @torch.no_grad()
@@ -216,7 +216,7 @@ class Flow(BaseFlow):
 
         y = dequantized()
         states = gibbs(log_prob, y, ~observed, self.edges.to(y.dtype), dequantized, generator)
-        for _ in range(self.config.sweeps - 1):
+        for _ in range(self.sampling.sweeps - 1):
             next(states)
         return torch.stack([self.domain.quantize(next(states)) for _ in range(draws)])
 

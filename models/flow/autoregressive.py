@@ -110,7 +110,7 @@ class AutoregressiveFlow(BaseFlow):
         self, n: int, label: Int[Tensor, " n"] | None, generator: Streams, *, steps: int = 0
     ) -> Num[Tensor, "n columns"]:
         label = self.draw_labels(n, label, generator)
-        return self._from_latent(self.config.temperature * generator.normal(n, self.values), label)
+        return self._from_latent(self.sampling.temperature * generator.normal(n, self.values), label)
 
     @torch.no_grad()
     def encode(self, x: Num[Tensor, "batch columns"]) -> Float[Tensor, "batch columns"]:

@@ -25,7 +25,7 @@ from ..domains.base import Domain
 from ..networks.embeddings import LabelEmbedding
 from ..rng import Streams
 from ..shapes import Float, Int, Num
-from .config import Config
+from .config import Config, SamplingConfig
 
 
 class BaseFlow(GenerativeModel, Sampling, Density, Coding, Reconstruction, AnomalyScoring, Filling, Translation):
@@ -41,7 +41,7 @@ class BaseFlow(GenerativeModel, Sampling, Density, Coding, Reconstruction, Anoma
         statistics: Number of statistics that tell anomalies.
     """
 
-    Config = Config
+    Config, SamplingConfig = Config, SamplingConfig
 
     def __init__(self, config: Config, domain: Domain, classes: int, network: nn.Module, statistics: int) -> None:
         super().__init__(domain, classes)

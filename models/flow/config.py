@@ -9,11 +9,32 @@ from ..config import check_at_least_one, check_choices, check_label_dropout, che
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class SamplingConfig:
+    """How the normalizing flow draws.
+
+    Arguments:
+        temperature: Standard deviation of the latent draws when sampling; 1 samples the model.
+        detail: Factor on the temperature of all latents but the last level's (or the leading components'):
+            below 1 less of the noise that details are modelled with. Of images.
+        sweeps: Passes over a row's missing cells when imputing (couplings of fewer than 32 columns).
+    """
+
+    temperature: float = 1.0
+    detail: float = 1.0
+    sweeps: int = 6
+
+    def __post_init__(self) -> None:
+        check_positive(self, "temperature")
+        check_not_negative(self, "detail")
+        check_at_least_one(self, "sweeps")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Config:
     """Settings of the normalizing flow.
 
-    `autoregressive` reads `width`, `blocks`, `embed`, `label_dropout`, `temperature`, `order` and `parts` of them, the
-    last two alone; the others read the rest, as far as each says.
+    `autoregressive` reads `width`, `blocks`, `embed`, `label_dropout`, `order` and `parts` of them, the last two alone;
+    the others read the rest, as far as each says.
 
     Arguments:
         architecture: `auto`: `autoregressive` on tables (every column given those before it, in any order), else
@@ -37,10 +58,6 @@ class Config:
         scale_bound: Largest log-scale of one affine coupling.
         label_dropout: Part of the training examples whose label is hidden, so that the flow also
             knows the density without one.
-        temperature: Standard deviation of the latent draws when sampling; 1 samples the model.
-        detail: Factor on the temperature of all latents but the last level's (or the leading components'):
-            below 1 less of the noise that details are modelled with.
-        sweeps: Passes over a row's missing cells when imputing (couplings of fewer than 32 columns).
         order: Of the columns in training (`autoregressive`): `random`, so that any can be given, `table`, its own only
             (in which rows are drawn and densities taken; what is drawn given columns that are not the first ones is
             then not learned), or `mixed`, each in half the rows.
@@ -60,9 +77,6 @@ class Config:
     tail: float = 4.0
     scale_bound: float = 2.0
     label_dropout: float = 0.1
-    temperature: float = 1.0
-    detail: float = 1.0
-    sweeps: int = 6
     order: Literal["mixed", "random", "table"] = "mixed"
     parts: int = 128
 
@@ -78,9 +92,9 @@ class Config:
 
     def __post_init__(self) -> None:
         check_choices(self)
-        check_not_negative(self, "detail", "levels")
-        check_at_least_one(self, "components", "steps", "width", "blocks", "embed", "sweeps", "parts")
+        check_not_negative(self, "levels")
+        check_at_least_one(self, "components", "steps", "width", "blocks", "embed", "parts")
         if not 2 <= self.bins <= 256:
             raise ValueError(f"bins must be between 2 and 256, got {self.bins}")
         check_label_dropout(self.label_dropout)
-        check_positive(self, "scale_bound", "temperature", "tail")
+        check_positive(self, "scale_bound", "tail")

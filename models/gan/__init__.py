@@ -21,7 +21,7 @@ from ..imputation import sample_nearest, with_gaps
 from ..networks.embeddings import full_precision
 from ..rng import Streams
 from ..shapes import Bool, Float, Int, Num
-from .config import Config
+from .config import Config, SamplingConfig
 from .players import Critic, Generator
 
 __all__ = ["GAN", "Config", "Critic", "CriticObjective", "Generator", "GeneratorObjective"]
@@ -168,7 +168,7 @@ class GAN(GenerativeModel, Sampling, Reconstruction, AnomalyScoring, Filling):
         | https://arxiv.org/abs/1802.05957
     """
 
-    Config = Config
+    Config, SamplingConfig = Config, SamplingConfig
 
     def __init__(self, config: Config, domain: Domain, classes: int) -> None:
         super().__init__(domain, classes)
@@ -270,7 +270,7 @@ class GAN(GenerativeModel, Sampling, Reconstruction, AnomalyScoring, Filling):
     def _descend(self, z: Tensor, label: Tensor | None, y: Tensor, known: Tensor) -> Float[Tensor, "batch *event"]:
         """The generated example after Polyak's gradient steps, which move the noise no further than they must."""
         with frozen(self.generator), torch.enable_grad():
-            for _ in range(self.config.inversion_steps):
+            for _ in range(self.sampling.inversion_steps):
                 z = z.detach().requires_grad_()
                 error = (known * (self.generator(z, label) - y)).flatten(1).square().sum(1)
                 (gradient,) = torch.autograd.grad(error.sum(), z)

@@ -9,6 +9,20 @@ from ..config import check_at_least_one, check_choices, check_not_negative
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class SamplingConfig:
+    """How the generative adversarial network is searched for an example.
+
+    Arguments:
+        inversion_steps: Gradient steps of the search for an example's noise (`reconstruct`, `impute`).
+    """
+
+    inversion_steps: int = 20
+
+    def __post_init__(self) -> None:
+        check_not_negative(self, "inversion_steps")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Config:
     """Settings of the generative adversarial network.
 
@@ -32,7 +46,6 @@ class Config:
         attention: Whether generator and critic attend over all positions at the coarsest level (images).
         settle: Noise (its standard deviation in model space) from which generated rows of a table are settled cell
             after cell, each given those before it and the noisy row; 0 for never.
-        inversion_steps: Gradient steps of the search for an example's noise (`reconstruct`, `impute`).
     """
 
     loss: Literal["hinge", "relativistic", "wasserstein"] = "relativistic"
@@ -48,11 +61,10 @@ class Config:
     shift: float = 0.0
     attention: bool = False
     settle: float = 1.0
-    inversion_steps: int = 20
 
     def __post_init__(self) -> None:
         check_at_least_one(self, "latent", "width", "critic_width", "blocks", "critic_steps", "features")
         check_choices(self)
         if not 0 <= self.shift < 0.5:
             raise ValueError(f"shift must be at least 0 and below 0.5, got {self.shift}")
-        check_not_negative(self, "patch", "gamma", "penalty", "settle", "inversion_steps")
+        check_not_negative(self, "patch", "gamma", "penalty", "settle")

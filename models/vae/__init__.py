@@ -22,7 +22,7 @@ from ..imputation import mask_cells, repeated, sample_nearest, tempered, with_ga
 from ..networks.embeddings import LabelEmbedding, full_precision
 from ..rng import Streams
 from ..shapes import Bool, Float, Int, Num
-from .config import Config
+from .config import Config, SamplingConfig
 from .gaussians import gaussian_divergence, gaussian_log_prob
 
 __all__ = ["VAE", "Config", "EvidenceObjective"]
@@ -122,15 +122,18 @@ class VAE(CodeModel, DensityBound):
         | https://arxiv.org/abs/1705.07120
     """
 
-    Config = Config
+    Config, SamplingConfig = Config, SamplingConfig
 
     def __init__(self, config: Config, domain: Domain, classes: int) -> None:
         likelihood = domain.likelihood(config.components, cells=config.cells, classes=classes, width=config.width)
         components = max(config.prior_components, 1)
         super().__init__(config, domain, classes, likelihood, outputs=2 * config.latent, components=components)
         self.hide = 0.5 * domain.takes_mask if config.hide == -1 else config.hide
-        self.drawn = config.draw_pixels or likelihood.drawn
         self.prior = LearnedPrior(classes, config.latent)
+
+    @property
+    def drawn(self) -> bool:
+        return self.sampling.draw_pixels or self.likelihood.drawn
 
     def objectives(self) -> tuple[Objective, ...]:
         return (EvidenceObjective(self),)

@@ -9,6 +9,18 @@ from ..config import check_at_least_one, check_choices, check_hide, check_not_ne
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class SamplingConfig:
+    """How the variational autoencoder draws.
+
+    Arguments:
+        draw_pixels: Whether sampled images are drawn from the likelihood; otherwise they are its mean.
+            Rows of tables are always drawn.
+    """
+
+    draw_pixels: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Config:
     """Settings of the variational autoencoder.
 
@@ -23,8 +35,6 @@ class Config:
         components: Logistics in the likelihood's mixture (images), or Gaussians (tables of `independent` cells).
         prior_components: Gaussians per class in the prior that replaces the learned one after
             training; 0 keeps the learned Gaussian per class.
-        draw_pixels: Whether sampled images are drawn from the likelihood; otherwise they are its mean.
-            Rows of tables are always drawn.
         warmup_examples: Examples over which `beta` rises from zero.
         hide: Part of the training examples of which a random share of the cells is taken for missing,
             so that the encoder learns to do without; -1 for half the rows of tables and no images.
@@ -39,7 +49,6 @@ class Config:
     free_bits: float = 0.05
     components: int = 3
     prior_components: int = 2
-    draw_pixels: bool = False
     warmup_examples: int = 0
     hide: float = -1.0
     cells: Literal["given others", "independent"] = "given others"

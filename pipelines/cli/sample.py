@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -44,6 +45,17 @@ def sample(
     steps: Annotated[
         int, typer.Option(metavar="N", parser=whole_number, help="Sampler steps; 0 for the model's own.")
     ] = 0,
+    guidance: Annotated[
+        float | None,
+        typer.Option(metavar="X", help="Of diffusion: weight of the class wanted; 1 for the model itself."),
+    ] = None,
+    temperature: Annotated[
+        float | None, typer.Option(metavar="X", help="Of flows: below 1 likelier draws, and less varied ones.")
+    ] = None,
+    setting: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=X", help="Any setting of the family's section `sampling`; repeatable."),
+    ] = None,
     given: Annotated[
         str, typer.Option(metavar="JSON", help='Of a table: columns and their values, {"city": "Oslo"}.')
     ] = "{}",
@@ -62,6 +74,9 @@ def sample(
         label: Class to draw, by its number, its name or its value in the source; `None` or -1 for any.
         seed: The same seed draws the same; -1 draws anew at every call.
         steps: Steps of an iterative sampler; 0 for the model's own.
+        guidance: Weight of classifier-free guidance.
+        temperature: Standard deviation of a flow's latent draws.
+        setting: Settings of the family's section `sampling` as `name=value`; `None` leaves the model's own.
         given: Of a table: columns and their values as JSON; the others are drawn given these.
         safe_csv: Into CSV, put an apostrophe before texts that a spreadsheet would run as formulas.
     Returns:
@@ -82,11 +97,14 @@ def sample(
     _check_ending(out)
     params = {"task": "sample", "n": n, "seed": seed, "steps": steps, "given": given}
     checked(params, (), 0)
+    sampling = _named({"guidance": guidance, "temperature": temperature}, setting or ())
     uri = model_uri(name_or_uri)
     _check_registered(uri)
     model = tracking.load_served(uri)
     wanted = -1 if label is None else label  # "-1", which a person types, may be the name of a class
-    drawn = model.predict(np.zeros((0,), np.uint8), params=params | {"label": wanted})
+    if sampling:
+        _require_known(sampling, model.predict(None, params={"task": "describe"}))
+    drawn = model.predict(np.zeros((0,), np.uint8), params=params | {"label": wanted} | sampling)
     table = not isinstance(drawn, np.ndarray)
     if table != (out.suffix.lower() in TABLES):
         expected = (
@@ -101,6 +119,38 @@ def sample(
     _write(drawn, out, table=table)
     print(f"wrote {out}{'/' if out.is_dir() else ''}: {n} {_unit(n, table=table)} of {name_or_uri}")
     return out
+
+
+def _named(options: Mapping[str, float | None], pairs: Sequence[str]) -> dict[str, Any]:
+    """Settings by name, of options and of `name=value`, where numbers and true or false are what they look like.
+
+    Raises:
+        ValueError: If a pair has no name or no value, or a setting is given twice.
+    """
+    found: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
+    for pair in pairs:
+        name, equals, text = (part.strip() for part in pair.partition("="))
+        if not (name and equals and text):
+            raise ValueError(f"--set takes NAME=X, such as --set steps=16, got {pair!r}.")
+        if name in found:
+            raise ValueError(f"{name} is set twice. Leave one out.")
+        try:
+            found[name] = json.loads(text)
+        except ValueError:
+            found[name] = text
+    return found
+
+
+def _require_known(sampling: Mapping[str, Any], described: Mapping[str, Any]) -> None:
+    """Refuse settings that the model does not have.
+
+    Raises:
+        ValueError: Names those it has.
+    """
+    known = described.get("sampling", {})
+    if unknown := sorted(sampling.keys() - known.keys()):
+        has = f"it has {', '.join(known)}" if known else "it has none"
+        raise ValueError(f"this model ({described['family']}) has no setting {', '.join(unknown)}; {has}.")
 
 
 def _check_ending(out: Path) -> None:

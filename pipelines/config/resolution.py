@@ -13,7 +13,7 @@ from data.schema import check_name, is_name
 from models import FAMILIES
 from pipelines.config.budgets import in_batches, in_budget, with_budget
 from pipelines.config.layout import ranges_of, read_yaml, section_of, with_nested_search
-from pipelines.config.sections import SECTIONS, SINGLE, Family, Params, Resolved
+from pipelines.config.sections import FAMILY, SECTIONS, SINGLE, Family, Params, Resolved
 from pipelines.config.validation import checked_family, checked_params, refuse
 from pipelines.defaults import Facts, defaults, facts_of, machine_facts
 from pipelines.defaults.layers import Layer, Setting, merged, nested, stacked
@@ -83,7 +83,7 @@ def suiting(family: str, manifest: Mapping[str, Any]) -> Family:
     """A family's settings as the rules have them for prepared data on this machine."""
     rules = defaults(facts_of(manifest, machine_facts()))[0].get(family, {})
     errors: list[str] = []
-    chosen = checked_family(family, {name: rules.get(name) for name in ("model", "training", "search")}, errors)
+    chosen = checked_family(family, {name: rules.get(name) for name in FAMILY}, errors)
     if chosen is None or errors:
         raise AssertionError(f"the rules gave {family} settings that it refuses: {errors}")
     return chosen
@@ -120,7 +120,8 @@ def _class_defaults(settings: Mapping[str, Any]) -> dict[str, Any]:
         model, training = dataclasses.asdict(family.Config()), dataclasses.asdict(TrainingConfig())
         ranges = ranges_of(section_of(settings, name).get("search"))
         search = nested({f"{key}.log": False for key in ranges if "." in key})
-        defaults[name] = {"model": model, "training": training, "search": search}
+        sampling = dataclasses.asdict(family.SamplingConfig())
+        defaults[name] = {"model": model, "training": training, "sampling": sampling, "search": search}
     return defaults
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from data.schema import nearest
+from models.config import NoSampling
 from pipelines.defaults.facts import Facts
 from pipelines.defaults.layers import Setting
 from pipelines.evaluation.config import Evaluate, ReferenceConfig
@@ -168,11 +169,13 @@ class Family:
     Arguments:
         model: Its architecture and loss: the fields of the family's own `Config`.
         training: How long and how it is trained.
+        sampling: How the trained model draws: the fields of the family's own `SamplingConfig`; not what is learned.
         search: Ranges of settings to search, by dotted name (`training.lr`, `model.beta`).
     """
 
     model: Any
     training: TrainingConfig = field(default_factory=TrainingConfig)
+    sampling: Any = field(default_factory=NoSampling)
     search: dict[str, Range] = field(default_factory=dict)
 
 
@@ -222,6 +225,8 @@ SECTIONS: dict[str, type] = {
     "evaluate": Evaluate,
     "cluster": Cluster,
 }
+FAMILY = ("model", "training", "sampling", "search")
+"""Keys of a family's section."""
 SINGLE = ("dataset", "seed", "families", "budget")
 """Keys of no section."""
 
@@ -238,16 +243,20 @@ def with_settings(family: Family, changes: Mapping[str, Any]) -> Family:
     Raises:
         ValueError: If a name is not a setting of the family or a value is out of range.
     """
-    parts: dict[str, dict[str, Any]] = {"model": {}, "training": {}}
+    parts: dict[str, dict[str, Any]] = {"model": {}, "training": {}, "sampling": {}}
     for name, value in changes.items():
         section, _, key = name.partition(".")
         known = [f"{s}.{f.name}" for s in parts for f in dataclasses.fields(getattr(family, s))]
+        if section == "model" and name not in known and f"sampling.{key}" in known:
+            raise ValueError(f"{name}: {moved(f'sampling.{key}')}")
         if name not in known:
             raise ValueError(f"{name} is not a setting{nearest(name, known)}")
         kind = type(setting_of(family, name))
         parts[section][key] = round(value) if kind is int else kind(value)
-    return dataclasses.replace(
-        family,
-        model=dataclasses.replace(family.model, **parts["model"]),
-        training=dataclasses.replace(family.training, **parts["training"]),
-    )
+    changed = {name: dataclasses.replace(getattr(family, name), **part) for name, part in parts.items()}
+    return dataclasses.replace(family, **changed)
+
+
+def moved(place: str) -> str:
+    """Why a setting of sampling is not one of the model, and its place."""
+    return f"how a model draws is no part of what is trained; set {place} instead"

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from data.schema import NAME_RULE, build, is_name, nearest
 from models import FAMILIES
 from pipelines.config.layout import ranges_of
-from pipelines.config.sections import SECTIONS, SINGLE, Family, Params, Range, with_settings
+from pipelines.config.sections import FAMILY, SECTIONS, SINGLE, Family, Params, Range, moved, with_settings
 from pipelines.training.config import TrainingConfig
 from pipelines.training.durations import seconds_of
 
@@ -63,28 +64,44 @@ def checked_family(name: str, value: Any, errors: list[str]) -> Family | None:
     """A family's section as a dataclass; what is wrong with it is added to the errors."""
     value = {} if value is None else value
     if not isinstance(value, Mapping):
-        errors.append(f"{name}: must be a mapping with model, training and search, got {value!r}")
+        errors.append(f"{name}: must be a mapping with {', '.join(FAMILY)}, got {value!r}")
         return None
     for key in value:
-        if key not in ("model", "training", "search"):
-            errors.append(f"{name}.{key}: unknown key{nearest(str(key), ['model', 'training', 'search'])}")
-    model = build(FAMILIES[name].Config, value.get("model"), f"{name}.model", errors)
+        if key not in FAMILY:
+            errors.append(f"{name}.{key}: unknown key{nearest(str(key), FAMILY)}")
+    model = build(FAMILIES[name].Config, _without_moved(name, value.get("model"), errors), f"{name}.model", errors)
+    sampling = build(FAMILIES[name].SamplingConfig, value.get("sampling"), f"{name}.sampling", errors)
     training = build(TrainingConfig, value.get("training"), f"{name}.training", errors)
     ranges = value.get("search") or {}
     if not isinstance(ranges, Mapping):
         errors.append(f"{name}.search: must be a mapping of settings to ranges, got {ranges!r}")
         return None
     search = {key: build(Range, span, f"{name}.search.{key}", errors) for key, span in ranges_of(ranges).items()}
-    if model is None or training is None:
+    if model is None or training is None or sampling is None:
         return None
-    family = Family(model=model, training=training, search=search)
+    family = Family(model=model, training=training, sampling=sampling, search=search)
     for key, span in search.items():
+        if key.startswith("sampling."):
+            errors.append(f"{name}.search.{key}: trials train, and no training depends on it; search model or training")
+            continue
         try:
             for end in (span.low, span.high) if span else ():
                 with_settings(family, {key: end})
         except ValueError as error:
             errors.append(f"{name}.search.{key}: {error}")
     return family
+
+
+def _without_moved(name: str, model: Any, errors: list[str]) -> Any:
+    """Settings of a model; those that are of sampling are refused, with their place."""
+    if not isinstance(model, Mapping):
+        return model
+    own, sampling = (
+        {field.name for field in fields(kind)} for kind in (FAMILIES[name].Config, FAMILIES[name].SamplingConfig)
+    )
+    there = [key for key in model if key in sampling - own and model[key] is not None]
+    errors += [f"{name}.model.{key}: {moved(f'{name}.sampling.{key}')}" for key in there]
+    return {key: value for key, value in model.items() if key not in sampling - own}
 
 
 def refuse(errors: Mapping[Path, list[str]]) -> None:

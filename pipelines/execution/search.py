@@ -98,6 +98,7 @@ class SearchJob:
         chosen = Family(
             model=FAMILIES[job.spec["family"]].Config(**family["model"]),
             training=TrainingConfig(**family["training"]),
+            sampling=FAMILIES[job.spec["family"]].SamplingConfig(**family.get("sampling", {})),
             search={name: Range(**span) for name, span in family["search"].items()},
         )
         return cls(**{**plain, "job": job, "family": chosen})

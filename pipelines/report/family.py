@@ -288,12 +288,13 @@ VALIDATION = "Fréchet distance, validation"
 
 
 def settings(family: Family) -> dict[str, list[tuple[str, str, bool]]]:
-    """By heading, the settings that the model was trained with."""
+    """By heading, the settings that the model was trained with, and those it draws with."""
     chosen = mapping(family.tune.get("settings"))
     found = {}
     for heading, section_name, values in (
         ("Model", "model", mapping(family.model.get("config"))),
         ("Training", "training", mapping(family.model.get("training"))),
+        ("Sampling", "sampling", mapping(family.model.get("sampling"))),
     ):
         rows = [(name, setting(value), f"{section_name}.{name}" in chosen) for name, value in sorted(values.items())]
         if rows:

@@ -33,7 +33,7 @@ FORMAT = 1
 """Version of the folder's layout; a folder of a newer one is refused."""
 
 SPEC = ("family", "config", "domain", "classes")
-"""The keys of `model.json` from which `models.build` builds the model."""
+"""The keys of `model.json` from which `models.build` builds the model; beside them perhaps `sampling`."""
 
 WEIGHTS, FACTS, MANIFEST = "model.safetensors", "model.json", "manifest.json"
 
@@ -62,8 +62,8 @@ def read(folder: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     missing = [key for key in SPEC if key not in facts]
     if missing:
         raise ValueError(f"{folder / FACTS} lacks {', '.join(missing)}. Train the model again.")
-    for key, kind in zip(SPEC, (str, dict, dict, int), strict=True):
-        if not isinstance(facts[key], kind) or isinstance(facts[key], bool):
+    for key, kind in zip((*SPEC, "sampling"), (str, dict, dict, int, dict), strict=True):
+        if key in facts and (not isinstance(facts[key], kind) or isinstance(facts[key], bool)):
             raise ValueError(
                 f"{folder / FACTS}: {key} must be a {kind.__name__}, got {facts[key]!r:.100}. Train the model again."
             )
@@ -75,6 +75,11 @@ def read(folder: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     if spoilt:  # minus infinity is the logarithm of no weight at all
         raise ValueError(f"{folder / WEIGHTS} holds NaN or infinity in {', '.join(spoilt[:5])}. Train the model again.")
     return facts, tensors
+
+
+def spec(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """What `models.build` builds a model from: what was trained, and how it draws."""
+    return {key: facts[key] for key in (*SPEC, "sampling") if key in facts}
 
 
 def _facts(folder: Path) -> dict[str, Any]:
@@ -140,7 +145,7 @@ def fill(model: Model, tensors: Mapping[str, Tensor], folder: str | Path) -> Mod
 
 
 def model_digest(folder: str | Path) -> str:
-    """Identity of a finished model: SHA-256 over its weights, its spec and the data it learned from.
+    """Identity of a finished model: SHA-256 over its weights, its spec, how it draws, and the data it learned from.
 
     Two trainings that end in the same weights are the same model, however long they took.
 
@@ -150,5 +155,6 @@ def model_digest(folder: str | Path) -> str:
     folder = Path(folder)
     hashes = check(folder)
     facts = _facts(folder)
-    identity = {key: facts.get(key) for key in (*SPEC, "data_digest")} | {"weights": hashes[WEIGHTS]}
+    identity = dict.fromkeys((*SPEC, "data_digest")) | spec(facts)
+    identity |= {"data_digest": facts.get("data_digest"), "weights": hashes[WEIGHTS]}
     return hashlib.sha256(canonical(identity)).hexdigest()

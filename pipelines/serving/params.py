@@ -25,6 +25,9 @@ PARAMS: dict[str, tuple[str, Any]] = {
 """Type and default of each parameter: the registered signature is made of it. `seed` 0 gives the same
 draws at every call, -1 new ones; `label` may also be a class's name; `given` is JSON."""
 
+KINDS = {bool: "boolean", int: "long", float: "double", str: "string"}
+"""Types as MLflow names them."""
+
 JOBS = {
     "generation": "sample",
     "density": "log_density",
@@ -85,19 +88,30 @@ def check_rows(rows: int) -> None:
         )
 
 
-def checked(params: Mapping[str, Any], classes: Sequence[str], n_classes: int) -> dict[str, Any]:
-    """All parameters, of the right types and in range; `label` as its number; `task` as given, `None` if it was not.
+def parameters(sampling: Mapping[str, Any]) -> dict[str, tuple[str, Any]]:
+    """Type and default of each parameter of a model that draws by these settings, which can be set at every call."""
+    own = {name: (KINDS[type(value)], value) for name, value in sampling.items()}
+    return PARAMS | {name: each for name, each in own.items() if name not in PARAMS}
+
+
+def checked(
+    params: Mapping[str, Any], classes: Sequence[str], n_classes: int, sampling: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """All parameters, of the right types and in range; `label` as its number; `task` as given, `None` if it was not;
+    as `sampling` those of the model's own settings of sampling that are set otherwise, which the model checks.
 
     Arguments:
         params: As the caller gave them.
         classes: Names of the classes; may be empty though there are some.
         n_classes: How many there are.
+        sampling: The model's own settings of sampling.
     Raises:
         ValueError: Names the parameter, what is expected, and what was given.
     """
-    unknown = sorted(map(str, set(params) - set(PARAMS)))
+    known = parameters(sampling or {})
+    unknown = sorted(map(str, set(params) - set(known)))
     if unknown:
-        raise ValueError(f"unknown params {', '.join(unknown)}; known: {', '.join(PARAMS)}.")
+        raise ValueError(f"unknown params {', '.join(unknown)}; known: {', '.join(known)}.")
     options = {name: params.get(name, default) for name, (_, default) in PARAMS.items()}
     options["task"] = params.get("task")
     if options["task"] is not None and not isinstance(options["task"], str):
@@ -119,6 +133,9 @@ def checked(params: Mapping[str, Any], classes: Sequence[str], n_classes: int) -
         raise ValueError(f"on_unknown must be 'fail' or 'missing', got {options['on_unknown']!r}.")
     options["label"] = label_number(options["label"], classes, n_classes)
     options["given"] = _given(options["given"])
+    options["sampling"] = {name: params[name] for name in params if name not in PARAMS}
+    if options["steps"] and "steps" in (sampling or {}):
+        options["sampling"]["steps"] = options["steps"]
     return options
 
 

@@ -25,7 +25,8 @@ version, once every file was checked. Besides MLflow it needs torch, safetensors
 
 Without a task a version does the job it was registered for; rows without a task are never answered by
 samples. `label` is a class's number, its name, or its value in the source. `seed` 0, the default, gives the
-same draws at every call; -1 gives new ones.
+same draws at every call; -1 gives new ones. How the family draws (`guidance`, `sampler`, `temperature`, whatever its
+`SamplingConfig` names) is a parameter of its own, too: `describe` lists them with the model's own values.
 
 Examples are the dataset's own. Images are uint8 `[rows, height, width, channels]`, 0..255 (over HTTP,
 whole numbers in that range). Tables are DataFrames (pandas, polars or Arrow; pandas comes back) with the
@@ -44,6 +45,8 @@ The device is `MLFLOW_DEFAULT_PREDICTION_DEVICE`, else a GPU if there is one.
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import importlib
 import json
 import os
@@ -63,7 +66,7 @@ from .calibration import HeldOutScores
 from .domains import conversion
 from .domains.base import Rows, as_array, refuse
 from .interpolation import spherical
-from .params import JOBS, LIMITS, PARAMS, check_rows, check_work, checked, limit
+from .params import JOBS, LIMITS, check_rows, check_work, checked, limit, parameters
 from .scoring import Refused, answer_requests_ourselves
 
 CHUNK = 256
@@ -98,11 +101,10 @@ class ServedModel(PythonModel):
         package = sys.modules[str(__package__).rpartition(".")[0]]
         folder = Path(context.artifacts["model"])
         facts, tensors = artifact.read(folder)
-        spec = {key: facts[key] for key in artifact.SPEC}
         about = Path(context.artifacts["version"])
         self.version = json.loads(about.read_text(encoding="utf-8"))
         self.device = os.environ.get("MLFLOW_DEFAULT_PREDICTION_DEVICE") or _best_device()
-        self.model = artifact.fill(package.build(spec), tensors, folder).to(self.device).eval()
+        self.model = artifact.fill(package.build(artifact.spec(facts)), tensors, folder).to(self.device).eval()
         self.model.requires_grad_(False)
         self.facts = facts
         self.package = package
@@ -139,9 +141,20 @@ class ServedModel(PythonModel):
             raise Refused(str(error)) from None
 
     def _do(self, model_input: Any, params: Mapping[str, Any]) -> Any:
-        options = checked(
-            params, [str(name) for name in self.facts.get("class_names") or ()], int(self.facts["classes"])
-        )
+        names = [str(name) for name in self.facts.get("class_names") or ()]
+        options = checked(params, names, int(self.facts["classes"]), self._sampling)
+        if changes := options.pop("sampling"):
+            other = copy.copy(self)  # others may be answered at the same time
+            other.model = self.model.with_sampling(**changes)
+            return other._answer(model_input, options)
+        return self._answer(model_input, options)
+
+    @property
+    def _sampling(self) -> dict[str, Any]:
+        """How the model draws, by setting."""
+        return dataclasses.asdict(self.model.sampling)
+
+    def _answer(self, model_input: Any, options: dict[str, Any]) -> Any:
         count = _length(model_input)
         task = options["task"] = self._task(options["task"], count)
         if task == "describe":
@@ -197,14 +210,15 @@ class ServedModel(PythonModel):
             task,
             count=numbers.get(task, count),
             draws=options["draws"] if task in ("impute", "elbo", "log_density") else 1,
-            steps=max(1, options["steps"] or self._own_steps()) if task in ITERATIVE else 1,
+            steps=max(1, options["steps"] or self._own_steps(task)) if task in ITERATIVE else 1,
             values=self.rows.empty(1).numel(),
         )
 
-    def _own_steps(self) -> int:
+    def _own_steps(self, task: str) -> int:
         """Steps of the model's own sampler, or of what else it does several times for an example."""
-        steps = self.facts["config"].get("steps", 1)
-        return steps if isinstance(steps, int) else 1
+        own = self.facts["config"] | self._sampling
+        named = ("density_steps", "steps") if task in ("log_density", "log_prob") else ("steps",)
+        return next((own[name] for name in named if isinstance(own.get(name), int)), 1)
 
     # Tasks
 
@@ -358,7 +372,9 @@ class ServedModel(PythonModel):
             },
             **kind,
             "thresholds": {"held_out_rows": len(self.held_out), "score_at_rate": thresholds},
-            "params": {name: default for name, (_, default) in PARAMS.items()} | {"task": self.default_task},
+            "params": {name: default for name, (_, default) in parameters(self._sampling).items()}
+            | {"task": self.default_task},
+            "sampling": self._sampling,
             "limits": {name: limit(name) for name in LIMITS},
             **self.rows.described(),
         }

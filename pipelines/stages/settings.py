@@ -99,7 +99,8 @@ def settings_text(params: Params, known: Mapping[str, Any]) -> str:
     for name in params.families:
         family = params.family[name]
         ranges = {key: plain(span) for key, span in family.search.items()}
-        content[name] = {"model": plain(family.model), "training": plain(family.training), "search": nested(ranges)}
+        content[name] = {part: plain(getattr(family, part)) for part in ("model", "training", "sampling")}
+        content[name]["search"] = nested(ranges)
     content["measured"] = dict(known)
     yaml, text = YAML(typ="safe", pure=True), io.StringIO()
     yaml.default_flow_style, yaml.width = False, 1000

@@ -87,7 +87,7 @@ def train(family: str, *, dataset: str | None = None, verbose: bool = False) -> 
         run.sync(state / "metrics.jsonl")
         for picture in sorted((state / "samples").glob("*.png")):
             run.log_image(picture, "samples", int(picture.stem))
-        _publish(job, settings, folder, run.run_id, data, key)
+        _publish(job, dataclasses.asdict(chosen.sampling), settings, folder, data, key)
 
 
 def _run(job: TrainingJob, settings: Params, run: Any, data_digest: str, *, verbose: bool) -> None:
@@ -158,18 +158,22 @@ def _say_what_begins(root: Path, job: TrainingJob, family: str) -> None:
         log.info("%s: starting afresh, for since the last training %s changed", family, named)
 
 
-def _publish(job: TrainingJob, settings: Params, folder: Path, run_id: str, data: Dataset, key: str) -> None:
-    """The finished model with its facts, and its curves, where DVC expects them."""
+def _publish(
+    job: TrainingJob, sampling: dict[str, Any], settings: Params, folder: Path, data: Dataset, key: str
+) -> None:
+    """The finished model with its facts and how it draws, and its curves, where DVC expects them."""
     model, _ = model_folder.load(Path(job.state) / "model")
+    model = model.with_sampling(**sampling)
     recorded = read_metrics(Path(job.state))
     facts = {
         **job.spec,
+        "sampling": sampling,
         "dataset": settings.dataset,
         "class_names": data.class_names,
         "table": data.manifest.get("table", []),
         "data_digest": data.digest,
         "run_key": key,
-        "run_id": run_id,
+        "run_id": job.run_id,
         "seed": job.seed,
         "training": job.training,
         "parameters": sum(p.numel() for p in model.parameters()),

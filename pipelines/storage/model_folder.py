@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from safetensors.torch import save_file
 
 from data.files import recover, sha256, whole_folder
-from pipelines.serving.artifact import FACTS, FORMAT, MANIFEST, SPEC, WEIGHTS, fill, model_digest, read
+from pipelines.serving.artifact import FACTS, FORMAT, MANIFEST, SPEC, WEIGHTS, fill, model_digest, read, spec
 
 if TYPE_CHECKING:
     from models.contract import GenerativeModel
@@ -58,7 +58,7 @@ def load(folder: str | Path, device: str = "cpu") -> tuple[GenerativeModel, dict
     recover(Path(folder))
     facts, tensors = read(folder)
     try:
-        model = build({key: facts[key] for key in SPEC})
+        model = build(spec(facts))
     except (TypeError, KeyError, AttributeError, LookupError, ArithmeticError, RuntimeError, MemoryError) as error:
         raise ValueError(
             f"{Path(folder) / FACTS} describes no model that this Fivefold builds ({type(error).__name__}: {error}). "

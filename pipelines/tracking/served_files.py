@@ -48,13 +48,13 @@ def save_served(
 
     from data import formats
     from pipelines.serving import artifact, signature
-    from pipelines.serving.params import PARAMS
+    from pipelines.serving.params import parameters
 
     facts, _ = artifact.read(model)
     about = dict(about or {})
     described = signature.describe(facts, about, formats)
-    defaults = {name: default for name, (_, default) in PARAMS.items()} | {"task": described.task}
-    params = ParamSchema([ParamSpec(name, kind, defaults[name]) for name, (kind, _) in PARAMS.items()])
+    known = parameters(facts.get("sampling", {})) | {"task": ("string", described.task)}
+    params = ParamSchema([ParamSpec(name, kind, default) for name, (kind, default) in known.items()])
     needs = [f"{name}=={version(name).split('+')[0]}" for name in ("mlflow", "torch", "safetensors", "numpy")]
     with _without_advice(), tempfile.TemporaryDirectory() as temporary:
         (Path(temporary) / VERSION_FILE).write_text(

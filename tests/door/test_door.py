@@ -140,6 +140,19 @@ def test_saved_and_loaded_it_is_the_same_model_and_the_pipelines_own_folder(
     assert set(rows.columns) == set(people().columns)
 
 
+def test_a_model_draws_otherwise_for_once_or_for_good(flow: fivefold.Model, tmp_path: Path) -> None:
+    """At almost no temperature the rows of a class are one row, but for identifiers."""
+    before = flow.sample(8, label=">50K")
+    once = flow.sample(8, label=">50K", temperature=1e-6)
+    assert len(once.drop(columns="id").drop_duplicates()) == 1 < len(before.drop(columns="id").drop_duplicates())
+    cold = flow.with_sampling(temperature=1e-6)
+    cold.save(tmp_path / "cold")
+    for model in (cold, fivefold.load(tmp_path / "cold")):
+        assert model.sampling == flow.sampling | {"temperature": 1e-6}
+        pd.testing.assert_frame_equal(model.sample(8, label=">50K"), once)
+    pd.testing.assert_frame_equal(flow.sample(8, label=">50K"), before)
+
+
 def test_it_is_the_model_that_the_pipeline_trains(flow: fivefold.Model, tmp_path: Path) -> None:
     """Bit for bit the loop's weights on the same rows, prepared from their file as `fivefold prepare` does it."""
     people().to_parquet(tmp_path / "people.parquet")
@@ -203,6 +216,8 @@ def test_arrow_tables_and_images_come_back_as_they_were(tmp_path: Path) -> None:
         (lambda: fivefold.fit(people(), "flaw"), "family must be one of .*'flaw'"),
         (lambda: fivefold.fit(people(), label="incom"), "label names no column: 'incom'; the columns are age"),
         (lambda: fivefold.fit(people(), settings={"model.wdth": 3}), "model.wdth is not a setting; did you mean"),
+        (lambda: fivefold.fit(people(), settings={"model.temperature": 3}), "set sampling.temperature instead"),
+        (lambda: fivefold.fit(people(), settings={"sampling.temperature": -1.0}), "temperature must be positive"),
         (lambda: fivefold.fit(people(), columns={"agee": "integer"}), "columns names no column: 'agee'; did you mean"),
         (lambda: fivefold.fit(np.zeros(5)), r"data must be a DataFrame.*got ndarray of float64 \[5\]"),
         (lambda: fivefold.fit(np.zeros((5, 2)), label=[1]), "one entry per row: expected 5, got 1"),

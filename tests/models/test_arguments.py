@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import torch
 from shape_checks import shape_checks
+from specs import spec_of
 from test_tables import seeded, table
 
 from models import CAPABILITIES, FAMILIES, Batch, GenerativeModel, Streams, build
@@ -26,7 +27,7 @@ SETTINGS = {
     "vae": {"latent": 4, "width": 8},
     "gan": {"latent": 4, "width": 8, "critic_width": 8, "features": 8, "gamma": 0.3, "inversion_steps": 5},
     "flow": {"steps": 4, "width": 16, "embed": 8},
-    "diffusion": {"width": 8, "embed": 16, "steps": 8, "sigma_max": 20.0},
+    "diffusion": {"width": 8, "embed": 16, "steps": 8},
 }
 STEPS = {
     "image": {"autoencoder": 50, "vae": 100, "gan": 60, "flow": 80, "diffusion": 150},
@@ -126,7 +127,7 @@ def case(family: str, kind: str) -> Case:
     image = {"kind": "image", "channels": 1, "height": 4, "width": 4, "levels": 17}
     domain = image if kind == "image" else table(x, "ci3")
     torch.manual_seed(0)
-    model = build({"family": family, "config": SETTINGS[family], "domain": domain, "classes": 2})
+    model = build(spec_of(family, SETTINGS[family], domain=domain, classes=2))
     model.initialize(Batch(x, label), Streams.seeded("initialize"))
     optimizers = [torch.optim.Adam(o.parameters(), 4e-3, (0.5, 0.99)) for o in model.objectives()]
     for step in range(STEPS[kind][family]):

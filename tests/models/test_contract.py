@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import asdict
+
 import pytest
 import torch
 
@@ -13,8 +16,12 @@ SMALL = {
     "vae": {"latent": 4, "width": 8},
     "gan": {"latent": 4, "width": 8, "critic_width": 8, "features": 8},
     "flow": {"steps": 2, "width": 8, "embed": 8},
-    "diffusion": {"width": 8, "embed": 16, "steps": 4},
+    "diffusion": {"width": 8, "embed": 16},
 }
+
+
+OTHER_SAMPLING = {"sampler": "heun", "sigma_min": 0.1, "sigma_max": 5.0, "density_sigma": 0.1}
+"""Another value of a setting of sampling that cannot be one more."""
 
 
 def numbers(low: float, high: float) -> dict:
@@ -225,3 +232,20 @@ def test_the_state_dict_holds_everything(case, family, domain):
 def test_bad_settings_are_refused(family, name, value):
     with pytest.raises((ValueError, TypeError), match=name):
         FAMILIES[family].Config(**{name: value})
+
+
+@pytest.mark.parametrize("kind", list(FAMILIES))
+def test_how_it_draws_changes_at_use_and_nothing_else_does(kind):
+    """Of each setting another value, in a model of the same weights; the model itself stays as it was."""
+    model = build({"family": kind, "config": SMALL[kind], "domain": DOMAINS["table"], "classes": 3})
+    for name, default in asdict(model.sampling).items():
+        other = OTHER_SAMPLING[name] if name in OTHER_SAMPLING else (not default) if default is False else default + 1
+        changed = model.with_sampling(**{name: other})
+        assert asdict(changed.sampling) == asdict(model.sampling) | {name: other}
+        assert asdict(model.sampling)[name] == default
+        assert all(a is b for a, b in zip(changed.parameters(), model.parameters(), strict=True))
+        for wrong in ("text", None, math.nan):
+            with pytest.raises(ValueError, match=name):
+                model.with_sampling(**{name: wrong})
+    with pytest.raises(ValueError, match=r"unknown settings of sampling: nonsense; (known: |this family has none)"):
+        model.with_sampling(nonsense=1)

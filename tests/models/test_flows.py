@@ -127,7 +127,7 @@ def test_a_principal_flow_of_images_samples_less_detail_when_asked():
     x = torch.randint(256, (300, 8, 8, 1), dtype=torch.uint8)
     spreads = []
     for detail in (1.0, 0.1):
-        built = build({"family": "flow", "config": {**config, "detail": detail}, "domain": spec, "classes": 0})
+        built = build({"family": "flow", "config": config, "domain": spec, "classes": 0}).with_sampling(detail=detail)
         built.initialize(Batch(x), Streams.seeded(0))
         spreads.append(built.sample(300, None, Streams.seeded(1)).float().std(0).mean())
     assert spreads[0] > 0.8 * x.float().std(0).mean()
@@ -353,7 +353,8 @@ PAIR = {"kind": "image", "channels": 1, "height": 1, "width": 2, "levels": 256}
 @pytest.mark.parametrize("domain", [normal_column(2), PAIR], ids=["table", "image"])
 def test_a_flow_imputes_from_the_exact_conditional(domain):
     """Given the first value y the second is N(0.9 y, 0.19), on the table's normal scale or on the pixels' logits."""
-    model = build({"family": "flow", "config": COUPLINGS | {"sweeps": 3}, "domain": domain, "classes": 0})
+    model = build({"family": "flow", "config": COUPLINGS, "domain": domain, "classes": 0})
+    model = model.with_sampling(sweeps=3)
     model.network = Correlated(2) if domain is not PAIR else Correlated(1, 1, 2)
     y = torch.tensor([[1.2, 0.0], [-0.8, 0.0]]).repeat(150, 1)
     x = model.domain.quantize(y.double() if domain is not PAIR else y.reshape(-1, 1, 1, 2))

@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import pytest
 import torch
+from specs import spec_of
 from test_contract import DOMAINS, SMALL, assert_valid, examples
 from test_tables import seeded
 
@@ -81,6 +82,7 @@ NUMBERS: dict[str, dict[str, Any]] = {
         "sigma_max": 20.0,
         "rho": 5.0,
         "steps": 3,
+        "code_steps": 3,
         "resample": 1,
         "label_dropout": 0.5,
         "guidance": 2.0,
@@ -101,7 +103,8 @@ WITH = {
 
 def choices(family: str) -> Iterator[tuple[str, Any]]:
     """Settings that are a choice or a switch, and each of their values."""
-    for name, kind in get_type_hints(FAMILIES[family].Config).items():
+    cls = FAMILIES[family]
+    for name, kind in (get_type_hints(cls.Config) | get_type_hints(cls.SamplingConfig)).items():
         values = get_args(kind) if get_origin(kind) is Literal else (True, False) if kind is bool else ()
         for value in values:
             yield name, value
@@ -131,7 +134,7 @@ def impossible(domain: str, config: dict[str, Any]) -> str:
 
 def test_every_setting_is_among_those_tried():
     for family, cls in FAMILIES.items():
-        known = {field.name: field.default for field in fields(cls.Config)}
+        known = {field.name: field.default for kind in (cls.Config, cls.SamplingConfig) for field in fields(kind)}
         assert set(known) == set(NUMBERS[family]) | {name for name, _ in choices(family)}, family
         assert all(known[name] != value for name, value in NUMBERS[family].items()), family
 
@@ -139,7 +142,7 @@ def test_every_setting_is_among_those_tried():
 def answers(family: str, domain: str, config: dict[str, Any]) -> Iterator[tuple]:
     """What a setting can change, the cheap first: what is trained and when, losses, and what a model then answers."""
     torch.manual_seed(0)
-    spec = {"family": family, "config": SMALL[family] | config, "domain": DOMAINS[domain], "classes": 3}
+    spec = spec_of(family, SMALL[family] | config, domain=DOMAINS[domain], classes=3)
     model, batch = build(spec), examples(DOMAINS[domain], 16, 3)
     model.initialize(batch, Streams.seeded("initialize"))
     yield tuple((name, tuple(parameter.shape)) for name, parameter in model.named_parameters())
@@ -176,7 +179,7 @@ def test_every_setting_changes_something(family, name):
 
 def test_how_rows_are_settled_asks_nothing_of_images():
     """Noise levels of images may lie below the default one from which rows are settled; those of rows may not."""
-    low = {"family": "diffusion", "config": SMALL["diffusion"] | {"sigma_max": 0.9}, "classes": 0}
+    low = spec_of("diffusion", SMALL["diffusion"] | {"sigma_max": 0.9}, classes=0)
     images = DOMAINS["grey 8x8, 17 levels"]
     assert_valid(build(low | {"domain": images}).sample(2, None, Streams.seeded(0)), images, 2)
     rows = low | {"domain": DOMAINS["table"]}
@@ -188,7 +191,7 @@ def test_how_rows_are_settled_asks_nothing_of_images():
 @pytest.mark.parametrize("domain", ["grey 8x8, 17 levels", "table"])
 @pytest.mark.parametrize(("family", "config"), list(cases()), ids=str)
 def test_every_option_trains(family, config, domain):
-    spec = {"family": family, "config": SMALL[family] | config, "domain": DOMAINS[domain], "classes": 3}
+    spec = spec_of(family, SMALL[family] | config, domain=DOMAINS[domain], classes=3)
     if error := impossible(domain, config):
         with pytest.raises(ValueError, match=error):
             build(spec)

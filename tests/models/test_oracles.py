@@ -600,9 +600,9 @@ class Straight(nn.Module):
 
 
 def inverting(steps: int, classes: int = 0):
-    config = {"inversion_steps": steps, "width": 4, "critic_width": 4, "latent": 2}
+    config = {"width": 4, "critic_width": 4, "latent": 2}
     spec = {"family": "gan", "config": config, "domain": standard_normal_columns("cc"), "classes": classes}
-    model = build(spec)
+    model = build(spec | {"sampling": {"inversion_steps": steps}})
     model.generator = Straight()
     return model
 

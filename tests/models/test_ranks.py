@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from specs import spec_of
 
 from models import FAMILIES, Batch, Streams, build, tasks
 from models.domains import DOMAINS, Sound, Volume
@@ -32,7 +33,7 @@ def test_a_grid_of_any_rank_is_learned_sampled_and_filled_in(family, grid, monke
     monkeypatch.setitem(DOMAINS, "volume", Volume)
     spec, shape = GRIDS[grid]
     torch.manual_seed(0)
-    model = build({"family": family, "config": SMALL[family], "domain": spec, "classes": 2})
+    model = build(spec_of(family, SMALL[family], domain=spec, classes=2))
     label = torch.arange(24) % 2
     high = torch.full((24, *shape), 255, dtype=torch.uint8)
     x = high * label.reshape(-1, *[1] * len(shape)).to(torch.uint8)  # class 0 all low, class 1 all high

@@ -10,6 +10,7 @@ import pytest
 import torch
 from scipy import optimize, stats
 from shape_checks import shape_checks
+from specs import spec_of
 from torch import nn
 
 from models import Batch, Streams, build
@@ -28,6 +29,7 @@ OBJECTIVES = {
 }
 objectives = pytest.mark.parametrize("objective", OBJECTIVES.values(), ids=OBJECTIVES)
 NONE = Streams.seeded(0)
+FOUR = Image(channels=1, height=4, width=4)
 IMAGE = {"kind": "image", "channels": 1, "height": 4, "width": 4, "levels": 256}
 
 
@@ -49,9 +51,15 @@ class Mixture:
         return torch.tensor(self.means)[side] + self.spread * torch.randn(n, *shape, generator=generator)
 
 
+def diffusion(domain: Image = FOUR, **settings) -> Diffusion:
+    """A small model, with settings of either kind."""
+    spec = spec_of("diffusion", {"width": 8, "embed": 8} | settings)
+    return Diffusion(Config(**spec["config"]), domain, 0).with_sampling(**spec["sampling"])
+
+
 def exact_diffusion(**config) -> Diffusion:
     """A model of 4x4 images whose denoiser is the mixture's own."""
-    model = Diffusion(Config(width=8, embed=8, **config), Image(channels=1, height=4, width=4), 0)
+    model = diffusion(**config)
     model.denoised = lambda x, sigma, label: Mixture().denoise(x, sigma)
     return model
 
@@ -261,8 +269,8 @@ class LevelsDenoiser(nn.Module):
 def test_bound_of_uniform_noise_is_its_entropy_wherever_it_ends(levels, density_sigma):
     """log2 of the number of levels in bits per pixel, of which no valid bound has less; the sampler's range is none
     of its business. The far end's Gaussian costs less than .001."""
-    config = Config(width=8, embed=8, sigma_min=0.1, density_sigma=density_sigma)
-    model = Diffusion(config, Image(channels=1, height=4, width=4, levels=levels), 0)
+    domain = Image(channels=1, height=4, width=4, levels=levels)
+    model = diffusion(domain, sigma_min=0.1, density_sigma=density_sigma)
     model.denoiser = LevelsDenoiser(levels)
     index = torch.randint(levels, (1000, 4, 4, 1), generator=torch.Generator().manual_seed(0))
     x = (index * 255 / (levels - 1)).round().to(torch.uint8)
@@ -367,7 +375,7 @@ def test_guidance_moves_the_denoiser_away_from_the_unconditional_one():
     torch.manual_seed(0)
     domain = {"kind": "image", "channels": 1, "height": 4, "width": 4, "levels": 17}
     spec = {"family": "diffusion", "domain": domain, "classes": 3}
-    plain, guided = (build({**spec, "config": {"width": 8, "guidance": g}}) for g in (1.0, 2.5))
+    plain, guided = (build({**spec, "config": {"width": 8}, "sampling": {"guidance": g}}) for g in (1.0, 2.5))
     for parameter in plain.denoiser.parameters():
         parameter.data += 0.1 * torch.randn_like(parameter)
     guided.load_state_dict(plain.state_dict())
@@ -381,7 +389,9 @@ def test_guidance_moves_the_denoiser_away_from_the_unconditional_one():
 @pytest.mark.parametrize("name", ["edm", "ddpm cosine", "ddpm linear", "flow matching"])
 def test_noise_levels_are_those_of_the_papers(name):
     """From largest to smallest; the third of nine by each paper's formula."""
-    levels = exact_diffusion(sigma_max=50.0, **OBJECTIVES[name]).noise_levels(9, device=torch.device("cpu"))
+    levels = exact_diffusion(sigma_min=0.002, sigma_max=50.0, **OBJECTIVES[name]).noise_levels(
+        9, device=torch.device("cpu")
+    )
     assert (levels.diff() < 0).all()
     assert float(levels[0]) == pytest.approx(50.0, rel=1e-4)
     assert float(levels[-1]) == pytest.approx(0.002, rel=1e-4)
@@ -414,7 +424,7 @@ def test_dpm_solver_is_algorithm_2_by_hand():
 
 def gaussian_model(spread: float = 0.3, **config):
     """A model of 4x4 images whose denoiser is that of N(0, spread^2)."""
-    model = Diffusion(Config(width=8, embed=8, **config), Image(channels=1, height=4, width=4), 0)
+    model = diffusion(**config)
     model.denoiser = GaussianDenoiser(spread)
     return model
 
@@ -433,7 +443,7 @@ def test_denoising_is_that_of_the_noise_stated_in_data_units():
 
 def test_codes_of_a_gaussian_are_its_standard_scores():
     """The probability-flow ODE scales: z = y sqrt(spread^2 + sigma_max^2) / (spread sigma_max)."""
-    model = gaussian_model(steps=60)
+    model = gaussian_model(code_steps=60)
     x = torch.linspace(20, 235, 6).round().to(torch.uint8).reshape(6, 1, 1, 1).expand(6, 4, 4, 1)
     y = (x.double() / 127.5 - 1).reshape(6, 16)
     z = model.encode(x)
@@ -445,7 +455,7 @@ def test_codes_of_a_gaussian_are_its_standard_scores():
 @pytest.mark.parametrize("strength", [0.5, 0.75])
 def test_translation_adds_as_much_noise_as_its_strength_says(strength):
     """From noise of level s back to a Gaussian: the spread stays, the correlation is spread / sqrt(spread^2 + s^2)."""
-    model = gaussian_model(steps=20, sigma_max=10.0)
+    model = gaussian_model(steps=20, sigma_min=0.002, sigma_max=10.0)
     x = (127.5 + 0.3 * 127.5 * torch.randn(600, 4, 4, 1, generator=torch.Generator().manual_seed(0))).round()
     x = x.clamp(0, 255).to(torch.uint8)
     moved = model.translate(x, None, strength, Streams.seeded(0))

@@ -23,7 +23,7 @@ SMALL = {
     "vae": {"latent": 4, "width": 8},
     "gan": {"latent": 8, "width": 8, "critic_width": 8, "features": 16},
     "flow": {"steps": 2, "width": 8, "embed": 8},
-    "diffusion": {"width": 8, "embed": 16, "steps": 4},
+    "diffusion": {"width": 8, "embed": 16},
 }
 
 
@@ -446,7 +446,7 @@ def test_imputation_is_near_the_exact_conditional_of_a_gaussian(family):
     x = torch.stack([noise[:, 0], second], dim=1)
     domain = table(x, "cc")
     gappy = torch.where(torch.rand(x.shape, generator=seeded(4)) < 0.1, torch.nan, x)
-    more = {"gan": {"critic_width": 16, "gamma": 1.0}, "diffusion": {"steps": 18}}
+    more = {"gan": {"critic_width": 16, "gamma": 1.0}, "diffusion": {}}
     config = {"width": 16} | more.get(family, {})
     model = train(family, gappy, domain, steps=300, config=config)
     given = torch.stack([torch.linspace(-1.5, 1.5, 7), torch.zeros(7)], dim=1).double()
@@ -488,7 +488,7 @@ def test_a_given_category_decides_a_number_whatever_else_is_hidden():
     others = torch.randint(0, 8, (4000, 4), generator=seeded(7))
     x = torch.cat([codes[:, None], number[:, None], others], dim=1).double()
     domain = table(x, "9i8888")
-    model = train("diffusion", x, domain, steps=400, config={"width": 32, "steps": 18})
+    model = train("diffusion", x, domain, steps=400, config={"width": 32})
     observed = torch.tensor([True, *[False] * 5]).expand(200, 6)
     draws = model.impute(x[:200], observed, Streams.seeded(0), draws=4)[:, :, 1]
     assert (draws == x[:200, 1]).double().mean() > 0.6
@@ -541,7 +541,7 @@ def test_a_trained_vae_bounds_the_exact_likelihood_of_observed_cells():
 
 def test_temperature_is_the_spread_of_the_latents():
     x = torch.randn(2000, 3, generator=seeded(0), dtype=torch.float64)
-    model = train("flow", x, table(x, "ccc"), steps=20, config={"temperature": 0.5})
+    model = train("flow", x, table(x, "ccc"), steps=20).with_sampling(temperature=0.5)
     spread = model.encode(model.sample(2000, None, Streams.seeded(0))).std()
     assert abs(float(spread) - 0.5) < 0.02
 

@@ -50,6 +50,7 @@ def test_settings_are_valid_and_fit_whatever_the_data(machine: dict[str, bool]) 
         assert set(why) <= {key for key, _ in leaves(settings)}
         for name, family in FAMILIES.items():
             model, training = family.Config(**settings[name]["model"]), TrainingConfig(**settings[name]["training"])
+            family.SamplingConfig(**settings[name].get("sampling", {}))
             assert training.total_examples >= 2_000
             if facts.examples:
                 assert training.batch_size <= facts.examples

@@ -311,7 +311,7 @@ WHOLE: dict[str, dict[str, str]] = {
     },
     "tiles": {
         "autoencoder": f"{{model: {{latent: 8, width: 16}}, {TRAINING}}}",
-        "vae": f"{{model: {{latent: 8, width: 16, draw_pixels: true}}, {TRAINING}}}",
+        "vae": f"{{model: {{latent: 8, width: 16}}, sampling: {{draw_pixels: true}}, {TRAINING}}}",
         "gan": f"{{model: {{width: 16, critic_width: 16}}, {ADVERSARIAL}}}",
         "flow": f"{{model: {{steps: 4, width: 24}}, {TRAINING}}}",
         "diffusion": f"{{model: {{width: 16}}, {TRAINING}}}",

@@ -36,7 +36,7 @@ def test_the_file_that_ships_is_valid(tmp_path):
     [
         ("vae: {model: {bata: 1.0}}", r"vae\.model\.bata: unknown key; did you mean beta\?"),
         ("vae: {modle: {}}", r"vae\.modle: unknown key; did you mean model\?"),
-        ("vae: 3", r"vae: must be a mapping with model, training and search, got 3"),
+        ("vae: 3", r"vae: must be a mapping with model, training, sampling, search, got 3"),
         ("sead: 0", r"sead: unknown key; did you mean seed\?"),
         ("seed: -1", r"seed: must be a whole number from 0 to 4294967295, got -1"),
         ("gan: {training: {lr: -2e-3}}", r"gan\.training: lr must be positive, got -0\.002"),
@@ -77,6 +77,20 @@ def test_the_file_that_ships_is_valid(tmp_path):
         ("vae: {search: {lr: {low: 5e-4, high: 4e-3}}}", r"vae\.search\.lr: lr is not a setting"),
         ("vae: {search: {training.lr: 3}}", r"vae\.search\.training\.lr: must be a mapping with low, high, log, got 3"),
         ("vae: {search: 3}", r"vae\.search: must be a mapping of settings to ranges, got 3"),
+        (
+            "diffusion: {model: {guidance: 2, width: 8}}",
+            r"diffusion\.model\.guidance: how a model draws is no part of what is trained; "
+            r"set diffusion\.sampling\.guidance instead",
+        ),
+        (
+            "diffusion: {sampling: {guidence: 2}}",
+            r"diffusion\.sampling\.guidence: unknown key; did you mean guidance\?",
+        ),
+        ("diffusion: {sampling: {steps: 1}}", r"diffusion\.sampling: steps must be at least 2, got 1"),
+        (
+            "diffusion: {search: {sampling.guidance: {low: 1, high: 3}}}",
+            r"diffusion\.search\.sampling\.guidance: trials train, and no training depends on it",
+        ),
         ("gun: {}", r"gun: unknown key; did you mean gan\?"),
     ],
 )

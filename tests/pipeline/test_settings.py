@@ -110,6 +110,7 @@ def kinds() -> dict[str, Any]:
         found |= {f"{section}.{key}": kind for key, kind in get_type_hints(cls).items()}
     for family, cls in FAMILIES.items():
         found |= {f"{family}.model.{key}": kind for key, kind in get_type_hints(cls.Config).items()}
+        found |= {f"{family}.sampling.{key}": kind for key, kind in get_type_hints(cls.SamplingConfig).items()}
         found |= {f"{family}.training.{key}": kind for key, kind in get_type_hints(TrainingConfig).items()}
         for name in ("training.lr", "training.warmup_examples"):
             found |= {f"{family}.search.{name}.{key}": kind for key, kind in get_type_hints(Range).items()}
@@ -191,9 +192,10 @@ def test_every_setting_is_what_the_last_to_set_it_said(
     assert {key: got[key] for key in expected} == expected
 
     for family in FAMILIES:
-        job = job_of(family, project.folder / "runs" / dataset, monkeypatch)
+        job, sampling = job_of(family, project.folder / "runs" / dataset, monkeypatch)
         got = {f"{family}.model.{key}": value for key, value in job.spec["config"].items()}
         got |= {f"{family}.training.{key}": value for key, value in job.training.items()}
+        got |= {f"{family}.sampling.{key}": value for key, value in sampling.items()}
         assert {key: expected[key] for key in got if key in expected} == {
             key: value for key, value in got.items() if key in expected
         }
@@ -218,8 +220,8 @@ def test_a_budget_is_measured_once_and_is_examples_from_then_on(
     assert {"source": "recipes/digits.yaml", "value": 999} in total["overrides"]
     rate = YAML(typ="safe").load(first)["measured"]["budgets"]["vae"]["examples_per_second"]
     assert 0.5 * 600 * rate < total["value"] < 600 * rate
-    assert job_of("vae", file.parent, monkeypatch).training["total_examples"] == total["value"]
-    assert job_of("flow", file.parent, monkeypatch).training["total_examples"] == 4_096
+    assert job_of("vae", file.parent, monkeypatch)[0].training["total_examples"] == total["value"]
+    assert job_of("flow", file.parent, monkeypatch)[0].training["total_examples"] == 4_096
     assert "measuring" not in project.run("fivefold", "settings", "--write")
     assert file.read_text() == first
     project.set("params.yaml", {"vae.model.width": 8})
@@ -235,9 +237,10 @@ def leaves_and_gaps(content: dict[str, Any], prefix: str = "") -> Iterator[tuple
             yield f"{prefix}{key}", value
 
 
-def job_of(family: str, runs: Path, monkeypatch: pytest.MonkeyPatch) -> TrainingJob:
-    """The job that the stage `train` would run."""
+def job_of(family: str, runs: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[TrainingJob, dict[str, Any]]:
+    """The job that the stage `train` would run, and how what it leaves would draw."""
     jobs: list[TrainingJob] = []
+    sampling: list[dict[str, Any]] = []
     monkeypatch.chdir(runs.parents[1])
     (runs / "tune").mkdir(exist_ok=True)
     (runs / "tune" / f"{family}.json").write_text('{"settings": {}}')
@@ -245,6 +248,6 @@ def job_of(family: str, runs: Path, monkeypatch: pytest.MonkeyPatch) -> Training
     monkeypatch.setattr(tracking.TrainingRun, "open", lambda **_: nullcontext(run))
     monkeypatch.setattr(train, "checked_facts", lambda _: {"digest": "d"})
     monkeypatch.setattr(train, "_run", lambda job, *_, **__: jobs.append(job))
-    monkeypatch.setattr(train, "_publish", lambda *_: None)
+    monkeypatch.setattr(train, "_publish", lambda job, how, *_: sampling.append(how))
     train.train(family)
-    return jobs[0]
+    return jobs[0], sampling[0]

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from specs import spec_of
 from test_tracking import free_port, migrated, server, store
 
 from data.files import write_atomically
@@ -50,7 +51,7 @@ SMALL = {
     "vae": {"width": 8, "latent": 4},
     "gan": {"width": 8, "critic_width": 8, "latent": 4},
     "flow": {"width": 8, "steps": 1},
-    "diffusion": {"width": 8, "embed": 8, "steps": 2},
+    "diffusion": {"width": 8, "embed": 8, "steps": 6},
 }
 
 pytestmark = [  # MLflow's own
@@ -75,8 +76,9 @@ def finish(root: Path, family: str, *, seed: int = 0, run: bool = True, data: st
     """A finished model's folder, with an MLflow run that claims to have trained it."""
     torch.manual_seed(seed)
     domain = {"kind": "image", "channels": 1, "height": 8, "width": 8, "levels": 17}
-    spec = {"family": family, "config": SMALL[family], "domain": domain, "classes": 10}
+    spec = spec_of(family, SMALL[family], domain=domain, classes=10)
     model = build(spec)
+    spec["sampling"] = dataclasses.asdict(model.sampling)
     x = torch.randint(0, 256, (64, 8, 8, 1), dtype=torch.uint8)
     batch = Batch(x, torch.arange(64) % 10)
     model.initialize(batch, Streams.seeded(seed))
@@ -154,7 +156,8 @@ def test_the_digest_is_of_weights_spec_and_data(tmp_path: Path) -> None:
 
     plain = digest()
     assert digest() == digest(train_seconds=3, run_id="other") == plain
-    assert len({plain, digest(seed=1), digest(data_digest="other")}) == 3
+    others = [digest(seed=1), digest(data_digest="other"), digest(sampling={"inversion_steps": 3})]
+    assert len({plain, *others}) == 4
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "model.json", "manifest.json"])
@@ -722,6 +725,30 @@ def test_sampling(served: Callable[[str], Any], family: str) -> None:
     assert set(np.unique(draw())) <= set(np.round(np.arange(17) * 255 / 16))
 
 
+def test_how_a_version_draws_is_asked_for_at_use(served: Callable[[str], Any]) -> None:
+    """A flow at almost no temperature draws one image per class, and the next call is the version's own again."""
+    flow, own = served("flow"), {"task": "sample", "n": 6, "label": 3}
+    before = flow.predict(NO_ROWS, params=own)
+    cold = flow.predict(NO_ROWS, params=own | {"temperature": 1e-6})
+    assert (cold == cold[0]).all()
+    assert not (before == before[0]).all()
+    assert np.array_equal(before, flow.predict(NO_ROWS, params=own))
+    described = flow.predict(NO_ROWS, params={"task": "describe"})
+    assert described["sampling"] == {"temperature": 1.0, "detail": 1.0, "sweeps": 6}
+    assert described["params"]["temperature"] == 1.0
+    listed = {param.name: (param.dtype.name, param.default) for param in flow.metadata.signature.params}
+    assert listed["temperature"] == ("double", 1.0)
+    for wrong, told in (
+        ({"guidance": 2.0}, r"unknown params guidance; known: task, .*temperature, detail, sweeps"),
+        ({"temperature": 0.0}, "temperature must be positive, got 0.0"),
+        ({"temperature": "warm"}, "temperature must be a number, got 'warm'"),
+    ):
+        with pytest.raises(ValueError, match=told):
+            flow.predict(NO_ROWS, params=own | wrong)
+    few, many = (served("diffusion").predict(NO_ROWS, params=own | steps) for steps in ({"steps": 3}, {"steps": 30}))
+    assert not np.array_equal(few, many)
+
+
 def test_unlisted_tasks_are_refused_with_those_it_can(served: Callable[[str], Any]) -> None:
     with pytest.raises(ValueError, match=r"autoencoder\) cannot do task 'log_prob'; it can do: sample, encode"):
         served("autoencoder").predict(rows(1), params={"task": "log_prob"})
@@ -924,6 +951,16 @@ def test_sampling_into_files(project: Path) -> None:
     assert [path.name for path in sorted(folder.iterdir())] == [f"{i}.png" for i in range(5)]
     np.testing.assert_array_equal(np.asarray(Image.open(folder / "4.png")), array[4, ..., 0])
     assert sorted(path.name for path in (project / "out").iterdir()) == ["a.npy", "a.png", "pictures"]
+    drawn = np.load(sample.sample("digits", project / "out/b.npy", setting=["draw_pixels=true"], **options))
+    assert drawn.shape == array.shape
+    assert not np.array_equal(drawn, array)  # of the likelihood, not its mean
+    for wrong, told in (
+        ({"guidance": 2.0}, r"this model \(vae\) has no setting guidance; it has draw_pixels"),
+        ({"setting": ["draw_pixels=2"]}, "draw_pixels must be true or false, got 2"),
+        ({"setting": ["draw_pixels"]}, "--set takes NAME=X"),
+    ):
+        with pytest.raises(ValueError, match=told):
+            sample.sample("digits", project / "b.npy", **wrong)
     with pytest.raises(ValueError, match="nosuch@generation cannot be loaded"):
         sample.sample("nosuch", project / "b.png")
     with pytest.raises(ValueError, match="label must be"):

@@ -303,7 +303,7 @@ def test_every_file_that_runs_in_a_training_counts(project: Path, tmp_path: Path
     assert ran <= set(training_code("vae", "image"))
 
 
-def test_a_changed_reference_does_not_find_the_finished_model(
+def test_a_changed_reference_does_not_find_the_finished_model_and_another_way_to_draw_does(
     project: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
@@ -311,6 +311,7 @@ def test_a_changed_reference_does_not_find_the_finished_model(
     (project / "runs/digits/tune").mkdir(exist_ok=True)
     (project / "runs/digits/tune/vae.json").write_text('{"settings": {}}')
     trained: list[str] = []
+    draws: list[dict[str, Any]] = []
 
     def finish(job: TrainingJob, *_: Any, **__: Any) -> None:
         trained.append(job.state)
@@ -320,9 +321,14 @@ def test_a_changed_reference_does_not_find_the_finished_model(
     run = SimpleNamespace(run_id="r", sync=lambda _: None)
     monkeypatch.setattr(tracking.TrainingRun, "open", lambda **_: nullcontext(run))
     monkeypatch.setattr(train, "_run", finish)
-    monkeypatch.setattr(train, "_publish", lambda *_: None)
+    monkeypatch.setattr(train, "_publish", lambda job, sampling, *_: draws.append(sampling))
     train.train("vae")
     train.train("vae")
+    (project / "params.yaml").write_text(
+        (ROOT / "params.yaml").read_text().replace("draw_pixels:", "draw_pixels: true")
+    )
+    train.train("vae")  # drawn otherwise, and trained the same
+    assert draws == [{"draw_pixels": False}] * 2 + [{"draw_pixels": True}]
     assert len(trained) == 1
     assert "starting afresh" not in caplog.text
     assert "vae: trained already" in caplog.text

@@ -168,13 +168,13 @@ def _image_flow(facts: Facts) -> Rules:
         return {
             "model.architecture": ("principal", "along principal components: distance 1.5, Glow 73; glow for density"),
             "model.components": components, "model.coupling": "affine", "model.steps": 8, "model.width": 256,
-            "model.temperature": 0.9, "model.detail": (0.3, "less of the noise that fine detail is modelled with"),
+            "sampling.temperature": 0.9, "sampling.detail": (0.3, "less of the noise that details are modelled with"),
             "training.weight_decay": 0.05, "search.training.lr": LR,
         }  # fmt: skip
     return {
         "model.architecture": ("glow", "more values than principal components can be measured of"),
         "model.steps": 4, "model.width": 32,
-        "model.temperature": (0.8, "fewer outliers while training is short"), "search.training.lr": LR,
+        "sampling.temperature": (0.8, "fewer outliers while training is short"), "search.training.lr": LR,
     }  # fmt: skip
 
 
@@ -215,7 +215,7 @@ def _image_on_gpu(facts: Facts) -> dict[str, Rules]:
         },
         "flow": {
             "model.architecture": "glow", "model.steps": 16, "model.width": 256,
-            "model.temperature": 0.9, **training(6_000_000, 512, 1e-3),
+            "sampling.temperature": 0.9, **training(6_000_000, 512, 1e-3),
         },
         "diffusion": {
             "model.width": 128, "model.blocks": 2, "model.patch": patch, "model.embed": 512,
