@@ -133,7 +133,18 @@ class VAE(CodeModel, DensityBound):
         self.prior = LearnedPrior(classes, config.latent)
 
     def objectives(self) -> tuple[Objective, ...]:
-        return (EvidenceObjective(self),)
+        return (EvidenceObjective(self), *self._prior_objectives())
+
+    def _codes_to_model(self, batch: Batch, generator: Streams) -> Float[Tensor, "batch latent"]:
+        """Draws from the posteriors, which together are the best prior there is."""
+        mean, log_variance = posterior(self.domain, self.encoder, batch.visible)
+        return mean + (0.5 * log_variance).exp() * generator.normal(*mean.shape)
+
+    def _prior_log_prob(self, z: Float[Tensor, "batch latent"]) -> Float[Tensor, " batch"]:
+        """Log-density of codes in nats, marginal over labels: the flow's, else the mixture's."""
+        if self.latent_prior is not None and self.latent_prior.has_density:
+            return self.latent_prior.log_prob(z)
+        return self.mixture.log_prob(z, None, self.label_frequencies)
 
     @torch.no_grad()
     def finalize(self, batch: Batch, generator: Streams) -> None:
@@ -165,9 +176,7 @@ class VAE(CodeModel, DensityBound):
         mean, log_variance = posterior(self.domain, self.encoder, x)
         for _ in range(n):
             z = mean + (0.5 * log_variance).exp() * generator.normal(*mean.shape)
-            log_ratio = self.mixture.log_prob(z, None, self.label_frequencies) - gaussian_log_prob(
-                z, mean, log_variance
-            )
+            log_ratio = self._prior_log_prob(z) - gaussian_log_prob(z, mean, log_variance)
             raw = self.decoder(z)
             yield Draw(z, self.likelihood.log_prob(raw, given).flatten(1).sum(1), log_ratio)
 
