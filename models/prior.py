@@ -19,9 +19,6 @@ from .shapes import Bool, Float, Int, Num
 
 Prior = Literal["mixture", "flow", "diffusion"]
 
-FEW = 16
-"""Classes over which the flow's density is summed; of more it is that of an unknown label."""
-
 
 class CodeSpace(Domain):
     """Vectors of continuous numbers of about unit size: data, model and flow space are the same.
@@ -137,14 +134,14 @@ class LatentPrior(nn.Module):
             self.log_scale.copy_(z.std(0).clamp(min=1e-3).log() / self.SPEED)
         self.model.label_frequencies.copy_(frequencies)
 
-    def log_prob(self, z: Float[Tensor, "n dim"]) -> Float[Tensor, " n"]:
-        """Exact log-density in nats, marginal over up to `FEW` classes; a flow's only."""
+    def joint_log_prob(self, z: Float[Tensor, "n dim"]) -> Float[Tensor, "n groups"]:
+        """Exact log-density of codes together with each class, in nats; a flow's only. Without labels there is one
+        group."""
         assert isinstance(self.model, Flow)
         shift, log_scale = self._place
         y = (z - shift) * (-log_scale).exp()
-        few = self.model.classes <= FEW
-        density = self.model._marginal_log_prob(y) if few else self.model.continuous_log_prob(y, None)[0]
-        return density - log_scale.sum()
+        joint = self.model._joint_log_prob(y) if self.model.classes else self.model._log_prob_given(y, None)[:, None]
+        return joint - log_scale.sum()
 
     def sample(self, n: int, label: Int[Tensor, " n"] | None, generator: Streams) -> Float[Tensor, "n dim"]:
         """A code per label."""

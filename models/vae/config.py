@@ -24,7 +24,7 @@ class Config:
         components: Logistics in the likelihood's mixture (images), or Gaussians (tables of `independent` cells).
         prior_components: Gaussians per class in the prior that replaces the learned one after
             training; 0 keeps the learned Gaussian per class.
-        prior: What codes are drawn from: `mixture` (see `prior_components`), or a `flow` or `diffusion` model trained on
+        prior: What codes are drawn from: `mixture` (`prior_components`), or a `flow` or `diffusion` model trained on
             draws from the posteriors beside the VAE, on the same examples. The flow, whose density is exact, is then
             the prior of bounds and imputation, too; beside a diffusion model they keep the mixture.
         draw_pixels: Whether sampled images are drawn from the likelihood; otherwise they are its mean.
