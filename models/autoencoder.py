@@ -1,4 +1,4 @@
-"""Autoencoder: a code per example, and a density of the codes fitted after training."""
+"""Autoencoder: a code per example, and a density of the codes, fitted after training or trained beside it."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from .contract import Batch, Losses, Objective
 from .domains.base import Domain
 from .imputation import impute_in_random_order, mask_cells, repeated, sample_nearest
 from .networks.embeddings import full_precision
+from .prior import Prior
 from .rng import Streams
 from .shapes import Bool, Float, Num
 
@@ -34,6 +35,8 @@ class Config:
             and asks to remove; 0 for a plain autoencoder.
         code_penalty: Weight of the squared norm of the codes, which keeps their density simple.
         components: Gaussians per class in the density of the codes.
+        prior: What codes are drawn from: a `mixture` of Gaussians fitted after training, or a `flow` or `diffusion`
+            model trained on them beside the autoencoder, on the same examples.
         hide: Part of the training examples of which a random share of the cells is hidden from the
             encoder and asked for; -1 for all rows of tables and no images.
         cells: Of a table given the code: `given others` (each drawn given those before it) or `independent`.
@@ -46,6 +49,7 @@ class Config:
     noise: float = 0.2
     code_penalty: float = 0.01
     components: int = 2
+    prior: Prior = "mixture"
     hide: float = -1.0
     cells: Literal["given others", "independent"] = "given others"
 
@@ -91,7 +95,7 @@ class ReconstructionObjective(Objective):
 
 
 class Autoencoder(CodeModel):
-    """Regularized autoencoder with a Gaussian mixture over its codes.
+    """Regularized autoencoder with a density of its codes.
 
     References:
         | From variational to deterministic autoencoders (Ghosh et al., 2020)
@@ -106,7 +110,7 @@ class Autoencoder(CodeModel):
         self.hide = float(domain.takes_mask) if config.hide == -1 else config.hide
 
     def objectives(self) -> tuple[Objective, ...]:
-        return (ReconstructionObjective(self),)
+        return (ReconstructionObjective(self), *self._prior_objectives())
 
     @torch.no_grad()
     def finalize(self, batch: Batch, generator: Streams) -> None:

@@ -1,4 +1,4 @@
-"""What autoencoder and VAE share: a code per example, a mixture over the codes, and what they make of both."""
+"""What autoencoder and VAE share: a code per example, a model of the codes, and what they make of both."""
 
 from __future__ import annotations
 
@@ -21,10 +21,11 @@ from .capabilities import (
     check_strength,
 )
 from .chunking import map_chunks
-from .contract import GenerativeModel
+from .contract import Batch, GenerativeModel, Objective
 from .denoising import Blend
 from .domains.base import Domain, Likelihood
 from .mixture import GaussianMixture
+from .prior import LatentPrior, PriorObjective
 from .rng import Streams
 from .shapes import Bool, Float, Int, Num
 
@@ -33,10 +34,13 @@ POOL = 1024
 
 
 class CodeModel(GenerativeModel, Sampling, Coding, Reconstruction, AnomalyScoring, Filling, Denoising, Translation):
-    """A model of an encoder, a decoder, and a Gaussian mixture over the codes.
+    """A model of an encoder, a decoder, and a density of the codes.
+
+    Codes are drawn from a Gaussian mixture fitted to them after training, or from a flow or a diffusion model that is
+    trained on them beside encoder and decoder (`prior`). Translation and anomaly scores always take the mixture.
 
     Arguments:
-        config: Settings; of these `latent`, `width`, `blocks` and `patch` are read.
+        config: Settings; of these `latent`, `width`, `blocks`, `patch` and `prior` are read.
         domain: What an example is.
         classes: Number of labels; 0 for none.
         likelihood: What the decoder's outputs are the parameters of.
@@ -53,6 +57,8 @@ class CodeModel(GenerativeModel, Sampling, Coding, Reconstruction, AnomalyScorin
         self.encoder = domain.encoder(outputs, **scale)
         self.decoder = domain.decoder(config.latent, parameters=likelihood.outputs, **scale)
         self.mixture = GaussianMixture(config.latent, classes, components)
+        learned = config.prior != "mixture"
+        self.latent_prior = LatentPrior(config.prior, config.latent, classes, config.width) if learned else None
         self.blend = Blend()
         self.typicality = MahalanobisScore(2 + domain.textures, upper_only=domain.anomaly_tails == "upper")
 
@@ -60,6 +66,24 @@ class CodeModel(GenerativeModel, Sampling, Coding, Reconstruction, AnomalyScorin
     def drawn(self) -> bool:
         """Whether samples are drawn from the likelihood; otherwise they are its mean."""
         return self.likelihood.drawn
+
+    @torch.no_grad()
+    def initialize(self, batch: Batch, generator: Streams) -> None:
+        super().initialize(batch, generator)
+        if self.latent_prior is not None:
+            codes = map_chunks(self.encode, batch.visible[:ENOUGH], self.domain.dimensions)
+            self.latent_prior.initialize(codes, self.label_frequencies)
+
+    def _prior_objectives(self) -> tuple[Objective, ...]:
+        """What is trained beside encoder and decoder, on the codes of the one as it is."""
+        return () if self.latent_prior is None else (PriorObjective(self.latent_prior, self._codes_to_model),)
+
+    def _codes_to_model(self, batch: Batch, generator: Streams) -> Float[Tensor, "batch latent"]:
+        """Codes whose distribution a prior is wanted of."""
+        return self.encode(batch.visible)
+
+    def _draw_codes(self, n: int, label: Int[Tensor, " n"] | None, generator: Streams) -> Float[Tensor, "n latent"]:
+        return (self.latent_prior or self.mixture).sample(n, label, generator)
 
     @abstractmethod
     def _code(
@@ -88,7 +112,7 @@ class CodeModel(GenerativeModel, Sampling, Coding, Reconstruction, AnomalyScorin
         self, n: int, label: Int[Tensor, " n"] | None, generator: Streams, *, steps: int = 0
     ) -> Num[Tensor, "n *event"]:
         label = self.draw_labels(n, label, generator)
-        raw = self.decoder(self.mixture.sample(n, label, generator))
+        raw = self.decoder(self._draw_codes(n, label, generator))
         return self._to_data(self.likelihood.labelled(raw, label), generator)
 
     def _to_data(self, raw: Float[Tensor, "n *outputs"], generator: Streams) -> Num[Tensor, "n *event"]:
@@ -97,7 +121,7 @@ class CodeModel(GenerativeModel, Sampling, Coding, Reconstruction, AnomalyScorin
 
     def _pool(self, generator: Streams) -> Float[Tensor, "pool *event"]:
         """Generated examples in model space, from which the filling of a gap starts."""
-        codes = self.mixture.sample(POOL, self.draw_labels(POOL, None, generator), generator)
+        codes = self._draw_codes(POOL, self.draw_labels(POOL, None, generator), generator)
         return map_chunks(lambda z: self.likelihood.mean(self.decoder(z)), codes, self.domain.dimensions)
 
     @torch.no_grad()

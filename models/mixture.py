@@ -170,6 +170,13 @@ class GaussianMixture(nn.Module):
         """Log-density of each code under each class, in nats."""
         return torch.stack([self._group_log_prob(z, group) for group in range(len(self.mean))], dim=1)
 
+    def joint_log_prob(
+        self, z: Float[Tensor, "n dim"], frequencies: Float[Tensor, " classes"]
+    ) -> Float[Tensor, "n groups"]:
+        """Log-density of each code together with each class, in nats."""
+        conditional = self.conditional_log_prob(z)
+        return conditional if len(self.mean) == 1 else conditional + frequencies.log()
+
     def log_prob(
         self, z: Float[Tensor, "n dim"], label: Int[Tensor, " n"] | None, frequencies: Float[Tensor, " groups"]
     ) -> Float[Tensor, " n"]:

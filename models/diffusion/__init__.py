@@ -1,11 +1,12 @@
 """Diffusion model: a denoiser at every noise level, and the samplers that use it.
 
 `schedules.py` holds the noise levels, `denoiser.py` what is trained, `samplers.py` the ways from
-noise to an example, `likelihood.py` the densities.
+noise to an example, `likelihood.py` the densities, `labels.py` what they say of an example's class.
 """
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 
 import torch
@@ -33,6 +34,7 @@ from ..rng import Streams
 from ..shapes import Bool, Float, Int, Num
 from .config import Config, SamplingConfig
 from .denoiser import Denoiser, DenoisingObjective, schedule_of
+from .labels import MANY, NEGLIGIBLE, label_log_posterior
 from .likelihood import diffusion_nats, ode_log_prob
 from .samplers import SAMPLERS, Heun, ancestral_step
 from .schedules import SIGMA_MAX, SIGMA_MIN, levels
@@ -205,21 +207,51 @@ class Diffusion(
     def fill(
         self, x: Num[Tensor, "batch *event"], observed: Bool[Tensor, "batch *event"], generator: Streams, draws: int
     ) -> Num[Tensor, "draws batch *event"]:
-        """A denoiser that has learned to (`hide`) is given the observed values, and the sampler draws the rest."""
-        if self.denoiser.masked:
-            return repeated(self._fill, with_gaps(x, observed), generator, draws)
-        repeat = [draws, *[1] * (x.ndim - 1)]
-        many, seen = x.repeat(repeat), observed.repeat(repeat)
-        return self._repaint(many, seen, generator).unflatten(0, (draws, len(x)))
+        """A denoiser that has learned to (`hide`) is given the observed values, and the sampler draws the rest.
 
-    def _fill(self, x: Float[Tensor, "batch *data"], generator: Streams) -> Num[Tensor, "batch *data"]:
+        With labels it is done twice: once for an unknown one, and again given a label drawn by what the first filling
+        looks like (a sweep of Gibbs sampling over label and hidden cells).
+        """
+        filled = self._filled(x, observed, generator, draws, None)
+        if not self.classes or self.classes >= MANY:
+            return filled
+        whole = self.domain.merge(x, observed, filled).flatten(0, 1)
+        log_p = self.label_log_probs(self.domain.to_model(whole).double(), None, generator)
+        assert log_p is not None
+        return self._filled(x, observed, generator, draws, generator.choice(log_p).unflatten(0, (draws, len(x))))
+
+    def _filled(
+        self, x: Tensor, observed: Tensor, generator: Streams, draws: int, label: Int[Tensor, "draws batch"] | None
+    ) -> Num[Tensor, "draws batch *event"]:
+        """Fillings of each example, given a label for each or none."""
+        if not self.denoiser.masked:
+            repeat = [draws, *[1] * (x.ndim - 1)]
+            many, seen = x.repeat(repeat), observed.repeat(repeat)
+            labels = None if label is None else label.flatten()
+            return self._repaint(many, seen, generator, labels).unflatten(0, (draws, len(x)))
+        place = torch.arange(len(x), device=x.device)
+        seen = with_gaps(x, observed)
+
+        def fill(rows: Tensor, noise: Streams) -> Tensor:
+            of_rows = None if label is None else label[:, rows[: len(rows) // draws]].flatten()
+            return self._fill(seen[rows], noise, of_rows)
+
+        return repeated(fill, place, generator, draws)
+
+    def _fill(
+        self, x: Float[Tensor, "batch *data"], generator: Streams, label: Int[Tensor, " batch"] | None
+    ) -> Num[Tensor, "batch *data"]:
         given = torch.where(self.domain.expand(self.domain.observed(x)), self.domain.to_model(x), torch.nan)
         down = self._way_down(self.sampling.steps, x.device)
         start = down[0] * generator.normal(len(x), *self.domain.event_shape).double()
-        return self._descend(start, down, None, generator, given, x)
+        return self._descend(start, down, label, generator, given, x)
 
     def _repaint(
-        self, x: Num[Tensor, "batch *data"], observed: Bool[Tensor, "batch *data"], generator: Streams
+        self,
+        x: Num[Tensor, "batch *data"],
+        observed: Bool[Tensor, "batch *data"],
+        generator: Streams,
+        label: Int[Tensor, " batch"] | None,
     ) -> Num[Tensor, "batch *data"]:
         """Ancestral sampling in which observed values are replaced by themselves with noise at every
         level, each step repeated `resample` times with noise added again, so that both parts agree.
@@ -242,7 +274,7 @@ class Diffusion(
                     y = y + (now.square() - then.square()).sqrt() * noise()
                 clean = self.domain.spread(x, generator)
                 y = torch.where(known, clean + now * noise(), y)
-                y = ancestral_step(y, self.denoised(y, now, None), now, then, generator)
+                y = ancestral_step(y, self._as_of(y, now, label), now, then, generator)
         return self.domain.to_data(y)
 
     # Codes
@@ -268,36 +300,100 @@ class Diffusion(
 
     # Densities
 
+    def _as_of(
+        self, x: Tensor, sigma: Tensor | float, label: Int[Tensor, " batch"] | None
+    ) -> Float[Tensor, "batch *event"]:
+        """Denoiser output without guidance, which densities know nothing of, in the precision of `x`."""
+        low = x.to(self.denoiser.sigma_data.dtype)
+        level = torch.as_tensor(sigma, device=x.device).to(low.dtype).expand(len(x))
+        return self.denoiser(low, level, label).to(x.dtype)
+
+    @torch.no_grad()
+    def label_log_probs(
+        self, y: Float[Tensor, "batch *event"], label: Int[Tensor, " batch"] | None, generator: Streams
+    ) -> Float[Tensor, "batch classes"] | None:
+        """Log-probability of each class given examples in model space, 0 of the label where that is known; `None` of a
+        model without labels, or of one with `MANY` classes if any example's is unknown."""
+        label = self.checked_labels(len(y), label)
+        known = torch.zeros(len(y), dtype=torch.bool, device=y.device) if label is None else label >= 0
+        if not self.classes or (self.classes >= MANY and not known.all()):
+            return None
+        log_p = torch.full((len(y), self.classes), -torch.inf, device=y.device, dtype=y.dtype)
+
+        def error(noisy: Tensor, sigma: Tensor, label: Tensor) -> Tensor:
+            return (self._as_of(noisy, sigma, label) - clean).flatten(1).square().sum(1)
+
+        if not known.all():
+            clean = y[~known]
+            shares = self.label_frequencies.log()
+            log_p[~known] = label_log_posterior(error, clean, shares, float(self.denoiser.sigma_data), generator)
+        if label is not None and known.any():
+            log_p[known] = log_p[known].scatter(1, label[known, None], 0.0)
+        return log_p
+
     @torch.no_grad()
     def log_prob(
-        self, x: Num[Tensor, "batch *event"], generator: Streams, *, steps: int = 0
+        self,
+        x: Num[Tensor, "batch *event"],
+        generator: Streams,
+        *,
+        steps: int = 0,
+        label: Int[Tensor, " batch"] | None = None,
     ) -> Float[Tensor, " batch"]:
         r"""Log-density by the probability-flow ODE, of the dequantized example, in nats.
 
+        .. math:: \log p(y) = \log \sum_c p(c) \, p(y \mid c)
+
+        given the label where it is known, else summed over the classes that are not improbable (`NEGLIGIBLE`) by
+        `label_log_posterior`, each at the price of one density; of `MANY` classes that of an unknown label.
         `steps` of the Runge-Kutta method, 0 for the model's own (`density_steps`).
 
         References:
             | Score-based generative modeling through SDEs (Song et al., 2021), eq. 39-40
             | https://arxiv.org/abs/2011.13456
         """
-        return ode_log_prob(
-            lambda y, sigma: self.denoised(y, sigma, None),
-            self.domain.dequantized_point(x, generator),
+        point = self.domain.dequantized_point(x, generator)
+        log_p = self.label_log_probs(point.y, label, generator)
+        rows, classes = torch.arange(len(x), device=x.device), label if self.classes else None
+        if log_p is not None:
+            likely = log_p >= torch.minimum(log_p.amax(1, keepdim=True), log_p.new_tensor(math.log(NEGLIGIBLE)))
+            rows, classes = likely.nonzero(as_tuple=True)
+        nats = ode_log_prob(
+            lambda y, sigma: self._as_of(y, sigma, classes),
+            point,
             generator,
+            rows=rows,
             sigma_min=self.sampling.density_sigma or self.domain.density_noise,
             sigma_max=SIGMA_MAX,
             sigma_data=float(self.denoiser.sigma_data),
             steps=steps or self.sampling.density_steps,
-        ).float()
+        )
+        if log_p is None or classes is None:
+            return nats.float()
+        share = self.label_frequencies.log().to(nats.dtype).expand_as(log_p)
+        if label is not None:
+            share = torch.where(label[:, None] >= 0, 0.0, share)
+        each = torch.full_like(share, -torch.inf).index_put((rows, classes), nats)
+        return (share + each).logsumexp(1).float()
 
     @torch.no_grad()
-    def elbo(self, x: Num[Tensor, "batch *event"], generator: Streams, *, samples: int = 16) -> Float[Tensor, " batch"]:
+    def elbo(
+        self,
+        x: Num[Tensor, "batch *event"],
+        generator: Streams,
+        *,
+        samples: int = 16,
+        label: Int[Tensor, " batch"] | None = None,
+    ) -> Float[Tensor, " batch"]:
         r"""Variational bound of the log-probability (of continuous columns the density), in nats.
 
         .. math:: -\log p(x) \le KL(q(y_{max}|x) \| p) + E[-\log p(x|y_{min})]
-            + E_{\ln\sigma \sim U} \left[ \ln\tfrac{\sigma_{max}}{\sigma_{min}} \frac{\|y - D\|^2}{\sigma^2} \right]
+            + E_{\ln\sigma \sim U} \left[ \ln\tfrac{\sigma_{max}}{\sigma_{min}} \frac{\|y - D_c\|^2}{\sigma^2} \right]
+            + KL(q(c|x) \| p(c))
 
-        `samples` noise levels are drawn per example, stratified.
+        `samples` noise levels are drawn per example, stratified, and at each a class: the label where it is known, else
+        from `label_log_posterior`, which saw other noise, so that the bound is one whatever it says, and the
+        nearer to :math:`\log \sum_c p(c) e^{ELBO_c}` the better it is; of `MANY` classes an unknown one.
 
         References:
             | Variational diffusion models (Kingma et al., 2021), eq. 15
@@ -306,8 +402,14 @@ class Diffusion(
         if samples < 1:
             raise ValueError(f"samples must be at least 1, got {samples}")
         point = self.domain.bound_point(x, generator)
+        log_q = self.label_log_probs(point.y, label, generator)
+        unknown = label if self.classes else None
+
+        def denoise(noisy: Tensor, sigma: Tensor) -> Tensor:
+            return self._as_of(noisy, sigma, unknown if log_q is None else generator.choice(log_q))
+
         nats = diffusion_nats(
-            lambda noisy, sigma: self.denoised(noisy, sigma, None),
+            denoise,
             point.y,
             generator,
             sigma_min=self.finest,
@@ -316,11 +418,17 @@ class Diffusion(
             samples=samples,
         )
         nats = nats + self.domain.rounding_nats(point, self.finest, generator)
+        if log_q is not None:
+            divergence = log_q.exp() * (log_q.clamp(min=-1e9) - self.label_frequencies.log().to(log_q.dtype))
+            given = torch.zeros_like(nats, dtype=torch.bool) if label is None else label >= 0
+            nats = nats + torch.where(given, 0.0, divergence.sum(1))
         return -nats.to(torch.get_default_dtype())
 
     # Other uses of the denoiser
 
-    def _statistics(self, x: Num[Tensor, "batch *event"], generator: Streams) -> Float[Tensor, "batch _"]:
+    def _statistics(
+        self, x: Num[Tensor, "batch *event"], generator: Streams, label: Tensor | None = None
+    ) -> Float[Tensor, "batch _"]:
         y, known = self.domain.to_model(x), self.domain.expand(self.domain.observed(x))
         whole = self.domain.dimensions / known.flatten(1).sum(1).clamp(min=1)
         columns = []
@@ -329,7 +437,7 @@ class Diffusion(
             errors = []
             for _ in range(4):
                 noisy = y + sigma[0] * generator.normal(*y.shape)
-                errors.append(((self.denoiser(noisy, sigma, None) - y) * known).flatten(1).square().sum(1) * whole)
+                errors.append(((self.denoiser(noisy, sigma, label) - y) * known).flatten(1).square().sum(1) * whole)
             columns.append(torch.stack(errors).mean(0).clamp(min=1e-8).log())
         return torch.stack(columns, dim=1)
 

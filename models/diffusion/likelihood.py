@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..domains.base import DequantizedPoint
 from ..rng import Streams
-from ..shapes import Float
+from ..shapes import Float, Int
 from .samplers import Denoise, runge_kutta
 
 
@@ -25,11 +25,12 @@ def ode_log_prob(
     where: DequantizedPoint,
     generator: Streams,
     *,
+    rows: Int[Tensor, " pairs"],
     sigma_min: float,
     sigma_max: float,
     sigma_data: float,
     steps: int,
-) -> Float[Tensor, " batch"]:
+) -> Float[Tensor, " pairs"]:
     r"""Log-density in nats along the probability-flow ODE from `sigma_min` to `sigma_max`.
 
     .. math:: \log p(y) = \log p_{\sigma_{max}}(y(\sigma_{max})) + \int \nabla \cdot \frac{dy}{d\sigma} \, d\sigma
@@ -38,13 +39,16 @@ def ode_log_prob(
     row, noise of `sigma_min` is added to every value. Its entropy is given back for categories,
     less what it confuses; for numbers it cancels against rounding the noise off again. The result
     is a lower bound in expectation, as dequantization's is.
+
+    `rows` says which example each density is of: the several densities of one share its noise and its probe.
     """
     y, log_det = where.y, where.log_det
-    probe = (generator.uniform(*y.shape) < 0.5).double() * 2 - 1
+    probe = ((generator.uniform(*y.shape) < 0.5).double() * 2 - 1)[rows]
     if where.row:
         y = y + sigma_min * generator.normal(*y.shape)
         entropy = 0.5 * where.corners * math.log(2 * math.pi * math.e * sigma_min**2)
         log_det = log_det + entropy - where.confusion(y, sigma_min)
+    y, log_det = y[rows], log_det[rows]
 
     def log_slope(y: Tensor, log_sigma: float) -> tuple[Tensor, Tensor]:
         """dy/d(log sigma) and its divergence along the probe."""

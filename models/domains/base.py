@@ -21,11 +21,13 @@ class Likelihood(ABC):
         outputs: What `Domain.decoder` must be asked for: outputs per value (images), in all (tables).
         loss_name: What its negative is called in curves.
         drawn: Whether a sampled example is a draw from it (tables) or may be its mean (images).
+        takes_labels: Whether `labelled` makes a difference.
     """
 
     outputs: int
     drawn: ClassVar[bool]
     loss_name: ClassVar[str]
+    takes_labels: bool = False
 
     @abstractmethod
     def log_prob(

@@ -41,6 +41,7 @@ class RowLikelihood(nn.Module, Likelihood):
         self.table, self.outputs = table, width
         self.rows = RowNetwork(table, context=width, width=width, blocks=1)
         self.classes = nn.Embedding(classes, width) if classes else None
+        self.takes_labels = classes > 0
 
     def labelled(
         self, raw: Float[Tensor, "batch outputs"], label: Tensor | None, hiding: Streams | None = None

@@ -28,6 +28,9 @@ from .gaussians import gaussian_divergence, gaussian_log_prob
 __all__ = ["VAE", "Config", "EvidenceObjective"]
 
 
+LIKELIEST = 8
+"""Classes, given the code, that a likelihood which is told the class is summed over."""
+
 DRAWS = 16384
 """Draws of codes that the prior is fitted to: one of every example's at least, four at most."""
 
@@ -103,19 +106,22 @@ class Draw(NamedTuple):
         code: z, `[batch, latent]`.
         log_likelihood: log p(x | z) in nats, `[batch]`.
         log_ratio: log p(z) - log q(z | x) in nats, `[batch]`.
+        log_class: log p(c | x, z), `[batch, groups]`.
     """
 
     code: Tensor
     log_likelihood: Tensor
     log_ratio: Tensor
+    log_class: Tensor
 
 
 class VAE(CodeModel, DensityBound):
     """Variational autoencoder whose prior is conditional on the label.
 
     The encoder never sees the label; the decoder is told that of rows in half the training examples, in draws and in
-    translation. So codes, bounds and reconstructions need none. After training the prior may be replaced by a mixture
-    fitted to the aggregate posterior: the bound stays a bound, and samples come from where the codes are.
+    translation, and bounds and imputation sum over it. So codes and reconstructions need none. After training the prior
+    may be replaced by a mixture fitted to the aggregate posterior, or by the flow trained on it: the bound stays a
+    bound, and samples come from where the codes are.
 
     References:
         | VAE with a VampPrior (Tomczak and Welling, 2018), section 2: the aggregate posterior is the best prior
@@ -136,7 +142,18 @@ class VAE(CodeModel, DensityBound):
         return self.sampling.draw_pixels or self.likelihood.drawn
 
     def objectives(self) -> tuple[Objective, ...]:
-        return (EvidenceObjective(self),)
+        return (EvidenceObjective(self), *self._prior_objectives())
+
+    def _codes_to_model(self, batch: Batch, generator: Streams) -> Float[Tensor, "batch latent"]:
+        """Draws from the posteriors, which together are the best prior there is."""
+        mean, log_variance = posterior(self.domain, self.encoder, batch.visible)
+        return mean + (0.5 * log_variance).exp() * generator.normal(*mean.shape)
+
+    def _joint_log_prob(self, z: Float[Tensor, "batch latent"]) -> Float[Tensor, "batch groups"]:
+        """Log-density of codes together with each class, in nats: the flow's, else the mixture's."""
+        if self.latent_prior is not None and self.latent_prior.has_density:
+            return self.latent_prior.joint_log_prob(z)
+        return self.mixture.joint_log_prob(z, self.label_frequencies)
 
     @torch.no_grad()
     def finalize(self, batch: Batch, generator: Streams) -> None:
@@ -162,20 +179,49 @@ class VAE(CodeModel, DensityBound):
         self._fit_blend(batch.x, generator)
 
     def _draws(
-        self, x: Num[Tensor, "batch *event"], given: Num[Tensor, "batch *event"], generator: Streams, n: int
+        self,
+        x: Num[Tensor, "batch *event"],
+        given: Num[Tensor, "batch *event"],
+        generator: Streams,
+        n: int,
+        label: Int[Tensor, " batch"] | None = None,
     ) -> Iterator[Draw]:
-        """`n` draws from q(z | x), their likelihood that of the known cells of `given`."""
+        """`n` draws from q(z | x), their likelihood that of the known cells of `given`, of the class where its `label`
+        is known."""
         mean, log_variance = posterior(self.domain, self.encoder, x)
         for _ in range(n):
             z = mean + (0.5 * log_variance).exp() * generator.normal(*mean.shape)
-            log_ratio = self.mixture.log_prob(z, None, self.label_frequencies) - gaussian_log_prob(
-                z, mean, log_variance
-            )
-            raw = self.decoder(z)
-            yield Draw(z, self.likelihood.log_prob(raw, given).flatten(1).sum(1), log_ratio)
+            joint = self._joint_log_prob(z)
+            if label is not None and self.classes:
+                joint = torch.where(label[:, None] >= 0, self._of_label(joint, label), joint)
+            prior = joint.logsumexp(1)
+            joint = self._with_likelihood(self.decoder(z), given, joint)
+            whole = joint.logsumexp(1)
+            yield Draw(z, whole - prior, prior - gaussian_log_prob(z, mean, log_variance), joint - whole[:, None])
+
+    def _of_label(
+        self, joint: Float[Tensor, "batch classes"], label: Int[Tensor, " batch"]
+    ) -> Float[Tensor, "batch classes"]:
+        """Log-density given the label, in its place; the other classes are impossible."""
+        at = label.clamp(min=0)[:, None]
+        given = joint.gather(1, at) - self.label_frequencies.log()[at]
+        return torch.full_like(joint, -torch.inf).scatter(1, at, given)
+
+    def _with_likelihood(
+        self, raw: Float[Tensor, "batch *outputs"], given: Num[Tensor, "batch *event"], joint: Tensor
+    ) -> Float[Tensor, "batch groups"]:
+        """log p(x, z, c) of the classes: of those that a likelihood is told of, the `LIKELIEST` given the code."""
+        if not self.likelihood.takes_labels:
+            return joint + self.likelihood.log_prob(raw, given).flatten(1).sum(1, keepdim=True)
+        log_p, likeliest = joint.topk(min(LIKELIEST, joint.shape[1]), dim=1)
+        each = [
+            self.likelihood.log_prob(self.likelihood.labelled(raw, label), given).flatten(1).sum(1)
+            for label in likeliest.unbind(1)
+        ]
+        return torch.full_like(joint, -torch.inf).scatter(1, likeliest, log_p + torch.stack(each, dim=1).to(log_p))
 
     def _statistics(self, x: Num[Tensor, "batch *event"], generator: Streams) -> Float[Tensor, "batch _"]:
-        each = [torch.stack(draw[1:], dim=1) for draw in self._draws(x, x, generator, 8)]
+        each = [torch.stack(draw[1:3], dim=1) for draw in self._draws(x, x, generator, 8)]
         draws = torch.stack(each)
         if self.domain.takes_mask:  # surprise: of the row given its code, and as a whole
             whole = torch.stack([draws[:, :, 0].mean(0), draws.sum(2).logsumexp(0) - math.log(8)], dim=1)
@@ -183,10 +229,19 @@ class VAE(CodeModel, DensityBound):
         return torch.cat([draws.mean(0), self.domain.texture(x)], dim=1)
 
     @torch.no_grad()
-    def elbo(self, x: Num[Tensor, "batch *event"], generator: Streams, *, samples: int = 1) -> Float[Tensor, " batch"]:
-        r"""Importance-weighted bound, marginal over labels.
+    def elbo(
+        self,
+        x: Num[Tensor, "batch *event"],
+        generator: Streams,
+        *,
+        samples: int = 1,
+        label: Int[Tensor, " batch"] | None = None,
+    ) -> Float[Tensor, " batch"]:
+        r"""Importance-weighted bound, given the label where it is known, else marginal over labels.
 
-        .. math:: \log \frac1K \sum_k p(x|z_k) p(z_k) / q(z_k|x), \quad z_k \sim q(z|x)
+        .. math:: \log \frac1K \sum_k \sum_c p(c) \, p(x|z_k, c) \, p(z_k|c) / q(z_k|x), \quad z_k \sim q(z|x)
+
+        A likelihood that is told the class is summed over the `LIKELIEST` given the code: less is a bound, too.
 
         References:
             | Importance weighted autoencoders (Burda et al., 2016), eq. 8
@@ -194,7 +249,7 @@ class VAE(CodeModel, DensityBound):
         """
         if samples < 1:
             raise ValueError(f"samples must be at least 1, got {samples}")
-        draws = self._draws(x, x, generator, samples)
+        draws = self._draws(x, x, generator, samples, self.checked_labels(len(x), label))
         weights = torch.stack([draw.log_likelihood + draw.log_ratio for draw in draws])
         return weights.logsumexp(0) - math.log(samples)
 
@@ -247,10 +302,14 @@ class VAE(CodeModel, DensityBound):
         weight = torch.stack([draw.log_likelihood + draw.log_ratio for draw in proposed], dim=1)
         weight = tempered(weight, effective=proposals / 4)
         code = torch.stack([draw.code for draw in proposed])
+        log_class = torch.stack([draw.log_class for draw in proposed])
         numbered = torch.arange(len(given), device=given.device)
 
         def fill(row: Tensor, noise: Streams) -> Tensor:
-            raw = self.decoder(code[noise.choice(weight[row]), row])
+            chosen = noise.choice(weight[row])
+            raw = self.decoder(code[chosen, row])
+            if self.likelihood.takes_labels:
+                raw = self.likelihood.labelled(raw, noise.choice(log_class[chosen, row]))
             if self.likelihood.drawn:
                 return self.domain.to_data(self.likelihood.completed(raw, given[row], noise))
             return self._to_data(raw, noise)

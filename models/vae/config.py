@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ..config import check_at_least_one, check_choices, check_hide, check_not_negative
+from ..prior import Prior
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,6 +36,9 @@ class Config:
         components: Logistics in the likelihood's mixture (images), or Gaussians (tables of `independent` cells).
         prior_components: Gaussians per class in the prior that replaces the learned one after
             training; 0 keeps the learned Gaussian per class.
+        prior: What codes are drawn from: `mixture` (`prior_components`), or a `flow` or `diffusion` model trained on
+            draws from the posteriors beside the VAE, on the same examples. The flow, whose density is exact, is then
+            the prior of bounds and imputation, too; beside a diffusion model they keep the mixture.
         warmup_examples: Examples over which `beta` rises from zero.
         hide: Part of the training examples of which a random share of the cells is taken for missing,
             so that the encoder learns to do without; -1 for half the rows of tables and no images.
@@ -49,6 +53,7 @@ class Config:
     free_bits: float = 0.05
     components: int = 3
     prior_components: int = 2
+    prior: Prior = "mixture"
     warmup_examples: int = 0
     hide: float = -1.0
     cells: Literal["given others", "independent"] = "given others"
