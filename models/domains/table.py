@@ -40,7 +40,8 @@ class Table(Domain):
     Arguments:
         columns: As a prepared dataset's manifest lists them: `name`, `type` (`continuous`, `integer`,
             `categorical`), `categories` and `frequencies`, or `count`, `min`, `max`, `mean`, `std`, `quantiles`,
-            and `tails` where fitted; and how many training cells are `missing`.
+            `tails` where fitted, and `grid` (`start`, `step`, `parts`) where all are `(start + k * step) / parts` and
+            draws are, too; and how many training cells are `missing`.
         missing: `model`: where training cells are missing, drawn ones may be; `fill`: every drawn cell has a value.
     """
 
@@ -70,6 +71,8 @@ class Table(Domain):
         kinds = [column["type"] for column in self.columns]
         self.numeric = [i for i, kind in enumerate(kinds) if kind != "categorical"]
         self.categorical = [i for i, kind in enumerate(kinds) if kind == "categorical"]
+        self.grids = {i: column["grid"] for i, column in enumerate(self.columns) if column.get("grid")}
+        """Steps of the columns of numbers whose values all are multiples of one."""
         self.whole = [i for i, kind in enumerate(kinds) if kind == "integer"]
         self.starts = [sum(self.sizes[:i]) for i in range(len(self.sizes))]
         shares = {i: _missing_share(column) for i, column in enumerate(self.columns)}
@@ -171,12 +174,23 @@ class Table(Domain):
         return (x0 + (x1 - x0) * part).T
 
     def from_probit(self, y: Float[Tensor, "batch columns"]) -> Float[Tensor, "batch columns"]:
-        """Standard normal scale to values: integers whole, categories indices, all in the columns' ranges."""
-        return self._values(y, self.knots(y.device))
+        """Standard normal scale to values: integers whole, categories indices, all in the columns' ranges and on their
+        grids."""
+        x = self._values(y, self.knots(y.device))
+        for column in self.grids:
+            x[:, column] = self._on_grid(column, x[:, column])
+        return x
 
     def values_of(self, column: int, y: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
         """The same of one column."""
-        return self._values(y[:, None], self.knots(y.device).of(column))[:, 0]
+        return self._on_grid(column, self._values(y[:, None], self.knots(y.device).of(column))[:, 0])
+
+    def _on_grid(self, column: int, x: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
+        """Values of a column rounded to its grid, if it has one."""
+        if column not in self.grids:
+            return x
+        start, step, parts = (self.grids[column][key] for key in ("start", "step", "parts"))
+        return (start + step * ((x * parts - start) / step).round()) / parts
 
     def _values(self, y: Float[Tensor, "batch columns"], k: Knots) -> Float[Tensor, "batch columns"]:
         y = torch.nan_to_num(y.double(), nan=0.0)
