@@ -64,7 +64,7 @@ class Diffusion(
         super().__init__(domain, classes)
         self.config = config
         self.denoiser = Denoiser(config, domain, classes)
-        self.settler = domain.settler(classes, sigma=config.settle, width=config.width)
+        self.settler = domain.settler(classes, sigma=config.settle, width=config.width, dropout=config.dropout)
         if self.settler is not None and config.settle >= config.sigma_max:
             raise ValueError(
                 f"settle must be below sigma_max, got {config.settle} and {config.sigma_max}; "

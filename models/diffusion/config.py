@@ -8,6 +8,7 @@ from typing import Literal
 from ..config import (
     check_at_least_one,
     check_choices,
+    check_dropout,
     check_hide,
     check_label_dropout,
     check_not_negative,
@@ -46,6 +47,8 @@ class Config:
         settle: Noise level (model space) at which the sampler hands a row of a table over to be settled cell after
             cell, each given those before it and the noisy row; below `sigma_max`, 0 for never. Imputation settles
             no rows under `hide: 0`.
+        dropout: Share of the values of the network that settles rows that training sets to zero: without, few rows are
+            learned by heart.
         label_dropout: Part of the training examples whose label is hidden.
         guidance: Weight of classifier-free guidance; 1 samples the model itself.
     """
@@ -68,6 +71,7 @@ class Config:
     resample: int = 4
     hide: float = -1.0
     settle: float = 1.0
+    dropout: float = 0.0
     label_dropout: float = 0.1
     guidance: float = 1.0
 
@@ -84,5 +88,6 @@ class Config:
             raise ValueError(f"expected 0 < sigma_min < sigma_max, got {self.sigma_min} and {self.sigma_max}")
         check_hide(self.hide)
         check_label_dropout(self.label_dropout)
+        check_dropout(self.dropout)
         check_positive(self, "p_std", "rho")
         check_not_negative(self, "patch", "settle", "guidance")

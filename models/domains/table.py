@@ -321,17 +321,19 @@ class Table(Domain):
     # Likelihoods
 
     def likelihood(
-        self, components: int, *, cells: str = "independent", classes: int = 0, width: int = 0
+        self, components: int, *, cells: str = "independent", classes: int = 0, width: int = 0, dropout: float = 0.0
     ) -> Likelihood:
         """Each cell given those before it; or, independent given the outputs, Gaussian mixtures (on the normal scale)
         for numbers and categorical distributions for categories."""
         if cells == "given others":
-            return RowLikelihood(self, classes, width=width)
+            return RowLikelihood(self, classes, width=width, dropout=dropout)
         return MixedLikelihood(self, components)
 
-    def reconstruction(self, *, cells: str = "independent", classes: int = 0, width: int = 0) -> Likelihood:
+    def reconstruction(
+        self, *, cells: str = "independent", classes: int = 0, width: int = 0, dropout: float = 0.0
+    ) -> Likelihood:
         """Of independent cells three Gaussians per number."""
-        return self.likelihood(3, cells=cells, classes=classes, width=width)
+        return self.likelihood(3, cells=cells, classes=classes, width=width, dropout=dropout)
 
     def generator_output(
         self, raw: Float[Tensor, "batch dims"], noise: Float[Tensor, "batch gumbel"], temperature: float = 0.3
@@ -355,12 +357,14 @@ class Table(Domain):
 
     # Networks
 
-    def row_network(self, *, context: int, width: int, blocks: int = 2, parts: int = 128) -> RowNetwork:
-        return RowNetwork(self, context=context, width=width, blocks=blocks, parts=parts)
+    def row_network(
+        self, *, context: int, width: int, blocks: int = 2, parts: int = 128, dropout: float = 0.0
+    ) -> RowNetwork:
+        return RowNetwork(self, context=context, width=width, blocks=blocks, parts=parts, dropout=dropout)
 
-    def settler(self, classes: int, *, sigma: float, width: int) -> Settler | None:
+    def settler(self, classes: int, *, sigma: float, width: int, dropout: float = 0.0) -> Settler | None:
         hidden = hidden_units(self.dimensions, width)
-        return Settler(self, classes, sigma=sigma, width=width, hidden=hidden) if sigma else None
+        return Settler(self, classes, sigma=sigma, width=width, hidden=hidden, dropout=dropout) if sigma else None
 
 
 def _missing_share(column: Mapping[str, Any]) -> float:
