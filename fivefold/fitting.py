@@ -63,8 +63,8 @@ def fit(
         family: One of `FAMILIES`.
         label: Of a table, the column that names the class of a row; of an array, the class of each row, `[n]`.
             The model is then conditional on it.
-        examples: Examples to see in all, counting repeats; by default as many as suit the data, as in the pipeline, which
-            take at most some five minutes on two cores of a CPU.
+        examples: Examples to see in all, counting repeats; by default as many as suit the data, as in the pipeline:
+            at most some five minutes on two cores of a CPU.
         seed: Seed of weights, noise and order: the same seed on the same machine gives the same model.
         settings: Settings of the family, by the names they have in `params.yaml` (`model.width`, `training.lr`, …);
             the others are those that suit the data, as in the pipeline.
