@@ -23,6 +23,7 @@ NUMBERS: dict[str, dict[str, Any]] = {
         "code_penalty": 0.1,
         "components": 1,
         "hide": 0.3,
+        "dropout": 0.3,
     },
     "vae": {
         "latent": 3,
@@ -35,6 +36,7 @@ NUMBERS: dict[str, dict[str, Any]] = {
         "prior_components": 0,
         "warmup_examples": 64,
         "hide": 0.3,
+        "dropout": 0.3,
     },
     "gan": {
         "latent": 3,
@@ -49,6 +51,7 @@ NUMBERS: dict[str, dict[str, Any]] = {
         "shift": 0.2,
         "inversion_steps": 1,
         "settle": 0.0,
+        "dropout": 0.3,
     },
     "flow": {
         "components": 4,
@@ -65,6 +68,7 @@ NUMBERS: dict[str, dict[str, Any]] = {
         "temperature": 0.7,
         "sweeps": 1,
         "parts": 4,
+        "dropout": 0.3,
     },
     "diffusion": {
         "width": 4,
@@ -84,6 +88,7 @@ NUMBERS: dict[str, dict[str, Any]] = {
         "resample": 1,
         "label_dropout": 0.5,
         "guidance": 2.0,
+        "dropout": 0.3,
     },
 }
 """Another value of every setting that is a number."""
