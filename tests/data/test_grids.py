@@ -49,8 +49,8 @@ def test_what_is_drawn_and_filled_in_lies_on_the_grid(family: str, settings: dic
     small = {"model.width": 16, "training.batch_size": 64, **settings}
     model = fivefold.fit(frame, family=family, examples=1_000, settings=small)
     for rows in (model.sample(300), model.impute(frame.assign(pay=np.nan).head(100))):
-        rates = rows["rate"].dropna()
-        assert (rates * 2 == (rates * 2).round()).all()
-        assert rates.nunique() > 20
-        assert (rows["pay"] % 100 == 50).all()
-    assert model.sample(300)["cents"].mul(2).mod(1).ne(0).mean() > 0.5
+        rates = rows["rate"].dropna().to_numpy(float)
+        assert (rates * 2 == np.round(rates * 2)).all()
+        assert len(np.unique(rates)) > 20
+        assert (rows["pay"].to_numpy(float) % 100 == 50).all()
+    assert (model.sample(300)["cents"].to_numpy(float) * 2 % 1 != 0).mean() > 0.5
