@@ -78,12 +78,12 @@ def test_what_recipes_know_the_rules_know(recipe: str, facts: Facts) -> None:
 
 
 @pytest.mark.parametrize("examples", [300, 1_000, 1_750, 3_000, 4_999])
-def test_few_rows_are_seen_in_a_thousand_updates_and_not_learned_by_heart(examples: int) -> None:
+def test_few_rows_are_seen_in_some_thousand_updates_and_not_learned_by_heart(examples: int) -> None:
     """Measured on tables of 300 to 3,000 rows: 80 updates learn no relation, 100 passes and more cost held-out nats."""
     settings, why = defaults(Facts(kind="table", columns=14, examples=examples))
     for name in FAMILIES:
         training = TrainingConfig(**settings[name]["training"])
-        assert 800 <= training.total_steps <= 2_500
+        assert 700 <= training.total_steps <= 2_500
         assert 20 <= training.total_examples / examples <= 75
         assert settings[name]["model"]["dropout"] > 0
         assert "passes over few rows" in why[f"{name}.training.total_examples"]
