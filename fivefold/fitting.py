@@ -44,7 +44,7 @@ def fit(
     family: str = "flow",
     *,
     label: str | Sequence[Any] | np.ndarray | None = None,
-    examples: int = 100_000,
+    examples: int | None = None,
     seed: int = 0,
     settings: Mapping[str, Any] | None = None,
     columns: Mapping[str, str] | None = None,
@@ -63,7 +63,8 @@ def fit(
         family: One of `FAMILIES`.
         label: Of a table, the column that names the class of a row; of an array, the class of each row, `[n]`.
             The model is then conditional on it.
-        examples: Examples to see in all, counting repeats.
+        examples: Examples to see in all, counting repeats; by default as many as suit the data, as in the pipeline:
+            at most some five minutes on two cores of a CPU.
         seed: Seed of weights, noise and order: the same seed on the same machine gives the same model.
         settings: Settings of the family, by the names they have in `params.yaml` (`model.width`, `sampling.steps`, …);
             the others are those that suit the data, as in the pipeline.
@@ -79,7 +80,8 @@ def fit(
     """
     if family not in models.FAMILIES:
         raise ValueError(f"family must be one of {', '.join(FAMILIES)}, got {family!r}.")
-    chosen = {"training.total_examples": examples, "training.evaluations": 1, **(settings or {})}
+    length = {} if examples is None else {"training.total_examples": examples}
+    chosen = {"training.evaluations": 1, **length, **(settings or {})}
     cls = models.FAMILIES[family]
     config.with_settings(Family(model=cls.Config(), sampling=cls.SamplingConfig()), chosen)  # before any reading
     with tempfile.TemporaryDirectory(prefix="fivefold-") as temporary:

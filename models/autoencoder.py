@@ -11,7 +11,7 @@ from torch import Tensor
 from .anomaly import MANY
 from .chunking import map_chunks
 from .codes import CodeModel
-from .config import check_at_least_one, check_choices, check_hide, check_not_negative
+from .config import check_at_least_one, check_choices, check_dropout, check_hide, check_not_negative
 from .contract import Batch, Losses, Objective
 from .domains.base import Domain
 from .imputation import impute_in_random_order, mask_cells, repeated, sample_nearest
@@ -40,6 +40,8 @@ class Config:
         hide: Part of the training examples of which a random share of the cells is hidden from the
             encoder and asked for; -1 for all rows of tables and no images.
         cells: Of a table given the code: `given others` (each drawn given those before it) or `independent`.
+        dropout: Share of the values of the likelihood of rows (`given others`) that training sets to zero: without,
+            few rows are learned by heart.
     """
 
     latent: int = 16
@@ -52,12 +54,14 @@ class Config:
     prior: Prior = "mixture"
     hide: float = -1.0
     cells: Literal["given others", "independent"] = "given others"
+    dropout: float = 0.0
 
     def __post_init__(self) -> None:
         check_choices(self)
         check_at_least_one(self, "latent", "width", "blocks", "components")
         check_not_negative(self, "patch", "noise", "code_penalty")
         check_hide(self.hide)
+        check_dropout(self.dropout)
 
 
 class ReconstructionObjective(Objective):
@@ -105,7 +109,9 @@ class Autoencoder(CodeModel):
     Config = Config
 
     def __init__(self, config: Config, domain: Domain, classes: int) -> None:
-        likelihood = domain.reconstruction(cells=config.cells, classes=classes, width=config.width)
+        likelihood = domain.reconstruction(
+            cells=config.cells, classes=classes, width=config.width, dropout=config.dropout
+        )
         super().__init__(config, domain, classes, likelihood, outputs=config.latent, components=config.components)
         self.hide = float(domain.takes_mask) if config.hide == -1 else config.hide
 

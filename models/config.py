@@ -53,6 +53,12 @@ def check_hide(hide: float) -> None:
         raise ValueError(f"hide must lie between 0 and 1, or be -1 to choose by domain, got {hide}")
 
 
+def check_dropout(part: float) -> None:
+    """Refuse a share of a network's values to be set to zero that leaves none."""
+    if not 0 <= part < 1:
+        raise ValueError(f"dropout must be at least 0 and below 1, got {part}")
+
+
 def check_label_dropout(part: float) -> None:
     """Refuse a part of the labels to be hidden that leaves none."""
     if not 0 <= part < 1:

@@ -65,11 +65,13 @@ class CodeSpace(Domain):
         return torch.full_like(point.log_det, nats)
 
     def likelihood(
-        self, components: int, *, cells: str = "independent", classes: int = 0, width: int = 0
+        self, components: int, *, cells: str = "independent", classes: int = 0, width: int = 0, dropout: float = 0.0
     ) -> Likelihood:
         _refuse("a likelihood")
 
-    def reconstruction(self, *, cells: str = "independent", classes: int = 0, width: int = 0) -> Likelihood:
+    def reconstruction(
+        self, *, cells: str = "independent", classes: int = 0, width: int = 0, dropout: float = 0.0
+    ) -> Likelihood:
         _refuse("a reconstruction")
 
     def generator_output(

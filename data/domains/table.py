@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from data.cards import Card, Inspection
 from data.domains.base import DataKind, Parts, TextWriter
 from data.domains.source_table import as_array, fields, table_cells, write_text
+from data.grids import GridSearch
 from data.permutation import mixed
 from data.quoting import one_line, quoted
 from data.tails import MOST, tails_of
@@ -145,6 +146,7 @@ def _column(folder: Path, shards: list[dict[str, Any]], index: int, column: dict
     low, high = np.inf, -np.inf
     kept: list[NDArray[np.float64]] = []
     room = SAMPLE
+    grid_search = GridSearch()
     ends = np.empty((2, 0))
     frequencies = np.zeros(len(column.get("categories") or ()), np.int64)
     for shard in shards:
@@ -157,6 +159,7 @@ def _column(folder: Path, shards: list[dict[str, Any]], index: int, column: dict
             continue
         if column["type"] == "categorical":
             frequencies += np.bincount(known.astype(np.int64), minlength=len(frequencies))
+        grid_search.add(known)
         here, shift = len(known), float(known.mean()) - mean
         spread += float(((known - known.mean()) ** 2).sum()) + shift**2 * count * here / (count + here)
         mean += shift * here / (count + here)
@@ -178,13 +181,14 @@ def _column(folder: Path, shards: list[dict[str, Any]], index: int, column: dict
             "std": 0.0,
             "quantiles": [],
             "tails": {},
+            "grid": {},
         }
     grid = np.quantile(np.concatenate(kept), np.linspace(0, 1, QUANTILES))
     grid[0], grid[-1] = low, high
     return {
         "count": count, "missing": missing, "min": low, "max": high,
         "mean": mean, "std": (spread / count) ** 0.5, "quantiles": grid.tolist(),
-        "tails": tails_of(ends[0], -ends[1], count),
+        "tails": tails_of(ends[0], -ends[1], count), "grid": grid_search.found(),
     }  # fmt: skip
 
 
@@ -205,6 +209,8 @@ def table_domain(columns: list[dict[str, Any]], statistics: dict[str, Any]) -> d
             entry["std"] = 1.0 if constant else found["std"]
             entry["quantiles"] = found["quantiles"] or [0.0] * QUANTILES
             entry["tails"] = found.get("tails", {})
+            if found.get("grid"):
+                entry["grid"] = found["grid"]
         described.append(entry)
     return {"kind": "table", "columns": described}
 

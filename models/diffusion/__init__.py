@@ -66,7 +66,7 @@ class Diffusion(
         super().__init__(domain, classes)
         self.config = config
         self.denoiser = Denoiser(config, domain, classes)
-        self.settler = domain.settler(classes, sigma=config.settle, width=config.width)
+        self.settler = domain.settler(classes, sigma=config.settle, width=config.width, dropout=config.dropout)
         # noise levels, in units of sigma_data, of the anomaly statistics: of rows also how far out each number lies
         self.probes = (0.6, 1.2, 2.5, 5.0) if domain.takes_mask else (0.1, 0.3, 0.6, 1.2)
         self.typicality = MahalanobisScore(len(self.probes), upper_only=domain.anomaly_tails == "upper")

@@ -8,6 +8,7 @@ from typing import Literal
 from ..config import (
     check_at_least_one,
     check_choices,
+    check_dropout,
     check_hide,
     check_label_dropout,
     check_not_negative,
@@ -24,8 +25,8 @@ class SamplingConfig:
         sampler: `heun`, `dpmpp_2m`, `euler` and `ddim` (one method, two names), or `ddpm` (ancestral, stochastic).
         steps: Steps of the sampler, of rows of a table as far as they are settled from (`settle`); each is one
             evaluation of the network, of `heun` two. On digits (two trainings of 70,000, 2,000 draws) the Fréchet
-            distance of 8 is .19 and .19, of 127 evaluations of `heun` from 80 to .002 it is .21 and .22 (bootstrap of the
-            difference -.06 to .03 and -.09 to .03), of its 35 .23 and .24, which is worse by .01 to .04.
+            distance of 8 is .19 and .19, of 127 evaluations of `heun` from 80 to .002 it is .21 and .22 (bootstrap of
+            the difference -.06 to .03 and -.09 to .03), of its 35 .23 and .24, which is worse by .01 to .04.
         sigma_min: Smallest noise level of the sampler, noise to example.
         sigma_max: Largest noise level of the sampler.
         rho: Curvature of the sampler's noise levels (`edm`).
@@ -85,6 +86,8 @@ class Config:
         settle: Noise level (model space) at which the sampler hands a row of a table over to be settled cell after
             cell, each given those before it and the noisy row; below the sampler's `sigma_max`, 0 for never. Imputation
             settles no rows under `hide: 0`.
+        dropout: Share of the values of the network that settles rows that training sets to zero: without, few rows are
+            learned by heart.
         label_dropout: Part of the training examples whose label is hidden.
     """
 
@@ -98,6 +101,7 @@ class Config:
     p_std: float = 1.2
     hide: float = -1.0
     settle: float = 1.0
+    dropout: float = 0.0
     label_dropout: float = 0.1
 
     def __post_init__(self) -> None:
@@ -105,5 +109,6 @@ class Config:
         check_at_least_one(self, "width", "blocks", "embed")
         check_hide(self.hide)
         check_label_dropout(self.label_dropout)
+        check_dropout(self.dropout)
         check_positive(self, "p_std")
         check_not_negative(self, "patch", "settle")

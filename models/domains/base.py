@@ -251,7 +251,7 @@ class Domain(ABC):
         """Errors of the values of model space, flattened, weighed so that what belongs together counts as one."""
         return error
 
-    def settler(self, classes: int, *, sigma: float, width: int) -> Any:
+    def settler(self, classes: int, *, sigma: float, width: int, dropout: float = 0.0) -> Any:
         """A network that draws an example's values one after the other given their noisy versions (see `Settler`);
         `None` where values need none, or for a `sigma` of 0."""
         return None
@@ -266,7 +266,7 @@ class Domain(ABC):
 
     @abstractmethod
     def likelihood(
-        self, components: int, *, cells: str = "independent", classes: int = 0, width: int = 0
+        self, components: int, *, cells: str = "independent", classes: int = 0, width: int = 0, dropout: float = 0.0
     ) -> Likelihood:
         """A proper likelihood of an example given network outputs.
 
@@ -275,10 +275,13 @@ class Domain(ABC):
             cells: `independent` given the outputs; or `given others`, one after the other, where the domain can.
             classes: Labels that a likelihood with networks of its own may be told.
             width: Size of such networks.
+            dropout: Share of their values that training sets to zero.
         """
 
     @abstractmethod
-    def reconstruction(self, *, cells: str = "independent", classes: int = 0, width: int = 0) -> Likelihood:
+    def reconstruction(
+        self, *, cells: str = "independent", classes: int = 0, width: int = 0, dropout: float = 0.0
+    ) -> Likelihood:
         """What an autoencoder fits: of images the squared error (a Gaussian), of tables a likelihood."""
 
     @abstractmethod
@@ -335,7 +338,9 @@ class Domain(ABC):
         scale = {"width": width, "embed": embed, "blocks": blocks, "patch": patch}
         return network("denoiser", self.layout)(self, **scale, masked=masked)
 
-    def row_network(self, *, context: int, width: int, blocks: int = 2, parts: int = 128) -> nn.Module:
+    def row_network(
+        self, *, context: int, width: int, blocks: int = 2, parts: int = 128, dropout: float = 0.0
+    ) -> nn.Module:
         """The distribution of any value given any others and a vector, where `any_order` says so.
 
         Raises:

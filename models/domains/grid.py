@@ -186,12 +186,14 @@ class Grid(Domain):
     # Likelihood
 
     def likelihood(
-        self, components: int, *, cells: str = "independent", classes: int = 0, width: int = 0
+        self, components: int, *, cells: str = "independent", classes: int = 0, width: int = 0, dropout: float = 0.0
     ) -> DiscretizedLogistic:
         """The likelihood of an example given network outputs; its values are independent given these."""
         return DiscretizedLogistic(self, components)
 
-    def reconstruction(self, *, cells: str = "independent", classes: int = 0, width: int = 0) -> SquaredError:
+    def reconstruction(
+        self, *, cells: str = "independent", classes: int = 0, width: int = 0, dropout: float = 0.0
+    ) -> SquaredError:
         """Minus the squared error."""
         return SquaredError(self)
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..networks.embeddings import full_precision
-from ..networks.transformer import CausalTransformer, Past
+from ..networks.transformer import CausalTransformer, Drop, Past, keep_all
 from ..rng import Streams
 from ..shapes import Bool, Float, Int, Num
 from .base import Domain
@@ -64,6 +64,7 @@ class RowNetwork(nn.Module):
         width: Length of a cell's vector.
         blocks: Blocks of attention.
         parts: Parts into which a column of numbers is divided.
+        dropout: Share of the network's values that training sets to zero.
 
     References:
         | Neural autoregressive distribution estimation (Uria et al., 2016), section 4 (any order)
@@ -72,9 +73,11 @@ class RowNetwork(nn.Module):
         | https://arxiv.org/abs/1906.08237
     """
 
-    def __init__(self, table: Domain, *, context: int, width: int, blocks: int = 2, parts: int = 128) -> None:
+    def __init__(
+        self, table: Domain, *, context: int, width: int, blocks: int = 2, parts: int = 128, dropout: float = 0.0
+    ) -> None:
         super().__init__()
-        self.table = table
+        self.table, self.dropout = table, dropout
         columns = len(table.columns)
         self._intervals = {torch.device("cpu"): intervals_of(table, parts)}
         intervals = self._intervals[torch.device("cpu")]
@@ -211,14 +214,18 @@ class RowNetwork(nn.Module):
         return h if self.lacking is None else torch.where(places.gap, self.gap[column], h)
 
     def hidden(
-        self, places: Places, order: Int[Tensor, "batch columns"], context: Float[Tensor, "batch context"]
+        self,
+        places: Places,
+        order: Int[Tensor, "batch columns"],
+        context: Float[Tensor, "batch context"],
+        drop: Drop = keep_all,
     ) -> Float[Tensor, "batch columns width"]:
         """What is known of each column from those before it in the order, column by column."""
         index = order[..., None].expand(-1, -1, self.place.shape[1])
         seen = self._cells(places).gather(1, index)
         begin = self.given.weight[-1].expand(len(order), 1, -1)
         h = torch.cat([begin, seen[:, :-1]], dim=1) + self.asked(order) + self.context(context)[:, None]
-        out = full_precision(self.network(h))
+        out = full_precision(self.network(h, drop=drop))
         return torch.zeros_like(out).scatter(1, index, out)
 
     def _likely(self, column: int) -> Float[Tensor, "parts width"]:
@@ -270,14 +277,15 @@ class RowNetwork(nn.Module):
         Arguments:
             x: Rows, NaN where missing.
             context: What they are conditional on.
-            generator: Of random orders; `None` for the table's.
+            generator: Of random orders, and in training of dropout; `None` for the table's order.
             share: Of the rows in a random order.
             gaps: Which NaN are gaps, and so outcomes that count; `None` where all cells are taken to have a value.
             marked: Of which known cells it counts that they have a value; `None` for all.
             hints: What is known of each cell's value, should it have one.
         """
         places = self.places(x, gaps)
-        h = self.hidden(places, self.order(places.observed | places.gap, generator, share), context)
+        order = self.order(places.observed | places.gap, generator, share)
+        h = self.hidden(places, order, context, self._drop(generator))
         told = h if hints is None else h + hints
         with torch.autocast(h.device.type, enabled=False):
             each = [self._log_p(told[:, column], column, places.part[:, column]) for column in range(h.shape[1])]
@@ -288,6 +296,16 @@ class RowNetwork(nn.Module):
             mark = torch.where(places.gap, F.logsigmoid(odds), F.logsigmoid(-odds))
             counted = places.observed if marked is None else places.observed & marked
             return total + torch.where((places.gap | counted) & self.lacks, mark, 0.0)
+
+    def _drop(self, generator: Streams | None) -> Drop:
+        if generator is None or not self.dropout or not self.training:
+            return keep_all
+
+        def drop(h: Tensor) -> Tensor:
+            kept = generator.uniform(*h.shape) >= self.dropout
+            return h * kept.to(h.dtype) / (1 - self.dropout)
+
+        return drop
 
     def _gap_probability(self, h: Float[Tensor, "batch width"], column: int) -> Float[Tensor, " batch"]:
         if self.lacking is None or column not in self.table.gap_shares:

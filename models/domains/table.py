@@ -40,7 +40,8 @@ class Table(Domain):
     Arguments:
         columns: As a prepared dataset's manifest lists them: `name`, `type` (`continuous`, `integer`,
             `categorical`), `categories` and `frequencies`, or `count`, `min`, `max`, `mean`, `std`, `quantiles`,
-            and `tails` where fitted; and how many training cells are `missing`.
+            `tails` where fitted, and `grid` (`start`, `step`, `parts`) where all are `(start + k * step) / parts` and
+            draws are, too; and how many training cells are `missing`.
         missing: `model`: where training cells are missing, drawn ones may be; `fill`: every drawn cell has a value.
     """
 
@@ -70,6 +71,8 @@ class Table(Domain):
         kinds = [column["type"] for column in self.columns]
         self.numeric = [i for i, kind in enumerate(kinds) if kind != "categorical"]
         self.categorical = [i for i, kind in enumerate(kinds) if kind == "categorical"]
+        self.grids = {i: column["grid"] for i, column in enumerate(self.columns) if column.get("grid")}
+        """Steps of the columns of numbers whose values all are multiples of one."""
         self.whole = [i for i, kind in enumerate(kinds) if kind == "integer"]
         self.starts = [sum(self.sizes[:i]) for i in range(len(self.sizes))]
         shares = {i: _missing_share(column) for i, column in enumerate(self.columns)}
@@ -171,12 +174,23 @@ class Table(Domain):
         return (x0 + (x1 - x0) * part).T
 
     def from_probit(self, y: Float[Tensor, "batch columns"]) -> Float[Tensor, "batch columns"]:
-        """Standard normal scale to values: integers whole, categories indices, all in the columns' ranges."""
-        return self._values(y, self.knots(y.device))
+        """Standard normal scale to values: integers whole, categories indices, all in the columns' ranges and on their
+        grids."""
+        x = self._values(y, self.knots(y.device))
+        for column in self.grids:
+            x[:, column] = self._on_grid(column, x[:, column])
+        return x
 
     def values_of(self, column: int, y: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
         """The same of one column."""
-        return self._values(y[:, None], self.knots(y.device).of(column))[:, 0]
+        return self._on_grid(column, self._values(y[:, None], self.knots(y.device).of(column))[:, 0])
+
+    def _on_grid(self, column: int, x: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
+        """Values of a column rounded to its grid, if it has one."""
+        if column not in self.grids:
+            return x
+        start, step, parts = (self.grids[column][key] for key in ("start", "step", "parts"))
+        return (start + step * ((x * parts - start) / step).round()) / parts
 
     def _values(self, y: Float[Tensor, "batch columns"], k: Knots) -> Float[Tensor, "batch columns"]:
         y = torch.nan_to_num(y.double(), nan=0.0)
@@ -307,17 +321,19 @@ class Table(Domain):
     # Likelihoods
 
     def likelihood(
-        self, components: int, *, cells: str = "independent", classes: int = 0, width: int = 0
+        self, components: int, *, cells: str = "independent", classes: int = 0, width: int = 0, dropout: float = 0.0
     ) -> Likelihood:
         """Each cell given those before it; or, independent given the outputs, Gaussian mixtures (on the normal scale)
         for numbers and categorical distributions for categories."""
         if cells == "given others":
-            return RowLikelihood(self, classes, width=width)
+            return RowLikelihood(self, classes, width=width, dropout=dropout)
         return MixedLikelihood(self, components)
 
-    def reconstruction(self, *, cells: str = "independent", classes: int = 0, width: int = 0) -> Likelihood:
+    def reconstruction(
+        self, *, cells: str = "independent", classes: int = 0, width: int = 0, dropout: float = 0.0
+    ) -> Likelihood:
         """Of independent cells three Gaussians per number."""
-        return self.likelihood(3, cells=cells, classes=classes, width=width)
+        return self.likelihood(3, cells=cells, classes=classes, width=width, dropout=dropout)
 
     def generator_output(
         self, raw: Float[Tensor, "batch dims"], noise: Float[Tensor, "batch gumbel"], temperature: float = 0.3
@@ -341,12 +357,14 @@ class Table(Domain):
 
     # Networks
 
-    def row_network(self, *, context: int, width: int, blocks: int = 2, parts: int = 128) -> RowNetwork:
-        return RowNetwork(self, context=context, width=width, blocks=blocks, parts=parts)
+    def row_network(
+        self, *, context: int, width: int, blocks: int = 2, parts: int = 128, dropout: float = 0.0
+    ) -> RowNetwork:
+        return RowNetwork(self, context=context, width=width, blocks=blocks, parts=parts, dropout=dropout)
 
-    def settler(self, classes: int, *, sigma: float, width: int) -> Settler | None:
+    def settler(self, classes: int, *, sigma: float, width: int, dropout: float = 0.0) -> Settler | None:
         hidden = hidden_units(self.dimensions, width)
-        return Settler(self, classes, sigma=sigma, width=width, hidden=hidden) if sigma else None
+        return Settler(self, classes, sigma=sigma, width=width, hidden=hidden, dropout=dropout) if sigma else None
 
 
 def _missing_share(column: Mapping[str, Any]) -> float:

@@ -27,6 +27,7 @@ class RowLikelihood(nn.Module, Likelihood):
         table: The domain, a `Table`.
         classes: Labels; 0 for none.
         width: Length of a cell's vector.
+        dropout: Share of the network's values that training sets to zero.
 
     References:
         | Variational lossy autoencoder (Chen et al., 2017), section 3 (why a decoder that sees all needs no code)
@@ -36,10 +37,10 @@ class RowLikelihood(nn.Module, Likelihood):
     drawn = True
     loss_name = "reconstruction_nats"
 
-    def __init__(self, table: Domain, classes: int, *, width: int) -> None:
+    def __init__(self, table: Domain, classes: int, *, width: int, dropout: float = 0.0) -> None:
         super().__init__()
         self.table, self.outputs = table, width
-        self.rows = RowNetwork(table, context=width, width=width, blocks=1)
+        self.rows = RowNetwork(table, context=width, width=width, blocks=1, dropout=dropout)
         self.classes = nn.Embedding(classes, width) if classes else None
         self.takes_labels = classes > 0
 
@@ -101,14 +102,17 @@ class Settler(nn.Module):
         sigma: Standard deviation of the noise.
         width: Length of a cell's vector.
         hidden: Units of the network that reads the noisy row.
+        dropout: Share of the network's values that training sets to zero.
     """
 
-    def __init__(self, table: Domain, classes: int, *, sigma: float, width: int, hidden: int) -> None:
+    def __init__(
+        self, table: Domain, classes: int, *, sigma: float, width: int, hidden: int, dropout: float = 0.0
+    ) -> None:
         super().__init__()
         self.table, self.sigma = table, sigma
         self.reader = Perceptron(table.dimensions, width, hidden=hidden, blocks=1)
         self.label = LabelEmbedding(classes, width)
-        self.rows = RowNetwork(table, context=width, width=width)
+        self.rows = RowNetwork(table, context=width, width=width, dropout=dropout)
         self.own = nn.ModuleDict({str(i): nn.Linear(table.sizes[i], width) for i in table.missing_shares})
         seen = torch.ones(1, len(table.columns), dtype=torch.bool)
         seen[:, list(table.missing_shares)] = False

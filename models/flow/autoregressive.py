@@ -55,7 +55,7 @@ class AutoregressiveFlow(BaseFlow):
     network: RowNetwork
 
     def __init__(self, config: Config, domain: Domain, classes: int) -> None:
-        scale = {"width": config.width, "blocks": config.blocks, "parts": config.parts}
+        scale = {"width": config.width, "blocks": config.blocks, "parts": config.parts, "dropout": config.dropout}
         super().__init__(config, domain, classes, domain.row_network(context=config.embed, **scale), 2)
         self.exact_conditionals = config.order != "table"
 

@@ -5,7 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from ..config import check_at_least_one, check_choices, check_label_dropout, check_not_negative, check_positive
+from ..config import (
+    check_at_least_one,
+    check_choices,
+    check_dropout,
+    check_label_dropout,
+    check_not_negative,
+    check_positive,
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,8 +40,8 @@ class SamplingConfig:
 class Config:
     """Settings of the normalizing flow.
 
-    `autoregressive` reads `width`, `blocks`, `embed`, `label_dropout`, `order` and `parts` of them, the last two alone;
-    the others read the rest, as far as each says.
+    `autoregressive` reads `width`, `blocks`, `embed`, `label_dropout`, `order`, `parts` and `dropout` of them, the last
+    three alone; the others read the rest, as far as each says.
 
     Arguments:
         architecture: `auto`: `autoregressive` on tables (every column given those before it, in any order), else
@@ -62,6 +69,8 @@ class Config:
             (in which rows are drawn and densities taken; what is drawn given columns that are not the first ones is
             then not learned), or `mixed`, each in half the rows.
         parts: Parts of equal probability into which a column of numbers is divided (`autoregressive`).
+        dropout: Share of the network's values that training sets to zero (`autoregressive`): without, few rows are
+            learned by heart.
     """
 
     architecture: Literal["auto", "autoregressive", "couplings", "glow", "realnvp", "principal"] = "auto"
@@ -79,6 +88,7 @@ class Config:
     label_dropout: float = 0.1
     order: Literal["mixed", "random", "table"] = "mixed"
     parts: int = 128
+    dropout: float = 0.0
 
     def check_architecture(self, kind: str, known: tuple[str, ...]) -> None:
         """Refuse an architecture that is none of the `known` ones of a kind of data.
@@ -97,4 +107,5 @@ class Config:
         if not 2 <= self.bins <= 256:
             raise ValueError(f"bins must be between 2 and 256, got {self.bins}")
         check_label_dropout(self.label_dropout)
+        check_dropout(self.dropout)
         check_positive(self, "scale_bound", "tail")

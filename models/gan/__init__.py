@@ -175,7 +175,7 @@ class GAN(GenerativeModel, Sampling, Reconstruction, AnomalyScoring, Filling):
         self.config = config
         self.generator = Generator(config, domain, classes)
         self.critic = Critic(config, domain, classes)
-        self.settler = domain.settler(classes, sigma=config.settle, width=config.width)
+        self.settler = domain.settler(classes, sigma=config.settle, width=config.width, dropout=config.dropout)
         self.typicality = MahalanobisScore(config.features + domain.textures, both_sides=domain.anomaly_tails == "both")
 
     def objectives(self) -> tuple[Objective, ...]:

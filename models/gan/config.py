@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from ..config import check_at_least_one, check_choices, check_not_negative
+from ..config import check_at_least_one, check_choices, check_dropout, check_not_negative
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,6 +46,8 @@ class Config:
         attention: Whether generator and critic attend over all positions at the coarsest level (images).
         settle: Noise (its standard deviation in model space) from which generated rows of a table are settled cell
             after cell, each given those before it and the noisy row; 0 for never.
+        dropout: Share of the values of the network that settles rows that training sets to zero: without, few rows are
+            learned by heart.
     """
 
     loss: Literal["hinge", "relativistic", "wasserstein"] = "relativistic"
@@ -61,10 +63,12 @@ class Config:
     shift: float = 0.0
     attention: bool = False
     settle: float = 1.0
+    dropout: float = 0.0
 
     def __post_init__(self) -> None:
         check_at_least_one(self, "latent", "width", "critic_width", "blocks", "critic_steps", "features")
         check_choices(self)
+        check_dropout(self.dropout)
         if not 0 <= self.shift < 0.5:
             raise ValueError(f"shift must be at least 0 and below 0.5, got {self.shift}")
         check_not_negative(self, "patch", "gamma", "penalty", "settle")

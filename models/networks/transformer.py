@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -10,6 +12,14 @@ from ..shapes import Float
 
 Past = list[tuple[Tensor, Tensor]]
 """Keys and values of the places seen so far, one pair per block, empty before the first."""
+
+Drop = Callable[[Tensor], Tensor]
+"""Dropout, with random numbers of its own."""
+
+
+def keep_all(h: Tensor) -> Tensor:
+    """No dropout."""
+    return h
 
 
 class CausalBlock(nn.Module):
@@ -27,7 +37,7 @@ class CausalBlock(nn.Module):
             nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
 
     def forward(
-        self, h: Float[Tensor, "batch length width"], past: tuple[Tensor, Tensor] | None
+        self, h: Float[Tensor, "batch length width"], past: tuple[Tensor, Tensor] | None, drop: Drop = keep_all
     ) -> tuple[Float[Tensor, "batch length width"], tuple[Tensor, Tensor]]:
         """The places after this block, and the keys and values up to here."""
         q, k, v = (
@@ -37,8 +47,8 @@ class CausalBlock(nn.Module):
         if past is not None:
             k, v = torch.cat([past[0], k], dim=2), torch.cat([past[1], v], dim=2)
         attended = F.scaled_dot_product_attention(q, k, v, is_causal=past is None)
-        h = h + self.mix(attended.transpose(1, 2).flatten(2))
-        return h + self.mlp(self.before_units(h)), (k, v)
+        h = h + drop(self.mix(attended.transpose(1, 2).flatten(2)))
+        return h + drop(self.mlp(self.before_units(h))), (k, v)
 
 
 class CausalTransformer(nn.Module):
@@ -57,16 +67,19 @@ class CausalTransformer(nn.Module):
         self.blocks = nn.ModuleList(CausalBlock(width, heads) for _ in range(blocks))
         self.norm = nn.LayerNorm(width)
 
-    def forward(self, h: Float[Tensor, "batch length width"], past: Past | None = None) -> Tensor:
+    def forward(
+        self, h: Float[Tensor, "batch length width"], past: Past | None = None, drop: Drop = keep_all
+    ) -> Tensor:
         """All places at once; or, given the `past` (filled in place), the next place alone.
 
         Arguments:
             h: The places' own vectors; of length 1 if `past` is given.
             past: What `forward` left of the places before.
+            drop: Dropout of what each block adds, and of the result.
         """
         for index, block in enumerate(self.blocks):
             seen = past[index] if past is not None and index < len(past) else None
-            h, now = block(h, seen)
+            h, now = block(h, seen, drop)
             if past is not None:
                 past[index : index + 1] = [now]
-        return self.norm(h)
+        return drop(self.norm(h))

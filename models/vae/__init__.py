@@ -131,7 +131,9 @@ class VAE(CodeModel, DensityBound):
     Config, SamplingConfig = Config, SamplingConfig
 
     def __init__(self, config: Config, domain: Domain, classes: int) -> None:
-        likelihood = domain.likelihood(config.components, cells=config.cells, classes=classes, width=config.width)
+        likelihood = domain.likelihood(
+            config.components, cells=config.cells, classes=classes, width=config.width, dropout=config.dropout
+        )
         components = max(config.prior_components, 1)
         super().__init__(config, domain, classes, likelihood, outputs=2 * config.latent, components=components)
         self.hide = 0.5 * domain.takes_mask if config.hide == -1 else config.hide

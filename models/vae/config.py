@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from ..config import check_at_least_one, check_choices, check_hide, check_not_negative
+from ..config import check_at_least_one, check_choices, check_dropout, check_hide, check_not_negative
 from ..prior import Prior
 
 
@@ -43,6 +43,8 @@ class Config:
         hide: Part of the training examples of which a random share of the cells is taken for missing,
             so that the encoder learns to do without; -1 for half the rows of tables and no images.
         cells: Of a table given the code: `given others` (each drawn given those before it) or `independent`.
+        dropout: Share of the values of the likelihood of rows (`given others`) that training sets to zero: without,
+            few rows are learned by heart.
     """
 
     latent: int = 16
@@ -57,9 +59,11 @@ class Config:
     warmup_examples: int = 0
     hide: float = -1.0
     cells: Literal["given others", "independent"] = "given others"
+    dropout: float = 0.0
 
     def __post_init__(self) -> None:
         check_at_least_one(self, "latent", "width", "blocks", "components")
         check_not_negative(self, "patch", "beta", "free_bits", "prior_components", "warmup_examples")
         check_choices(self)
         check_hide(self.hide)
+        check_dropout(self.dropout)

@@ -162,7 +162,7 @@ def test_it_is_the_model_that_the_pipeline_trains(flow: fivefold.Model, tmp_path
     data = Dataset.open(tmp_path / "prepared")
     few = {"warmup_examples": 2_000}  # a tenth of what the rules give so few rows
     settings = TrainingConfig(total_examples=12_000, batch_size=64, lr=5e-3, evaluations=1, **few)
-    config = dataclasses.asdict(FAMILIES["flow"].Config(steps=2, width=16))
+    config = dataclasses.asdict(FAMILIES["flow"].Config(steps=2, width=16, dropout=0.2))
     torch.manual_seed(0)
     model = build({"family": "flow", "config": config, "domain": data.domain, "classes": 2})
     source = TrainingData(data, settings, 0, "cpu")

@@ -383,3 +383,30 @@ def test_gaps_have_codes_of_their_own_and_count_in_training_only():
     drawn = drawn[drawn[:, 0] == 1, 1]
     expected, spread = float(trained[3]) / unknown, 4 * math.sqrt(0.25 / len(drawn))
     assert float(drawn.isnan().double().mean()) == pytest.approx(expected, abs=spread)
+
+
+def test_dropout_keeps_rows_without_relations_from_being_learned_by_heart():
+    """96 rows of four unrelated categories: over all rows there are, dropout halves the divergence from the truth."""
+    x = torch.randint(4, (96, 4), generator=seeded(8)).double()
+    every = torch.cartesian_prod(*[torch.arange(4)] * 4).double()
+    divergence = {}
+    for dropout in (0.0, 0.5):
+        model = train("flow", x, table(x, "4444"), steps=150, config={"width": 32, "dropout": dropout}, lr=5e-3)
+        log_prob = model.log_prob(every, Streams.seeded(0))
+        assert torch.allclose(log_prob.exp().sum(), torch.ones(()), atol=1e-4)  # and draws are made without
+        divergence[dropout] = float(-math.log(256) - log_prob.double().mean())
+    assert divergence[0.5] < 0.5 * divergence[0.0]
+
+
+@pytest.mark.parametrize("family", ["autoencoder", "vae", "gan", "flow", "diffusion"])
+def test_dropout_is_of_the_row_alone(family):
+    """Eight rows by eight virtual ranks cost what each costs by its own."""
+    x, domain = small()
+    torch.manual_seed(0)
+    model = build({"family": family, "config": {"width": 8, "dropout": 0.5}, "domain": domain, "classes": 0})
+    for parameter in model.parameters():
+        parameter.data += 0.05 * torch.randn(parameter.shape)
+    objective = model.objectives()[-1]
+    whole = objective(Batch(x[:8]), Streams.seeded("noise", ranks=range(8))).total
+    each = [objective(Batch(x[i : i + 1]), Streams.seeded("noise", ranks=[i])).total for i in range(8)]
+    assert torch.allclose(whole, torch.cat(each), rtol=1e-4)

@@ -24,6 +24,7 @@ NUMBERS: dict[str, dict[str, Any]] = {
         "code_penalty": 0.1,
         "components": 1,
         "hide": 0.3,
+        "dropout": 0.3,
     },
     "vae": {
         "latent": 3,
@@ -36,6 +37,7 @@ NUMBERS: dict[str, dict[str, Any]] = {
         "prior_components": 0,
         "warmup_examples": 64,
         "hide": 0.3,
+        "dropout": 0.3,
     },
     "gan": {
         "latent": 3,
@@ -50,6 +52,7 @@ NUMBERS: dict[str, dict[str, Any]] = {
         "shift": 0.2,
         "inversion_steps": 1,
         "settle": 0.0,
+        "dropout": 0.3,
     },
     "flow": {
         "components": 4,
@@ -66,6 +69,7 @@ NUMBERS: dict[str, dict[str, Any]] = {
         "temperature": 0.7,
         "sweeps": 1,
         "parts": 4,
+        "dropout": 0.3,
     },
     "diffusion": {
         "width": 4,
@@ -86,6 +90,7 @@ NUMBERS: dict[str, dict[str, Any]] = {
         "resample": 1,
         "label_dropout": 0.5,
         "guidance": 2.0,
+        "dropout": 0.3,
     },
 }
 """Another value of every setting that is a number."""

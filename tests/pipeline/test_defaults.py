@@ -92,6 +92,28 @@ def test_what_recipes_know_the_rules_know(recipe: str, facts: Facts) -> None:
     assert all(0.6 < found[key] / known[key] < 1.5 for key in other if "total_examples" in key)
 
 
+@pytest.mark.parametrize("examples", [300, 1_000, 1_750, 3_000, 4_999])
+def test_few_rows_are_seen_in_some_thousand_updates_and_not_learned_by_heart(examples: int) -> None:
+    """Measured on tables of 300 to 3,000 rows: 80 updates learn no relation, 100 passes and more cost held-out nats."""
+    settings, why = defaults(Facts(kind="table", columns=14, examples=examples))
+    for name in FAMILIES:
+        training = TrainingConfig(**settings[name]["training"])
+        assert 700 <= training.total_steps <= 2_500
+        assert 20 <= training.total_examples / examples <= 75
+        assert settings[name]["model"]["dropout"] > 0
+        assert "passes over few rows" in why[f"{name}.training.total_examples"]
+
+
+@pytest.mark.parametrize(("columns", "examples", "total"), [(15, 29_305, 590_000), (6, 5_500, 110_000)])
+def test_many_rows_are_seen_as_the_figures_of_their_recipes_say(columns: int, examples: int, total: int) -> None:
+    """Those of `adult` and `mammography`, in batches of 256 and without dropout."""
+    settings, _ = defaults(Facts(kind="table", columns=columns, examples=examples))
+    for name in FAMILIES:
+        training = settings[name]["training"]
+        assert (training["total_examples"], training["batch_size"]) == (total, 256)
+        assert "dropout" not in settings[name]["model"]
+
+
 @pytest.mark.parametrize("examples", [6, 20, 100, 1_000, 30_000])
 @pytest.mark.parametrize("kind", ["image", "table"])
 def test_a_short_training_is_not_all_warm_up(kind: str, examples: int) -> None:
