@@ -27,7 +27,7 @@ def _table(facts: Facts) -> dict[str, Rules]:
     training: Rules = {
         "training.total_examples": (
             total,
-            f"20 passes over the rows, at most {most:,}: a row costs what its columns do",
+            f"20 passes over the rows, at most {most:,.0f}: a row costs what its columns do",
         ),
         "training.batch_size": facts.batch(256),
         "training.lr": 2e-3,
