@@ -41,6 +41,7 @@ class UseCaseSummary:
         holder: Family that holds it; empty if none.
         version: Its version.
         earlier: Whether that is another model than the family's measured here.
+        same_as: Another version of the same model, the family's that does not know its job; empty if there is none.
         measured: The family measured best, where nobody holds it.
         title: What the deciding metric is called.
         line: What it says.
@@ -61,6 +62,7 @@ class UseCaseSummary:
     holder: str
     version: str
     earlier: bool
+    same_as: str
     measured: str
     title: str
     line: str
@@ -171,6 +173,7 @@ def verdict(run: Run, job: str) -> UseCaseSummary:
     decimals = metrics.decimals_of([*entries.values(), run.floors.get(metric, {}), run.baseline.get(metric, {}), held])
     shown = {labels[name]: entry for name, entry in entries.items()}
     chosen, earlier = labels.get(holder, ""), bool(holder) and not is_measured(run, record)
+    known = versions(run).get(holder, {}).get("version")
     if earlier:
         chosen = f"{holder} v{record.get('version')}"
         shown[chosen] = held
@@ -189,6 +192,7 @@ def verdict(run: Run, job: str) -> UseCaseSummary:
         holder=holder,
         version=str(record.get("version") or ""),
         earlier=earlier,
+        same_as="" if known in (None, record.get("version")) else str(known),
         measured=measured,
         title=row.title,
         line=row.line,

@@ -403,7 +403,7 @@ def test_the_holder_is_marked_by_its_version(tmp_path: Path) -> None:
     record["jobs"]["representation"]["version"] = 3
     write(runs / "registry.json", record)
     found = crowned(report("digits", ("vae", "flow", "diffusion"), root=root))
-    assert found["generation"] == ("diffusion version 9", ["diffusion"])
+    assert found["generation"] == ("diffusion version 9, the model of version 4", ["diffusion"])
     assert found["density"] == ("flow version 8, not the model measured here", ["flow v8"])
     assert found["representation"] == ("diffusion version 3, not the model measured here", ["diffusion v3"])
     assert (found["vae"], found["flow"], found["diffusion"]) == ([], [], ["@generation"])
@@ -933,19 +933,25 @@ def test_a_table_s_rows_are_explored(browser: Any, tmp_path: Path) -> None:
     for path in results.glob("explorer-*.png"):
         path.unlink()
     directions = [{"share": 0.5, "rows": [cells(part, row) for row in range(3)]} for part in range(2)]
-    kept = {"directions": directions, "ways": [cells(2, row) for row in range(3)], "header": ["kind", "price", "job"]}
+    kept = {
+        "directions": directions,
+        "ways": [cells(2, row) for row in range(3)],
+        "header": ["kind", "price", "a long name of a column"],
+    }
     write(results / "explorer.json", EXPLORED | kept)
     page = browser.new_page(viewport={"width": 390, "height": 900})
     page.goto(report("digits", ("vae",), root=root).as_uri(), wait_until="load")
     first = page.locator(".direction").nth(0)
     page.wait_for_function("document.querySelector('.direction tbody').rows.length")
-    assert first.locator("tbody tr").all_inner_texts() == ["price\t1\t1", "job\ta\ta"]
+    assert first.locator("tbody tr").all_inner_texts() == ["price\t1\t1", "a long name of a column\ta\ta"]
     page.locator("[data-role=example]").select_option("one")
     first.get_by_role("slider").press("End")
-    assert first.locator("tbody tr").all_inner_texts() == ["price\t11\t12", "job\ta\t<b>"]
+    assert first.locator("tbody tr").all_inner_texts() == ["price\t11\t12", "a long name of a column\ta\t<b>"]
     assert first.locator("mark").all_inner_texts() == ["12", "<b>"]
+    shown, frame = (first.locator(what).first.bounding_box() for what in ("mark", ".changing"))
+    assert shown["x"] + shown["width"] <= frame["x"] + frame["width"]  # without scrolling aside
     page.locator(".way").get_by_role("slider").press("Home")
-    assert page.locator(".way tbody tr").all_inner_texts() == ["price\t200\t200", "job\ta\ta"]
+    assert page.locator(".way tbody tr").all_inner_texts() == ["price\t200\t200", "a long name of a column\ta\ta"]
     scroll = page.evaluate("() => document.documentElement.scrollWidth")
     page.close()
     assert scroll == 390
