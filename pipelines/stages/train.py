@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from data.dataset import Dataset
-from data.files import whole_folder, write_atomically
+from data.files import whole_folder, write_atomically, write_json
 from pipelines import config
 from pipelines.config import Family, Params
 from pipelines.evaluation.reference.reference import checked_facts
@@ -186,13 +186,17 @@ def _publish(job: TrainingJob, settings: Params, folder: Path, run_id: str, data
 
 
 def publish_frames(samples: Path, folder: Path) -> None:
-    """The first grid of samples, some between, and the last: none where samples are no pictures."""
+    """The first grid of samples, some between, and the last: none where samples are no pictures.
+
+    Beside them `index.json` says of which numbers of examples seen: DVC warns of an output without a file.
+    """
     found = sorted(samples.glob("*.png"), key=lambda path: int(path.stem))
     if len(found) > MOST_FRAMES:
         found = [found[round(i * (len(found) - 1) / (MOST_FRAMES - 1))] for i in range(MOST_FRAMES)]
     with whole_folder(folder) as kept:
         for path in found:
             shutil.copyfile(path, kept / path.name)
+        write_json(kept / "index.json", {"examples": [int(path.stem) for path in found]})
 
 
 def curves(recorded: list[dict[str, Any]]) -> str:
