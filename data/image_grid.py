@@ -23,6 +23,7 @@ def grid(
     *,
     gap: int = 2,
     row_gaps: tuple[int, ...] = (),
+    smallest: int = SMALLEST,
 ) -> UInt8[np.ndarray, "h w c"]:
     """Images row by row on white, every pixel a square block.
 
@@ -31,9 +32,10 @@ def grid(
         columns: Images in a row.
         gap: White pixels between images.
         row_gaps: Rows after which the white is wider (between pairs of rows, say).
+        smallest: Fewest pixels an image is drawn with, on its shorter side.
     """
     height, width = images.shape[1:3]
-    block = max(-(-SMALLEST // min(height, width)), 1)
+    block = max(-(-smallest // min(height, width)), 1)
     large = np.asarray(images).repeat(block, 1).repeat(block, 2)
     rows = -(-len(images) // columns)
     extra = 4 * gap

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import torch
 
     from data.dataset import Examples
+    from pipelines.evaluation.explorer import Exploration
 
 
 def partners(label: np.ndarray, random: np.random.Generator) -> np.ndarray:
@@ -80,6 +81,9 @@ class FigureWriter:
 
     def interpolations(self, codes: Tensor, decode: Callable[[Tensor], Tensor]) -> None:
         """From one example to another through their codes."""
+
+    def exploration(self, found: Exploration) -> None:
+        """Decoded codes: along directions from examples, and between two of them."""
 
     def anomalies(self, x: Tensor, score: np.ndarray) -> None:
         """The most anomalous examples, in that order."""

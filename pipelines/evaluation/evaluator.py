@@ -19,6 +19,7 @@ from pipelines.evaluation import inference
 from pipelines.evaluation.domain import FigureWriter
 from pipelines.evaluation.domains import evaluation_domain
 from pipelines.evaluation.domains.anomalies import anomalous_examples
+from pipelines.evaluation.explorer import explored
 from pipelines.evaluation.inference import evaluation_subset
 from pipelines.evaluation.metrics import compression, sample_metrics
 from pipelines.evaluation.metrics.anomaly import anomaly_metrics
@@ -240,9 +241,18 @@ class Evaluator:
         if self.reference.label_classifier is not None:
             known, labels = (train.double().numpy(), rows.label), (test.double().numpy(), self.asked.label)
             self.metrics[PROBE_ACCURACY.name] = probe_metric(*known, *labels, **self._options)
-        self.figures.interpolations(test, lambda codes: inference.decode(self.model, codes, **self._how))
+
+        def decode(codes: Tensor) -> Tensor:
+            return inference.decode(self.model, codes, **self._how)
+
+        self.figures.interpolations(test, decode)
+        if not self.replays:
+            flat = self.reference.inputs.flat(self.asked.x)
+            found = explored(test, flat, self.asked, self.dataset.class_names, decode)
+            if found is not None:
+                self.figures.exploration(found)
         few = test[: compression.ROWS]
-        decoded = inference.decode(self.model, compression.rounded(few), **self._how)
+        decoded = decode(compression.rounded(few))
         self.metrics |= compression.compression_metrics(
             self.asked.x[: compression.ROWS], few, decoded, self.reference.inputs, **self._options
         )

@@ -1,4 +1,4 @@
-"""The page of a dataset's results: a pure function of the files, with no clock, network or script.
+"""The page of a dataset's results: a pure function of the files, with no clock or network.
 
 | file | what |
 | --- | --- |
@@ -9,5 +9,8 @@
 | `charts.py` | geometry of the drawings; `charts.html` draws them as SVG |
 | `plots.py` | one picture per curve and family, `plot.svg`, for `dvc plots` |
 | `numbers.py` | numbers as people read them |
-| `page.html`, `page.css` | the page |
+| `pictures.py` | pictures that together fit into a page |
+| `explorer.py` | decoded codes and samples over training, for the sliders |
+| `page.html`, `page.css` | the page; all of it can be read without script |
+| `page.js` | sorts tables, opens what a link leads to, shows what a slider asks for |
 """

@@ -9,8 +9,9 @@ from typing import Any
 from pipelines.evaluation.metrics import describe
 from pipelines.report import charts
 from pipelines.report.domains import table
-from pipelines.report.loading import Family, Picture, Problem, mapping, sequence
+from pipelines.report.loading import Family, Problem, mapping, sequence
 from pipelines.report.numbers import DASH, count, finite, listed, setting, short
+from pipelines.report.pictures import Picture
 
 STEPS = {
     "sample": "draw samples",
@@ -30,14 +31,12 @@ class FigureSpec:
 
     Arguments:
         name: What it is called there.
-        step: What of `STEPS` a model must be able to do.
         title: Heading.
         images: What is seen in a picture.
         rows: What is seen in rows of a table.
     """
 
     name: str
-    step: str
     title: str
     images: str
     rows: str
@@ -45,43 +44,31 @@ class FigureSpec:
 
 PICTURES = (
     FigureSpec(
-        name="samples",
-        step="sample",
-        title="Samples",
-        images="Drawn from the finished model, not chosen.",
-        rows="Drawn from the finished model, not chosen; below them real test rows.",
-    ),
-    FigureSpec(
         name="nearest",
-        step="sample",
         title="Nearest training examples",
         images="In each pair a sample above, the training example nearest to it below. A copy would look the same.",
         rows="In each pair a sample above, the training row nearest to it below; what differs is marked.",
     ),
     FigureSpec(
         name="reconstructions",
-        step="reconstruct",
         title="Reconstructions",
         images="In each pair a test example above, what the model makes of it below.",
         rows="In each pair a test row above, what the model makes of it below; what differs is marked.",
     ),
     FigureSpec(
         name="interpolations",
-        step="codes",
         title="Interpolations",
         images="Each row goes from one test example to another through their codes.",
         rows="From one test row to another through their codes.",
     ),
     FigureSpec(
         name="imputations",
-        step="impute",
         title="Imputations",
         images="From top to bottom a test example, what the model was given of it, and three draws of the rest.",
         rows="Test rows whose marked cells were hidden, and three draws of these cells.",
     ),
     FigureSpec(
         name="anomalies",
-        step="anomaly",
         title="Most anomalous test examples",
         images="The most anomalous first, row by row, by the model's own score.",
         rows="The most anomalous first, with the model's own score.",
@@ -91,7 +78,7 @@ PICTURES = (
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Figure:
-    """A picture, or rows of a table, with words.
+    """A picture, or rows of a table, with words; there is one of both.
 
     Arguments:
         title: Heading.
@@ -99,7 +86,6 @@ class Figure:
         alt: For those who do not see it.
         picture: The picture; `None` if there is none.
         rows: The rows; `None` if there are none.
-        absent: Why there is neither.
     """
 
     title: str
@@ -107,7 +93,19 @@ class Figure:
     alt: str
     picture: Picture | None = None
     rows: table.Rows | None = None
-    absent: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Quantity:
+    """A number in a table that can be sorted.
+
+    Arguments:
+        text: As shown.
+        number: What it is sorted by; `None` for nothing.
+    """
+
+    text: str
+    number: float | None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -116,14 +114,14 @@ class Trial:
 
     Arguments:
         settings: As written.
-        score: As shown.
+        score: What it scored.
         examples: Examples seen.
         note: Whether it is the settings as written, was chosen, stopped or failed.
     """
 
     settings: str
-    score: str
-    examples: str
+    score: Quantity
+    examples: Quantity
     note: str
 
 
@@ -134,7 +132,8 @@ class Section:
     Arguments:
         name: The family.
         size: How large it is and how long it was trained.
-        held: Aliases it holds.
+        held: Aliases that this model holds.
+        earlier: Which aliases earlier versions of the family hold, as a sentence; empty if none.
         abilities: What it can do and what not, as sentences.
         copies: Outcome of the copy check; empty if unknown.
         progress: Grids of samples over training.
@@ -153,6 +152,7 @@ class Section:
     name: str
     size: str
     held: list[str]
+    earlier: str
     abilities: str
     copies: str
     progress: list[Figure]
@@ -168,23 +168,24 @@ class Section:
     problems: list[Problem]
 
 
-def section(family: Family, facts: Mapping[str, str], held: list[str], classes: Sequence[str]) -> Section:
+def section(family: Family, facts: Mapping[str, Quantity], held: list[str], earlier: Mapping[str, str]) -> Section:
     """A family's section from what is on disk.
 
     Arguments:
         family: What is on disk.
         facts: Size and times, as shown.
-        held: Aliases it holds.
-        classes: Names of the classes.
+        held: Aliases that this model holds.
+        earlier: By alias that another version of the family holds, its number.
     """
     return Section(
         name=family.name,
         size=size(facts),
         held=held,
+        earlier=held_by_earlier(earlier),
         abilities=abilities(mapping(family.results.get("seconds"))),
         copies=copy_check(family),
         progress=progress(family),
-        figures=figures(family, classes) if family.results or family.pictures else [],
+        figures=figures(family),
         histograms=table.histograms(family.exhibits),
         matrices=table.matrices(family.exhibits),
         told_apart=table.told_apart(family.results),
@@ -205,12 +206,18 @@ def abilities(done: Mapping[str, Any]) -> str:
     return f"{said} Cannot {listed(cannot, 'or')}." if can and cannot else said
 
 
-def size(facts: Mapping[str, str]) -> str:
+def size(facts: Mapping[str, Quantity]) -> str:
     """How large a family is and how long it was trained, as a sentence; empty if unknown."""
-    said = [f"{facts['parameters']} parameters"] if facts["parameters"] != DASH else []
-    if facts["examples"] != DASH:
-        said.append(f"{facts['examples']} examples seen in {facts['train']}")
+    said = [f"{facts['parameters'].text} parameters"] if facts["parameters"].number is not None else []
+    if facts["examples"].number is not None:
+        said.append(f"{facts['examples'].text} examples seen in {facts['train'].text}")
     return f"{', '.join(said)}." if said else ""
+
+
+def held_by_earlier(versions: Mapping[str, str]) -> str:
+    """Which aliases belong to other versions of a family, as a sentence; empty if none do."""
+    said = [f"{alias} is held by version {version}" for alias, version in versions.items()]
+    return f"{listed(said, 'and')}: another model than this one." if said else ""
 
 
 def copy_check(family: Family) -> str:
@@ -244,30 +251,36 @@ def progress(family: Family) -> list[Figure]:
     ]
 
 
-def figures(family: Family, classes: Sequence[str]) -> list[Figure]:
-    """Pictures of the finished model, or rows; for one that is not there, why."""
-    done = mapping(family.results.get("seconds"))
+def figures(family: Family) -> list[Figure]:
+    """Pictures of the finished model, or rows, of what it can do."""
     found = []
     for shown in PICTURES:
         picture, kept = family.pictures.get(shown.name), table.rows(family.exhibits, shown.name)
         caption = shown.rows if kept else shown.images
         alt = f"{shown.title} of {family.name}. {caption}"
-        if shown.name == "samples" and 1 < len(classes) <= 10 and not kept:
-            caption += f" A column per class: {', '.join(classes)}."
-        absent = "" if picture or kept else why_absent(family, shown, done)
-        found.append(Figure(title=shown.title, caption=caption, alt=alt, picture=picture, rows=kept, absent=absent))
+        if picture or kept:
+            found.append(Figure(title=shown.title, caption=caption, alt=alt, picture=picture, rows=kept))
     return found
 
 
-def why_absent(family: Family, shown: FigureSpec, done: Mapping[str, Any]) -> str:
-    """Why a picture is not there."""
-    if done and shown.step not in done:
-        return f"{family.name} cannot {STEPS[shown.step]}."
-    return f"There are no {shown.name}; fivefold evaluate --family {family.name} draws them if the model can."
+def samples(families: Sequence[Family]) -> list[Figure]:
+    """Samples of every family, after real test examples."""
+    found = []
+    real = next((family.pictures["real"] for family in families if "real" in family.pictures), None)
+    real_rows = next((rows for family in families if (rows := table.samples(family.exhibits, real=True))), None)
+    if real or real_rows:
+        alt = "Test examples, not chosen"
+        found.append(Figure(title="real data", caption="", alt=alt, picture=real, rows=real_rows))
+    for family in families:
+        picture, kept = family.pictures.get("samples"), table.samples(family.exhibits, real=False)
+        if picture or kept:
+            alt = f"Samples of {family.name}, not chosen"
+            found.append(Figure(title=family.name, caption="", alt=alt, picture=picture, rows=kept))
+    return found
 
 
 def curves(family: Family) -> dict[str, charts.Curve]:
-    """Charts of the validation distance, the losses, then everything else that was recorded, by what it is."""
+    """Charts of the validation distance, the losses, then everything else that was recorded twice, by what it is."""
 
     def rank(name: str) -> int:
         places = (name == "validation_frechet", name.endswith("loss"), not name.endswith(("gradient_norm", "lr")))
@@ -281,6 +294,7 @@ def curves(family: Family) -> dict[str, charts.Curve]:
             log=name != "lr",
         )
         for name in sorted(family.curves, key=rank)
+        if len(family.curves[name]) > 1
     }
 
 
@@ -337,8 +351,8 @@ def trials(family: Family) -> list[Trial]:
     return [
         Trial(
             settings=", ".join(f"{k} = {setting(v)}" for k, v in mapping(trial.get("settings")).items()) or DASH,
-            score=short(finite(trial.get("score"))),
-            examples=count(trial.get("examples")),
+            score=Quantity(text=short(finite(trial.get("score"))), number=finite(trial.get("score"))),
+            examples=Quantity(text=count(trial.get("examples")), number=finite(trial.get("examples"))),
             note=note(trial),
         )
         for trial in sorted(entries, key=key)

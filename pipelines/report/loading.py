@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import base64
 import csv
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from pipelines.report.numbers import finite
+from pipelines.report.pictures import Picture, fitted
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 END = b"IEND\xaeB`\x82"
-PICTURES = ("samples", "nearest", "reconstructions", "interpolations", "imputations", "anomalies")
-"""Pictures that `evaluate` draws, each if the model can do it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,21 +31,6 @@ class Problem:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Picture:
-    """A PNG file.
-
-    Arguments:
-        source: The file as a `data:` address.
-        width: In pixels.
-        height: In pixels.
-    """
-
-    source: str
-    width: int
-    height: int
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class Family:
     """What is on disk of one family; empty where it is missing.
 
@@ -59,6 +42,7 @@ class Family:
         curves: By column, the points (examples seen, value).
         pictures: By name, those of `evaluate` (images).
         exhibits: What `evaluate` keeps to be looked at of a table.
+        explorer: What `evaluate` keeps of decoded codes.
         progress: Examples seen and the grid of samples drawn then.
         problems: What is missing.
     """
@@ -70,6 +54,7 @@ class Family:
     curves: dict[str, list[tuple[float, float]]]
     pictures: dict[str, Picture]
     exhibits: dict[str, Any]
+    explorer: dict[str, Any]
     progress: list[tuple[int, Picture]]
     problems: list[Problem]
 
@@ -177,8 +162,7 @@ class Reader:
         if not (content.startswith(SIGNATURE) and content.endswith(END) and width and height):
             self.report_problem(path, "is not a whole PNG file", command)
             return None
-        source = "data:image/png;base64," + base64.b64encode(content).decode()
-        return Picture(source=source, width=width, height=height)
+        return Picture(content=content, width=width, height=height)
 
     def curves(self, path: Path, command: str) -> dict[str, list[tuple[float, float]]]:
         """By column, the points (examples, value) where both are finite."""
@@ -247,7 +231,7 @@ def read(dataset: str, families: Sequence[str], root: Path) -> Run:
             what=f"There is no registered version of the models of the experiment {experiment}",
             command=f"fivefold promote {experiment}",
         )
-    read_families = [_family(reader, runs, dataset, name) for name in families]
+    read_families = _fitted([_family(reader, runs, dataset, name) for name in families])
     newest = datetime.fromtimestamp(int(reader.newest), UTC) if reader.newest else None
     return Run(
         dataset=dataset,
@@ -260,19 +244,34 @@ def read(dataset: str, families: Sequence[str], root: Path) -> Run:
     )
 
 
+def _fitted(families: list[Family]) -> list[Family]:
+    """The families with pictures that together fit into a page."""
+    every = [p for f in families for p in (*f.pictures.values(), *(grid for _, grid in f.progress))]
+    shown = fitted(every)
+    return [
+        replace(
+            family,
+            pictures={name: shown[picture.content] for name, picture in family.pictures.items()},
+            progress=[(examples, shown[grid.content]) for examples, grid in family.progress],
+        )
+        for family in families
+    ]
+
+
 def _family(reader: Reader, runs: Path, dataset: str, name: str) -> Family:
     def command(stage: str) -> str:
         return f"fivefold {stage} --family {name} --dataset {dataset}"
 
     model = reader.json(runs / "models" / name / "model.json", command("train"))
     curves = reader.curves(runs / "curves" / f"{name}.csv", command("train"))
-    progress = _progress(reader, runs, model, name, command("train"))
+    progress = _progress(reader, runs / "progress" / name, command("train"))
     results = reader.json(runs / "results" / f"{name}.json", command("evaluate"))
     folder = runs / "results" / name
-    there = [picture for picture in PICTURES if (folder / f"{picture}.png").exists()]
-    pictures = {p: reader.picture(folder / f"{p}.png", command("evaluate")) for p in there}
-    kept = folder / "exhibits.json"
-    exhibits = reader.json(kept, command("evaluate")) if kept.exists() else {}
+    pictures = {path.stem: reader.picture(path, command("evaluate")) for path in sorted(folder.glob("*.png"))}
+    exhibits, explorer = (
+        reader.json(folder / f"{kept}.json", command("evaluate")) if (folder / f"{kept}.json").exists() else {}
+        for kept in ("exhibits", "explorer")
+    )
     tune = reader.json(runs / "tune" / f"{name}.json", command("tune"))
     return Family(
         name=name,
@@ -282,19 +281,14 @@ def _family(reader: Reader, runs: Path, dataset: str, name: str) -> Family:
         curves=curves,
         pictures={p: picture for p, picture in pictures.items() if picture},
         exhibits=exhibits,
+        explorer=explorer,
         progress=progress,
         problems=reader.taken(),
     )
 
 
-def _progress(
-    reader: Reader, runs: Path, model: Mapping[str, Any], name: str, command: str, *, most: int = 5
-) -> list[tuple[int, Picture]]:
-    """The first grid of samples, some between, and the last."""
-    key = str(model.get("run_key", ""))[:12]
-    folder = runs / "state" / f"{name}-{key}" / "samples"
-    paths = sorted((p for p in folder.glob("*.png") if p.stem.isdecimal()), key=lambda p: int(p.stem)) if key else []
-    if len(paths) > most:
-        paths = [paths[round(i * (len(paths) - 1) / (most - 1))] for i in range(most)]
+def _progress(reader: Reader, folder: Path, command: str) -> list[tuple[int, Picture]]:
+    """The grids of samples drawn in training, from the first to the last."""
+    paths = sorted((p for p in folder.glob("*.png") if p.stem.isdecimal()), key=lambda p: int(p.stem))
     grids = [(int(path.stem), reader.picture(path, command)) for path in paths]
     return [(examples, grid) for examples, grid in grids if grid]

@@ -21,11 +21,13 @@ class Cell:
         value: As shown.
         interval: As shown; empty for none.
         mark: Whether it is the best of the families, or cannot be told from it.
+        number: What it is sorted by; `None` for nothing.
     """
 
     value: str
     interval: str = ""
     mark: Mark = ""
+    number: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -122,7 +124,8 @@ def decimals_of(entries: Iterable[Mapping[str, Any]]) -> int:
 
 def cell(entry: Mapping[str, Any], decimals: int, mark: Mark = "") -> Cell:
     """A metric as shown."""
-    return Cell(value=plain(finite(entry.get("value")), decimals), interval=interval(entry, decimals), mark=mark)
+    value = finite(entry.get("value"))
+    return Cell(value=plain(value, decimals), interval=interval(entry, decimals), mark=mark, number=value)
 
 
 def interval(entry: Mapping[str, Any], decimals: int) -> str:

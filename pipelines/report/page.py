@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -9,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 
 from pipelines.evaluation.metrics.anomaly import ANOMALY_AUROC_OF_KIND
 from pipelines.evaluation.use_cases import USE_CASES
 from pipelines.report import charts, domains, metrics
-from pipelines.report.family import Section, section
+from pipelines.report.explorer import explorers
+from pipelines.report.family import Quantity, Section, samples, section
 from pipelines.report.loading import Family, Problem, Run, mapping, sequence
 from pipelines.report.metrics import Row
 from pipelines.report.numbers import DASH, count, duration, finite, plain, setting, short
@@ -36,6 +40,8 @@ class UseCaseSummary:
         alias: Address of the model that holds it.
         holder: Family that holds it; empty if none.
         version: Its version.
+        earlier: Whether that is another model than the family's measured here.
+        same_as: Another version of the same model, the family's that does not know its job; empty if there is none.
         measured: The family measured best, where nobody holds it.
         title: What the deciding metric is called.
         line: What it says.
@@ -55,6 +61,8 @@ class UseCaseSummary:
     alias: str
     holder: str
     version: str
+    earlier: bool
+    same_as: str
     measured: str
     title: str
     line: str
@@ -86,14 +94,19 @@ def environment() -> Environment:
 
 def page(run: Run) -> str:
     """The whole page as HTML."""
+    script = (Path(__file__).parent / "page.js").read_text(encoding="utf-8")
     context = {
         "run": run,
         "head": head(run),
+        "script": Markup(script),
+        "script_digest": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        "samples": samples(run.families),
+        "explorers": explorers(run.families),
         "verdicts": verdicts(run),
         "leaderboard": leaderboard(run),
         "measured": how_measured(run),
         "overview": overview(run),
-        "timings": [timing(family) for family in run.families],
+        "timings": {family.name: timing(family) for family in run.families},
         "families": [family_section(run, family) for family in run.families],
         "lineage": lineage(run),
     }
@@ -139,8 +152,9 @@ def jobs(run: Run) -> dict[str, dict[str, Any]]:
 
 
 def verdicts(run: Run) -> list[UseCaseSummary]:
-    """One per job of `evaluate` and of the registry's record."""
-    return [verdict(run, job) for job in dict.fromkeys([*USE_CASES, *jobs(run)])]
+    """One per job of `evaluate` and of the registry's record; none for a job that no family can do."""
+    found = [verdict(run, job) for job in dict.fromkeys([*USE_CASES, *jobs(run)])]
+    return [one for one in found if one.plot or one.holder] or found
 
 
 def verdict(run: Run, job: str) -> UseCaseSummary:
@@ -157,20 +171,28 @@ def verdict(run: Run, job: str) -> UseCaseSummary:
     floor, baseline = beside(run, metric, "floor"), beside(run, metric, "baseline")
     labels = {f: f"{f} · bound" if name.endswith("_bound") else f for f, name in names.items()}
     decimals = metrics.decimals_of([*entries.values(), run.floors.get(metric, {}), run.baseline.get(metric, {}), held])
+    shown = {labels[name]: entry for name, entry in entries.items()}
+    chosen, earlier = labels.get(holder, ""), bool(holder) and not is_measured(run, record)
+    known = versions(run).get(holder, {}).get("version")
+    if earlier:
+        chosen = f"{holder} v{record.get('version')}"
+        shown[chosen] = held
     plot = charts.forest(
         row.title,
-        {labels[name]: entry for name, entry in entries.items()},
-        chosen=labels.get(holder, ""),
+        shown,
+        chosen=chosen,
         better=row.better,
         floor=floor,
         baseline=baseline,
-        texts={labels[name]: plain(finite(entry.get("value")), decimals) for name, entry in entries.items()},
+        texts={label: plain(finite(entry.get("value")), decimals) for label, entry in shown.items()},
     )
     return UseCaseSummary(
         job=job,
         alias=str(record.get("alias") or f"models:/{run.dataset}@{job}"),
         holder=holder,
         version=str(record.get("version") or ""),
+        earlier=earlier,
+        same_as="" if known in (None, record.get("version")) else str(known),
         measured=measured,
         title=row.title,
         line=row.line,
@@ -185,6 +207,20 @@ def verdict(run: Run, job: str) -> UseCaseSummary:
         plot=plot,
         problem=run.problems.get("registry"),
     )
+
+
+def is_measured(run: Run, record: Mapping[str, Any]) -> bool:
+    """Whether the version that holds a job is the model that its family's results are of.
+
+    By the model's digest: a version that knows its job has another number than the family's version of the same model.
+    """
+    family = next((family for family in run.families if family.name == record.get("family")), None)
+    if family is None:
+        return False
+    version = versions(run).get(family.name, {})
+    same = record.get("version") == version.get("version")
+    digest = record.get("model_digest") or (version.get("model_digest") if same else None)
+    return bool(digest) and digest == family.results.get("model_digest")
 
 
 def deciding(run: Run, job: str) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
@@ -272,30 +308,31 @@ def how_measured(run: Run) -> list[str]:
 
 def overview(run: Run) -> list[charts.Curve]:
     """The validation distance of each family, before those of the others."""
-    lines = {family.name: family.curves.get("validation_frechet", []) for family in run.families}
+    found = {family.name: family.curves.get("validation_frechet", []) for family in run.families}
+    lines = {name: points for name, points in found.items() if len(points) > 1}
     return [
-        charts.curve(
-            name, points, others=[line for other, line in lines.items() if other != name and line], better="lower"
-        )
+        charts.curve(name, points, others=[line for other, line in lines.items() if other != name], better="lower")
         for name, points in lines.items()
-        if points
     ]
 
 
-def timing(family: Family) -> dict[str, str]:
+def timing(family: Family) -> dict[str, Quantity]:
     """How large a family is and how long everything took."""
     seconds, settings = mapping(family.results.get("seconds")), mapping(family.results.get("settings"))
     train, examples = finite(family.model.get("train_seconds")), finite(family.model.get("total_examples"))
     draw, drawn = finite(seconds.get("draw")), finite(settings.get("samples"))
-    steps = [value for name, value in seconds.items() if name != "draw" and finite(value) is not None]
+    steps = [number for name, value in seconds.items() if name != "draw" and (number := finite(value)) is not None]
+    parameters = finite(family.model.get("parameters") or family.results.get("parameters"))
+    speed = examples / train if examples and train else None
+    thousand = 1000 * draw / drawn if draw is not None and drawn else None
+    evaluation = sum(steps) if steps else None
     return {
-        "family": family.name,
-        "parameters": count(family.model.get("parameters") or family.results.get("parameters")),
-        "examples": count(examples),
-        "train": duration(train),
-        "speed": count(examples / train) if examples and train else DASH,
-        "draw": duration(1000 * draw / drawn) if draw is not None and drawn else DASH,
-        "evaluate": duration(sum(steps)) if steps else DASH,
+        "parameters": Quantity(text=count(parameters), number=parameters),
+        "examples": Quantity(text=count(examples), number=examples),
+        "train": Quantity(text=duration(train), number=train),
+        "speed": Quantity(text=count(speed), number=speed),
+        "draw": Quantity(text=duration(thousand), number=thousand),
+        "evaluate": Quantity(text=duration(evaluation), number=evaluation),
     }
 
 
@@ -304,8 +341,12 @@ def timing(family: Family) -> dict[str, str]:
 
 def family_section(run: Run, family: Family) -> Section:
     """A family's section."""
-    held = [f"@{job}" for job, record in jobs(run).items() if record.get("family") == family.name]
-    return section(family, timing(family), held, [str(name) for name in sequence(run.yardstick.get("class_names"))])
+    records = {f"@{job}": record for job, record in jobs(run).items() if record.get("family") == family.name}
+    held = [alias for alias, record in records.items() if is_measured(run, record)]
+    earlier = {
+        alias: str(record.get("version") or DASH) for alias, record in records.items() if not is_measured(run, record)
+    }
+    return section(family, timing(family), held, earlier)
 
 
 # Lineage

@@ -6,11 +6,12 @@ import dataclasses
 import json
 import logging
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
 from data.dataset import Dataset
-from data.files import write_atomically
+from data.files import whole_folder, write_atomically, write_json
 from pipelines import config
 from pipelines.config import Family, Params
 from pipelines.evaluation.reference.reference import checked_facts
@@ -28,6 +29,8 @@ log = logging.getLogger(__name__)
 
 MOST_NAMED = 6
 """Changes named when a training starts afresh."""
+MOST_FRAMES = 8
+"""Grids of samples over the training that are kept beside the curves."""
 
 
 def train(family: str, *, dataset: str | None = None, verbose: bool = False) -> None:
@@ -182,8 +185,23 @@ def _publish(
         "validation_frechet": min(p["metrics"].get("validation_frechet", float("inf")) for p in recorded),
     }
     write_atomically(folder / "curves" / f"{job.spec['family']}.csv", curves(recorded))
+    publish_frames(Path(job.state) / "samples", folder / "progress" / job.spec["family"])
     model_folder.save(model, folder / "models" / job.spec["family"], facts)
     log.info("wrote %s", folder / "models" / job.spec["family"])
+
+
+def publish_frames(samples: Path, folder: Path) -> None:
+    """The first grid of samples, some between, and the last: none where samples are no pictures.
+
+    Beside them `index.json` says of which numbers of examples seen: DVC warns of an output without a file.
+    """
+    found = sorted(samples.glob("*.png"), key=lambda path: int(path.stem))
+    if len(found) > MOST_FRAMES:
+        found = [found[round(i * (len(found) - 1) / (MOST_FRAMES - 1))] for i in range(MOST_FRAMES)]
+    with whole_folder(folder) as kept:
+        for path in found:
+            shutil.copyfile(path, kept / path.name)
+        write_json(kept / "index.json", {"examples": [int(path.stem) for path in found]})
 
 
 def curves(recorded: list[dict[str, Any]]) -> str:

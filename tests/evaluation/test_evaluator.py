@@ -282,10 +282,9 @@ def test_the_copy_check_knows_every_training_row(images: SimpleNamespace, tmp_pa
 
 def test_pictures_show_what_was_measured(images: SimpleNamespace):
     """A pixel is a block of 16, an image 48 by 32, with 2 white pixels between images."""
-    assert images.found["pictures"] == [
-        f"{name}.png"
-        for name in ("anomalies", "imputations", "interpolations", "nearest", "reconstructions", "samples")
-    ]
+    drawn = ("anomalies", "imputations", "interpolations", "nearest", "real", "reconstructions", "samples")
+    sprites = [*(f"explorer-direction-{i}" for i in range(1, 5)), "explorer-ways"]
+    assert images.found["pictures"] == sorted([*(f"{name}.png" for name in (*drawn, *sprites)), "explorer.json"])
 
     def shown(name: str, row: int, column: int, gaps: int = 0) -> list[list[int]]:
         with Image.open(images.folder / f"{name}.png") as picture:
@@ -308,7 +307,24 @@ def test_pictures_show_what_was_measured(images: SimpleNamespace):
     drawn, label = images.model.rows("sample")[:, :, :, 0], torch.cat(images.model.told["sample"])
     for column in range(3):
         assert shown("samples", 2, column) == drawn[label == column][2].tolist()
+    label = images.test.label
+    assert shown("real", 2, 1) == images.test.x[label == 1][2, :, :, 0].tolist()
     brighter = torch.where(asked < 130, asked + 51, asked)
+    first = [brighter[label[:1000] == c][0].tolist() for c in range(3)]  # of each class, what its code says
+
+    def sprite(name: str, row: int, step: int) -> list[list[int]]:
+        with Image.open(images.folder / f"explorer-{name}.png") as picture:
+            assert picture.size == (7 * 3, 3 * 2)
+            return np.asarray(picture)[2 * row : 2 * row + 2, 3 * step : 3 * step + 3].tolist()
+
+    for i in range(1, 5):
+        assert [sprite(f"direction-{i}", row, 3) for row in range(3)] == first
+        assert sprite(f"direction-{i}", 0, 2) != first[0]
+    assert [(sprite("ways", row, 0), sprite("ways", row, 6)) for row in range(3)] == [
+        (first[i], first[j]) for i, j in ((0, 1), (0, 2), (1, 2))
+    ]
+    kept = json.loads((images.folder / "explorer.json").read_text())
+    assert (kept["examples"], kept["pairs"]) == (images.dataset.class_names, [[0, 1], [0, 2], [1, 2]])
     assert shown("interpolations", 1, 0) == brighter[1].tolist()  # from the second row to the eighth
     assert shown("interpolations", 1, 8) == brighter[7].tolist()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import json
 import os
 import shutil
 import subprocess
@@ -13,7 +14,7 @@ import pytest
 
 from pipelines.__main__ import main
 from pipelines.stages import tune
-from pipelines.stages.train import curves
+from pipelines.stages.train import curves, publish_frames
 from pipelines.training.job import read_metrics
 
 ROOT = Path(__file__).parents[2]
@@ -83,6 +84,21 @@ def test_a_sweep_of_failures_is_an_error_that_names_them():
 def test_a_line_cut_short_by_a_kill_is_dropped(tmp_path):
     (tmp_path / "metrics.jsonl").write_text('{"examples": 1, "metrics": {}}\n{"examples": 2, "met')
     assert [point["examples"] for point in read_metrics(tmp_path)] == [1]
+
+
+def test_the_first_and_the_last_grid_of_samples_are_kept_and_some_between(tmp_path: Path):
+    """Of 22 grids eight, three apart; of none only a list, for DVC warns of an output without a file."""
+    for folder in ("samples", "kept"):
+        (tmp_path / folder).mkdir()
+    for examples in range(22):
+        (tmp_path / "samples" / f"{examples:012d}.png").write_text(str(examples))
+    (tmp_path / "kept" / "000000000099.png").write_text("of an earlier training")
+    publish_frames(tmp_path / "samples", tmp_path / "kept")
+    kept = {path.name: path.read_text() for path in (tmp_path / "kept").glob("*.png")}
+    assert kept == {f"{examples:012d}.png": str(examples) for examples in range(0, 22, 3)}
+    assert json.loads((tmp_path / "kept/index.json").read_text()) == {"examples": list(range(0, 22, 3))}
+    publish_frames(tmp_path / "nothing", tmp_path / "kept")
+    assert [path.name for path in (tmp_path / "kept").iterdir()] == ["index.json"]
 
 
 def test_curves_are_a_table_with_gaps():

@@ -13,11 +13,13 @@ import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from mlflow import MlflowClient
 from shape_checks import shape_checks
 from small_projects import SmallProject
 
+from data.image_grid import png
 from pipelines.__main__ import main
 from pipelines.cli.experiments import table
 from pipelines.stages import train as train_stage
@@ -62,6 +64,10 @@ def desk(shop: SmallProject, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         (runs / "curves").mkdir(exist_ok=True)
         curves = f"examples,{family}_loss,validation_frechet\n10,9,\n20,8,0.75\n30,7,\n40,6,0.5\n"
         (runs / f"curves/{family}.csv").write_text(curves)
+        (runs / f"progress/{family}").mkdir(parents=True)
+    for examples in (10, 40):
+        drawn = np.full((8, 8, 1), examples, np.uint8)  # of a table there are none; here they stand for a picture's
+        (runs / f"progress/flow/{examples:012d}.png").write_bytes(png(drawn))
     with SmallProject(root, "shop").entered():
         assert main(["settings", "--write"]) == 0
         assert main(["report"]) == 0
@@ -160,7 +166,7 @@ def test_plots_are_titled_pictures_that_need_no_network(desk: Desk):
 
 def test_an_experiment_registers_nothing_until_it_is_promoted(desk: Desk):
     root, run = desk
-    told = run("dvc", "exp", "run", "--name", "alone", "--set-param", "families=[flow]")
+    told = run("dvc", "exp", "run", "--temp", "--name", "alone", "--set-param", "families=[flow]")
     assert [line for line in told.splitlines() if line.startswith("Running stage")] == [
         "Running stage 'settings':",
         "Running stage 'register':",
@@ -171,9 +177,12 @@ def test_an_experiment_registers_nothing_until_it_is_promoted(desk: Desk):
     earlier = [path.read_text() for path in (root / ".dvc/cache/runs").rglob("*") if path.is_file()]
     assert any("cmd: fivefold report" in text for text in earlier)
     assert not any("cmd: fivefold register" in text for text in earlier)  # else a later `dvc repro` took it from there
-    assert "<code>fivefold promote alone</code>" in (root / "runs/shop/report.html").read_text()
+    run("dvc", "exp", "apply", "alone")  # it ran in a copy
+    html = (root / "runs/shop/report.html").read_text()
+    assert "<code>fivefold promote alone</code>" in html
+    assert all(f'id="grown-flow-{i}" src="data:image/png' in html for i in (1, 2))  # the copy has training's pictures
 
-    shown = run("fivefold", "experiments").splitlines()
+    shown = [line for line in run("fivefold", "experiments").splitlines() if "DVC's cache" not in line]  # said once
     assert max(map(len, shown)) <= 100
     number = json.loads((root / "runs/shop/flow.json").read_text())["generation↓"]
     rows = {line.split()[0]: line.split()[1:] for line in shown}

@@ -14,6 +14,7 @@ from scipy.special import logsumexp
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from data.files import json_text
 from data.image_grid import grid, paired, png, write
 from pipelines.evaluation.domain import (
     DIM,
@@ -27,6 +28,7 @@ from pipelines.serving.interpolation import spherical
 
 if TYPE_CHECKING:
     from data.dataset import Examples
+    from pipelines.evaluation.explorer import Exploration
 
 Images = UInt8[Tensor, "n height width channels"]
 
@@ -233,26 +235,36 @@ def jittered(x: Float[Tensor, "n c h w"], generator: torch.Generator) -> Float[T
     return F.grid_sample(x, grid, padding_mode="border", align_corners=False)
 
 
+MOST_FRAME = 64
+"""Pixels on the longer side of a frame of the explorer."""
+
+
 class GridFigureWriter(FigureWriter):
     """Example figures of images, as PNG files.
 
     Arguments:
         class_names: Names of the classes.
+        real: Test images, with which samples are shown.
     """
 
-    def __init__(self, class_names: Sequence[str]) -> None:
-        self.classes = len(class_names)
+    def __init__(self, class_names: Sequence[str], real: Examples) -> None:
+        self.classes, self.test = len(class_names), real
         self.pictures: dict[str, np.ndarray] = {}
+        self.explorer: dict[str, Any] = {}
 
-    def samples(self, drawn: Tensor, label: Tensor | None, *, rows: int = 8, columns: int = 10) -> None:
-        """A grid of samples, one column per class where labels were asked for (the first 10 classes)."""
+    def samples(self, drawn: Tensor, label: Tensor | None) -> None:
+        """A grid of samples, one column per class where labels were asked for; a grid of test images likewise."""
+        self.pictures["samples"] = self._by_class(drawn, label)
+        self.pictures["real"] = self._by_class(self.test.x, self.test.label if label is not None else None)
+
+    def _by_class(self, x: Tensor, label: Tensor | None, *, rows: int = 8, columns: int = 10) -> np.ndarray:
+        """A column for each of the first 10 classes that has enough images, or all as they come."""
         if label is not None:
-            by_class = [drawn[label == c][:rows] for c in range(min(self.classes, columns))]
+            by_class = [x[label == c][:rows] for c in range(min(self.classes, columns))]
             full = [images for images in by_class if len(images) == rows]
             if full:
-                self.pictures["samples"] = grid(torch.stack(full, 1).flatten(0, 1), len(full))
-                return
-        self.pictures["samples"] = grid(drawn[: rows * columns], columns)
+                return grid(torch.stack(full, 1).flatten(0, 1), len(full))
+        return grid(x[: rows * columns], columns)
 
     def nearest(self, drawn: Tensor, neighbours: Tensor) -> None:
         """Samples, each over its nearest training image."""
@@ -270,6 +282,20 @@ class GridFigureWriter(FigureWriter):
         path = spherical(codes[:rows], codes[rows : 2 * rows], steps)
         self.pictures["interpolations"] = grid(decode(path.flatten(0, 1)), steps)
 
+    def exploration(self, found: Exploration) -> None:
+        """A sprite for each direction, examples one below the other; one for the ways; and what they are of."""
+        sprites = [_reduced(frames) for frames in (*found.directions, found.ways)]
+        names = [*(f"direction-{i + 1}" for i in range(len(found.directions))), "ways"]
+        for name, frames in zip(names, sprites, strict=True):
+            if len(frames):
+                self.pictures[f"explorer-{name}"] = grid(frames.flatten(0, 1), frames.shape[1], gap=0, smallest=1)
+        self.explorer = {
+            "examples": found.names,
+            "places": found.places,
+            "directions": [{"share": round(share, 4)} for share in found.shares],
+            "pairs": found.pairs,
+        }
+
     def anomalies(self, x: Tensor, score: np.ndarray) -> None:
         """The most anomalous examples, in that order."""
         order = np.argsort(-score, kind="stable")[:20]
@@ -285,6 +311,8 @@ class GridFigureWriter(FigureWriter):
         """Write every picture into `folder` as PNG."""
         for name, canvas in self.pictures.items():
             write(folder / f"{name}.png", canvas)
+        if self.explorer:
+            (folder / "explorer.json").write_text(json_text(self.explorer), encoding="utf-8")
 
 
 class GridEvaluation(EvaluationDomain):
@@ -324,10 +352,21 @@ class GridEvaluation(EvaluationDomain):
         return what, lambda rows: torch.from_numpy(pixels.log_prob(_level(rows, levels)))
 
     def figures(self, class_names: Sequence[str], test: Examples) -> FigureWriter:
-        return GridFigureWriter(class_names)
+        return GridFigureWriter(class_names, test)
 
     def preview(self) -> Callable[[Images, int], bytes]:
         return lambda drawn, columns: png(grid(drawn, columns))
+
+
+def _reduced(frames: UInt8[Tensor, "rows columns height width channels"]) -> UInt8[Tensor, "rows columns h w channels"]:
+    """Frames of at most `MOST_FRAME` pixels a side."""
+    largest = max(frames.shape[2:4])
+    if largest <= MOST_FRAME:
+        return frames
+    height, width = (max(side * MOST_FRAME // largest, 1) for side in frames.shape[2:4])
+    flat = frames.flatten(0, 1).permute(0, 3, 1, 2).float()
+    small = F.interpolate(flat, (height, width), mode="area").round().to(torch.uint8)
+    return small.permute(0, 2, 3, 1).unflatten(0, frames.shape[:2])
 
 
 def _level(x: Images, levels: int) -> Int[np.ndarray, "n flat"]:

@@ -30,6 +30,7 @@ from pipelines.serving.interpolation import spherical
 
 if TYPE_CHECKING:
     from data.dataset import Examples
+    from pipelines.evaluation.explorer import Exploration
 
 
 def mixed(x: Float[Tensor, "n columns"], seed: int) -> Float[Tensor, "n columns"]:
@@ -174,6 +175,8 @@ MOST_BARS = 12
 """Categories with a bar of their own; the rest share one."""
 MOST_COLUMNS = 40
 """Columns that are shown."""
+MOST_TEXT = 24
+"""Characters of a cell in the explorer."""
 
 Row = dict[str, Any]
 """A shown row: what it is (`name`), its cells as text, and which of them are marked."""
@@ -194,6 +197,7 @@ class TableFigureWriter(FigureWriter):
         self.class_names, self.real, self.label = list(class_names), real, label
         self.tables: dict[str, list[Row]] = {}
         self.found: dict[str, Any] = {}
+        self.explorer: dict[str, Any] = {}
 
     def samples(self, drawn: Tensor, label: Tensor | None, *, rows: int = 8) -> None:
         """Samples beside real rows, each column's histogram over both, and the associations of the columns."""
@@ -228,6 +232,23 @@ class TableFigureWriter(FigureWriter):
         rows = decode(spherical(codes[:1], codes[1:2], steps).flatten(0, 1))
         self.tables["interpolations"] = self._rows("step", rows, None)
 
+    def exploration(self, found: Exploration) -> None:
+        """The cells of every row decoded."""
+        self.explorer = {
+            "examples": found.names,
+            "places": found.places,
+            "directions": [
+                {"share": round(share, 4), "rows": self._decoded(rows)}
+                for share, rows in zip(found.shares, found.directions, strict=True)
+            ],
+            "pairs": found.pairs,
+            "ways": self._decoded(found.ways),
+            "header": [column["name"] for column in self.columns[:MOST_COLUMNS]],
+        }
+
+    def _decoded(self, rows: Tensor) -> list[list[list[str]]]:
+        return [[[cell[:MOST_TEXT] for cell in self._cells(values)] for values in steps] for steps in rows]
+
     def anomalies(self, x: Tensor, score: np.ndarray) -> None:
         """The most anomalous rows, in that order."""
         order = np.argsort(-score, kind="stable")[:10]
@@ -250,6 +271,8 @@ class TableFigureWriter(FigureWriter):
         header = [column["name"] for column in self.columns[:MOST_COLUMNS]]
         text = json_text({"header": header, "tables": self.tables, **self.found})
         (folder / FILE).write_text(text, encoding="utf-8")
+        if self.explorer:
+            (folder / "explorer.json").write_text(json_text(self.explorer), encoding="utf-8")
 
     # Rows as text
 

@@ -13,10 +13,8 @@ class Use:
         library: What is imported, with its short name.
         nothing: An expression for no examples.
         file: Name of a file of samples.
-        progress: Whether training leaves samples to be looked at.
     """
 
     library: str
     nothing: str
     file: str
-    progress: bool

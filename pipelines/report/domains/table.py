@@ -104,7 +104,7 @@ WIDTH, LEFT = 320.0, 96.0
 def use(domain: Mapping[str, Any]) -> Use:
     """Samples of rows, whose columns the model knows."""
     nothing = "pd.DataFrame(columns=model.metadata.get_output_schema().input_names())"
-    return Use(library="pandas as pd", nothing=nothing, file="rows.csv", progress=False)
+    return Use(library="pandas as pd", nothing=nothing, file="rows.csv")
 
 
 def told_apart(results: Mapping[str, Any]) -> str:
@@ -136,6 +136,13 @@ def rows(exhibits: Mapping[str, Any], name: str) -> Rows | None:
         cells = [Cell(text=str(text), marked=i in marks) for i, text in enumerate(sequence(entry.get("cells")))]
         found.append((str(entry.get("name") or ""), cells[: len(header)]))
     return Rows(header=header, rows=found) if found and header else None
+
+
+def samples(exhibits: Mapping[str, Any], *, real: bool) -> Rows | None:
+    """Samples, or the real rows that were kept beside them; `None` if there are none."""
+    kept = rows(exhibits, "samples")
+    chosen = [(name, cells) for name, cells in kept.rows if name.startswith("real") == real] if kept else []
+    return Rows(header=kept.header, rows=chosen) if kept and chosen else None
 
 
 def histograms(exhibits: Mapping[str, Any]) -> list[Histogram]:

@@ -11,4 +11,4 @@ from pipelines.report.domains.base import Use
 def use(domain: Mapping[str, Any]) -> Use:
     """Samples of points, whose number of axes the domain knows."""
     nothing = f"np.zeros((0, {len(domain['mean'])}))"
-    return Use(library="numpy as np", nothing=nothing, file="points.npy", progress=False)
+    return Use(library="numpy as np", nothing=nothing, file="points.npy")
