@@ -166,6 +166,7 @@ def _publish(job: TrainingJob, settings: Params, folder: Path, run_id: str, data
         "dataset": settings.dataset,
         "class_names": data.class_names,
         "table": data.manifest.get("table", []),
+        **({"constraints": stated} if (stated := data.manifest.get("constraints")) else {}),
         "data_digest": data.digest,
         "run_key": key,
         "run_id": run_id,
