@@ -155,7 +155,8 @@ def _unknown(name: str, names: Sequence[str]) -> str:
 
 def written_name(name: str) -> str:
     """A column's name as a rule states it, between backticks where it could be misread."""
-    doubtful = any(f" {o} " in f" {name} " for o in OPERATORS) or name != name.strip() or " in " in f" {name} "
+    doubtful = any(f" {o} " in f" {name} " for o in OPERATORS) or name != name.strip()
+    doubtful |= re.search(r" in (days|hours|minutes|seconds)$", name) is not None
     return f"`{name}`" if doubtful and "`" not in name else name
 
 
@@ -592,12 +593,13 @@ class Constraints:
         for name, value in values.items():
             if (np.isnan(given[name]) & ~np.isnan(value)).any():
                 self._write(name, value, full)
-        out = np.empty((len(full), len(self.learned)))
+        out, told = np.empty((len(full), len(self.learned))), self._told_gaps(values)
         for index, (kind, what) in enumerate(self._places):
             if kind == "full":
                 out[:, index] = full[:, what]
             elif kind == "gap":
-                out[:, index] = self._gap(what, values)
+                gap = self._gap(what, values)
+                out[:, index] = np.where(np.isnan(gap), told.get(what, gap), gap)
             else:
                 out[:, index] = self._tuples_of(what, values)
         return out
@@ -626,44 +628,68 @@ class Constraints:
             else:
                 self._split(what, x[:, index], full, given, seed)
         values = self.values(full)
-        given = given or {}
-        known = {name: ~np.isnan(cells) for name, cells in given.items()}
-        for name, rows in known.items():
-            values[name] = np.where(rows, given[name], self.settled(name, values[name]))
-        self._backwards(values, gaps, known)
-        for name in self.order:
-            made = self._made.get(name)
-            value = self.settled(name, self._computed(made, values)) if made else self._above(name, gaps[name], values)
-            values[name] = np.where(known[name], given[name], value) if name in known else value
+        given = self.deduced(given) if given else {}
+        told = {name: ~np.isnan(given[name]) if name in given else np.zeros(len(x), np.bool_) for name in values}
+        for name, rows in told.items():
+            values[name] = np.where(rows, given.get(name, math.nan), self.settled(name, values[name]))
+        for high, gap in self._told_gaps(given).items():
+            gaps[high] = np.where(np.isnan(gap), gaps[high], gap)
+        self._compute(values, gaps, told)
+        if given:
+            self._backwards(values, gaps, told)
         obeys = np.ones(len(x), np.bool_)
         for name, value in values.items():
-            if name in self.order or name in known or self._role(name) == "number":
+            if name in self.order or name in given or self._role(name) == "number":
                 obeys &= ~self._write(name, value, full)
         for held in self.holds(self.values(full)).values():
             obeys &= held
         return full, obeys
 
-    def _backwards(self, values: Values, gaps: Mapping[str, NDArray[np.float64]], known: Mapping[str, Any]) -> None:
-        """Where a computed column is given but what it is computed of is not: that follows from it."""
-        nothing = np.zeros(len(next(iter(values.values()))) if values else 0, np.bool_)
-        for name in reversed(self.order):
-            told = known.get(name, nothing)
-            if not told.any():
-                continue
+    def _compute(
+        self, values: Values, gaps: Mapping[str, NDArray[np.float64]], told: Mapping[str, NDArray[np.bool_]]
+    ) -> None:
+        """Put in the computed columns, but for the cells that are told."""
+        for name in self.order:
             made = self._made.get(name)
-            terms = made.names[1:] if made else [rule.names[0] for rule in self._lows[name]]
-            free = [term for term in terms if term not in self.order]
-            for term in free[::-1]:
-                rows = told & ~known.get(term, nothing)
-                if not rows.any():
+            value = self.settled(name, self._computed(made, values)) if made else self._above(name, gaps[name], values)
+            values[name] = np.where(told[name], values[name], value)
+
+    def _backwards(
+        self, values: Values, gaps: Mapping[str, NDArray[np.float64]], told: dict[str, NDArray[np.bool_]]
+    ) -> None:
+        """Where a computed column is told but not all it is computed of: the rest follows from it."""
+        for name in sorted(reversed(self.order), key=self._made.__contains__):
+            made, rows = self._made.get(name), told[name].copy()
+            terms = self.made_of(name)
+            for term in sorted(reversed(terms), key=self.order.__contains__):
+                here = rows & ~told[term]
+                if not here.any():
                     continue
                 if made:
                     found = self._solved(made, term, values)
-                    values[term] = np.where(rows & ~np.isnan(found), found, values[term])
-                    told = told & ~rows
+                    here &= ~np.isnan(found)
+                    values[term] = np.where(here, found, values[term])
+                    rows &= ~here  # one term is enough
                 else:
                     below = self._below(name, gaps[name], values[name])
-                    values[term] = np.where(rows, np.fmin(below, values[term]) if len(free) > 1 else below, values[term])
+                    lower = below if len(terms) == 1 else np.fmin(below, values[term])
+                    values[term] = np.where(here, lower, values[term])
+                told[term] = told[term] | here
+                self._compute(values, gaps, told)
+
+    def _told_gaps(self, values: Mapping[str, NDArray[np.float64]]) -> Values:
+        """The gaps that a number or duration states by itself: how far one date is above another."""
+        found: Values = {}
+        for name, rule in self._made.items():
+            high, low = rule.names[1], rule.names[-1]
+            lows = self._lows.get(high, ())
+            if name not in values or not self._spans(rule) or [r.names[0] for r in lows] != [low]:
+                continue
+            unit = self._gap_unit(high)
+            if isinstance(unit, int):
+                span = values[name] * (SPANS[rule.unit] if self._role(name) == "number" else 1)
+                found[high] = np.floor(span / unit) - lows[0].strict
+        return found
 
     def _below(self, high: str, gap: NDArray[np.float64], value: NDArray[np.float64]) -> NDArray[np.float64]:
         unit = self._gap_unit(high)
