@@ -122,6 +122,8 @@ class Constraint:
         unique: Columns whose values together are in no two rows.
         by: `redraw` learns the columns as they are and draws rows that break the rule again; by default they are kept
             by construction where they can be.
+        gaps: Columns of a sum, product or combination that have missing cells though the others tell them: where, is
+            learned, too.
         why: What speaks for it.
     """
 
@@ -129,6 +131,7 @@ class Constraint:
     combination: tuple[str, ...] = ()
     unique: tuple[str, ...] = ()
     by: str = ""
+    gaps: tuple[str, ...] = ()
     why: str = ""
 
 

@@ -51,7 +51,7 @@ def constraint_lines(card: Card) -> list[str]:
     lines = ["constraints:  # every row obeys these, and so will every drawn one; `constraints: []` turns them off"]
     for stated in card.constraints:
         keys = [f"rule: {quoted(stated.rule)}"] if stated.rule else []
-        for key in ("combination", "unique"):
+        for key in ("combination", "unique", "gaps"):
             if getattr(stated, key):
                 keys.append(f"{key}: [{', '.join(map(quoted, getattr(stated, key)))}]")
         keys += [f"{key}: {quoted(value)}" for key in ("by", "why") if (value := getattr(stated, key))]

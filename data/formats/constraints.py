@@ -18,7 +18,7 @@ import difflib
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -51,6 +51,7 @@ class Rule:
         strict: Whether low must be below high.
         unit: What a number counts the time between two dates in, a key of `SPANS`.
         redraw: Whether it is kept by drawing again, though it could be kept by construction.
+        gaps: Columns with missing cells that the rule would fill: which, is learned as a category of its own.
         text: As the card has it.
     """
 
@@ -60,6 +61,7 @@ class Rule:
     strict: bool = False
     unit: str = "days"
     redraw: bool = False
+    gaps: tuple[str, ...] = ()
     text: str = ""
 
 
@@ -78,6 +80,14 @@ def parse_rule(stated: Mapping[str, Any], names: Iterable[str]) -> Rule:
     """
     names = list(names)
     redraw = stated.get("by") == "redraw"
+    found = _parsed(stated, names, redraw)
+    gaps = tuple(stated.get("gaps") or ())
+    if gaps and (found.kind not in ("sum", "product", "combination") or not set(gaps) <= set(found.names) or redraw):
+        raise ValueError(f"{found.text}: gaps names columns of a sum, product or combination, got {', '.join(gaps)}")
+    return replace(found, gaps=gaps)
+
+
+def _parsed(stated: Mapping[str, Any], names: list[str], redraw: bool) -> Rule:
     for kind in ("combination", "unique"):
         if stated.get(kind):
             listed = tuple(stated[kind])
@@ -185,7 +195,7 @@ class Constraints:
         self.columns = [dict(column) for column in columns]
         self.source = {str(entry["name"]): entry for entry in source}
         self.rules = [parse_rule(entry, self.source) for entry in stated]
-        self.occurring: dict[str, list[list[int]]] = {k: [list(t) for t in v] for k, v in (occurring or {}).items()}
+        self.occurring: dict[str, list[list[float]]] = {k: [list(t) for t in v] for k, v in (occurring or {}).items()}
         for rule in self.rules:
             self._check_types(rule)
         self._lows: dict[str, list[Rule]] = {}
@@ -193,9 +203,10 @@ class Constraints:
         self._member: dict[str, int] = {}
         self.order: list[str] = []
         self._assign()
+        self.veiled = list(dict.fromkeys(name for rule in self.rules for name in rule.gaps))
         self._combined: dict[int, dict[str, Any]] = {}
         self.learned, self._places = self._columns_learned()
-        self._codes: dict[int, dict[tuple[int, ...], int]] = {
+        self._codes: dict[int, dict[tuple[float, ...], int]] = {
             int(k): {tuple(t): code for code, t in enumerate(v)} for k, v in self.occurring.items()
         }
 
@@ -215,8 +226,8 @@ class Constraints:
                 what = self.source[name]["role"]
                 raise ValueError(f"{rule.text}: {name!r} is not among the columns that are learned (it is {what})")
         times = [role in ("datetime", "duration") for role in roles]
-        if rule.kind == "combination" and set(roles) != {"category"}:
-            raise ValueError(f"{rule.text}: all must be categorical, got {', '.join(roles)}")
+        if rule.kind == "combination" and not set(roles) <= {"category", "number"}:
+            raise ValueError(f"{rule.text}: all must be categorical or numbers, got {', '.join(roles)}")
         if rule.kind == "order" and ("category" in roles or len(set(roles)) > 1):
             raise ValueError(f"{rule.text}: both must be numbers, dates or durations, got {' and '.join(roles)}")
         if rule.kind == "product" and set(roles) != {"number"}:
@@ -291,6 +302,9 @@ class Constraints:
             places.append((kind, what))
 
         for name, entry in self.source.items():
+            if name in self.veiled:
+                gap = {"name": _fresh(f"{name} missing", taken), "type": "categorical", "dtype": "string"}
+                add({**gap, "categories": ["no", "yes"]}, "veil", name)
             if name in self._made:
                 continue
             if name in self._lows:
@@ -320,8 +334,12 @@ class Constraints:
     def _column(self, name: str) -> dict[str, Any]:
         return self.columns[self.source[name]["columns"][0]]
 
-    def _tuple_text(self, rule: Rule, codes: Sequence[int]) -> str:
-        return " & ".join(str(self._column(n)["categories"][c]) for n, c in zip(rule.names, codes, strict=True))
+    def _tuple_text(self, rule: Rule, members: Sequence[float]) -> str:
+        columns = [self._column(name) for name in rule.names]
+        return " & ".join(
+            str(column["categories"][int(value)]) if column["type"] == "categorical" else f"{value:g}"
+            for column, value in zip(columns, members, strict=True)
+        )
 
     @cached_property
     def kept_how(self) -> list[str]:
@@ -524,7 +542,7 @@ class Constraints:
             if rule.kind != "combination":
                 continue
             codes = np.stack([values[name] for name in rule.names], axis=1)[keep]
-            known = codes[~np.isnan(codes).any(1)].astype(np.int64)
+            known = codes[~np.isnan(codes).any(1)]
             seen, listed = self._codes.setdefault(place, {}), self.occurring.setdefault(str(place), [])
             for row in np.unique(known, axis=0).tolist():
                 if tuple(row) not in seen:
@@ -540,7 +558,7 @@ class Constraints:
         known = ~np.isnan(members).any(1)
         distinct, inverse = np.unique(members[known], axis=0, return_inverse=True)
         codes = self._codes.get(place, {})
-        place_of = [codes.get(tuple(map(int, row)), math.nan) for row in distinct.tolist()]
+        place_of = [codes.get(tuple(row), math.nan) for row in distinct.tolist()]
         found[known] = np.array(place_of, np.float64)[inverse.reshape(-1)]
         return found
 
@@ -600,6 +618,8 @@ class Constraints:
             elif kind == "gap":
                 gap = self._gap(what, values)
                 out[:, index] = np.where(np.isnan(gap), told.get(what, gap), gap)
+            elif kind == "veil":
+                out[:, index] = np.isnan(given[what]) & ~np.isnan(values[what])
             else:
                 out[:, index] = self._tuples_of(what, values)
         return out
@@ -615,7 +635,7 @@ class Constraints:
         Arguments:
             x: What a model drew, `[n, learned]`, NaN where missing.
             given: Columns of the source of which some cells are known (not NaN): they stay as they are, and the others
-                are made to fit.
+                are made to fit, none of them missing.
             seed: Selects among combinations that fit what is given.
         """
         full = np.full((len(x), len(self.columns)), math.nan)
@@ -625,7 +645,7 @@ class Constraints:
                 full[:, what] = x[:, index]
             elif kind == "gap":
                 gaps[what] = x[:, index]
-            else:
+            elif kind == "tuple":
                 self._split(what, x[:, index], full, given, seed)
         values = self.values(full)
         given = self.deduced(given) if given else {}
@@ -643,6 +663,10 @@ class Constraints:
                 obeys &= ~self._write(name, value, full)
         for held in self.holds(self.values(full)).values():
             obeys &= held
+        if not given:
+            for index, (kind, what) in enumerate(self._places):
+                if kind == "veil":
+                    full[np.ix_(x[:, index] == 1, self.source[what]["columns"])] = math.nan
         return full, obeys
 
     def _compute(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,11 @@ CHANCE = math.log(1e-6)
 """How likely an accident may be, all that was tried taken together."""
 MOST_BY_CHANCE = 0.9
 """An order that so many of independently drawn pairs would obey, too, says nothing."""
+MOST_LOST = 0.05
+"""Share of rows in which gaps may leave nothing to compute a column of, or hide what is known of it."""
 MOST_NUMBERS = 120
+MOST_CODES = 200
+"""A number with more values is not taken for what a category determines."""
 SPAN_UNITS = ("days", "hours", "minutes", "seconds")
 
 
@@ -41,7 +46,8 @@ class Relations:
         self._candidates: Constraints | None = None
         self._stated: list[Constraint] = []
         self._held: list[bool] = []
-        self._gapless: list[bool] = []
+        self._lost: list[int] = []
+        self._filled: set[str] = set()
         self.rows = 0
 
     def add(self, x: NDArray[np.float64]) -> None:
@@ -60,17 +66,22 @@ class Relations:
         if self._candidates is None:
             self._look()
         kept, said = [], []
-        for stated, held, gapless in zip(self._stated, self._held, self._gapless, strict=True):
-            text = stated.rule or f"combination of {', '.join(stated.combination)}"
-            if not held:
+        for place, stated in enumerate(self._stated):
+            if not self._held[place]:
                 continue
+            assert self._candidates is not None
             why = f"holds in all {self.rows} rows; {stated.why}"
-            if gapless:
-                kept.append(_with(stated, why=why))
-            elif " <" in stated.rule:
-                kept.append(_with(stated, why=why, by="redraw"))
+            rule = self._candidates.rules[place]
+            if rule.kind == "order":
+                kept.append(replace(stated, why=why, by="redraw" if self._lost[place] else ""))
+            elif self._lost[place] <= MOST_LOST * self.rows:
+                gaps = tuple(name for name in rule.names if name in self._filled)
+                kept.append(replace(stated, why=why, gaps=gaps))
             else:
-                said.append(f"{text} wherever all are known, but their gaps differ: state it under `constraints` if wanted")
+                said.append(
+                    f"{rule.text} wherever all are known, but {self._lost[place]} rows have gaps from which it could not "
+                    "be kept: state it under `constraints` in the card if it is wanted all the same"
+                )
         return tuple(kept), said
 
     def _check(self, x: NDArray[np.float64]) -> None:
@@ -83,13 +94,14 @@ class Relations:
                 self._held[place] &= self._determined(place, values)
             else:
                 self._held[place] &= bool(held.all())
-            gaps = np.isnan(np.stack([values[name] for name in rule.names]))
-            if rule.kind == "order":
-                self._gapless[place] &= not (gaps[0] & ~gaps[1]).any()
-            elif rule.kind == "combination":
-                self._gapless[place] &= not (gaps.any(0) & ~gaps.all(0)).any()
-            else:
-                self._gapless[place] &= bool((gaps[0] == gaps[1:].any(0)).all())
+        deduced = found.deduced(values)
+        self._filled |= {name for name, value in deduced.items() if (np.isnan(values[name]) & ~np.isnan(value)).any()}
+        for place, rule in enumerate(found.rules):
+            first, *others = (np.isnan(deduced[name]) for name in rule.names)
+            other = np.any(others, axis=0)
+            self._lost[place] += int((~first & other if rule.kind != "order" else first & ~other).sum())
+            if rule.kind == "combination":
+                self._lost[place] += int((first & ~np.all(others, axis=0)).sum())
 
     def _determined(self, place: int, values: Mapping[str, NDArray[np.float64]]) -> bool:
         """Whether the first column of a combination still determines the others."""
@@ -107,7 +119,7 @@ class Relations:
             self._stated = list(self._found(x))
         rules = [{"rule": s.rule, "combination": list(s.combination)} for s in self._stated]
         self._candidates = Constraints(rules, self.source, self.columns)
-        self._held, self._gapless = [True] * len(rules), [True] * len(rules)
+        self._held, self._lost = [True] * len(rules), [0] * len(rules)
         if rules:
             self._check(x)
 
@@ -126,9 +138,16 @@ class Relations:
                 targets[names[0]] = stated
                 groups.append(set(names))
                 yield stated
-        for alike in (moments, [n for n, role in roles.items() if role == "duration"], numbers):
-            yield from _orders(values, alike, groups, implied=alike is numbers)
-        yield from _combinations(values, [n for n, role in roles.items() if role == "category"])
+        copies = {name for name, stated in targets.items() if not {"+", "-", "*"} & set(stated.rule.split())}
+        counted = [n for n in numbers if n not in copies]
+        whole = {n for n in counted if plain.decimals(n) == 0}
+        for alike in (moments, [n for n, role in roles.items() if role == "duration"]):
+            yield from _orders(values, alike, [])
+        for alike in ([n for n in counted if n in whole], [n for n in counted if n not in whole]):
+            yield from _orders(values, alike, groups)
+        categories = [n for n, role in roles.items() if role == "category"]
+        free = [n for n in numbers if n not in targets and not any(n in group for group in groups)]
+        yield from _combinations(values, categories, [n for n in free if len(np.unique(values[n])) <= MOST_CODES])
 
     def _spans(
         self, values: Mapping[str, NDArray[np.float64]], moments: list[str], numbers: list[str]
@@ -160,13 +179,16 @@ class Relations:
                 for t in np.flatnonzero(fits & known.any(1)).tolist():
                     text, names = _sum_text(numbers, t, a, b) if sign == "+" else _product_text(numbers, t, a, b)
                     yield from self._if_kept(text, names, values, tried)
+        copies: set[int] = set()
         for a, b in itertools.combinations(range(len(numbers)), 2):
             with np.errstate(invalid="ignore"):
                 same = ((np.abs(head[a] - head[b]) <= scale[b]) | np.isnan(head[a] - head[b])).all()
             if same:
                 text = f"{written_name(numbers[b])} = {written_name(numbers[a])}"
                 yield from self._if_kept(text, (numbers[b], numbers[a]), values, tried)
-        yield from self._long_sums(table, numbers, values)
+                copies.add(b)
+        kept = [i for i in range(len(numbers)) if i not in copies]
+        yield from self._long_sums(table[kept], [numbers[i] for i in kept], values)
 
     def _long_sums(
         self, table: NDArray[np.float64], numbers: list[str], values: Mapping[str, NDArray[np.float64]]
@@ -240,14 +262,14 @@ def _circular(names: tuple[str, ...], targets: Mapping[str, Constraint], groups:
 
 
 def _orders(
-    values: Mapping[str, NDArray[np.float64]], names: list[str], groups: list[set[str]], *, implied: bool
+    values: Mapping[str, NDArray[np.float64]], names: list[str], groups: list[set[str]]
 ) -> Iterator[Constraint]:
-    """Which columns are never above which, without those that follow from others (`implied`: from sums, too)."""
+    """Which columns are never above which, without those that follow from others or from the sums of `groups`."""
     found: dict[tuple[str, str], tuple[bool, float]] = {}
     random = np.random.default_rng(1)
     for low, high in itertools.permutations(names, 2):
         known = ~(np.isnan(values[low]) | np.isnan(values[high]))
-        if known.sum() < FEWEST or (implied and any({low, high} <= group for group in groups)):
+        if known.sum() < FEWEST or any({low, high} <= group for group in groups):
             continue
         a, b = values[low][known], values[high][known]
         if not (a <= b).all() or (a == b).all():
@@ -264,21 +286,24 @@ def _orders(
         yield Constraint(rule=text, why=f"of rows mixed at random {share:.0%} do")
 
 
-def _combinations(values: Mapping[str, NDArray[np.float64]], names: list[str]) -> Iterator[Constraint]:
-    """Categories that determine others."""
+def _combinations(
+    values: Mapping[str, NDArray[np.float64]], names: list[str], numbers: list[str]
+) -> Iterator[Constraint]:
+    """Categories that determine others, or numbers that have few values."""
     determined: dict[str, list[tuple[str, float]]] = {}
-    for one, other in itertools.permutations(names, 2):
+    for one, other in itertools.chain(itertools.permutations(names, 2), itertools.product(names, numbers)):
         known = ~(np.isnan(values[one]) | np.isnan(values[other]))
         if known.sum() < FEWEST:
             continue
-        a, b = values[one][known].astype(np.int64), values[other][known].astype(np.int64)
+        a = values[one][known].astype(np.int64)
+        b = np.unique(values[other][known], return_inverse=True)[1]
         pairs = len(np.unique(a * (int(b.max()) + 1) + b))
         sizes, shares = np.bincount(a), np.bincount(b) / len(b)
         sizes, shares = sizes[sizes > 0], shares[shares > 0]
         if pairs != len(sizes) or len(shares) < 2:
             continue
         chance = float(sum(math.log((shares**size).sum() + 1e-300) for size in sizes.tolist()))
-        if chance < CHANCE - 2 * math.log(len(names)):
+        if chance < CHANCE - 2 * math.log(len(names) + len(numbers)):
             determined.setdefault(one, []).append((other, chance))
     taken: set[str] = set()
     for one, others in sorted(determined.items(), key=lambda item: -len(item[1])):
@@ -287,7 +312,3 @@ def _combinations(values: Mapping[str, NDArray[np.float64]], names: list[str]) -
             continue
         taken |= {one, *free}
         yield Constraint(combination=(one, *free), why=f"{one} determines {', '.join(free)}")
-
-
-def _with(stated: Constraint, *, why: str, by: str = "") -> Constraint:
-    return Constraint(rule=stated.rule, combination=stated.combination, unique=stated.unique, by=by, why=why)

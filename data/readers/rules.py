@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -35,7 +35,8 @@ class Rules:
     """
 
     def __init__(self, card: Card, entries: list[dict[str, Any]], columns: list[dict[str, Any]], name: str) -> None:
-        rules = [{k: list(v) if isinstance(v, tuple) else v for k, v in asdict(c).items() if v} for c in card.constraints]
+        kept = [replace(stated, gaps=()) if card.missing == "fill" else stated for stated in card.constraints]
+        rules = [{k: list(v) if isinstance(v, tuple) else v for k, v in asdict(stated).items() if v} for stated in kept]
         try:
             self.found = Constraints(rules, entries, columns)
         except ValueError as error:

@@ -101,7 +101,7 @@ class Conversion(ABC):
         return {}
 
 
-ROUNDS = 32
+ROUNDS = 200
 """How often examples that break a rule are drawn again."""
 
 
