@@ -72,8 +72,17 @@ class Conversion(ABC):
             given: What `read` said is known of these rows; it comes back as it is.
         """
 
-    def obeys(self, x: torch.Tensor, *, seed: int = 0, given: Any = None) -> torch.Tensor | None:
-        """Which examples obey all that every row of the data does, `[*draws, rows]`; `None` where nothing is stated."""
+    def obeys(
+        self, x: torch.Tensor, *, seed: int = 0, given: Any = None, alone: bool = False
+    ) -> torch.Tensor | None:
+        """Which examples obey all that every row of the data does, `[*draws, rows]`; `None` where nothing is stated.
+
+        Arguments:
+            x: Examples.
+            seed: As for `write`.
+            given: Likewise.
+            alone: Leave out what several examples obey together: that none repeats what is unique.
+        """
         return None
 
     def rules(self) -> str:
@@ -101,8 +110,11 @@ class Conversion(ABC):
         return {}
 
 
-ROUNDS = 200
+ROUNDS = 32
 """How often examples that break a rule are drawn again."""
+CANDIDATES = 512
+"""How many are drawn in a round, where fewer rows are left: several for each."""
+MOST_EACH = 16
 
 
 def redrawn(
@@ -116,7 +128,7 @@ def redrawn(
     """Examples that obey the rules of the data, those that do not drawn again.
 
     Arguments:
-        x: Drawn examples, `[rows, *event]` or `[draws, rows, *event]`.
+        x: Drawn examples, `[rows, *event]` or `[draws, rows, *event]`; changed in place.
         conversion: Knows the rules.
         again: Draws examples anew for these rows, `[*draws, len(rows), *event]`.
         seed: As for `Conversion.write`.
@@ -124,21 +136,25 @@ def redrawn(
     Raises:
         ValueError: If some still break a rule after `ROUNDS` rounds.
     """
-    for _ in range(ROUNDS):
+    rows = torch.zeros(0, dtype=torch.long)
+    for _ in range(ROUNDS + 1):
         obeys = conversion.obeys(x, seed=seed, given=given)
         if obeys is None or bool(obeys.all()):
             return x
         rows = torch.nonzero(~obeys.reshape(-1, obeys.shape[-1]).all(0))[:, 0]
-        fresh = again(rows)
-        wrong = ~obeys[..., rows]
-        x[..., rows, :] = torch.where(wrong[..., None], fresh.to(x), x[..., rows, :])
-    obeys = conversion.obeys(x, seed=seed, given=given)
-    if obeys is None or bool(obeys.all()):
-        return x
-    rows = torch.nonzero(~obeys.reshape(-1, obeys.shape[-1]).all(0))[:, 0]
+        each = max(1, min(MOST_EACH, CANDIDATES // len(rows)))
+        tried = rows.repeat_interleave(each)
+        fresh = again(tried).to(x)
+        known = given and {name: cells[tried.numpy()] for name, cells in given.items()}
+        fits = conversion.obeys(fresh, seed=seed, given=known, alone=True)
+        assert fits is not None
+        fits = fits.reshape(*fits.shape[:-1], len(rows), each)
+        chosen = torch.arange(len(rows)) * each + fits.int().argmax(-1)  # the first that fits
+        picked = fresh.gather(-2, chosen[..., None].expand(*chosen.shape, x.shape[-1]))
+        x[..., rows, :] = torch.where(obeys[..., rows, None], x[..., rows, :], picked)
     raise ValueError(
-        f"{len(rows)} of {obeys.shape[-1]} rows (the first is row {int(rows[0])}) still break a constraint of the data "
-        f"after {ROUNDS} draws: {conversion.rules()}. Give other cells, or ask for fewer rows at a time."
+        f"{len(rows)} of {x.shape[-2]} rows (the first is row {int(rows[0])}) still break a constraint of the data "
+        f"after {ROUNDS} rounds of drawing again: {conversion.rules()}. Give other cells, or ask for fewer rows."
     )
 
 

@@ -184,13 +184,15 @@ class SourceTables(Tables):
             raise ValueError(f"given breaks a constraint of the data: {broken}. Give other values.")
         return torch.from_numpy(rules.forward(full.numpy())), values
 
-    def obeys(self, x: torch.Tensor, *, seed: int = 0, given: Any = None) -> torch.Tensor | None:
-        """As of `Conversion`; where no rows are given, none may repeat what is unique."""
+    def obeys(
+        self, x: torch.Tensor, *, seed: int = 0, given: Any = None, alone: bool = False
+    ) -> torch.Tensor | None:
+        """As of `Conversion`; where rows are given, they may repeat what is unique."""
         rules = self.table.constraints
         if rules is None:
             return None
         full, obeys = rules.inverse(self._flat(x), _repeated(given, x), seed)
-        if given is None:
+        if given is None and not alone:
             obeys &= ~rules.repeated(full)
         return torch.from_numpy(obeys).reshape(x.shape[:-1])
 
