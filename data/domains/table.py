@@ -117,7 +117,9 @@ def constraints_text(manifest: dict[str, Any]) -> str:
         return ""
     lines = ["| every row obeys | how drawn rows are made to | why |", "|---|---|---|"]
     for rule, how, stated in zip(found.rules, found.kept_how, manifest["constraints"]["rules"], strict=True):
-        lines.append("| " + " | ".join(map(cell_text, (rule.text, how, stated.get("why") or "the card says so"))) + " |")
+        lines.append(
+            "| " + " | ".join(map(cell_text, (rule.text, how, stated.get("why") or "the card says so"))) + " |"
+        )
     return "\n".join(lines)
 
 

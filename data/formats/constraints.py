@@ -17,7 +17,7 @@ from __future__ import annotations
 import difflib
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .instants import DateTimeFormat, DurationFormat
+from .instants import DateTimeFormat
 from .numbers import NumberFormat
 from .parts import DAY, Instants, Part, instants_of, parts_of
 
@@ -682,10 +682,10 @@ class Constraints:
         self, values: Values, gaps: Mapping[str, NDArray[np.float64]], told: dict[str, NDArray[np.bool_]]
     ) -> None:
         """Where a computed column is told but not all it is computed of: the rest follows from it."""
-        for name in sorted(reversed(self.order), key=self._made.__contains__):
+        for name in sorted(self.order[::-1], key=self._made.__contains__):
             made, rows = self._made.get(name), told[name].copy()
             terms = self.made_of(name)
-            for term in sorted(reversed(terms), key=self.order.__contains__):
+            for term in sorted(terms[::-1], key=self.order.__contains__):
                 here = rows & ~told[term]
                 if not here.any():
                     continue

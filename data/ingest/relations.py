@@ -79,8 +79,8 @@ class Relations:
                 kept.append(replace(stated, why=why, gaps=gaps))
             else:
                 said.append(
-                    f"{rule.text} wherever all are known, but {self._lost[place]} rows have gaps from which it could not "
-                    "be kept: state it under `constraints` in the card if it is wanted all the same"
+                    f"{rule.text} wherever all are known, but {self._lost[place]} rows have gaps from which it could "
+                    "not be kept: state it under `constraints` in the card if it is wanted all the same"
                 )
         return tuple(kept), said
 

@@ -44,7 +44,11 @@ def describe(facts: Mapping[str, Any], about: Mapping[str, Any], formats: Module
     inputs = rows.schema
     breaks = [("breaks", "string")] if facts.get("constraints") else []
     outputs: dict[str, Shape] = {
-        "log_density": [("log_density", "double"), ("exact" if about.get("exact") else "lower_bound", "boolean"), *breaks],
+        "log_density": [
+            ("log_density", "double"),
+            ("exact" if about.get("exact") else "lower_bound", "boolean"),
+            *breaks,
+        ],
         "anomaly": [("score", "double"), ("p_value", "double"), ("flag", "boolean"), *breaks],
         "encode": ("float32", (-1, int(about.get("latent") or -1))),
     }

@@ -72,9 +72,7 @@ class Conversion(ABC):
             given: What `read` said is known of these rows; it comes back as it is.
         """
 
-    def obeys(
-        self, x: torch.Tensor, *, seed: int = 0, given: Any = None, alone: bool = False
-    ) -> torch.Tensor | None:
+    def obeys(self, x: torch.Tensor, *, seed: int = 0, given: Any = None, alone: bool = False) -> torch.Tensor | None:
         """Which examples obey all that every row of the data does, `[*draws, rows]`; `None` where nothing is stated.
 
         Arguments:

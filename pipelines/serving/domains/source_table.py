@@ -184,9 +184,7 @@ class SourceTables(Tables):
             raise ValueError(f"given breaks a constraint of the data: {broken}. Give other values.")
         return torch.from_numpy(rules.forward(full.numpy())), values
 
-    def obeys(
-        self, x: torch.Tensor, *, seed: int = 0, given: Any = None, alone: bool = False
-    ) -> torch.Tensor | None:
+    def obeys(self, x: torch.Tensor, *, seed: int = 0, given: Any = None, alone: bool = False) -> torch.Tensor | None:
         """As of `Conversion`; where rows are given, they may repeat what is unique."""
         rules = self.table.constraints
         if rules is None:
