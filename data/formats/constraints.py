@@ -682,10 +682,12 @@ class Constraints:
         self, values: Values, gaps: Mapping[str, NDArray[np.float64]], told: dict[str, NDArray[np.bool_]]
     ) -> None:
         """Where a computed column is told but not all it is computed of: the rest follows from it."""
-        for name in sorted(self.order[::-1], key=self._made.__contains__):
+        last_first = self.order[::-1]
+        for name in sorted(last_first, key=self._made.__contains__):
             made, rows = self._made.get(name), told[name].copy()
             terms = self.made_of(name)
-            for term in sorted(terms[::-1], key=self.order.__contains__):
+            last_terms = terms[::-1]
+            for term in sorted(last_terms, key=self.order.__contains__):
                 here = rows & ~told[term]
                 if not here.any():
                     continue
@@ -706,7 +708,7 @@ class Constraints:
         found: Values = {}
         for name, rule in self._made.items():
             high, low = rule.names[1], rule.names[-1]
-            lows = self._lows.get(high, ())
+            lows = self._lows.get(high, [])
             if name not in values or not self._spans(rule) or [r.names[0] for r in lows] != [low]:
                 continue
             unit = self._gap_unit(high)
@@ -802,4 +804,4 @@ def _months(value: NDArray[np.float64]) -> NDArray[np.float64]:
     """Months since 1970 of microseconds, `[n]`."""
     missing = np.isnan(value)
     days = np.floor(np.where(missing, 0.0, value) / SPANS["days"]).astype(np.int64).astype("datetime64[D]")
-    return np.where(missing, math.nan, days.astype("datetime64[M]").astype(np.int64))
+    return np.where(missing, math.nan, days.astype("datetime64[M]").astype(np.int64).astype(np.float64))
