@@ -70,7 +70,7 @@ def changes(card: Card, root: Path, mapper: Mapper) -> Changes:
     if not source.path:
         what = f"the built-in {source.builtin!r}" if source.builtin else source.url
         raise ValueError(
-            f"{card.name!r} comes from {what}, which is not edited here. Of a URL whose content changed make a new card "
+            f"{card.name!r} comes from {what}, which is not edited here. If a URL has new content, make a new card "
             "by `fivefold data add`."
         )
     path = root / Path(source.path).expanduser()
