@@ -7,11 +7,11 @@ import itertools
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from data import schema
-from data.formats import format_of
+from data.formats import format_of, parse_rule
 
 CATALOG = Path("data/catalog")
 LEARNED = ("continuous", "integer", "categorical", "datetime", "duration")
@@ -111,6 +111,31 @@ class Column:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Constraint:
+    """What every row of a table obeys, and so every drawn one; one of `rule`, `combination` and `unique`.
+
+    Arguments:
+        rule: `a <= b`, `a < b` (numbers, dates, durations), `c = a + b`, `c = a - b`, `c = a * b`; the difference of
+            two dates is a number of days, or as in `c = b - a in hours`. A column whose name could be misread stands
+            between backticks.
+        combination: Categorical columns of which only combinations that occur are drawn.
+        unique: Columns whose values together are in no two rows.
+        by: `redraw` learns the columns as they are and draws rows that break the rule again; by default they are kept
+            by construction where they can be.
+        gaps: Columns of a sum, product or combination that have missing cells though the others tell them: where, is
+            learned, too.
+        why: What speaks for it.
+    """
+
+    rule: str = ""
+    combination: tuple[str, ...] = ()
+    unique: tuple[str, ...] = ()
+    by: str = ""
+    gaps: tuple[str, ...] = ()
+    why: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class SplitPlan:
     """How examples are divided.
 
@@ -163,6 +188,7 @@ class Card:
         anomaly: Which rows are anomalies.
         missing: `model` learns where cells are missing, and draws have gaps as the data has; `fill` draws whole rows.
         marks: Texts that mean "not known".
+        constraints: What every row obeys; drawn rows do, too.
         max_categories: A categorical column may not have more.
         splits: How examples are divided.
         duplicates: `separate` lets no content be in two splits, `fail` refuses it, `keep` only counts it.
@@ -183,6 +209,7 @@ class Card:
     anomaly: Anomaly | None = None
     missing: str = "model"
     marks: tuple[str, ...] = MISSING
+    constraints: tuple[Constraint, ...] = ()
     max_categories: int = 10_000
     splits: SplitPlan = field(default_factory=SplitPlan)
     duplicates: str = "separate"
@@ -310,6 +337,8 @@ def _image_faults(card: Card) -> Iterable[str]:
         yield f"image.resize must be one of none, stretch, crop, pad, got {card.image.resize!r}"
     if card.image.alpha not in ("white", "black"):
         yield f"image.alpha must be white or black, got {card.image.alpha!r}"
+    if card.constraints:
+        yield "constraints belong to tables"
     if card.columns or card.label:
         yield "columns and label belong to tables; the class of an image is its folder's name"
     if card.anomaly and card.anomaly.column != "class":
@@ -339,6 +368,24 @@ def _table_faults(card: Card) -> Iterable[str]:
         if name and names and name not in names:
             near = schema.closest(name, names)
             yield f"{key} names no column: {name!r}" + (f" (did you mean {near!r}?)" if near else "")
+    yield from _constraint_faults(card, names)
+
+
+def _constraint_faults(card: Card, names: list[str]) -> Iterable[str]:
+    for place, stated in enumerate(card.constraints):
+        where = f"constraints[{place}]"
+        given = [key for key in ("rule", "combination", "unique") if getattr(stated, key)]
+        if len(given) != 1:
+            yield f"{where} needs exactly one of rule, combination and unique, got {', '.join(given) or 'none'}"
+        elif stated.by not in ("", "redraw"):
+            yield f"{where}.by must be redraw or left out, got {stated.by!r}"
+        elif not names:
+            yield f"{where}: list the columns, too, so that what it is about is certain"
+        else:
+            try:
+                parse_rule(asdict(stated), names)
+            except ValueError as error:
+                yield f"{where}: {error}"
 
 
 KINDS: dict[str, Callable[[Card], Iterable[str]]] = {"image": _image_faults, "table": _table_faults}

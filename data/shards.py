@@ -81,4 +81,6 @@ def content_digest(manifest: Mapping[str, Any]) -> str:
     ]
     if forms:  # tables of plain numbers and categories are what they were before formats were known
         identity["formats"] = forms
+    if manifest.get("constraints"):
+        identity["constraints"] = manifest["constraints"]
     return hashlib.sha256(canonical(identity)).hexdigest()

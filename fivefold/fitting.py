@@ -112,6 +112,7 @@ def fit(
             "dataset": dataset.name,
             "class_names": layout.pop("classes", dataset.class_names),
             "table": dataset.manifest.get("table", []),
+            **({"constraints": stated} if (stated := dataset.manifest.get("constraints")) else {}),
             "data_digest": dataset.digest,
             "seed": seed,
             "training": dataclasses.asdict(training),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ import torch
 from fivefold.rows import Rows
 from models import GenerativeModel, Streams, tasks
 from pipelines.evaluation import inference
+from pipelines.serving.domains.base import redrawn, scored
 from pipelines.storage import model_folder
 
 if TYPE_CHECKING:
@@ -111,7 +113,14 @@ class Model:
         else:
             codes = self._rows.codes(label, n)
         codes = None if codes is None else codes.cpu()
-        return self._rows.write(inference.sample(self.network, n, codes, seed), codes, seed)
+        seeds = itertools.count(seed + 1)
+        x = redrawn(
+            inference.sample(self.network, n, codes, seed), self._rows.conversion,
+            lambda rows: inference.sample(
+                self.network, len(rows), None if codes is None else codes[rows], next(seeds)
+            ), seed=seed,
+        )  # fmt: skip
+        return self._rows.write(x, codes, seed)
 
     def log_density(self, rows: Data, *, draws: int = 16, seed: int = 0) -> np.ndarray:
         """Log-density of each row in nats: exact where the family knows it, else a lower bound.
@@ -119,22 +128,26 @@ class Model:
             model.log_density(frame).mean()
 
         Arguments:
-            rows: Rows; their missing cells are integrated out. A column of labels is ignored.
+            rows: Rows; their missing cells are integrated out. A column of labels is ignored. A row that breaks a
+                constraint has the density 0, `-inf`.
             draws: Importance samples behind each bound.
             seed: Of the bound's draws.
         """
         exact = "log_prob" in self.tasks
         self._require("log_prob" if exact else "elbo")
-        x = self._rows.read(rows, "log_prob")[0]
-        return inference.log_prob(self.network, x, seed) if exact else inference.elbo(self.network, x, seed, draws)
+        x, _, beside = self._rows.read(rows, "log_prob")
+        nats = inference.log_prob(self.network, x, seed) if exact else inference.elbo(self.network, x, seed, draws)
+        return scored(nats, "log_prob", beside.broken)
 
     def anomaly_score(self, rows: Data, *, seed: int = 0) -> np.ndarray:
-        """How unlike the training data each row is; only the order means something.
+        """How unlike the training data each row is; only the order means something. Of a row that breaks a constraint
+        it is `inf`.
 
         frame[model.anomaly_score(frame).argsort()[-10:]]   # the ten strangest
         """
         self._require("anomaly_score")
-        return inference.anomaly_score(self.network, self._rows.read(rows, "anomaly_score")[0], seed)
+        x, _, beside = self._rows.read(rows, "anomaly_score")
+        return scored(inference.anomaly_score(self.network, x, seed), "anomaly_score", beside.broken)
 
     def encode(self, rows: Data) -> np.ndarray:
         """Codes of each row, `[n, latent]`.
@@ -179,8 +192,13 @@ class Model:
         if isinstance(draws, bool) or not isinstance(draws, (int, np.integer)) or draws < 1:
             raise ValueError(f"draws must be a whole number of at least 1, got {draws!r}.")
         x, observed, beside = self._rows.read(rows, "impute")
-        completed = inference.impute(self.network, x, observed, seed, draws=draws)
-        return self._rows.write(completed[0] if draws == 1 else completed, beside)
+        seeds = itertools.count(seed + 1)
+        completed = redrawn(
+            inference.impute(self.network, x, observed, seed, draws=draws), self._rows.conversion,
+            lambda at: inference.impute(self.network, x[at], observed[at], next(seeds), draws=draws),
+            seed=seed, given=beside.given,
+        )  # fmt: skip
+        return self._rows.write(completed[0] if draws == 1 else completed, beside, seed)
 
     def denoise(self, rows: Data, sigma: float) -> Data:
         """The expected clean rows, given Gaussian noise.

@@ -7,7 +7,7 @@ every other model. Here stands only what these cannot know: what the caller's ow
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,13 +19,11 @@ import torch
 from data import formats
 from data.readers.columns import type_name
 from pipelines.serving.domains import conversion
+from pipelines.serving.domains.base import Rows as Read
 from pipelines.serving.domains.table import Tables
 
 if TYPE_CHECKING:
     import pandas as pd
-
-Restore = Callable[[Any], Any]
-"""Puts back on an answer what the model does not see of the rows it is about."""
 
 LABEL = "label"
 """What the column of labels is called where the data have no name for it."""
@@ -146,8 +144,8 @@ class Rows:
         source = [entry["name"] for entry in facts.get("table") or () if entry["role"] != "skip"]
         self.order = [column["name"] for column in self.layout.get("columns", ())] or source
 
-    def read(self, data: Any, task: str) -> tuple[torch.Tensor, torch.Tensor, Restore | None]:
-        """A caller's rows as a tensor, which of its cells are known, and what puts the rest back.
+    def read(self, data: Any, task: str) -> tuple[torch.Tensor, torch.Tensor, Read]:
+        """A caller's rows as a tensor, which of its cells are known, and what else is known of them.
 
         The rest are the index and the columns that are not learned (labels, identifiers, free text, further ones):
         they come back as they were given.
@@ -160,7 +158,9 @@ class Rows:
         if self.layout["container"] == "images" and self.layout.get("dimensions") == 3 and np.ndim(data) == 3:
             data = np.asarray(data)[..., None]
         rows = self.conversion.read(data, task)
-        return rows.x, rows.observed, rows.restore if self.frames and hasattr(data, "columns") else None
+        if not (self.frames and hasattr(data, "columns")):
+            rows = rows._replace(restore=lambda answer: answer)
+        return rows.x, rows.observed, rows
 
     def codes(self, label: Any, n: int) -> torch.Tensor:
         """Codes of the labels asked for: one name for all, or one for each row.
@@ -182,7 +182,7 @@ class Rows:
             )
         return self.labels.read(pd.DataFrame({self.labels.names[0]: column}), "sample").x[:, 0].long()
 
-    def write(self, x: torch.Tensor, beside: torch.Tensor | Restore | None = None, seed: int = 0) -> Any:
+    def write(self, x: torch.Tensor, beside: torch.Tensor | Read | None = None, seed: int = 0) -> Any:
         """Examples `[n, *event]` or `[draws, n, *event]` as rows like the caller's own, with the labels given.
 
         Arguments:
@@ -190,15 +190,16 @@ class Rows:
             beside: Codes of the labels, or what `read` returned to put the rest of the caller's rows back.
             seed: Selects fresh identifiers, where no rows were given.
         """
-        written = self.conversion.write(x, seed=seed)
+        given = beside.given if isinstance(beside, Read) else None
+        written = self.conversion.write(x, seed=seed, given=given)
         if self.layout["container"] == "images":
             return written[..., 0] if self.layout.get("dimensions") == 3 else written
         if self.layout["container"] == "numbers":
-            return written[self.conversion.names].to_numpy(self.layout["dtype"]).reshape(x.shape)
+            return written[self.conversion.names].to_numpy(self.layout["dtype"]).reshape(*x.shape[:-1], -1)
         if isinstance(beside, torch.Tensor):
             written[self.layout["label"]] = self.labels.write(beside[:, None].double()).iloc[:, 0]
         written = self._typed(written)
-        return self._contained(beside(written) if callable(beside) else written)
+        return self._contained(beside.restore(written) if isinstance(beside, Read) else written)
 
     def _typed(self, frame: pd.DataFrame) -> pd.DataFrame:
         """The columns in the types that they had in the rows of training."""

@@ -28,7 +28,10 @@ PLAIN = {
 def source_table(manifest: Mapping[str, Any]) -> SourceTable:
     """The table as its source has it."""
     columns = manifest["domain"]["columns"]
-    return SourceTable(source=manifest["table"], columns=columns, class_names=manifest["class_names"])
+    return SourceTable(
+        source=manifest["table"], columns=columns, class_names=manifest["class_names"],
+        stated=manifest.get("constraints"),
+    )  # fmt: skip
 
 
 def entry_type(entry: Mapping[str, Any]) -> pa.DataType:

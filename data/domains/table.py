@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from data.cards import Card, Inspection
 from data.domains.base import DataKind, Parts, TextWriter
-from data.domains.source_table import as_array, fields, table_cells, write_text
+from data.domains.source_table import as_array, fields, source_table, table_cells, write_text
 from data.grids import GridSearch
 from data.permutation import mixed
 from data.quoting import one_line, quoted
@@ -39,6 +39,24 @@ def table_lines(card: Card, inspection: Inspection) -> list[str]:
             if getattr(column, key):
                 keys.append(f"{key}: [{', '.join(map(quoted, getattr(column, key)))}]")
         lines.append(f"  - {{{', '.join(keys)}}}{comment}")
+    return lines + constraint_lines(card)
+
+
+def constraint_lines(card: Card) -> list[str]:
+    """The card's lines on what every row obeys."""
+    if not card.constraints:
+        return [
+            "constraints: []  # what every row obeys: {rule: a <= b}, {rule: total = x + y}, {combination: [a, b]}, "
+            "{unique: [a]}"
+        ]
+    lines = ["constraints:  # every row obeys these, and so will every drawn one; `constraints: []` turns them off"]
+    for stated in card.constraints:
+        keys = [f"rule: {quoted(stated.rule)}"] if stated.rule else []
+        for key in ("combination", "unique", "gaps"):
+            if getattr(stated, key):
+                keys.append(f"{key}: [{', '.join(map(quoted, getattr(stated, key)))}]")
+        keys += [f"{key}: {quoted(value)}" for key in ("by", "why") if (value := getattr(stated, key))]
+        lines.append(f"  - {{{', '.join(keys)}}}")
     return lines
 
 
@@ -91,6 +109,19 @@ def not_learned_text(manifest: dict[str, Any]) -> str:
         cells = [entry["name"], entry["role"], entry.get("why", "the card says so"), place[entry["role"]]]
         lines.append("| " + " | ".join(map(cell_text, cells)) + " |")
     return "\n".join(lines) if aside else ""
+
+
+def constraints_text(manifest: dict[str, Any]) -> str:
+    """What every row obeys and how drawn rows are made to; empty where nothing is stated."""
+    found = source_table(manifest).constraints
+    if found is None:
+        return ""
+    lines = ["| every row obeys | how drawn rows are made to | why |", "|---|---|---|"]
+    for rule, how, stated in zip(found.rules, found.kept_how, manifest["constraints"]["rules"], strict=True):
+        lines.append(
+            "| " + " | ".join(map(cell_text, (rule.text, how, stated.get("why") or "the card says so"))) + " |"
+        )
+    return "\n".join(lines)
 
 
 def rows_as_text(manifest: dict[str, Any], x: NDArray[Any], label: NDArray[Any]) -> str:
@@ -233,7 +264,9 @@ class Tables(DataKind):
     def section(self, manifest: dict[str, Any]) -> str:
         aside = not_learned_text(manifest)
         parts = ["## Columns (training split)", columns_text(manifest)]
-        return "\n\n".join(parts + (["## Columns that are not learned", aside] if aside else []))
+        parts += ["## Columns that are not learned", aside] if aside else []
+        obeyed = constraints_text(manifest)
+        return "\n\n".join(parts + (["## Constraints", obeyed] if obeyed else []))
 
     def as_text(self, folder: Path, manifest: dict[str, Any], x: NDArray[Any], label: NDArray[Any]) -> str:
         return rows_as_text(manifest, x, label)

@@ -7,6 +7,7 @@ the rest of this project, so that the folder can travel with a registered model.
 
 from __future__ import annotations
 
+from .constraints import Constraints, parse_rule, written_name
 from .identifiers import IdentifierFormat, whole_type
 from .instants import DURATIONS, DateTimeFormat, DurationFormat
 from .numbers import NumberFormat, is_plain, plain_numbers
@@ -19,6 +20,7 @@ __all__ = [
     "PLACEHOLDER",
     "UNITS",
     "WEEKDAYS",
+    "Constraints",
     "DateTimeFormat",
     "DurationFormat",
     "IdentifierFormat",
@@ -32,7 +34,9 @@ __all__ = [
     "format_of",
     "instants_of",
     "is_plain",
+    "parse_rule",
     "parts_of",
     "plain_numbers",
     "whole_type",
+    "written_name",
 ]

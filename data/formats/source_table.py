@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .constraints import Constraints, Values
 from .identifiers import IdentifierFormat
 from .instants import DateTimeFormat, DurationFormat
 from .numbers import NumberFormat, is_plain, plain_numbers
@@ -47,11 +48,37 @@ class SourceTable:
             `columns` (its places among the model's columns), and what its role needs (`pattern`, `parts`, …).
         columns: The columns of the model's domain.
         class_names: Names of the classes of the label, if there is one.
+        stated: The manifest's `constraints`: the `columns` before any were replaced, the `rules`, the combinations that
+            are `occurring`. The places in `source` are then among these columns.
     """
 
     source: Sequence[Mapping[str, Any]]
     columns: Sequence[Mapping[str, Any]]
     class_names: Sequence[str] = ()
+    stated: Mapping[str, Any] | None = None
+
+    @cached_property
+    def constraints(self) -> Constraints | None:
+        """The rules that every row obeys, if there are any."""
+        if not self.stated:
+            return None
+        known = {column["name"]: column for column in self.columns}
+        found = Constraints(self.stated["rules"], self.source, self.full, self.stated["occurring"])
+        for column in found.learned:
+            column.update({k: v for k, v in known.get(column["name"], {}).items() if k not in column})
+        return found
+
+    @cached_property
+    def full(self) -> list[Mapping[str, Any]]:
+        """The columns that the source's are made of, with what is known of them."""
+        if not self.stated:
+            return list(self.columns)
+        known = {column["name"]: column for column in self.columns}
+        return [{**column, **known.get(column["name"], {})} for column in self.stated["columns"]]
+
+    def rows(self, x: NDArray[np.float64], given: Values | None = None, seed: int = 0) -> NDArray[np.float64]:
+        """What a model drew as rows of the full columns, `[n, full]`; see `Constraints.inverse`."""
+        return x if self.constraints is None else self.constraints.inverse(x, given, seed)[0]
 
     @property
     def written(self) -> list[Mapping[str, Any]]:
@@ -68,6 +95,12 @@ class SourceTable:
             label: Codes of the classes, -1 where unknown, `[n]`.
             seed: Selects the identifiers.
         """
+        return self.cells_of(self.rows(x), label, seed)
+
+    def cells_of(
+        self, x: NDArray[np.float64], label: NDArray[np.int64] | None = None, seed: int = 0
+    ) -> dict[str, list[Any]]:
+        """The same of rows of the full columns, `[n, full]`."""
         found: dict[str, list[Any]] = {}
         for place, entry in enumerate(self.written):
             values = x[:, list(entry.get("columns", ()))]
@@ -94,10 +127,10 @@ class SourceTable:
                 **{key: tuple(v) if isinstance(v, list) else v for key, v in entry["identifier"].items()}
             ).draw(n, random)
         if role == "category":
-            names = self.columns[entry["columns"][0]]["categories"]
+            names = self.full[entry["columns"][0]]["categories"]
             return [None if value != value else names[int(value)] for value in values[:, 0].tolist()]
         if role == "number" and is_plain(entry["pattern"]):
-            whole = self.columns[entry["columns"][0]]["type"] == "integer" and "float" not in entry["dtype"]
+            whole = self.full[entry["columns"][0]]["type"] == "integer" and "float" not in entry["dtype"]
             numbers = plain_numbers(values[:, 0], entry["pattern"], whole=whole)
             if "string" not in entry["dtype"]:
                 return numbers

@@ -144,6 +144,8 @@ def _manifest(
     if reader.table:
         manifest["table"] = reader.table
         manifest["missing"] = card.missing
+    if reader.constraints:
+        manifest["constraints"] = reader.constraints
     manifest["digest"] = content_digest(manifest)
     return manifest
 

@@ -62,7 +62,9 @@ def inspect(
         label=label, anomaly=Anomaly(column=column, value=value) if anomaly else None,
     )  # fmt: skip
     inspection = INSPECTORS[kind, form](base, path, size, fit)
-    inspection.card, inspection.training = rehearse(inspection.card, path, mapper, inspection.warnings.append)
+    inspection.card, inspection.training = rehearse(
+        inspection.card, path, mapper, inspection.warnings.append, inspection.found.append
+    )
     return inspection
 
 

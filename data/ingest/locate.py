@@ -88,6 +88,10 @@ def locate(card: Card, root: Path) -> Located:
     if found != source.sha256:
         raise ValueError(
             f"{path}: expected SHA-256 {source.sha256}, got {found}. Nothing was installed. Fetch it again, or, if the "
-            f"data was meant to change, fix source.sha256 in data/catalog/{card.name}.yaml."
+            + (
+                f"data was meant to change, `fivefold data update {card.name}` says what is different and accepts it."
+                if source.path
+                else f"data was meant to change, fix source.sha256 in data/catalog/{card.name}.yaml."
+            )
         )
     return Located(name=str(path), path=path, facts={**facts, "sha256": found}, stamp=before)

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.cards import SPLITS, Card
+from data.ingest.relations import Relations
 from data.ingest.splits import SplitIndex, divide
 from data.readers import open_source
 from data.readers.base import IngestReport, Mapper
@@ -21,14 +22,17 @@ FEW = 20
 UNSAFE = "unsafe or unreadable file"
 
 
-def rehearse(card: Card, path: Path, mapper: Mapper, say: Callable[[str], None]) -> tuple[Card, int]:
+def rehearse(
+    card: Card, path: Path, mapper: Mapper, say: Callable[[str], None], found: Callable[[str], None]
+) -> tuple[Card, int]:
     """Read a source as `prepare` will, by the same parsers, and answer in the card what it counts.
 
     Arguments:
         card: What is to be written.
         path: The source.
         mapper: Where decoding happens.
-        say: Called with every line a person should read.
+        say: Called with every line on what is doubtful.
+        found: Called with every line on what the data are.
     Returns:
         A card that `prepare` accepts, and how many examples there will be to train on.
     Raises:
@@ -38,12 +42,23 @@ def rehearse(card: Card, path: Path, mapper: Mapper, say: Callable[[str], None])
     with tempfile.TemporaryDirectory(prefix="fivefold-add-") as folder:
         reader = open_source(replace(card, on_bad="drop", max_bad=1.0), path, report, mapper)
         with closing(SplitIndex(Path(folder))) as ledger:
+            relations = Relations(reader.table, reader.columns) if card.kind == "table" else None
             for chunk in reader.chunks():
                 ledger.add(chunk)
                 report.read += len(chunk.x)
+                if relations:
+                    relations.add(chunk.x)
         card = _with_bad(card, report, str(path), say)
         card = _with_splits(card, ledger, say)
         card, split = _with_copies(card, ledger, str(path), say)
+    if relations:
+        proposed, doubts = relations.proposed()
+        card = replace(card, constraints=proposed)
+        for stated in proposed:
+            text = stated.rule or f"combination of {', '.join(stated.combination)}"
+            found(f"constraint {text}: {stated.why}; drawn rows obey it, too (`constraints` in the card)")
+        for doubt in doubts:
+            say(doubt)
     if report.unlabelled:
         say(f"{report.unlabelled} of {report.read} rows have no label: they are kept, with label -1")
     return card, int((split == SPLITS.index("train")).sum())

@@ -69,6 +69,7 @@ class Reader:
         columns: Of a table: name, type, categories and original dtype of each column that is learned.
         table: Of a table: the columns of the source, as `data.formats.SourceTable` takes them; complete once all
             chunks were read.
+        constraints: Of a table: what every row obeys, as `data.formats.SourceTable` takes it, likewise complete.
         chunks: Reads the source from the start.
     """
 
@@ -78,6 +79,7 @@ class Reader:
     chunks: Callable[[], Iterator[Chunk]]
     columns: list[dict[str, Any]] = field(default_factory=list)
     table: list[dict[str, Any]] = field(default_factory=list)
+    constraints: dict[str, Any] = field(default_factory=dict)
 
 
 def check_no_label(card: Card, path: Path) -> None:

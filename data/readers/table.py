@@ -16,6 +16,7 @@ from data.domains.table import row_hashes
 from data.readers.base import SPLIT_NAMES, Chunk, IngestReport, Mapper, Reader, split_by_rows
 from data.readers.columns import Cells, as_text, codes, is_text, not_utf8, numbers, read_cells
 from data.readers.raw_table import RawBatch
+from data.readers.rules import Rules
 from data.readers.table_plan import Plan, check_names, described, needs_scan, open_raw, plan_of, scan_table
 
 
@@ -28,29 +29,33 @@ def open_table(card: Card, path: Path, report: IngestReport, mapper: Mapper) -> 
     scans = scan_table(raw, card) if needs_scan(card) else {}
     plan = plan_of(card, raw, scans, report)
     domain, sources = described(card, plan, raw, scans)
+    rules = Rules(card, sources.entries, domain, raw.name) if card.constraints else None
 
     def chunks() -> Iterator[Chunk]:
         anomalies = 0
         for batch in raw.batches(report):
-            chunk = _chunk(card, plan, batch, report)
+            chunk = _chunk(card, plan, batch, report, rules)
             for name, seen in sources.identifiers.items():
                 seen.add(as_text(batch.columns[name]))
             anomalies += int(chunk.anomaly.sum())
             yield chunk
         sources.finish(report)
+        if rules:
+            rules.finish(report)
         if card.anomaly and not anomalies:
             raise ValueError(
                 f"{raw.name}: no row has {card.anomaly.column} = {card.anomaly.value!r}, which marks anomalies in the "
                 "card. Fix anomaly in the card."
             )
 
+    learned = rules.found.learned if rules else domain
     return Reader(
-        event_shape=(len(domain),), dtype="float64", class_names=plan.classes, columns=domain, table=sources.entries,
-        chunks=chunks,
+        event_shape=(len(learned),), dtype="float64", class_names=plan.classes, columns=learned, table=sources.entries,
+        constraints=rules.stated if rules else {}, chunks=chunks,
     )  # fmt: skip
 
 
-def _chunk(card: Card, plan: Plan, batch: RawBatch, report: IngestReport) -> Chunk:
+def _chunk(card: Card, plan: Plan, batch: RawBatch, report: IngestReport, rules: Rules | None) -> Chunk:
     n = len(batch.rows)
     parts = [np.empty((n, 0))]
     bad = np.zeros(n, np.bool_)
@@ -65,10 +70,12 @@ def _chunk(card: Card, plan: Plan, batch: RawBatch, report: IngestReport) -> Chu
     anomaly = _anomalies(card, batch, report)
     label = _labels(card, plan, batch, anomaly, bad, report)
     split = _published(card, batch, bad, report)
+    if rules:
+        rules.check(x, batch, bad, report)
     good = ~bad
     x = x[good]
     return Chunk(
-        x=x, label=label[good], split=split[good], anomaly=anomaly[good],
+        x=rules.found.forward(x) if rules else x, label=label[good], split=split[good], anomaly=anomaly[good],
         content=row_hashes(x), source=batch.positions[good],
     )  # fmt: skip
 

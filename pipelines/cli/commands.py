@@ -36,11 +36,12 @@ COMMANDS = {
     "data add": "inspect a source and write its card",
     "data list": "list the cards and what is prepared of them",
     "data show": "print card, counts and a few examples",
+    "data update": "accept a source that was edited: name what changed, and note it in the card",
     "data export": "write prepared data as files, one per split",
 }
 """What people call."""
 
-GROUPS = {"data": "add a dataset; list, show or export them"}
+GROUPS = {"data": "add a dataset; list, show, update or export them"}
 """First words of commands of two words."""
 
 

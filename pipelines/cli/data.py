@@ -1,4 +1,4 @@
-"""The verbs `data add`, `data show` and `data export`."""
+"""The verbs `data add`, `data show`, `data update` and `data export`."""
 
 from __future__ import annotations
 
@@ -189,6 +189,33 @@ def as_dict(name: str, *, root: Path | None = None) -> dict[str, Any]:
     manifest = _prepared(folder, "manifest.json") if ready else {"digest": "", "splits": {}}
     counts = {split: facts["count"] for split, facts in manifest["splits"].items()}
     return {"card": card, "prepared": counts, "digest": manifest["digest"]}
+
+
+def update(name: str, *, root: Path | None = None, mapper: Mapper = in_processes) -> None:
+    """Accept a source that was edited; prints what changed.
+
+    Arguments:
+        name: Name of the dataset.
+        root: The project's root, the working directory when not given.
+        mapper: Where decoding happens.
+    Raises:
+        FileNotFoundError: If there is no such card, or its source is missing.
+        ValueError: If `prepare` would refuse the source as it is now.
+    """
+    from data.ingest.update import accept, changes  # imports torch, which the other verbs do without
+
+    root = root or Path.cwd()
+    card = load_card(name, root)
+    with at(root / card.source.path):
+        found = changes(card, root, mapper)
+    if not found.sha256:
+        print(f"{card.source.path} is what the card says: nothing to accept")
+        return
+    path = accept(card, root, found.sha256)
+    print(f"wrote {path}: {card.source.path} has SHA-256 {found.sha256}")
+    for line in found.lines():
+        print(f"  {line}")
+    print("next: `dvc repro`, which prepares it again")
 
 
 def export(name: str, to: Path, form: str = "parquet", *, root: Path | None = None) -> None:

@@ -37,6 +37,10 @@ below one another with their number in a first column `draw`. Whole numbers and 
 nullable types. What is drawn has all columns of the source, with fresh identifiers. A category that training did
 not have is an error, or missing with `on_unknown: missing`.
 
+What the dataset's card states of every row (`constraints`) holds in what is drawn, filled in and reconstructed. A row
+that breaks a constraint has the density 0 (`-inf`) and the anomaly score `inf`, and the column `breaks` says which
+(over HTTP infinite numbers are null); other tasks refuse it.
+
 Every refusal is one sentence, as an `MlflowException` that is also a `ValueError`: over HTTP it is the message,
 with status 400. Work is bounded: see `LIMITS` in `params.py`, which environment variables set.
 
@@ -64,7 +68,7 @@ from mlflow.pyfunc.model import PythonModel, PythonModelContext
 from . import artifact, deadline
 from .calibration import HeldOutScores
 from .domains import conversion
-from .domains.base import Rows, as_array, refuse
+from .domains.base import Rows, as_array, redrawn, refuse, scored
 from .interpolation import spherical
 from .params import JOBS, LIMITS, check_rows, check_work, checked, limit, parameters
 from .scoring import Refused, answer_requests_ourselves
@@ -172,11 +176,11 @@ class ServedModel(PythonModel):
             if task == "interpolate":
                 return self._interpolate(rows.x, options["n"])
             if task == "impute":
-                return self._impute(rows, options["draws"], generator)
+                return self._impute(rows, options["draws"], options["seed"], generator)
             if task == "log_density":
-                return rows.restore(self._log_density(rows.x, options, generator))
+                return rows.restore(self._log_density(rows, options, generator))
             if task == "anomaly":
-                return rows.restore(self._anomaly(rows.x, options, generator))
+                return rows.restore(self._anomaly(rows, options, generator))
             return self._by_row(task, rows, options, generator)
 
     def _read(self, model_input: Any, task: str, options: Mapping[str, Any]) -> Rows:
@@ -233,10 +237,24 @@ class ServedModel(PythonModel):
                 label = self.model.draw_labels(stop - start, label, generator)
                 labels.append(label.cpu())
             parts.append(self.model.sample(stop - start, label, generator, steps=options["steps"]).cpu())
-        drawn = self.rows.write(torch.cat(parts) if parts else self.rows.empty(), seed=options["seed"])
+        codes = torch.cat(labels) if labels else None
+
+        def again(rows: torch.Tensor) -> torch.Tensor:
+            label = self._labels(len(rows), options) if codes is None else codes[rows].to(self.device)
+            return self._drawn(len(rows), lambda n, at: self.model.sample(
+                n, None if label is None else label[at : at + n], generator, steps=options["steps"]
+            ))  # fmt: skip
+
+        x = redrawn(torch.cat(parts), self.rows, again, seed=options["seed"]) if parts else self.rows.empty()
+        drawn = self.rows.write(x, seed=options["seed"])
         if self.rows.takes_labels:
-            drawn = self.rows.labelled(drawn, torch.cat(labels) if labels else torch.zeros(0, dtype=torch.long))
+            drawn = self.rows.labelled(drawn, torch.zeros(0, dtype=torch.long) if codes is None else codes)
         return drawn
+
+    @staticmethod
+    def _drawn(n: int, draw: Callable[[int, int], torch.Tensor]) -> torch.Tensor:
+        """Examples drawn part by part: `draw` takes how many and from which on."""
+        return torch.cat([draw(stop - start, start).cpu() for start, stop in _chunks(n)])
 
     def _sample_given(self, options: Mapping[str, Any], generator: Any) -> Any:
         """Rows of which some cells are given, the others drawn from the model's conditional distribution."""
@@ -247,12 +265,20 @@ class ServedModel(PythonModel):
             )
         if options["label"] >= 0:
             raise ValueError("`given` and `label` cannot be combined: exact draws are of the columns. Leave one out.")
-        row = self.rows.read_given(options["given"])
-        parts = []
-        for start, stop in _chunks(options["n"]):
-            x = row.expand(stop - start, *row.shape[1:]).clone().to(self.device)
-            parts.append(self.model.impute(x, ~torch.isnan(x), generator, draws=1)[0].cpu())
-        return self.rows.write(torch.cat(parts) if parts else self.rows.empty(), seed=options["seed"])
+        row, known = self.rows.read_given(options["given"])
+        n, seed = options["n"], options["seed"]
+        given = known and {name: np.repeat(cells, n) for name, cells in known.items()}
+
+        def draw(n: int, _: int = 0) -> torch.Tensor:
+            x = row.expand(n, *row.shape[1:]).clone().to(self.device)
+            return self.model.impute(x, ~torch.isnan(x), generator, draws=1)[0]
+
+        if not n:
+            return self.rows.write(self.rows.empty(), seed=seed)
+        x = redrawn(
+            self._drawn(n, draw), self.rows, lambda rows: self._drawn(len(rows), draw), seed=seed, given=given
+        )  # fmt: skip
+        return self.rows.write(x, seed=seed, given=given)
 
     def _labels(self, n: int, options: Mapping[str, Any]) -> torch.Tensor | None:
         """The label asked for, once per row; `None` if the model knows none."""
@@ -278,27 +304,27 @@ class ServedModel(PythonModel):
             return np.zeros((0, self._latent()) if task == "encode" else (0,), np.float32)
         result = torch.cat([calls[task](x[start:stop].to(self.device)).cpu() for start, stop in _chunks(len(x))])
         if not examples:
-            return result.numpy()
+            return scored(result.numpy(), task, rows.broken)
         written = rows.restore(self.rows.write(result))
         if task == "translate" and self.rows.takes_labels and options["label"] >= 0:
             written = self.rows.labelled(written, torch.full((len(x),), options["label"]))
         return written
 
-    def _numbers(self, task: str, x: torch.Tensor, options: Mapping[str, Any], generator: Any) -> np.ndarray:
-        plain = Rows(x, torch.ones(0, dtype=torch.bool))
-        return np.asarray(self._by_row(task, plain, options, generator), np.float64)
+    def _numbers(self, task: str, rows: Rows, options: Mapping[str, Any], generator: Any) -> np.ndarray:
+        return np.asarray(self._by_row(task, rows, options, generator), np.float64)
 
     @property
     def _exact(self) -> bool:
         return "log_prob" in self.tasks
 
-    def _log_density(self, x: torch.Tensor, options: Mapping[str, Any], generator: Any) -> Any:
+    def _log_density(self, rows: Rows, options: Mapping[str, Any], generator: Any) -> Any:
         import pandas as pd
 
-        nats = self._numbers("log_prob" if self._exact else "elbo", x, options, generator)
-        return pd.DataFrame({"log_density": nats, "exact" if self._exact else "lower_bound": np.full(len(x), True)})
+        nats = self._numbers("log_prob" if self._exact else "elbo", rows, options, generator)
+        kind = "exact" if self._exact else "lower_bound"
+        return pd.DataFrame({"log_density": nats, kind: np.full(len(rows.x), True), **_breaks(rows)})
 
-    def _anomaly(self, x: torch.Tensor, options: Mapping[str, Any], generator: Any) -> Any:
+    def _anomaly(self, rows: Rows, options: Mapping[str, Any], generator: Any) -> Any:
         import pandas as pd
 
         if not len(self.held_out):
@@ -307,9 +333,12 @@ class ServedModel(PythonModel):
                 "evaluate and register the model again."
             )
         self.held_out.check_rate(options["rate"])
-        scores = self._numbers("anomaly_score", x, options, generator)
+        scores = self._numbers("anomaly_score", rows, options, generator)
         p_values = self.held_out.p_values(scores)
-        return pd.DataFrame({"score": scores, "p_value": p_values, "flag": p_values <= options["rate"]})
+        flags = p_values <= options["rate"]
+        if rows.broken:
+            flags |= np.isinf(scores)
+        return pd.DataFrame({"score": scores, "p_value": p_values, "flag": flags, **_breaks(rows)})
 
     def _latent(self) -> int:
         return self.model.encode(self.rows.empty(1).to(self.device)).shape[1]
@@ -336,19 +365,25 @@ class ServedModel(PythonModel):
         parts = [self.model.decode(path[start:stop]).cpu() for start, stop in _chunks(len(path))]
         return self.rows.write(torch.cat(parts))
 
-    def _impute(self, rows: Rows, draws: int, generator: Any) -> Any:
+    def _impute(self, rows: Rows, draws: int, seed: int, generator: Any) -> Any:
         if not len(rows.x):
             blank = self.rows.empty()
             return rows.restore(self.rows.write(blank if draws == 1 else blank.expand(draws, *blank.shape)))
-        parts = []
-        for start, stop in _chunks(len(rows.x), max(1, CHUNK // draws)):
-            x, observed = rows.x[start:stop].to(self.device), rows.observed[start:stop].to(self.device)
-            drawn = [
-                self.model.impute(x, observed, generator, draws=last - first).cpu() for first, last in _chunks(draws)
-            ]
-            parts.append(torch.cat(drawn))
-        completed = torch.cat(parts, dim=1)
-        return rows.restore(self.rows.write(completed[0] if draws == 1 else completed))
+
+        def completed(chosen: torch.Tensor) -> torch.Tensor:
+            parts = []
+            for start, stop in _chunks(len(chosen), max(1, CHUNK // draws)):
+                at = chosen[start:stop]
+                x, observed = rows.x[at].to(self.device), rows.observed[at].to(self.device)
+                drawn = [
+                    self.model.impute(x, observed, generator, draws=last - first).cpu()
+                    for first, last in _chunks(draws)
+                ]
+                parts.append(torch.cat(drawn))
+            return torch.cat(parts, dim=1)
+
+        x = redrawn(completed(torch.arange(len(rows.x))), self.rows, completed, seed=seed, given=rows.given)
+        return rows.restore(self.rows.write(x[0] if draws == 1 else x, seed=seed, given=rows.given))
 
     def description(self) -> dict[str, Any]:
         """What the task `describe` says: JSON types only."""
@@ -386,6 +421,11 @@ def _formats() -> ModuleType | None:
         return importlib.import_module(f"{__package__}.formats")
     except ModuleNotFoundError:
         return None
+
+
+def _breaks(rows: Rows) -> dict[str, list[str | None]]:
+    """The column that says which constraint a row breaks, where the data have any."""
+    return {"breaks": [text or None for text in rows.broken]} if rows.broken else {}
 
 
 def _best_device() -> str:

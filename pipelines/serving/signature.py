@@ -42,9 +42,14 @@ def describe(facts: Mapping[str, Any], about: Mapping[str, Any], formats: Module
     task = JOBS.get(str(about.get("job")), "sample")
     rows = conversion(facts, about, formats)
     inputs = rows.schema
+    breaks = [("breaks", "string")] if facts.get("constraints") else []
     outputs: dict[str, Shape] = {
-        "log_density": [("log_density", "double"), ("exact" if about.get("exact") else "lower_bound", "boolean")],
-        "anomaly": [("score", "double"), ("p_value", "double"), ("flag", "boolean")],
+        "log_density": [
+            ("log_density", "double"),
+            ("exact" if about.get("exact") else "lower_bound", "boolean"),
+            *breaks,
+        ],
+        "anomaly": [("score", "double"), ("p_value", "double"), ("flag", "boolean"), *breaks],
         "encode": ("float32", (-1, int(about.get("latent") or -1))),
     }
     metadata = {"dataset": facts.get("dataset", ""), "family": facts["family"], "job": str(about.get("job") or "")}

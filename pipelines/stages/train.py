@@ -174,6 +174,7 @@ def _publish(
         "dataset": settings.dataset,
         "class_names": data.class_names,
         "table": data.manifest.get("table", []),
+        **({"constraints": stated} if (stated := data.manifest.get("constraints")) else {}),
         "data_digest": data.digest,
         "run_key": key,
         "run_id": job.run_id,

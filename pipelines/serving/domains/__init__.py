@@ -19,7 +19,8 @@ def conversion(facts: Mapping[str, Any], about: Mapping[str, Any], formats: Modu
     """Between what callers hold and what a model is given.
 
     Arguments:
-        facts: Of `model.json`: `domain` and `class_names`; of tables also `table`, the columns of the source.
+        facts: Of `model.json`: `domain` and `class_names`; of tables also `table`, the columns of the source, and
+            `constraints`, what every row obeys.
         about: What the version knows of itself; `label` is the name of the label's column.
         formats: The module that reads and writes cells, where it came along.
     """
@@ -27,5 +28,5 @@ def conversion(facts: Mapping[str, Any], about: Mapping[str, Any], formats: Modu
     label = {"name": str(about.get("label") or "label"), "classes": names} if names else {}
     domain = facts["domain"] | {"label": label}
     if facts.get("table") and formats is not None:
-        return SourceTables(domain, facts["table"], formats)
+        return SourceTables(domain, facts["table"], formats, facts.get("constraints"))
     return CONVERSIONS[domain["kind"]](domain)

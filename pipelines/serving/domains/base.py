@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -20,11 +20,15 @@ class Rows(NamedTuple):
         x: Data-space tensor `[rows, *event]`; missing cells hold 0.
         observed: Which cells are known, `[rows, *event]`.
         restore: Puts back what the model does not see (index, label, further columns) on an answer about these rows.
+        given: What is known of these rows that is not in `x`, for `Conversion.write` and `Conversion.obeys`.
+        broken: Of each row the rule that it breaks, empty where it breaks none; nothing at all where none is stated.
     """
 
     x: torch.Tensor
     observed: torch.Tensor
     restore: Callable[[Any], Any] = lambda answer: answer
+    given: Any = None
+    broken: Sequence[str] = ()
 
 
 class Conversion(ABC):
@@ -59,13 +63,29 @@ class Conversion(ABC):
         """
 
     @abstractmethod
-    def write(self, x: torch.Tensor, *, seed: int = 0) -> Any:
+    def write(self, x: torch.Tensor, *, seed: int = 0, given: Any = None) -> Any:
         """Data-space examples as callers get them.
 
         Arguments:
             x: Examples.
             seed: Selects what is drawn though no model learned it, such as identifiers.
+            given: What `read` said is known of these rows; it comes back as it is.
         """
+
+    def obeys(self, x: torch.Tensor, *, seed: int = 0, given: Any = None, alone: bool = False) -> torch.Tensor | None:
+        """Which examples obey all that every row of the data does, `[*draws, rows]`; `None` where nothing is stated.
+
+        Arguments:
+            x: Examples.
+            seed: As for `write`.
+            given: Likewise.
+            alone: Leave out what several examples obey together: that none repeats what is unique.
+        """
+        return None
+
+    def rules(self) -> str:
+        """What every row obeys, for messages."""
+        return ""
 
     @abstractmethod
     def empty(self, rows: int = 0) -> torch.Tensor:
@@ -75,8 +95,8 @@ class Conversion(ABC):
         """Examples as callers get them, with their labels."""
         raise NotImplementedError  # only asked of those that take labels
 
-    def read_given(self, given: Mapping[str, Any]) -> torch.Tensor:
-        """One example of which only some cells are known, NaN elsewhere.
+    def read_given(self, given: Mapping[str, Any]) -> tuple[torch.Tensor, Any]:
+        """One example of which only some cells are known, NaN elsewhere; and what is given, for `write`.
 
         Raises:
             ValueError: If this kind of data has no named cells.
@@ -86,6 +106,61 @@ class Conversion(ABC):
     def described(self) -> dict[str, Any]:
         """What the task `describe` says of this kind of data."""
         return {}
+
+
+ROUNDS = 32
+"""How often examples that break a rule are drawn again."""
+CANDIDATES = 512
+"""How many are drawn in a round, where fewer rows are left: several for each."""
+MOST_EACH = 16
+
+
+def redrawn(
+    x: torch.Tensor,
+    conversion: Conversion,
+    again: Callable[[torch.Tensor], torch.Tensor],
+    *,
+    seed: int = 0,
+    given: Any = None,
+) -> torch.Tensor:
+    """Examples that obey the rules of the data, those that do not drawn again.
+
+    Arguments:
+        x: Drawn examples, `[rows, *event]` or `[draws, rows, *event]`; changed in place.
+        conversion: Knows the rules.
+        again: Draws examples anew for these rows, `[*draws, len(rows), *event]`.
+        seed: As for `Conversion.write`.
+        given: Likewise.
+    Raises:
+        ValueError: If some still break a rule after `ROUNDS` rounds.
+    """
+    rows = torch.zeros(0, dtype=torch.long)
+    for _ in range(ROUNDS + 1):
+        obeys = conversion.obeys(x, seed=seed, given=given)
+        if obeys is None or bool(obeys.all()):
+            return x
+        rows = torch.nonzero(~obeys.reshape(-1, obeys.shape[-1]).all(0))[:, 0]
+        each = max(1, min(MOST_EACH, CANDIDATES // len(rows)))
+        tried = rows.repeat_interleave(each)
+        fresh = again(tried).to(x)
+        known = given and {name: cells[tried.numpy()] for name, cells in given.items()}
+        fits = conversion.obeys(fresh, seed=seed, given=known, alone=True)
+        assert fits is not None
+        fits = fits.reshape(*fits.shape[:-1], len(rows), each)
+        chosen = torch.arange(len(rows)) * each + fits.int().argmax(-1)  # the first that fits
+        picked = fresh.gather(-2, chosen[..., None].expand(*chosen.shape, x.shape[-1]))
+        x[..., rows, :] = torch.where(obeys[..., rows, None], x[..., rows, :], picked)
+    raise ValueError(
+        f"{len(rows)} of {x.shape[-2]} rows (the first is row {int(rows[0])}) still break a constraint of the data "
+        f"after {ROUNDS} rounds of drawing again: {conversion.rules()}. Give other cells, or ask for fewer rows."
+    )
+
+
+def scored(found: np.ndarray, task: str, broken: Sequence[str]) -> np.ndarray:
+    """Scores of rows, those of rows that break a rule infinite: their density is 0, nothing is stranger."""
+    if not any(broken) or task == "encode":
+        return found
+    return np.where(np.array([bool(text) for text in broken]), np.inf if task == "anomaly_score" else -np.inf, found)
 
 
 def as_array(model_input: Any, expected: str) -> np.ndarray:

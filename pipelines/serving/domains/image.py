@@ -67,7 +67,7 @@ class Images(Conversion):
         refuse(array, wrong, "known pixels are whole numbers from 0 to 255, missing ones NaN")
         return Rows(torch.from_numpy(filled.astype(np.uint8)), observed)
 
-    def write(self, x: torch.Tensor, *, seed: int = 0) -> np.ndarray:
+    def write(self, x: torch.Tensor, *, seed: int = 0, given: Any = None) -> np.ndarray:
         """Data-space examples as callers get them."""
         return x.cpu().numpy()
 

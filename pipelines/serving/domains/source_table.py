@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from .base import Shape
+from .base import Rows, Shape
 from .table import Tables, column_kind
 
 UNLEARNED = ("identifier", "text", "constant")
+SCORED = ("log_prob", "log_density", "elbo", "anomaly", "anomaly_score")
+"""Tasks that say how likely a row is: none that breaks a rule is likely at all."""
 
 
 class SourceTables(Tables):
@@ -24,14 +26,22 @@ class SourceTables(Tables):
         domain: The model's domain, with its `label`, as of `Tables`.
         source: The manifest's `table`: the columns of the source.
         formats: The module that reads and writes cells; it travels with the model.
+        stated: The manifest's `constraints`: what every row obeys.
     """
 
-    def __init__(self, domain: Mapping[str, Any], source: Sequence[Mapping[str, Any]], formats: ModuleType) -> None:
+    def __init__(
+        self,
+        domain: Mapping[str, Any],
+        source: Sequence[Mapping[str, Any]],
+        formats: ModuleType,
+        stated: Mapping[str, Any] | None = None,
+    ) -> None:
         labels = [entry for entry in source if entry["role"] == "label"]
         named = {"name": str(labels[0]["name"])} if labels and domain.get("label") else {}
         super().__init__({**domain, "label": {**(domain.get("label") or {}), **named}})
         self.label_dtype = str(labels[0]["dtype"]) if labels else ""
-        self.table = formats.SourceTable(source=source, columns=self.columns, class_names=self.classes)
+        self.table = formats.SourceTable(source=source, columns=self.columns, class_names=self.classes, stated=stated)
+        self.full = self.table.full
         self.formats = formats
         self.learned = [entry for entry in source if entry.get("columns")]
         self.names = [str(entry["name"]) for entry in self.learned]
@@ -42,7 +52,7 @@ class SourceTables(Tables):
     @property
     def schema(self) -> Shape:
         """The columns as they come back, in the order of the source."""
-        kinds = {str(entry["name"]): entry_kind(entry, self.columns) for entry in self.table.written}
+        kinds = {str(entry["name"]): entry_kind(entry, self.full) for entry in self.table.written}
         if self.takes_labels:
             kinds[self.label] = column_kind(self._label_column)
         return [(name, kinds[name]) for name in self.order]
@@ -74,7 +84,7 @@ class SourceTables(Tables):
             if entry.get("mark"):
                 found["missing"] = entry["mark"]
             if entry["role"] in ("category", "number"):
-                learned = self.columns[entry["columns"][0]]
+                learned = self.full[entry["columns"][0]]
                 found |= {key: learned[key] for key in ("categories", "min", "max") if key in learned}
             columns.append(found)
         return {"columns": columns, "label": self.label if self.takes_labels else None}
@@ -100,7 +110,7 @@ class SourceTables(Tables):
 
     def _entry(self, cells: Any, entry: Mapping[str, Any], on_unknown: str) -> np.ndarray:
         if entry["role"] == "category" or (entry["role"] == "number" and self.formats.is_plain(entry["pattern"])):
-            return self._cells(cells, self.columns[entry["columns"][0]], on_unknown)[:, None]
+            return self._cells(cells, self.full[entry["columns"][0]], on_unknown)[:, None]
         missing = cells.isna().to_numpy(dtype=bool)
         form = self.formats.format_of(entry["role"], entry["pattern"], tuple(entry.get("parts", ())))
         expected = f"one written as {entry['pattern'] or entry['dtype']}"
@@ -145,12 +155,58 @@ class SourceTables(Tables):
         days, clock = np.divmod(counts, day) if kind.startswith("datetime") else (np.zeros_like(counts), counts)
         return self.formats.Instants(days, clock * size, np.zeros_like(days)), bad
 
-    def write(self, x: torch.Tensor, *, seed: int = 0) -> Any:
+    def read(self, model_input: Any, task: str, *, on_unknown: str = "fail") -> Rows:
+        """As of `Tables`; cells that the rules leave no choice are known, too.
+
+        Raises:
+            ValueError: If a row breaks a rule and the task is not to say how likely that is.
+        """
+        rows = super().read(model_input, task, on_unknown=on_unknown)
+        rules = self.table.constraints
+        if rules is None:
+            return rows
+        full = rows.x.numpy()
+        given = rules.values(full)
+        broken = rules.broken(given)
+        first = next((row for row, text in enumerate(broken) if text), None)
+        if first is not None and task not in SCORED:
+            raise ValueError(f"row {first} breaks a constraint of the data: {broken[first]}. Fix the row.")
+        x = torch.from_numpy(rules.forward(full))
+        return rows._replace(x=x, observed=~torch.isnan(x), given=given, broken=broken)
+
+    def read_given(self, given: Mapping[str, Any]) -> tuple[torch.Tensor, Any]:
+        full = super().read_given(given)[0]
+        rules = self.table.constraints
+        if rules is None:
+            return full, None
+        values = rules.values(full.numpy())
+        if broken := rules.broken(values)[0]:
+            raise ValueError(f"given breaks a constraint of the data: {broken}. Give other values.")
+        return torch.from_numpy(rules.forward(full.numpy())), values
+
+    def obeys(self, x: torch.Tensor, *, seed: int = 0, given: Any = None, alone: bool = False) -> torch.Tensor | None:
+        """As of `Conversion`; where rows are given, they may repeat what is unique."""
+        rules = self.table.constraints
+        if rules is None:
+            return None
+        full, obeys = rules.inverse(self._flat(x), _repeated(given, x), seed)
+        if given is None and not alone:
+            obeys &= ~rules.repeated(full)
+        return torch.from_numpy(obeys).reshape(x.shape[:-1])
+
+    def rules(self) -> str:
+        rules = self.table.constraints
+        return "; ".join(rule.text for rule in rules.rules) if rules else ""
+
+    def _flat(self, x: torch.Tensor) -> np.ndarray:
+        return x.cpu().reshape(-1, len(self.columns)).double().numpy()
+
+    def write(self, x: torch.Tensor, *, seed: int = 0, given: Any = None) -> Any:
         """Data-space examples as the source's table without its label; of several draws, one below the other."""
         import pandas as pd
 
-        rows = x.cpu().reshape(-1, len(self.columns)).double().numpy()
-        cells = self.table.cells(rows, None, seed)
+        rows = self.table.rows(self._flat(x), _repeated(given, x), seed)
+        cells = self.table.cells_of(rows, None, seed)
         data = {
             str(entry["name"]): self._column(cells[entry["name"]], rows, entry)
             for entry in self.table.written
@@ -172,7 +228,7 @@ class SourceTables(Tables):
             values = rows[:, place]
             if plain and entry["pattern"]:
                 values = np.round(values, self.formats.NumberFormat(entry["pattern"]).decimals)
-            return self._originals(values, self.columns[place])
+            return self._originals(values, self.full[place])
         if role in ("datetime", "duration") and not entry["pattern"]:
             return self._moments(cells, dtype)
         if role in ("identifier", "constant") and dtype.startswith("float"):
@@ -203,6 +259,12 @@ class SourceTables(Tables):
         moments = pd.Series(counts.view(f"datetime64[{unit}]"))
         zone = dtype.partition("tz=")[2].rstrip("]")
         return moments.dt.tz_localize("UTC").dt.tz_convert(zone) if zone else moments
+
+
+def _repeated(given: Any, x: torch.Tensor) -> Any:
+    """What is known of rows, once for each of their draws."""
+    draws = len(x) if x.ndim == 3 else 1
+    return given and {name: np.tile(cells, draws) for name, cells in given.items()}
 
 
 def entry_kind(entry: Mapping[str, Any], learned: Sequence[Mapping[str, Any]]) -> str:

@@ -95,8 +95,8 @@ class Tables(Conversion):
         values = np.asarray(self._originals(labels.cpu().numpy(), self._label_column))
         return examples.assign(**{self.label: pd.Series(values, index=examples.index, dtype=values.dtype)})
 
-    def read_given(self, given: Mapping[str, Any]) -> torch.Tensor:
-        """One row of which the given cells are known, NaN elsewhere.
+    def read_given(self, given: Mapping[str, Any]) -> tuple[torch.Tensor, Any]:
+        """One row of which the given cells are known, NaN elsewhere; and what is given, for `write`.
 
         Raises:
             ValueError: If a column is unknown, or a value is not what its column holds.
@@ -109,7 +109,7 @@ class Tables(Conversion):
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise ValueError(f"given has no column {unknown[0]!r} of {', '.join(self.names)}{hint}")
         cells = pd.DataFrame({name: pd.Series([given.get(name)], dtype=object).infer_objects() for name in self.names})
-        return torch.from_numpy(self._values(cells, "fail").astype(np.float64))
+        return torch.from_numpy(self._values(cells, "fail").astype(np.float64)), None
 
     def described(self) -> dict[str, Any]:
         """The columns, with their categories or range."""
@@ -179,7 +179,7 @@ class Tables(Conversion):
                 f"got {cells.iloc[row]!r}."
             )
 
-    def write(self, x: torch.Tensor, *, seed: int = 0) -> Any:
+    def write(self, x: torch.Tensor, *, seed: int = 0, given: Any = None) -> Any:
         """Data-space examples as callers get them: a DataFrame; of several draws, one below the other. Whole numbers
         and booleans with gaps have pandas' nullable types."""
         import pandas as pd
