@@ -244,7 +244,11 @@ def with_settings(family: Family, changes: Mapping[str, Any]) -> Family:
         known = [f"{s}.{f.name}" for s in parts for f in dataclasses.fields(getattr(family, s))]
         if name not in known:
             raise ValueError(f"{name} is not a setting{nearest(name, known)}")
-        kind = type(setting_of(family, name))
+        before = setting_of(family, name)
+        if dataclasses.is_dataclass(before) and isinstance(value, Mapping):
+            parts[section][key] = dataclasses.replace(before, **value)  # type: ignore[type-var]
+            continue
+        kind = type(before)
         parts[section][key] = round(value) if kind is int else kind(value)
     return dataclasses.replace(
         family,

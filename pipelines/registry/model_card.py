@@ -71,6 +71,7 @@ def model_card(
         "",
         *_figures(results),
         "## Privacy",
+        *_promise(facts),
         *_privacy(results),
         "## Fit for",
         *(intended or ["- nothing was measured"]),
@@ -97,6 +98,20 @@ ATTACKS = ("membership_density", "membership_distance", "closest_record", "singl
 """Figures of what a model tells of its training examples, 0.5 or 0 (their floors) where it tells nothing."""
 SLACK = 0.02
 """How far beyond its floor the lower end of an attack's interval may lie before the card speaks up."""
+
+
+def _promise(facts: Mapping[str, Any]) -> list[str]:
+    """What was promised of the training examples, whatever attack is tried."""
+    if not (told := facts.get("privacy")):
+        return ["Trained without differential privacy: nothing bounds what it may tell of a training example.", ""]
+    return [
+        f"Trained under differential privacy: its weights are (ε, δ) = ({told['epsilon']:.4g}, {told['delta']:g}) "
+        f"private in each training example ({told['steps']} steps that take an example with probability "
+        f"{told['rate']:.4g}, gradients cut to a norm of {told['clip']:g}, noise of {told['noise']:.4g} times that; Rényi accounting).",
+        "Not covered, for they look at the examples as they are: what columns hold (categories, quantiles, extremes, "
+        "shares of missing cells), the classes' shares, the curves of the training, and every figure on this page.",
+        "",
+    ]
 
 
 def _privacy(results: Mapping[str, Any]) -> list[str]:
