@@ -107,7 +107,8 @@ def _promise(facts: Mapping[str, Any]) -> list[str]:
     return [
         f"Trained under differential privacy: its weights are (ε, δ) = ({told['epsilon']:.4g}, {told['delta']:g}) "
         f"private in each training example ({told['steps']} steps that take an example with probability "
-        f"{told['rate']:.4g}, gradients cut to a norm of {told['clip']:g}, noise of {told['noise']:.4g} times that; Rényi accounting).",
+        f"{told['rate']:.4g}, gradients cut to a norm of {told['clip']:g}, noise of {told['noise']:.4g} times that; "
+        "Rényi accounting).",
         "Not covered, for they look at the examples as they are: what columns hold (categories, quantiles, extremes, "
         "shares of missing cells), the classes' shares, the curves of the training, and every figure on this page.",
         "",
