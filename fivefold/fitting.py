@@ -29,6 +29,7 @@ from pipelines.config import Family
 from pipelines.execution.jobs import fitting_batch
 from pipelines.training import loop
 from pipelines.training.context import TrainingReport, WorkerContext
+from pipelines.training.privacy import guarantee
 from pipelines.training.worker import TrainingData
 
 if TYPE_CHECKING:
@@ -116,6 +117,7 @@ def fit(
             "data_digest": dataset.digest,
             "seed": seed,
             "training": dataclasses.asdict(training),
+            **({"privacy": guarantee(training, len(dataset.split("train")))} if training.privacy.epsilon else {}),
             "parameters": sum(parameter.numel() for parameter in network.parameters()),
             "total_examples": training.total_examples,
             "rows": layout,

@@ -97,10 +97,12 @@ class Objective(nn.Module, ABC):
     Attributes:
         name: Short name, the prefix of its curves.
         every: The optimizer steps on every `every`-th batch.
+        per_example: Whether a loss depends on no other example, and its gradient can be taken by `torch.func.vmap`.
     """
 
     name: str = "loss"
     every: int = 1
+    per_example: bool = False
 
     @abstractmethod
     def forward(self, batch: Batch, generator: Streams) -> Losses:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
@@ -143,6 +145,16 @@ class Domain(ABC):
     noise_unit: float = 1.0
     scales_per_value: bool = False
     any_order: bool = False
+    _checked: bool = True
+
+    @contextmanager
+    def unchecked(self) -> Iterator[None]:
+        """Within, examples are taken to be the domain's: what looks at values to refuse them cannot be vectorized."""
+        self._checked = False
+        try:
+            yield
+        finally:
+            self._checked = True
 
     @property
     def dimensions(self) -> int:

@@ -112,7 +112,8 @@ class Table(Domain):
             ValueError: If a category's index is out of range, or `x` has another number of columns.
         """
         rows = self._rows(x)
-        self._check_categories(rows)
+        if self._checked:
+            self._check_categories(rows)
         return self._located(rows, self.knots(x.device))
 
     def cells_of(self, column: int, value: Float[Tensor, " batch"]) -> Cells:

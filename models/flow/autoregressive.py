@@ -23,6 +23,7 @@ class RowObjective(Objective):
     """Negative log-likelihood of the known cells and gaps, in nats, each row's columns in an order of its own."""
 
     name = "flow"
+    per_example = True
 
     def __init__(self, model: AutoregressiveFlow) -> None:
         super().__init__()

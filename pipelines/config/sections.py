@@ -251,7 +251,11 @@ def with_settings(family: Family, changes: Mapping[str, Any]) -> Family:
             raise ValueError(f"{name}: {moved(f'sampling.{key}')}")
         if name not in known:
             raise ValueError(f"{name} is not a setting{nearest(name, known)}")
-        kind = type(setting_of(family, name))
+        before = setting_of(family, name)
+        if dataclasses.is_dataclass(before) and isinstance(value, Mapping):
+            parts[section][key] = dataclasses.replace(before, **value)  # type: ignore[type-var]
+            continue
+        kind = type(before)
         parts[section][key] = round(value) if kind is int else kind(value)
     changed = {name: dataclasses.replace(getattr(family, name), **part) for name, part in parts.items()}
     return dataclasses.replace(family, **changed)

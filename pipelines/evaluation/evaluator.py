@@ -26,6 +26,7 @@ from pipelines.evaluation.metrics.anomaly import anomaly_metrics
 from pipelines.evaluation.metrics.base import Metric
 from pipelines.evaluation.metrics.imputation import imputation_metrics
 from pipelines.evaluation.metrics.likelihood import density_metric
+from pipelines.evaluation.metrics.membership import density_attack
 from pipelines.evaluation.metrics.probe import PROBE_ACCURACY, probe_metric
 from pipelines.evaluation.metrics.reconstruction import RECONSTRUCTION_RMSE, squared_error
 from pipelines.evaluation.metrics.samples import SampleSet
@@ -221,10 +222,17 @@ class Evaluator:
     def _log_prob(self) -> None:
         nats = inference.log_prob(self.model, self.asked.x, self.seed, **self._how)
         self.metrics |= density_metric(nats, self.reference.inputs, **self._options)
+        if not isinstance(self.model, DensityBound):  # a bound is asked for sooner, and it is what training raised
+            known = inference.log_prob(self.model, evaluation_subset(self.train).x, self.seed, **self._how)
+            self.metrics |= density_attack(known, nats, **self._options)
 
     def _elbo(self) -> None:
-        nats = inference.elbo(self.model, self.asked.x, self.seed, self.bound_samples, **self._how)
+        nats, known = (
+            inference.elbo(self.model, rows.x, self.seed, self.bound_samples, **self._how)
+            for rows in (self.asked, evaluation_subset(self.train))
+        )
         self.metrics |= density_metric(nats, self.reference.inputs, **self._options, bound=True)
+        self.metrics |= density_attack(known, nats, **self._options)
 
     def _reconstruct(self) -> None:
         rebuilt = inference.reconstruct(self.model, self.asked.x, self.seed, **self._how)

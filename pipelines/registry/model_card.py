@@ -7,6 +7,7 @@ from typing import Any
 
 from data import formats
 from data.quoting import in_markdown
+from pipelines.evaluation.metrics.base import Metric
 from pipelines.evaluation.use_cases import USE_CASES
 from pipelines.serving import signature
 from pipelines.serving.domains import conversion
@@ -69,6 +70,9 @@ def model_card(
         "Intervals are 95 % bootstrap intervals. The floor is what real examples score, the baseline is classical.",
         "",
         *_figures(results),
+        "## Privacy",
+        *_promise(facts),
+        *_privacy(results),
         "## Fit for",
         *(intended or ["- nothing was measured"]),
         "## Not fit for",
@@ -88,6 +92,48 @@ def model_card(
         "`requirements.txt`.",
     ]
     return "\n".join(lines) + "\n"
+
+
+ATTACKS = ("membership_density", "membership_distance", "closest_record", "singling_out", "attribute_inference")
+"""Figures of what a model tells of its training examples, 0.5 or 0 (their floors) where it tells nothing."""
+SLACK = 0.02
+"""How far beyond its floor the lower end of an attack's interval may lie before the card speaks up."""
+
+
+def _promise(facts: Mapping[str, Any]) -> list[str]:
+    """What was promised of the training examples, whatever attack is tried."""
+    if not (told := facts.get("privacy")):
+        return ["Trained without differential privacy: nothing bounds what it may tell of a training example.", ""]
+    return [
+        f"Trained under differential privacy: its weights are (ε, δ) = ({told['epsilon']:.4g}, {told['delta']:g}) "
+        f"private in each training example ({told['steps']} steps that take an example with probability "
+        f"{told['rate']:.4g}, gradients cut to a norm of {told['clip']:g}, noise of {told['noise']:.4g} times that; "
+        "Rényi accounting).",
+        "Not covered, for they look at the examples as they are: what columns hold (categories, quantiles, extremes, "
+        "shares of missing cells), the classes' shares, the curves of the training, and every figure on this page.",
+        "",
+    ]
+
+
+def _privacy(results: Mapping[str, Any]) -> list[str]:
+    """What attacks learn of training examples, and whether that is more than they learn of unseen ones."""
+    found = {name: Metric(**results["metrics"][name]) for name in ATTACKS if name in results.get("metrics", {})}
+    lines = ["| attack | value | interval | floor |", "|---|---|---|---|"]
+    told = []
+    for name, metric in found.items():
+        floor = 0.0 if metric.floor is None else metric.floor
+        low, high = (metric.value if end is None else end for end in (metric.low, metric.high))
+        lines.append(f"| {name} | {metric.value:.3f} | {low:.3f} … {high:.3f} | {floor:.1f} |")
+        told += [name] if low > floor + SLACK else []
+    if not found:
+        return ["What it tells of its training examples was not measured. Take it that it tells all."]
+    verdict = (
+        f"**It tells training examples from unseen ones**: {', '.join(told)}. Give neither it nor its samples to "
+        "people who may not see the training data."
+        if told
+        else "No attack tried tells training examples from unseen ones. Stronger ones may; this is no proof."
+    )
+    return [*lines, "", verdict]
 
 
 def _measured(results: Mapping[str, Any]) -> list[str]:

@@ -21,8 +21,10 @@ from pipelines.paths import prepared_folder, runs_folder, state_folder
 from pipelines.serving import artifact
 from pipelines.storage import model_folder, stores
 from pipelines.training.checkpoint import STEP, differing
+from pipelines.training.config import TrainingConfig
 from pipelines.training.identity import identity, identity_digest
 from pipelines.training.job import STOP, TrainingJob, clear_signals, locked, read_metrics
+from pipelines.training.privacy import guarantee
 from pipelines.training.progress import track_progress
 
 log = logging.getLogger(__name__)
@@ -168,6 +170,7 @@ def _publish(
     model, _ = model_folder.load(Path(job.state) / "model")
     model = model.with_sampling(**sampling)
     recorded = read_metrics(Path(job.state))
+    training = TrainingConfig(**job.training)
     facts = {
         **job.spec,
         "sampling": sampling,
@@ -180,6 +183,7 @@ def _publish(
         "run_id": job.run_id,
         "seed": job.seed,
         "training": job.training,
+        **({"privacy": guarantee(training, len(data.split("train")))} if training.privacy.epsilon else {}),
         "parameters": sum(p.numel() for p in model.parameters()),
         "train_seconds": round(recorded[-1]["seconds"], 1),
         "total_examples": recorded[-1]["examples"],

@@ -68,8 +68,11 @@ def tune(family: str, *, dataset: str | None = None, verbose: bool = False) -> N
     settings = config.load(dataset=dataset)
     chosen = family_settings(settings, family)
     out = runs_folder(settings.dataset) / "tune" / f"{family}.json"
-    if not settings.tune.enabled or not chosen.search:
+    private = chosen.training.privacy.epsilon > 0
+    if not settings.tune.enabled or not chosen.search or private:
         why = "tune.enabled is false" if not settings.tune.enabled else f"{family}.search names no setting"
+        if private:
+            why = f"{family}.training.privacy counts one training, and every trial would be another"
         write_atomically(out, json.dumps({"settings": {}, "why": why, "trials": []}, indent=1))
         log.info("%s: no search (%s); training takes the settings as written", family, why)
         return

@@ -20,6 +20,29 @@ def changes_model(kind: type, settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Privacy:
+    """Differential privacy of the training examples.
+
+    Arguments:
+        epsilon: How much may be told of any one example, in the sense of differential privacy; 0 for no such promise.
+        delta: Probability with which more may be told; below one over the number of examples.
+        clip: Norm that an example's gradient is cut to.
+    """
+
+    epsilon: float = 0.0
+    delta: float = 1e-5
+    clip: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.epsilon < math.inf:
+            raise ValueError(f"epsilon must be positive, or 0 for no differential privacy, got {self.epsilon}")
+        if not 0 < self.delta < 1:
+            raise ValueError(f"delta must lie between 0 and 1, got {self.delta}")
+        if not 0 < self.clip < math.inf:
+            raise ValueError(f"clip must be positive, got {self.clip}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class TrainingConfig:
     """How long and how a family is trained.
 
@@ -44,6 +67,8 @@ class TrainingConfig:
         virtual_ranks: Streams of randomness per global batch; workers times `accumulate` divide it.
         accumulate: Parts in which a worker's share of a batch is seen, one after the other, to save
             memory; the update is the same up to the order of summation.
+        privacy: Train under differential privacy, which takes the flow of rows and one worker: `epsilon`, `delta` and
+            `clip`. `batch_size` is then the expected size of a batch, and computing is in float32.
     """
 
     total_examples: int = 100_000
@@ -64,8 +89,11 @@ class TrainingConfig:
     evaluations: int = 8
     virtual_ranks: int = 8
     accumulate: int = field(default=1, metadata=NOT_LEARNED)
+    privacy: Privacy = field(default_factory=Privacy)
 
     def __post_init__(self) -> None:
+        if isinstance(self.privacy, Mapping):  # as JSON has it
+            object.__setattr__(self, "privacy", Privacy(**self.privacy))
         counts = (
             "total_examples",
             "batch_size",

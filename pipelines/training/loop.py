@@ -26,6 +26,7 @@ from pipelines.training.divergence import DivergenceGuard
 from pipelines.training.errors import Interrupted
 from pipelines.training.fsdp import Sharded, full_tensor
 from pipelines.training.metrics import MetricAccumulator
+from pipelines.training.privacy import PrivateGradients
 from pipelines.training.process_group import naming_lost_workers
 from pipelines.training.state import TrainingState
 
@@ -96,12 +97,13 @@ def train(
     """
     # --- Set up: model, state, schedule ---
     context, policy = context or WorkerContext(), policy or DivergencePolicy()
+    private = PrivateGradients(model, source, settings, context, policy) if settings.privacy.epsilon else None
     ranks = context.virtual_ranks(settings.virtual_ranks, settings.accumulate)
     model.to(context.device)
     reference = source.reference().to(context.device)
     model.initialize(reference, Streams.seeded(seed, "initialize", device=context.device))
     with naming_lost_workers(context), explaining_out_of_memory(settings):
-        state = TrainingState(model, settings, context)
+        state = TrainingState(model, settings, context, private)
     dtype = resolve_precision(settings.precision, context.device)
     steps_per_report = settings.every(settings.reports)
     snapshot, evaluating = None, False
@@ -124,7 +126,10 @@ def train(
             checkpoints.check()
             step, seen = state.step, state.step * settings.batch_size
             number = step + state.skipped
-            batch = source.batch(number, context.rank, context.world_size).to(context.device)
+            if private:
+                batch = private.batch(number)
+            else:
+                batch = source.batch(number, context.rank, context.world_size).to(context.device)
             batch = Batch(batch.x, batch.label, batch.observed, seen)
 
             # --- One update of each objective ---
@@ -134,7 +139,12 @@ def train(
                     continue
                 optimizer.zero_grad(set_to_none=True)
                 loss = torch.zeros((), device=context.device)
-                for part, played, synchronized in micro_batches(batch, ranks, settings.accumulate, wrapped):
+                if private:
+                    losses = private.accumulate(objective, batch, number)
+                    loss = losses.total.mean()
+                    accumulator.add(objective, losses)
+                parts = () if private else micro_batches(batch, ranks, settings.accumulate, wrapped)
+                for part, played, synchronized in parts:
                     noise = Streams.seeded(seed, number, objective.name, ranks=played, device=context.device)
                     with synchronized:
                         with torch.autocast(context.device.split(":")[0], dtype, enabled=dtype != torch.float32):

@@ -20,6 +20,7 @@ from pipelines.training.fsdp import gather_to_rank0, local_shard, shard_like, sh
 if TYPE_CHECKING:
     from pipelines.training.config import TrainingConfig
     from pipelines.training.context import WorkerContext
+    from pipelines.training.privacy import PrivateGradients
 
 
 def match_strides(named: Mapping[str, Tensor], like: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -40,10 +41,16 @@ class TrainingState:
         loss_stats: Running mean and variance of each objective's loss, with their count (see `DivergenceGuard`).
     """
 
-    def __init__(self, model: GenerativeModel, settings: TrainingConfig, context: WorkerContext) -> None:
+    def __init__(
+        self,
+        model: GenerativeModel,
+        settings: TrainingConfig,
+        context: WorkerContext,
+        private: PrivateGradients | None = None,
+    ) -> None:
         if context.shard:  # FSDP takes no other layout
             model.to(memory_format=torch.contiguous_format)
-        self.model, self.context = model, context
+        self.model, self.context, self.private = model, context, private
         self.average = copy.deepcopy(model).requires_grad_(False).eval()
         self.objectives = model.objectives()
         self.wrapped = self._joined()
@@ -91,6 +98,7 @@ class TrainingState:
             "skipped": self.skipped,
             "rollbacks": self.rollbacks,
             "spread": {name: list(values) for name, values in self.loss_stats.items()},
+            **({"secret": self.private.secret} if self.private else {}),
         }
 
     def restore(self, tensors: Mapping[str, Tensor], step: int, facts: Mapping[str, Any]) -> None:
@@ -114,6 +122,8 @@ class TrainingState:
         self.best_step, self.skipped, self.rollbacks = facts["best_step"], facts["skipped"], facts["rollbacks"]
         self.loss_stats = {name: list(values) for name, values in facts["spread"].items()}
         self.pending_best = None
+        if self.private:
+            self.private.secret = facts["secret"]
 
     @torch.no_grad()
     def update_average(self, decay: float) -> None:
@@ -124,7 +134,12 @@ class TrainingState:
             average.copy_(buffer)
 
     def finalized(self, reference: Batch, seed: int) -> GenerativeModel | None:
-        """A copy of the averaged model with everything fitted that is fitted after training; on rank 0 only."""
+        """A copy of the averaged model with everything fitted that is fitted after training; on rank 0 only.
+
+        Arguments:
+            reference: What it is fitted to; where training examples are private, samples take its place.
+            seed: Of what fitting draws.
+        """
         if self.context.shard and self.context.world_size > 1:
             tensors = gather_to_rank0(self.average.state_dict(), keep=self.context.rank == 0)
             model = copy.deepcopy(self.empty)
@@ -134,7 +149,10 @@ class TrainingState:
             model = copy.deepcopy(self.average)
         if self.context.rank:
             return None
-        model.eval().finalize(reference, Streams.seeded(seed, "finalize", device=reference.x.device))
+        model.eval()
+        if self.private:
+            reference = self.private.reference(model, seed)
+        model.finalize(reference, Streams.seeded(seed, "finalize", device=reference.x.device))
         return model
 
     def keep_best(self, snapshot: GenerativeModel | None, score: float | None) -> None:

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,16 @@ class TrainingData:
 
     def batch(self, step: int, rank: int, world_size: int) -> Batch:
         examples = self.batches.get(step, rank, world_size)
+        return Batch(examples.x, examples.label if self.labelled else None)
+
+    @property
+    def examples(self) -> int:
+        """Training examples."""
+        return len(self.split)
+
+    def take(self, ids: Sequence[int]) -> Batch:
+        """The training examples of these numbers."""
+        examples = self.split.take(ids)
         return Batch(examples.x, examples.label if self.labelled else None)
 
     def reference(self) -> Batch:

@@ -22,7 +22,7 @@ from pipelines import tracking
 from pipelines.config import SECTIONS, Range
 from pipelines.defaults.layers import leaves
 from pipelines.stages import train
-from pipelines.training.config import TrainingConfig
+from pipelines.training.config import Privacy, TrainingConfig
 from pipelines.training.job import TrainingJob
 
 ROOT = Path(__file__).parents[2]
@@ -112,6 +112,8 @@ def kinds() -> dict[str, Any]:
         found |= {f"{family}.model.{key}": kind for key, kind in get_type_hints(cls.Config).items()}
         found |= {f"{family}.sampling.{key}": kind for key, kind in get_type_hints(cls.SamplingConfig).items()}
         found |= {f"{family}.training.{key}": kind for key, kind in get_type_hints(TrainingConfig).items()}
+        del found[f"{family}.training.privacy"]
+        found |= {f"{family}.training.privacy.{key}": kind for key, kind in get_type_hints(Privacy).items()}
         for name in ("training.lr", "training.warmup_examples"):
             found |= {f"{family}.search.{name}.{key}": kind for key, kind in get_type_hints(Range).items()}
     return {key: kind for key, kind in found.items() if not key.startswith("cluster.") and not key.endswith(".budget")}
@@ -194,7 +196,7 @@ def test_every_setting_is_what_the_last_to_set_it_said(
     for family in FAMILIES:
         job, sampling = job_of(family, project.folder / "runs" / dataset, monkeypatch)
         got = {f"{family}.model.{key}": value for key, value in job.spec["config"].items()}
-        got |= {f"{family}.training.{key}": value for key, value in job.training.items()}
+        got |= {f"{family}.training.{key}": value for key, value in leaves(job.training)}
         got |= {f"{family}.sampling.{key}": value for key, value in sampling.items()}
         assert {key: expected[key] for key in got if key in expected} == {
             key: value for key, value in got.items() if key in expected

@@ -214,6 +214,20 @@ def test_the_registry_names_the_columns_of_the_source(registered: Registered) ->
     assert sorted(columns["town"]["categories"]) == ["Bari", "Oslo", "Rome"]
     page = model_card("visits", registered.facts, {"metrics": {}}, {}, registered.about)
     assert f"a DataFrame with the columns {', '.join(LEARNED)}" in page
+    assert "Take it that it tells all." in page
+    assert "Trained without differential privacy" in page
+    promised = {"epsilon": 7.9998, "delta": 1e-5, "noise": 0.75, "clip": 1.0, "rate": 0.05, "steps": 400}
+    page = model_card("visits", registered.facts | {"privacy": promised}, {"metrics": {}}, {}, registered.about)
+    assert "(ε, δ) = (8, 1e-05) private in each training example (400 steps" in page
+    attack = {"value": 0.53, "low": 0.515, "high": 0.545, "unit": "area", "better": "lower", "floor": 0.5}
+    for low, said in (
+        (0.515, "No attack tried tells"),
+        (0.525, "**It tells training examples from unseen ones**: memb"),
+    ):
+        figures = {"metrics": {"membership_density": attack | {"low": low}}}
+        page = model_card("visits", registered.facts, figures, {}, registered.about)
+        assert f"| membership_density | 0.530 | {low:.3f} … 0.545 | 0.5 |" in page
+        assert said in page
     example = meta.load_input_example(str(Path(registered.model._model_impl.context.artifacts["model"]).parents[1]))
     assert len(registered.model.predict(example)) == 1
 

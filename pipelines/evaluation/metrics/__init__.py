@@ -48,6 +48,10 @@ SAMPLE_METRICS = (
     SampleMetric(file="tails", kind="table"),
     SampleMetric(file="tree_c2st", kind="table"),
     SampleMetric(file="memorization", floor=None),
+    SampleMetric(file="closest_record", floor=None),
+    SampleMetric(file="membership", floor=None),
+    SampleMetric(file="singling_out", kind="table", floor=None),
+    SampleMetric(file="attribute_inference", kind="table", floor=None),
 )
 """Measured of every model that samples, in this order."""
 OTHER_METRICS = ("likelihood", "reconstruction", "compression", "probe", "imputation", "anomaly")

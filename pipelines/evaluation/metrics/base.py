@@ -96,7 +96,8 @@ DENSITY = "Density: how well is unseen data predicted?"
 CODES = "Codes and reconstructions"
 IMPUTATION = "Imputation: how well are hidden values filled in?"
 ANOMALIES = "Anomalies: is the strange told from the ordinary?"
-GROUPS = (SAMPLES, DENSITY, CODES, IMPUTATION, ANOMALIES)
+PRIVACY = "Privacy: what do samples tell of the training examples?"
+GROUPS = (SAMPLES, PRIVACY, DENSITY, CODES, IMPUTATION, ANOMALIES)
 """Headings of the leaderboard, in this order."""
 
 
