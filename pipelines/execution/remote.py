@@ -32,6 +32,7 @@ from pipelines import cluster
 from pipelines.config import Cluster, Params, Train
 from pipelines.execution.local import run_local
 from pipelines.execution.search import SearchJob, TrialLog, search_local
+from pipelines.paths import private_umask
 from pipelines.serving import artifact
 from pipelines.storage import stores
 from pipelines.storage.mirror import PRIVATE, StateMirror, refresh, synced_state
@@ -272,6 +273,7 @@ def _copy_package(source: Path, target: Path) -> None:
 
 def main() -> int:
     """Runs on the cluster: does what the request asks for and leaves any error in the state folder."""
+    os.umask(private_umask())
     request = json.loads(Path(REQUEST).read_text(encoding="utf-8"))
     with synced_state(request["state"]) as state, locked(state):
         ended = None

@@ -36,8 +36,12 @@ def cluster():
     from pipelines import cluster
 
     os.environ.pop("RAY_ADDRESS", None)
-    with cluster.connected():
-        yield cluster
+    before = os.umask(0o022)  # as a node's is
+    try:
+        with cluster.connected():
+            yield cluster
+    finally:
+        os.umask(before)
 
 
 class Watch:
@@ -74,7 +78,7 @@ class Watch:
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_training_listens_on_loopback_only(cluster, tmp_path, workers):
-    """One worker joins no group; two meet in a file, as only their user can."""
+    """One worker joins no group; two meet in a file, as only their user can, who alone reads what they write."""
 
     def summed(config: dict, context: Any) -> None:
         """Writes the sum of the ranks, by the group where there is one; takes long enough to be looked at."""
@@ -97,6 +101,7 @@ def test_training_listens_on_loopback_only(cluster, tmp_path, workers):
         )
     found = {path.name: float(path.read_text()) for path in tmp_path.glob("*-of-*")}
     assert found == {f"{rank}-of-{workers}": sum(range(1, workers + 1)) for rank in range(workers)}
+    assert [path.stat().st_mode & 0o077 for path in tmp_path.glob("*-of-*")] == [0] * workers
 
 
 def test_a_search_listens_on_loopback_only(cluster, tmp_path):
@@ -112,6 +117,7 @@ def test_a_search_listens_on_loopback_only(cluster, tmp_path):
         import time
 
         time.sleep(0.5)
+        (tmp_path / "trial").write_text("")
         report(3, settings["x"])
 
     told, span = Trials(), {"x": Range(low=1.0, high=2.0)}
@@ -121,6 +127,7 @@ def test_a_search_listens_on_loopback_only(cluster, tmp_path):
             storage=f"{tmp_path}/ray", recorder=told,
         )  # fmt: skip
     assert told == [(1.5, None)]
+    assert (tmp_path / "trial").stat().st_mode & 0o077 == 0
 
 
 def test_a_local_session_is_closed_to_other_users(cluster):
