@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def make(dataset: Dataset, name: str, folder: Path, *, seed: int, settings: ReferenceConfig) -> None:
+def build_reference(dataset: Dataset, name: str, folder: Path, *, seed: int, settings: ReferenceConfig) -> None:
     """Make the yardstick of an open dataset in `folder`, whole or not at all."""
     with fixed_threads(), whole_folder(folder) as temporary:
         ReferenceBuilder(dataset, name, seed, settings).write(temporary)

@@ -27,10 +27,10 @@ def features(dataset: str, *, seed: int = 0, settings: ReferenceConfig | None = 
         OSError: If the folder cannot be written.
     """
     from data.dataset import Dataset
-    from pipelines.evaluation.reference_builder import make
+    from pipelines.evaluation.reference_builder import build_reference
 
     prepared = Dataset.open(Path(root) / "data" / "prepared" / dataset)
-    make(
+    build_reference(
         prepared,
         dataset,
         Path(root) / "runs" / dataset / "yardstick",
