@@ -27,7 +27,7 @@ def forks(*modules: str) -> multiprocessing.context.ForkServerContext:
 @pytest.fixture(scope="module")
 def pair(request: pytest.FixtureRequest) -> Callable[..., Any]:
     """Runs a function of this module in two processes, given rank and arguments; returns at once if `join` is false."""
-    forks(request.module.__name__)
+    forks(request.module.__name__, "torch._dynamo")  # which optimizers import when they are made
 
     def run(function: Callable[..., None], *arguments: Any, join: bool = True) -> Any:
         return start_processes(function, arguments, nprocs=2, join=join, start_method="forkserver")

@@ -33,7 +33,7 @@ INSTANTS = ["update", "epoch's end", "writing", "report"]
 @pytest.fixture(scope="module")
 def trainings() -> multiprocessing.context.ForkServerContext:
     """Processes that have everything imported."""
-    return forks("killed")
+    return forks("killed", "torch._dynamo")
 
 
 def run(context, family: str, folder: Path, world_size: int, kill: tuple[str, int, float, bool] | None) -> str:

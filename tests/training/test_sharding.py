@@ -23,6 +23,9 @@ from pipelines.training.state import TrainingState
 
 __all__ = ["pair"]
 
+SHORT = replace(SETTINGS, total_examples=SETTINGS.total_examples // 2, reports=3)
+"""Six updates: one of a state that is spread takes a tenth of a second, and they are compared with one worker's."""
+
 
 def held(progress: TrainingState) -> int:
     """Bytes of everything trained, averaged or kept by an optimizer, that lie on this worker between two updates."""
@@ -40,7 +43,7 @@ def trained(
         model = loop.train(
             fresh(family, torch.float64),
             Data(),
-            replace(SETTINGS, accumulate=accumulate),
+            replace(SHORT, accumulate=accumulate),
             seed=3,
             report=lambda _: None,
             context=place,
@@ -59,9 +62,9 @@ def worker(rank: int, family: str, port: str, out: Path) -> None:
     found = {
         "sharded": trained(family, place),
         "in parts": trained(family, place, accumulate=2),
-        "stopped": trained(family, place, folder=out / "same", stop=5),
+        "stopped": trained(family, place, folder=out / "same", stop=3),
         "resumed": trained(family, place, folder=out / "same"),
-        "left": trained(family, place, folder=out / "other", stop=5),
+        "left": trained(family, place, folder=out / "other", stop=3),
     }
     if rank == 0:
         assert found["stopped"] is found["left"] is None
