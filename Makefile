@@ -12,7 +12,7 @@ setup: .venv/.ready
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-build-isolation -e .  # and torch, at its one version
-	$(BIN)/python -c "from pathlib import Path; from pipelines.cli.privacy import settle; settle(Path())"
+	$(BIN)/python -c "from pathlib import Path; from pipelines.cli.privacy import secure_site_cache; secure_site_cache(Path())"
 	@touch $@
 
 repro: setup

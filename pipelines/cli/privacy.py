@@ -33,13 +33,13 @@ def private_process(root: Path | None = None) -> Iterator[None]:
     before = os.umask(private_umask())
     try:
         close_token()
-        settle(Path.cwd() if root is None else root)
+        secure_site_cache(Path.cwd() if root is None else root)
         yield
     finally:
         os.umask(before)
 
 
-def settle(root: Path) -> None:
+def secure_site_cache(root: Path) -> None:
     """Give a project that DVC knows a site cache that only its user may write.
 
     Raises:
