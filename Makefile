@@ -10,9 +10,9 @@ setup: .venv/.ready
 .venv/.ready: requirements.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Fivefold needs Python 3.11 or newer; set PYTHON=")'
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.lock
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -e .
-	$(BIN)/python -c "from pathlib import Path; from pipelines.cli.privacy import settle; settle(Path())"
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-build-isolation -e .  # and torch, at its one version
+	$(BIN)/python -c "from pathlib import Path; from pipelines.cli.privacy import secure_site_cache; secure_site_cache(Path())"
 	@touch $@
 
 repro: setup
@@ -52,8 +52,8 @@ format: setup
 lock:
 	rm -rf .lock-venv
 	$(PYTHON) -m venv .lock-venv
-	.lock-venv/bin/pip install --quiet ".[dev]"
-	(echo "# made by make lock from pyproject.toml"; .lock-venv/bin/pip freeze --exclude fivefold | sed 's/+cpu//') > requirements.lock
+	.lock-venv/bin/pip install --quiet uv
+	PATH=$(CURDIR)/.lock-venv/bin:$$PATH $(PYTHON) -m benchmarks.supply lock $(ARGS)
 	rm -rf .lock-venv
 
 clean:

@@ -162,10 +162,12 @@ def whole_folder(folder: Path) -> Iterator[Path]:
     killed, the older or the newer content is there for who calls `recover` before looking.
 
     Raises:
-        OSError: If it cannot be written.
+        OSError: If it cannot be written, or something else than a folder has its name, which stays.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     recover(folder)
+    if os.path.lexists(folder) and not folder.is_dir():
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(folder))
     _remove_abandoned(folder)
     temporary = _beside(folder, "tmp")
     _delete(temporary)

@@ -17,12 +17,11 @@ COPY requirements.lock .
 FROM base AS cuda
 # PyTorch's wheels for Linux carry CUDA's libraries; the driver is the node's
 ENV NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
-RUN pip install -r requirements.lock
+RUN pip install --require-hashes -r requirements.lock && pip install $(grep -o 'torch==[0-9.]*' requirements.lock)
 USER ray
 
 FROM base AS cpu
 ARG TORCH_INDEX
-RUN torch=$(grep '^torch==' requirements.lock) \
-    && if [ -n "$TORCH_INDEX" ]; then pip install --index-url "$TORCH_INDEX" "$torch"; fi \
-    && pip install -r requirements.lock
+RUN pip install --require-hashes -r requirements.lock \
+    && pip install ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} $(grep -o 'torch==[0-9.]*' requirements.lock)
 USER ray

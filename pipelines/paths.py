@@ -1,9 +1,12 @@
-"""Where each dataset's prepared data and results lie."""
+"""Where each dataset's prepared data and results lie, and who may read them."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
+
+UMASK = "FIVEFOLD_UMASK"
+"""Environment variable: what the permissions of new files lack, in octal; 077 when not set."""
 
 
 def prepared_folder(dataset: str) -> Path:
@@ -38,3 +41,15 @@ def card_file(dataset: str) -> Path:
 def settings_file(dataset: str) -> Path:
     """Where the settings lie that a dataset's families are trained with."""
     return runs_folder(dataset) / "settings.yaml"
+
+
+def private_umask() -> int:
+    """What the permissions of new files lack while a command runs: all for others than its user, if not set otherwise.
+
+    Raises:
+        ValueError: If the environment's umask is none.
+    """
+    text = os.environ.get(UMASK, "").strip() or "077"
+    if set(text) - set("01234567") or int(text, 8) > 0o777:
+        raise ValueError(f"{UMASK} must be an octal number such as 077 or 027, got {text!r}. Set it or unset it.")
+    return int(text, 8)

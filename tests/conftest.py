@@ -1,15 +1,17 @@
-"""Shapes in annotations are checked at run time while the tests run."""
+"""Shapes in annotations are checked at run time while the tests of the models run."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import socket
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
 from jaxtyping import install_import_hook
 from s3_server import s3, s3_server  # noqa: F401 - fixtures
+from shape_checks import shape_checks
 
 if TYPE_CHECKING:
     from small_projects import SmallProject
@@ -17,6 +19,13 @@ if TYPE_CHECKING:
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 pytest.register_assert_rewrite("claims")
 hook = install_import_hook(["models"], "beartype.beartype")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def checked_shapes(request: pytest.FixtureRequest) -> Iterator[None]:
+    """In `tests/models`, which takes every task of every family through its shapes; what others test is not a shape."""
+    with shape_checks(on=request.path.parent.name in ("models", "door")):
+        yield
 
 
 def unused() -> str:

@@ -28,6 +28,7 @@ from PIL import (
     WebPImagePlugin,
 )
 
+from data.cards import ImageShape
 from data.domains.image import image_hashes
 
 SUFFIXES = (
@@ -102,24 +103,6 @@ class Fault(Exception):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Target:
-    """What every image is brought to; see `data.cards.ImageShape`."""
-
-    height: int
-    width: int
-    channels: int
-    levels: int = 256
-    resize: str = "none"
-    alpha: str = "white"
-    max_pixels: int = 50_000_000
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """`(height, width, channels)`."""
-        return self.height, self.width, self.channels
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class Encoded:
     """A batch of encoded images on its way to a worker.
 
@@ -132,7 +115,7 @@ class Encoded:
         source: Their positions in the source, `[n]`.
     """
 
-    target: Target
+    target: ImageShape
     names: Sequence[str]
     blobs: Sequence[bytes]
     label: NDArray[np.int64]
@@ -259,7 +242,7 @@ def upright_size(image: Image.Image) -> tuple[int, int]:
     return (image.height, image.width) if turned else image.size
 
 
-def decode(blob: bytes, target: Target, note: Callable[[str], Any]) -> NDArray[np.uint8]:
+def decode(blob: bytes, target: ImageShape, note: Callable[[str], Any]) -> NDArray[np.uint8]:
     """One image as an array, `[height, width, channels]`.
 
     Arguments:
@@ -299,7 +282,7 @@ def decode(blob: bytes, target: Target, note: Callable[[str], Any]) -> NDArray[n
     raise Fault("wrong number of channels", "expected a grey image, got a colour image")
 
 
-def _plain(image: Image.Image, blob: bytes, target: Target, note: Callable[[str], Any]) -> Image.Image:
+def _plain(image: Image.Image, blob: bytes, target: ImageShape, note: Callable[[str], Any]) -> Image.Image:
     """An 8-bit grey or RGB image, upright and opaque."""
     if getattr(image, "n_frames", 1) > 1:
         note("animation to its first frame")
@@ -339,7 +322,7 @@ def _carry(old: Image.Image, new: Image.Image) -> Image.Image:
     return new
 
 
-def _resized(image: Image.Image, target: Target, note: Callable[[str], Any]) -> Image.Image:
+def _resized(image: Image.Image, target: ImageShape, note: Callable[[str], Any]) -> Image.Image:
     size = (target.width, target.height)
     if target.resize == "none":
         raise Fault(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -26,7 +26,7 @@ from data.readers.base import (
     natural_sorted,
     split_by_rows,
 )
-from data.readers.image_decoding import SUFFIXES, Decoded, Encoded, Fault, Target, decode_batch, opened, upright_size
+from data.readers.image_decoding import SUFFIXES, Decoded, Encoded, Fault, decode_batch, opened, upright_size
 from data.readers.image_metadata import metadata_labels
 from data.readers.image_size import LOOKED_AT, image_shape
 from data.sources.archive import members
@@ -165,7 +165,7 @@ def _split_level(path: Path, folders: list[tuple[str, ...]]) -> int:
 def open_images(card: Card, path: Path, report: IngestReport, mapper: Mapper) -> Reader:
     """Look at an image folder or archive and return its reader."""
     assert card.image is not None
-    target = Target(**{item.name: getattr(card.image, item.name) for item in fields(Target)})
+    target = card.image
     classes: list[str] = []
     tables: list[tuple[NDArray[np.int64], NDArray[np.bool_]]] = []
 
@@ -204,7 +204,7 @@ def _compare_classes(card: Card, classes: list[str], layout: FolderLayout, repor
 
 
 def _batches(
-    card: Card, path: Path, layout: FolderLayout, target: Target, report: IngestReport, classes: list[str]
+    card: Card, path: Path, layout: FolderLayout, target: ImageShape, report: IngestReport, classes: list[str]
 ) -> Iterator[Encoded]:
     """Encoded images in batches, faults of the archive and of labels noted on the way."""
     index = {name: position for position, name in enumerate(layout.classes)}

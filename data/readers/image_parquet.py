@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +26,7 @@ from data.readers.base import (
     split_by_rows,
 )
 from data.readers.columns import as_text
-from data.readers.image_decoding import Encoded, Fault, Target, decode_batch, image_format, opened, upright_size
+from data.readers.image_decoding import Encoded, Fault, decode_batch, image_format, opened, upright_size
 from data.readers.image_size import LOOKED_AT, image_shape
 from data.readers.raw_table import one_line, splits_of, table_files
 from data.readers.suffixes import PARQUET_SUFFIXES
@@ -124,7 +124,7 @@ def _batches(path: Path, columns: ImageColumns) -> Iterator[tuple[Path, int, lis
 def open_image_parquet(card: Card, path: Path, report: IngestReport, mapper: Mapper) -> Reader:
     """Look at Parquet files with images and return their reader."""
     assert card.image is not None
-    target = Target(**{item.name: getattr(card.image, item.name) for item in fields(Target)})
+    target = card.image
     found = image_columns(path)
     if found is None:
         raise ValueError(f"{path} holds no column of images (bytes of PNG, JPEG, …). Fix kind in the card.")

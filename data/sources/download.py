@@ -126,46 +126,112 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-class _SameProtection(urllib.request.HTTPRedirectHandler):
-    """Follows redirects, except to a place that is less protected, or that only this machine's network reaches.
+class _Addresses:
+    """The addresses of hosts, each looked up once: what was checked is what is connected to.
+
+    A name may resolve to a public address when it is checked and to this machine's a moment later (DNS rebinding).
 
     Arguments:
         url: The card's own: where it leads, redirects may lead too.
     """
 
     def __init__(self, url: str) -> None:
-        self.scheme, self.private = urlsplit(url).scheme, _is_private(url)
+        self.known: dict[str, list[tuple[Any, ...]]] = {}
+        self.card = (urlsplit(url).hostname or "").lower()
+
+    def of(self, host: str) -> list[tuple[Any, ...]]:
+        """Where a host is; a name that nobody knows is asked for again.
+
+        Raises:
+            OSError: If the name is not known.
+        """
+        host = host.lower()
+        if host not in self.known:
+            self.known[host] = [entry[4] for entry in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)]
+        return self.known[host]
+
+    def private(self, host: str) -> bool:
+        """Whether a host is on this machine or its network: an address that the world does not route to."""
+        try:
+            found = {str(address[0]).split("%")[0] for address in self.of(host)}
+        except (OSError, UnicodeError):
+            return False  # nobody there, or known to a proxy only
+        return any(not ipaddress.ip_address(address).is_global for address in found)
+
+    def require_reachable(self, host: str, what: str) -> None:
+        """Refuse a host that only this machine's network reaches, unless the card's own is one.
+
+        Raises:
+            ValueError: Names `what` led there.
+        """
+        if host.lower() != self.card and self.private(host) and not self.private(self.card):
+            raise ValueError(
+                f"{what}, an address of this machine or its network. Give that URL itself if you trust it."
+            )
+
+    def connect(self, place: tuple[str, int], timeout: Any = TIMEOUT_S, source: Any = None) -> socket.socket:
+        """Connect to a host and port, at one of the addresses that were checked; in place of `create_connection`.
+
+        Raises:
+            OSError: If none of them answers.
+            ValueError: If it is none to connect to.
+        """
+        host, port = place
+        found = self.of(host)
+        self.require_reachable(host, f"{host} is {found[0][0]}")
+        problem: OSError | None = None
+        for address in found:
+            try:
+                return socket.create_connection((address[0], port), timeout, source)
+            except OSError as error:
+                problem = error
+        raise problem or OSError(f"{host} has no address")
+
+
+class _Checked(urllib.request.HTTPSHandler, urllib.request.HTTPHandler):
+    """Connects to addresses that were checked; to a proxy as it is set, which looks names up itself."""
+
+    def __init__(self, addresses: _Addresses) -> None:
+        super().__init__()
+        self.addresses = addresses
+
+    def do_open(self, http_class: Any, req: Any, **options: Any) -> Any:
+        def connection(host: str, **given: Any) -> http.client.HTTPConnection:
+            made = http_class(host, **given)
+            made._create_connection = self.addresses.connect
+            return made
+
+        proxied = req.host != unquote(urlsplit(req.full_url).netloc)
+        return super().do_open(http_class if proxied else connection, req, **options)
+
+
+class _SameProtection(urllib.request.HTTPRedirectHandler):
+    """Follows redirects, except to a place that is less protected, or that only this machine's network reaches.
+
+    Arguments:
+        url: The card's own: where it leads, redirects may lead too.
+        addresses: Of the hosts that it names.
+    """
+
+    def __init__(self, url: str, addresses: _Addresses) -> None:
+        self.scheme, self.addresses = urlsplit(url).scheme, addresses
 
     def redirect_request(self, req: Any, fp: Any, code: Any, msg: Any, headers: Any, newurl: str) -> Any:
         safe = urlsplit(newurl).scheme == "https" or (self.scheme == "http" and _is_loopback(newurl))
         if not safe:
             raise ValueError(f"{req.full_url} redirects to {newurl}, which is not https. Give another URL.")
-        if not self.private and _is_private(newurl):
-            raise ValueError(
-                f"{req.full_url} redirects to {newurl}, an address of this machine or its network. Give that URL "
-                "itself if you trust it."
-            )
+        self.addresses.require_reachable(urlsplit(newurl).hostname or "", f"{req.full_url} redirects to {newurl}")
         return super().redirect_request(req, fp, code, msg, headers, newurl)
-
-
-def _is_private(url: str) -> bool:
-    """Whether a host is on this machine or its network: an address that the world does not route to."""
-    host = urlsplit(url).hostname or ""
-    try:
-        found = {entry[4][0] for entry in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)}
-    except (OSError, UnicodeError):
-        return False  # nobody there, or known to a proxy only
-    return any(not ipaddress.ip_address(str(address).split("%")[0]).is_global for address in found)
 
 
 def _fetch_http(url: str, part: Path, *, checked: bool) -> None:
     """Fetch into a partial file, continuing what an earlier attempt left if the server's version is the same."""
-    problem = ""
+    problem, addresses = "", _Addresses(url)
     for attempt in range(ATTEMPTS):
         if attempt:
             time.sleep(min(8.0, 0.25 * 2**attempt))
         try:
-            if _fetch_once(url, part, checked=checked):
+            if _fetch_once(url, part, addresses, checked=checked):
                 return
             problem = "the connection closed early"
         except urllib.error.HTTPError as error:
@@ -194,17 +260,18 @@ def _fetch_http(url: str, part: Path, *, checked: bool) -> None:
     )
 
 
-def _fetch_once(url: str, part: Path, *, checked: bool) -> bool:
+def _fetch_once(url: str, part: Path, addresses: _Addresses, *, checked: bool) -> bool:
     """One attempt; whether the file is complete.
 
     Arguments:
+        addresses: Of the hosts on the way, the same in every attempt.
         checked: Whether the content's SHA-256 is known, so that half a file would be found out.
     """
     have, known = _resumable(url, part)
     headers = {"User-Agent": "fivefold", "Accept-Encoding": "identity"}
     if have:
         headers.update({"Range": f"bytes={have}-", "If-Range": known["validator"]})
-    opener = urllib.request.build_opener(_SameProtection(url))
+    opener = urllib.request.build_opener(_Checked(addresses), _SameProtection(url, addresses))
     with opener.open(urllib.request.Request(url, headers=headers), timeout=TIMEOUT_S) as response:
         whole = response.headers.get("Content-Length")
         if response.status == 206:

@@ -22,7 +22,7 @@ from data.readers.base import Mapper
 from data.schema import LONGEST_NAME, check_name
 from pipelines.cli.recipes import recipe_text, training_time
 from pipelines.defaults import Facts, machine_facts
-from pipelines.stages.prepare import at
+from pipelines.stages.prepare import naming_path
 
 
 def add(
@@ -64,7 +64,7 @@ def add(
     root = root or Path.cwd()
     check_name(name)
     options = {"size": size or "", "fit": fit or "", "query": query or "", "sheet": sheet or ""}
-    with at(Path(source)):
+    with naming_path(Path(source)):
         inspection = inspect(source, name, root, label=label or "", anomaly=anomaly or "", mapper=mapper, **options)
     _check_used(source, inspection.card, options)
     path = write_card(inspection, root)
@@ -235,7 +235,7 @@ def export(name: str, to: Path, form: str = "parquet", *, root: Path | None = No
 
     root = root or Path.cwd()
     card = load_card(name, root)
-    with at(root / to):
+    with naming_path(root / to):
         dataset = Dataset.open(root / "data" / "prepared" / name)
         if form == "parquet":
             counts = export_parquet(dataset, root / to)

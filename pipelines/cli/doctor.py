@@ -103,7 +103,7 @@ def _privacy() -> tuple[str, str]:
 
     root = Path.cwd()
     try:
-        privacy.settle(root)
+        privacy.secure_site_cache(root)
     except OSError as error:
         return "fix", str(error)
     if wrong := privacy.close_token():

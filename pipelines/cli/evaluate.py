@@ -14,18 +14,21 @@ log = logging.getLogger(__name__)
 def evaluate(family: FamilyName, dataset: DatasetName = None, verbose: Verbose = False) -> None:
     """Measure a trained family by the yardstick, or go on where that was interrupted."""
     from data.cards import find_card
+    from data.dataset import Dataset
     from pipelines import config, tracking
     from pipelines.execution.jobs import family_settings
     from pipelines.execution.measuring import run_evaluation
-    from pipelines.paths import runs_folder
+    from pipelines.paths import prepared_folder, runs_folder
     from pipelines.serving import artifact
     from pipelines.stages.evaluate import evaluate
 
     settings = config.load(dataset=dataset)
     find_card(settings.dataset, Path())
     family_settings(settings, family)
-    tracking.connect()
     chosen, folder = settings.evaluate, runs_folder(settings.dataset)
+    Dataset.open(prepared_folder(settings.dataset))
+    artifact.check(folder / "models" / family)  # before a store is made for what is not there
+    tracking.connect()
     measured = evaluate(
         settings.dataset,
         family,

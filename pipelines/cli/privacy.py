@@ -2,7 +2,7 @@
 
 Libraries unpickle what lies in some folders, and so run whatever another user of the machine could put there. DVC's
 is by default `/var/tmp/dvc`, which everybody may write; ours is `.dvc-site` in the project. What is written while a
-command runs is for its user alone (`UMASK`).
+command runs is for its user alone (`private_umask`).
 """
 
 from __future__ import annotations
@@ -14,11 +14,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from pipelines.paths import private_umask
+
 SITE_CACHE = ".dvc-site"
 """DVC's site cache, in the project."""
-
-UMASK = "FIVEFOLD_UMASK"
-"""Environment variable: what the permissions of new files lack, in octal; 077 when not set."""
 
 
 @contextmanager
@@ -31,16 +30,16 @@ def private_process(root: Path | None = None) -> Iterator[None]:
         PermissionError: If somebody else may write where a library unpickles.
         ValueError: If the environment's umask is none.
     """
-    before = os.umask(_umask())
+    before = os.umask(private_umask())
     try:
         close_token()
-        settle(Path.cwd() if root is None else root)
+        secure_site_cache(Path.cwd() if root is None else root)
         yield
     finally:
         os.umask(before)
 
 
-def settle(root: Path) -> None:
+def secure_site_cache(root: Path) -> None:
     """Give a project that DVC knows a site cache that only its user may write.
 
     Raises:
@@ -132,10 +131,3 @@ def _write_local(root: Path, folder: Path) -> None:
     config.setdefault("core", {})["site_cache_dir"] = str(folder)  # type: ignore[index]
     config.write()
     print(f"DVC's cache of this project is {folder}, for you alone (.dvc/config.local)", file=sys.stderr)
-
-
-def _umask() -> int:
-    text = os.environ.get(UMASK, "").strip() or "077"
-    if set(text) - set("01234567") or int(text, 8) > 0o777:
-        raise ValueError(f"{UMASK} must be an octal number such as 077 or 027, got {text!r}. Set it or unset it.")
-    return int(text, 8)

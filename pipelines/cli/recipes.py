@@ -7,7 +7,7 @@ from typing import Any
 from models import FAMILIES
 from pipelines.defaults import Facts, defaults, expected_seconds
 from pipelines.defaults.layers import leaves
-from pipelines.training.durations import in_words
+from pipelines.training.durations import format_duration
 
 HEAD = """\
 # Settings of `{name}` ({facts}), in the layout of params.yaml, which goes before this file.
@@ -59,8 +59,8 @@ def training_time(facts: Facts) -> str:
     }
     if not all(seconds.values()):
         return "as long as the GPU needs"
-    each = ", ".join(f"{family} {in_words(value)}" for family, value in seconds.items())
-    return f"{in_words(sum(seconds.values()))} ({each})"
+    each = ", ".join(f"{family} {format_duration(value)}" for family, value in seconds.items())
+    return f"{format_duration(sum(seconds.values()))} ({each})"
 
 
 def _because(why: dict[str, str], key: str) -> str:

@@ -18,6 +18,8 @@ import ray
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobSubmissionClient
 
+from pipelines.paths import UMASK
+
 ACTIVE = ("PENDING", "RUNNING")
 """States of a job that is not over."""
 
@@ -31,8 +33,8 @@ STOPPING = 60
 """Seconds that a job which is stopped has for its last checkpoint."""
 
 
-PASSED = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION", "AWS_NO_SIGN_REQUEST")
-"""Variables that a job gets from who submits it: where its storage is, nothing secret."""
+PASSED = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION", "AWS_NO_SIGN_REQUEST", UMASK)
+"""Variables that a job gets from who submits it: where its storage is and who may read there, nothing secret."""
 
 QUIET = ("ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk", "ray._private.runtime_env.packaging")
 """Loggers that tell of every upload and every closed connection."""

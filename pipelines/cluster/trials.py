@@ -17,6 +17,7 @@ from ray.tune.search.optuna import OptunaSearch
 
 from pipelines.cluster.workers import capacity, cores_each, last_line
 from pipelines.config.sections import Range
+from pipelines.paths import private_umask
 
 
 class TrialRecorder(Protocol):
@@ -84,7 +85,10 @@ def run_trials(
     cores = cores_each(concurrent, on_gpu=gpus >= concurrent)
     share = {"cpu": cores, **({"gpu": min(1, gpus / concurrent)} if gpus else {})}
 
+    umask = private_umask()
+
     def entry(settings: dict[str, float]) -> None:
+        os.umask(umask)  # a node's own may be any
         torch.set_num_threads(threads or cores)
         trial(settings, lambda seen, score: tune.report({"examples": seen, "score": score}))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -15,6 +16,7 @@ from ray._private.state import state as cluster_state
 from ray.train.v2._internal.execution.context import get_train_context
 
 from pipelines.cluster.group import GroupConfig
+from pipelines.paths import private_umask
 from pipelines.training.context import WorkerContext
 
 RESIZE_SECONDS = 30.0
@@ -87,7 +89,10 @@ def run_workers(
     on_gpu = capacity("GPU") >= fewest
     cores = cores_each(most, on_gpu=on_gpu)
 
+    umask = private_umask()
+
     def entry(config: dict[str, Any]) -> None:
+        os.umask(umask)  # a node's own may be any
         context = ray.train.get_context()
         device = str(ray.train.torch.get_device())
         if device == "cpu":

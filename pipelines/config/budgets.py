@@ -13,7 +13,7 @@ from pipelines.config.layout import section_of
 from pipelines.config.sections import Family, Resolved
 from pipelines.defaults import Facts
 from pipelines.defaults.layers import Setting, merged
-from pipelines.training.durations import seconds_of
+from pipelines.training.durations import parse_duration
 
 
 def budget_key(chosen: Family, facts: Facts) -> str:
@@ -27,7 +27,7 @@ def budget_key(chosen: Family, facts: Facts) -> str:
 def with_budget(user: dict[str, Any]) -> dict[str, Any]:
     """`budget` is every family's that has neither its own nor its own number of examples."""
     try:
-        seconds_of(str(user.get("budget", "")))
+        parse_duration(str(user.get("budget", "")))
     except ValueError:
         return user
     result = dict(user)

@@ -13,7 +13,7 @@ from models import FAMILIES
 from pipelines.config.layout import ranges_of
 from pipelines.config.sections import FAMILY, SECTIONS, SINGLE, Family, Params, Range, moved, with_settings
 from pipelines.training.config import TrainingConfig
-from pipelines.training.durations import seconds_of
+from pipelines.training.durations import parse_duration
 
 MOST_SEED = 2**32 - 1
 """The largest seed that every library takes."""
@@ -36,7 +36,7 @@ def checked_params(settings: Mapping[str, Any], errors: list[str]) -> Params:
     family = {name: checked_family(name, settings[name], errors) for name in FAMILIES if name in settings}
     if (budget := settings.get("budget")) is not None:
         try:
-            seconds_of(str(budget))
+            parse_duration(str(budget))
         except ValueError as error:
             errors.append(f"budget: {error}")
     misfits: dict[str, list[str]] = {}

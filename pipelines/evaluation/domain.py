@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pipelines.evaluation.explorer import Exploration
 
 
-def partners(label: np.ndarray, random: np.random.Generator) -> np.ndarray:
+def rows_of_other_classes(label: np.ndarray, random: np.random.Generator) -> np.ndarray:
     """A row of another class for each row; any other row where all are alike or unknown."""
     rows = np.arange(len(label))
     chosen = (rows + random.integers(1, max(len(rows), 2), len(rows))) % len(rows)

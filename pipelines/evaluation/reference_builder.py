@@ -43,7 +43,7 @@ class Kept(Protocol):
     def put(self, name: str, tensors: dict[str, Tensor]) -> None: ...
 
 
-def make(
+def build_reference(
     dataset: Dataset,
     name: str,
     folder: Path,

@@ -135,10 +135,12 @@ def run_features(
     same = dataclasses.asdict(job) | {"prepared": dataset.digest, "code": code}
     state = (state_folder(name) / f"features-{digest_of(same)[:12]}").resolve()
     if not ray_address(where):
-        from pipelines.evaluation.reference_builder import make
+        from pipelines.evaluation.reference_builder import build_reference
 
         with interrupted_by_sigterm():
-            make(dataset, name, folder, seed=seed, settings=settings, device=device_here(), kept=Parts(state / PARTS))
+            build_reference(
+                dataset, name, folder, seed=seed, settings=settings, device=device_here(), kept=Parts(state / PARTS)
+            )
         shutil.rmtree(state, ignore_errors=True)
         return
 

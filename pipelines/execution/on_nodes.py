@@ -116,7 +116,7 @@ def evaluate_on_node(config: dict[str, Any]) -> None:
 
 def features_on_node(config: dict[str, Any]) -> None:
     """What the task on a node does: make the yardstick, and leave it in the state."""
-    from pipelines.evaluation.reference_builder import make
+    from pipelines.evaluation.reference_builder import build_reference
 
     parts, done = Parts(f"{config['state']}/{PARTS}"), False
     with synced_state(config["state"]) as state, recorded(state, EVENTS):
@@ -126,7 +126,7 @@ def features_on_node(config: dict[str, Any]) -> None:
         settings = ReferenceConfig(**{**job.settings, "components": tuple(job.settings["components"])})
         dataset = Dataset.open(local_copy(job.prepared))
         how = {"seed": job.seed, "settings": settings, "device": device_here(), "kept": parts}
-        make(dataset, job.name, state / YARDSTICK, **how)
+        build_reference(dataset, job.name, state / YARDSTICK, **how)
         (state / MADE).write_text(f"{job.name}\n", encoding="utf-8")
         done = True
     if done:

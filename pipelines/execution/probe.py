@@ -19,7 +19,7 @@ from pipelines.execution.local import threads
 from pipelines.training import loop
 from pipelines.training.config import TrainingConfig
 from pipelines.training.context import WorkerContext
-from pipelines.training.durations import seconds_of
+from pipelines.training.durations import parse_duration
 from pipelines.training.worker import TrainingData
 
 STARTING = 12.0
@@ -161,7 +161,7 @@ def measured(family: str, chosen: Family, prepared: Path, seed: int, *, as_many:
         ValueError: If the budget is too short.
     """
     speed = probe(family, chosen, Dataset.open(prepared), seed)
-    examples, evaluations = speed.fitting(seconds_of(chosen.training.budget), chosen.training, as_many=as_many)
+    examples, evaluations = speed.fitting(parse_duration(chosen.training.budget), chosen.training, as_many=as_many)
     return {
         "total_examples": examples,
         "evaluations": evaluations,

@@ -23,6 +23,7 @@ from pipelines.execution import on_nodes
 from pipelines.execution.cluster_job import REQUEST, ClusterJob
 from pipelines.execution.local import run_local
 from pipelines.execution.search import SearchJob, TrialLog, search_local
+from pipelines.paths import private_umask
 from pipelines.serving import artifact
 from pipelines.storage.mirror import refresh, synced_state
 from pipelines.training.errors import Interrupted
@@ -121,6 +122,7 @@ class TrialEvents:
 
 def main() -> int:
     """Runs on the cluster: does what the request asks for and leaves any error in the state folder."""
+    os.umask(private_umask())
     request = json.loads(Path(REQUEST).read_text(encoding="utf-8"))
     with synced_state(request["state"]) as state, locked(state):
         ended = None

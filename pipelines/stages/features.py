@@ -29,17 +29,17 @@ def features(
         seed: Seed of everything random.
         settings: How it is made; `None` for the defaults.
         root: The project's folder.
-        run: What makes it, given the arguments of `reference_builder.make`; `None`: that, in this process, on its CPU.
+        run: What makes it, given the arguments of `reference_builder.build_reference`; `None`: that, in this process, on its CPU.
     Raises:
         FileNotFoundError: If the dataset is not prepared.
         ValueError: If a split the yardstick needs is missing or too small.
         OSError: If the folder cannot be written.
     """
     from data.dataset import Dataset
-    from pipelines.evaluation.reference_builder import make
+    from pipelines.evaluation.reference_builder import build_reference
 
     prepared = Dataset.open(Path(root) / "data" / "prepared" / dataset)
-    (run or make)(
+    (run or build_reference)(
         prepared,
         dataset,
         Path(root) / "runs" / dataset / "yardstick",

@@ -32,12 +32,12 @@ def prepare(
     root = root or Path.cwd()
     card = load_card(dataset, root)
     out = out or root / "data" / "prepared" / dataset
-    with at(Path(out)):
+    with naming_path(Path(out)):
         return build(card, root, Path(out), mapper)
 
 
 @contextmanager
-def at(place: Path) -> Iterator[None]:
+def naming_path(place: Path) -> Iterator[None]:
     """Says where, when the operating system refuses without a file's name (a full disk)."""
     try:
         yield

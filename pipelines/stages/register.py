@@ -56,11 +56,11 @@ def register(
     if experiment := os.environ.get(EXPERIMENT):
         return _unregistered(root, dataset, experiment, say)
     jobs = job_table() if jobs is None else jobs
-    tracking.connect()
-    tracking.replay(root / "runs" / dataset / "state")
     found = {family: _finished(root, dataset, family) for family in families}
     _require_one(found, "data_digest")
     _require_one(found, "yardstick_digest")
+    tracking.connect()
+    tracking.replay(root / "runs" / dataset / "state")
     record: dict[str, Any] = {"model": dataset, "versions": {}, "jobs": {}}
     moved: dict[str, tracking.AliasRecord | None] = {}
     with tracking.changing(dataset, "register", say=say), vendored_code() as package:

@@ -21,7 +21,7 @@ from pipelines.config import Params, Resolved
 from pipelines.defaults import expected_seconds, machine_facts
 from pipelines.defaults.layers import nested
 from pipelines.paths import prepared_folder, settings_file
-from pipelines.training.durations import in_words
+from pipelines.training.durations import format_duration
 
 TRACKED = ("train", "tune", "features", "evaluate")
 
@@ -89,7 +89,7 @@ def expected(family: str, resolved: Resolved, known: Mapping[str, Any]) -> str:
         rate = known["budgets"][family]["examples_per_second"]
         return f"{seen} in {training.budget}, at {rate:g} a second"
     seconds = expected_seconds(family, resolved.facts, plain(training))
-    return f"{seen}, about {in_words(seconds)}" if seconds else seen
+    return f"{seen}, about {format_duration(seconds)}" if seconds else seen
 
 
 def settings_text(params: Params, known: Mapping[str, Any]) -> str:

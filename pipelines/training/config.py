@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
-from pipelines.training.durations import seconds_of
+from pipelines.training.durations import parse_duration
 
 NOT_LEARNED = {"changes_model": False}
 """Metadata of a field that says how a training is run, watched or kept, and not what is learned."""
@@ -108,7 +108,7 @@ class TrainingConfig:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.budget:
             try:
-                seconds_of(self.budget)
+                parse_duration(self.budget)
             except ValueError as error:
                 raise ValueError(f"budget {error}") from None
         if not self.lr > 0:

@@ -5,20 +5,20 @@ from __future__ import annotations
 import re
 
 UNITS = {"h": 3600, "m": 60, "s": 1}
-WRITTEN = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m(?:in)?)?(?:(\d+(?:\.\d+)?)s?)?")
+DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m(?:in)?)?(?:(\d+(?:\.\d+)?)s?)?")
 
 
-def seconds_of(text: str) -> float:
+def parse_duration(text: str) -> float:
     """Seconds of a duration.
 
     Example:
-        >>> seconds_of("1h30m"), seconds_of("5m"), seconds_of("90")
+        >>> parse_duration("1h30m"), parse_duration("5m"), parse_duration("90")
         (5400.0, 300.0, 90.0)
 
     Raises:
         ValueError: If it is none, or not positive.
     """
-    found = WRITTEN.fullmatch(text.replace(" ", ""))
+    found = DURATION.fullmatch(text.replace(" ", ""))
     total = (
         sum(float(part) * unit for part, unit in zip(found.groups(default="0"), UNITS.values(), strict=True))
         if found
@@ -29,11 +29,11 @@ def seconds_of(text: str) -> float:
     return total
 
 
-def in_words(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """A duration as a person says it, rounded.
 
     Example:
-        >>> in_words(42), in_words(200), in_words(5000)
+        >>> format_duration(42), format_duration(200), format_duration(5000)
         ('40 s', '3 min', '1 h 23 min')
     """
     if seconds < 60:

@@ -6,6 +6,7 @@ import contextlib
 import functools
 import hashlib
 import re
+import socket
 import ssl
 import threading
 import urllib.request
@@ -29,6 +30,7 @@ from s3_server import Faulty
 from data.dataset import Dataset
 from data.sources import download
 from data.sources.download import fetch
+from pipelines.__main__ import main
 from pipelines.cli.data import add
 from pipelines.stages.prepare import prepare
 from pipelines.storage.mirror import StateMirror
@@ -266,7 +268,8 @@ def test_a_server_that_drips_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyP
     ],
 )
 def test_redirects_lead_to_no_place_that_the_card_does_not(card: str, target: str, told: str) -> None:
-    handler, request = download._SameProtection(card), urllib.request.Request(card)
+    handler = download._SameProtection(card, download._Addresses(card))
+    request = urllib.request.Request(card)
     follow = functools.partial(handler.redirect_request, request, None, 302, "Found", Message(), target)
     if told:
         with pytest.raises(ValueError, match=told):
@@ -287,14 +290,15 @@ def test_a_server_without_ranges_that_fails_at_times(store: str, tmp_path: Path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["x.csv"]
 
 
-def test_an_untrusted_certificate(store: str, tmp_path: Path) -> None:
-    """A server with a certificate of its own is refused at once, and trusted when SSL_CERT_FILE says so."""
+@contextlib.contextmanager
+def secured(handler: type[BaseHTTPRequestHandler], folder: Path, *names: str) -> Iterator[int]:
+    """An HTTPS server whose certificate, of these names, is its own: `trusted.pem` in the folder; its port."""
     key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
-    now = datetime.now(UTC)
+    serial, now = x509.random_serial_number(), datetime.now(UTC)
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, f"site {serial}")])
     certificate = (
-        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number(), now, now + timedelta(1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        x509.CertificateBuilder(name, name, key.public_key(), serial, now, now + timedelta(1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(known) for known in names]), critical=False)
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
         .sign(key, hashes.SHA256())
     )
@@ -302,26 +306,100 @@ def test_an_untrusted_certificate(store: str, tmp_path: Path) -> None:
     secret = key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
-    (tmp_path / "both.pem").write_bytes(pem + secret)
-    (tmp_path / "trusted.pem").write_bytes(pem)
+    (folder / "both.pem").write_bytes(pem + secret)
+    with (folder / "trusted.pem").open("ab") as file:
+        file.write(pem)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(tmp_path / "both.pem")
-    Store.files["/x.csv"] = TABLE
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Store)
+    context.load_cert_chain(folder / "both.pem")
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     server.socket = context.wrap_socket(server.socket, server_side=True)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
-    url = f"https://localhost:{server.server_port}/x.csv"
     try:
+        yield server.server_port
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def test_an_untrusted_certificate(store: str, tmp_path: Path) -> None:
+    """A server with a certificate of its own is refused at once, and trusted when SSL_CERT_FILE says so."""
+    Store.files["/x.csv"] = TABLE
+    with secured(Store, tmp_path, "localhost") as port:
+        url = f"https://localhost:{port}/x.csv"
         with pytest.raises(ConnectionError, match=r"certificate is not trusted: self-signed.*SSL_CERT_FILE"):
             fetch(url, tmp_path / "raw", "")
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("SSL_CERT_FILE", str(tmp_path / "trusted.pem"))
             assert fetch(url, tmp_path / "raw", sha(TABLE)).read_bytes() == TABLE
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+
+
+PUBLIC, INSIDE = "93.184.215.14", "127.0.0.1"
+
+
+@pytest.mark.parametrize(
+    ("start", "rebind", "told"),
+    [
+        ([PUBLIC], [PUBLIC, INSIDE], ""),
+        ([PUBLIC], ["", INSIDE], "rebind.test is 127.0.0.1, an address of this machine or its network"),
+        ([PUBLIC], [f"{PUBLIC} {INSIDE}"], "redirects to https://rebind.test/x.csv, an address of this machine"),
+        ([PUBLIC, INSIDE], [PUBLIC], ""),
+        ([INSIDE], [INSIDE], "inside"),
+    ],
+    ids=["another answer", "an answer only later", "two at once", "another for the card's own", "the card's own"],
+)
+def test_a_name_is_looked_up_once_and_what_was_checked_is_connected_to(
+    start: list[str], rebind: list[str], told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    """`https://start.test/x.csv` redirects to `https://rebind.test/x.csv`; each name's answers, the last for ever."""
+    answers, asked = {"start.test": start, "rebind.test": rebind}, []
+
+    class Site(BaseHTTPRequestHandler):
+        content = b""
+
+        def do_GET(self) -> None:
+            asked.append(type(self).__name__)
+            away = self.headers["Host"] == "start.test"
+            self.send_response(302 if away else 200)
+            self.send_header("Location" if away else "X", "https://rebind.test/x.csv")
+            self.send_header("Content-Length", "0" if away else str(len(self.content)))
+            self.end_headers()
+            self.wfile.write(b"" if away else self.content)
+
+        def log_message(self, *_: object) -> None: ...
+
+    class Outside(Site):
+        content = b"outside\n" + b"".join(b"%d\n" % i for i in range(50))
+
+    class Inside(Site):
+        content = Outside.content.replace(b"outside", b"inside")
+
+    def look_up(host: str, port: object, *_: object, **__: object) -> list[tuple]:
+        known = answers.get(host)
+        found = host if known is None else known.pop(0) if len(known) > 1 else known[0]
+        if not found:
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in found.split()]
+
+    with secured(Outside, tmp_path, *answers) as outside, secured(Inside, tmp_path, *answers) as inside:
+        ports = {PUBLIC: outside, INSIDE: inside}
+        plain = socket.socket.__bases__[0].connect
+        for name in ("ALL_PROXY", "HTTPS_PROXY", "https_proxy", "all_proxy"):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "trusted.pem"))
+        monkeypatch.setattr(socket, "getaddrinfo", look_up)
+        monkeypatch.setattr(socket.socket, "connect", lambda self, to: plain(self, (INSIDE, ports[to[0]])))
+        monkeypatch.chdir(tmp_path)
+        status = main(["data", "add", "https://start.test/x.csv", "--name", "t"])
+    message = capsys.readouterr().err
+    assert status == (1 if " " in told else 0), message
+    if told != "inside":
+        assert "Inside" not in asked
+        assert told in message
+    if not status:
+        card = (tmp_path / "data/catalog/t.yaml").read_text()
+        assert ("inside" in card, "outside" in card) == (told == "inside", told == ""), card
 
 
 def put(s3: fs.S3FileSystem, path: str, body: bytes) -> None:

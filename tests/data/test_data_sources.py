@@ -19,8 +19,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from data.cards import ImageShape
 from data.dataset import Dataset
-from data.readers.image_decoding import Fault, Target, decode
+from data.readers.image_decoding import Fault, decode
 from data.readers.image_folder import scan_layout
 from data.sources.archive import members
 from pipelines.cli.data import add, show
@@ -349,7 +350,7 @@ def test_jpeg_reading_agrees_with_pillow(mode, width, height, quality, progressi
     image.save(stream, "JPEG", quality=quality, progressive=progressive, comment=comment, optimize=width % 2 == 0)
     body = stream.getvalue()
     body = body[: len(body) - cut] if cut % 2 else body
-    target = Target(height=height, width=width, channels=3)
+    target = ImageShape(height=height, width=width, channels=3)
     try:
         expected = np.array(Image.open(io.BytesIO(body)).convert("RGB"))
     except OSError:

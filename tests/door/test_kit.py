@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,24 @@ def test_kuberay_names_what_is_built() -> None:
     assert f"ray=={cluster['spec']['rayVersion']}" in lock
     job = yaml.safe_load((KUBERAY / "kuberay_job.yaml").read_text())
     assert job["spec"]["clusterSelector"]["ray.io/cluster"] == cluster["metadata"]["name"]
+
+
+def test_every_file_of_the_lock_is_known_by_its_hash_and_torch_by_its_version() -> None:
+    """Whoever installs the lock lets pip check it, and adds the torch that `pyproject.toml` pins."""
+    text = (ROOT / "requirements.lock").read_text()
+    entries = re.split(r"(?m)^(?=[a-z])", text)[1:]
+    assert len(entries) > 200
+    for entry in entries:
+        assert re.fullmatch(r"[a-z0-9-]+==[\w.]+( ; [^\\]+)?( \\\n    --hash=sha256:[0-9a-f]{64})+\n", entry), entry
+    assert not [entry for entry in entries if re.match(r"torch|triton|cuda|nvidia-(?!ml-py)", entry)]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    (torch,) = (need for need in project["dependencies"] if need.startswith("torch"))
+    assert re.findall(r"torch==[0-9.]*", text) == [torch]  # as grep finds it
+    for path in ("docker/train.Dockerfile", "ray_cluster.yaml", "docs/cluster/own_machines.yaml"):
+        said = (ROOT / path).read_text()
+        assert said.count("-r ") == said.count("--require-hashes -r ") > 0, path
+        assert said.count("pip install") == 2 * said.count("--require-hashes"), path
+        assert said.count("$(grep -o 'torch==[0-9.]*' ") == said.count("--require-hashes"), path
 
 
 def images(tree: Any) -> set[str]:

@@ -12,6 +12,8 @@ from ruamel.yaml import YAML
 from data.readers import OPENERS
 from models import FAMILIES
 from pipelines.cli.commands import STAGES
+from pipelines.config import SECTIONS
+from pipelines.defaults import Facts, defaults, expected_seconds
 
 ROOT = Path(__file__).parents[2]
 ROOMS = ("models", "data", "pipelines", "fivefold")
@@ -41,6 +43,15 @@ def test_a_family_is_known_to_its_own_room_and_to_the_table_of_families(family: 
     by_default = {"fivefold/fitting.py"} if family == "flow" else set()  # what `fit` trains if not told
     rules = {f"pipelines/defaults/domains/{kind}.py" for kind in ("image", "table")}
     assert elsewhere == {"models/__init__.py"} | rules | by_default
+
+
+@pytest.mark.parametrize("facts", [Facts(shape=(8, 8, 1), examples=99), Facts(kind="table", columns=3, examples=99)])
+def test_a_family_that_no_rule_names_has_the_defaults_of_its_config(facts: Facts) -> None:
+    """So its defaults by kind of data are no place that must be touched."""
+    settings, why = defaults(facts)
+    assert set(settings) - set(FAMILIES) <= set(SECTIONS)
+    assert "new" not in settings | why
+    assert expected_seconds("new", facts, {"total_examples": 1_000}) == 0
 
 
 @pytest.mark.parametrize("kind", ["image", "table"])

@@ -21,7 +21,7 @@ from pipelines.evaluation.domains.table import noisy
 from pipelines.evaluation.reference.fit import fit
 from pipelines.evaluation.reference.networks import network
 from pipelines.evaluation.reference.reference import Reference, standardized
-from pipelines.evaluation.reference_builder import make
+from pipelines.evaluation.reference_builder import build_reference
 
 SIZES = {"train": 300, "val": 150, "test": 120, "anomaly": 30}
 SETTINGS = ReferenceConfig(examples=4_000, rows=200, samples=180, bootstrap=100, components=(1, 4), learning_rate=5e-3)
@@ -29,7 +29,7 @@ SETTINGS = ReferenceConfig(examples=4_000, rows=200, samples=180, bootstrap=100,
 
 def made(dataset: MemoryDataset, folder: Path, settings: ReferenceConfig, seed: int = 0) -> SimpleNamespace:
     """A reference, made and read back, with the rows that it keeps."""
-    make(dataset, "rows", folder / "yardstick", seed=seed, settings=settings)
+    build_reference(dataset, "rows", folder / "yardstick", seed=seed, settings=settings)
     yardstick = Reference.open(folder / "yardstick")
     reference = yardstick.facts["reference"]
     return SimpleNamespace(
@@ -204,7 +204,7 @@ def test_the_same_seed_gives_the_same_bytes_another_seed_others(tmp_path: Path):
     dataset = image_dataset({"train": 60, "val": 30, "test": 40})
     settings = ReferenceConfig(examples=320, bootstrap=3, samples=40, components=(2,))
     for name, seed in (("one", 0), ("two", 0), ("other", 1)):
-        make(dataset, "rows", tmp_path / name, seed=seed, settings=settings)
+        build_reference(dataset, "rows", tmp_path / name, seed=seed, settings=settings)
     contents = {name: {p.name: p.read_bytes() for p in (tmp_path / name).iterdir()} for name in ("one", "two", "other")}
     assert contents["one"] == contents["two"]
     for file in contents["one"]:
@@ -216,7 +216,7 @@ def test_the_same_seed_gives_the_same_bytes_another_seed_others(tmp_path: Path):
 def test_too_few_rows_are_refused(tmp_path: Path):
     for sizes, split in (({"train": 1, "test": 10}, "train"), ({"train": 20, "test": 1}, "test")):
         with pytest.raises(ValueError, match=f"at least 2 rows in the split '{split}' of rows, got 1"):
-            make(image_dataset(sizes), "rows", tmp_path / "yardstick", seed=0, settings=SETTINGS)
+            build_reference(image_dataset(sizes), "rows", tmp_path / "yardstick", seed=0, settings=SETTINGS)
 
 
 @pytest.mark.parametrize("labelled", [True, False])

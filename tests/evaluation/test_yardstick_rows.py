@@ -15,7 +15,7 @@ from data.dataset import Examples
 from models.domains.table import Table
 from models.rng import Streams
 from pipelines.evaluation.domains import evaluation_domain
-from pipelines.evaluation.domains.table import mixed
+from pipelines.evaluation.domains.table import swap_half_the_cells
 from pipelines.evaluation.metrics.base import counts
 from pipelines.evaluation.metrics.compression import rounded
 from pipelines.evaluation.metrics.imputation import imputation_metrics
@@ -310,7 +310,7 @@ def test_independent_columns_sum_to_one():
 
 def test_mixed_rows_keep_every_column_and_break_what_ties_them():
     x = torch.from_numpy(rows(2000, 0))
-    made = mixed(x, 1)
+    made = swap_half_the_cells(x, 1)
     assert (made == x)[:, 0].double().mean() == pytest.approx(0.5, abs=0.04)
     assert column_distances(x.numpy(), made.numpy(), COLUMNS).max() < 0.06
     scale = Associations(x.numpy(), COLUMNS)

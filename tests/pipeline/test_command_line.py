@@ -339,6 +339,8 @@ WRONG: list[tuple[str, Change, str]] = [
     ("prepare --dataset ☕", NOTHING, "name consists of letters.*got '☕'"),
     ("data show " + "x" * 5000, NOTHING, r"at most 100, got 'x{100}'\. Rename it"),
     ("lineage", NOTHING, "no model is registered here yet. Run `dvc repro`"),
+    ("lineage nonsense", NOTHING, "nonsense"),
+    ("evaluate --family difusion", NOTHING, "difusion is not in families.*did you mean diffusion?"),
     ("models digits", NOTHING, "there is no registered model 'digits'; none is registered yet"),
     ("sample digits", NOTHING, "no model is registered here yet. Run `dvc repro`"),
     # places
@@ -391,7 +393,10 @@ WRONG: list[tuple[str, Change, str]] = [
     ("prepare --dataset t", card("", skip="900"), "nothing is left below the 900 lines that source.skip passes"),
     ("prepare --dataset t", card("", sha256="0" * 64), "64 hexadecimal digits .in quotes, or YAML reads a number"),
     ("prepare --dataset t", card("", path="nothing.csv"), "the source of dataset 't' is missing.*nothing.csv"),
-    # what earlier stages left
+    # what earlier stages left, or did not
+    ("prepare", written("data/prepared/digits", "mine"), "digits is there already, and is not .*move it away"),
+    ("evaluate --family vae", prepared(NOTHING), "no finished model in runs/digits/models/vae. Train it first"),
+    ("register", NOTHING, "no finished model in runs/digits/models/autoencoder. Train it first"),
     ("train --family vae", NOTHING, "no prepared dataset.*Run `fivefold prepare --dataset digits`"),
     ("train --family vae", prepared(NOTHING), "tune/vae.json does not exist; run `fivefold tune --family vae` first"),
     ("train --family vae", prepared(written(TUNED, "")), "tune/vae.json is damaged.*Run `fivefold tune --family vae`"),
@@ -427,16 +432,18 @@ def test_a_mistyped_command_is_answered_by_what_is_right(typed, told, project, c
     ("typed", "change", "told"), WRONG, ids=[f"{i}-{case[0][:40]}" for i, case in enumerate(WRONG)]
 )
 def test_what_is_wrong_is_named_with_its_fix(typed, change, told, project, capsys):
-    """A sentence, no stack trace; and nothing made that was not there."""
+    """A sentence, no stack trace; nothing that was there is changed, and nothing made but the store of who asks it."""
     change(project)
-    before = {path for path in project.rglob("*") if path.is_file()}
+    before = {path: path.read_bytes() for path in project.rglob("*") if path.is_file()}
     assert main(typed.split(" ")) == 1
     out, error = capsys.readouterr()
     assert re.search(told.replace("mean vae?", r"mean vae\?"), " ".join(error.split()))
     assert f"fivefold {typed.split()[0]}" in error
     assert "Traceback" not in error + out
     assert "should not happen" not in error
-    assert {path for path in project.rglob("*") if path.is_file()} - before <= {project / "mlflow.db"}
+    assert {path: path.read_bytes() for path in before} == before
+    made = {path for path in project.rglob("*") if path.is_file()} - before.keys()
+    assert made <= ({project / "mlflow.db"} if typed.split()[0] in ("lineage", "models", "sample") else set())
 
 
 @pytest.mark.parametrize(

@@ -231,22 +231,6 @@ def test_killed_in_the_middle_it_goes_on(project):
     assert project.json("models/vae/model.json")["total_examples"] == 60000
 
 
-@pytest.mark.parametrize(
-    ("command", "told"),
-    [
-        (("train", "--family", "gan"), "gan is not in families of params.yaml (vae, flow); add it there"),
-        (("train", "--family", "fow"), "did you mean flow?"),
-        (("prepare", "--dataset", "nosuch"), "nosuch"),
-        (("evaluate", "--family", "diffusion"), "diffusion is not in families"),
-        (("lineage", "nonsense"), "nonsense"),
-    ],
-)
-def test_errors_are_one_paragraph(project, command, told):
-    output = project.run("fivefold", *command, status=1)
-    assert told in output
-    assert "Traceback" not in output
-
-
 def test_an_unreachable_mlflow_server_is_told_at_once(project, unused_port):
     project.environment["MLFLOW_TRACKING_URI"] = uri = f"http://127.0.0.1:{unused_port}"
     started = time.monotonic()
@@ -259,6 +243,7 @@ def test_an_unreachable_mlflow_server_is_told_at_once(project, unused_port):
     assert time.monotonic() - started < 30
 
 
+@pytest.mark.slow
 def test_two_workers_train_as_one(project):
     """The same training on two gloo workers gives the same model up to the order of summation."""
     from safetensors.torch import load_file

@@ -81,8 +81,8 @@ def sqlite_stage(migrated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_two_at_once_end_as_one_after_the_other(sqlite_stage: tuple[Stage, str]) -> None:
     stage, run_id = sqlite_stage
-    found = played(stage, run_id, 4, seed=1)
-    assert sum(found.values()) == 4
+    found = played(stage, run_id, 2, seed=1)  # of the first scene both live, and one dies; the slow tests play all
+    assert sum(found.values()) == 2
 
 
 @pytest.mark.slow

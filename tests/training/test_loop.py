@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from datetime import timedelta
@@ -14,8 +12,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from forks import pair
 from test_contract import DOMAINS, SMALL, examples
-from torch import multiprocessing
 
 from models import FAMILIES, Batch, GenerativeModel, Losses, Objective, Streams, build
 from models.domains import domain
@@ -27,6 +25,8 @@ from pipelines.training.context import TrainingReport, WorkerContext
 from pipelines.training.divergence import SPIKE_WARMUP_UPDATES, DivergenceGuard
 from pipelines.training.errors import Diverged, Interrupted, LostWorker
 from pipelines.training.state import TrainingState
+
+__all__ = ["pair"]
 
 DOMAIN = DOMAINS["grey 8x8, 17 levels"]
 BATCH = 32
@@ -183,10 +183,10 @@ def keeping(said: list[dict[str, float]]):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_two_processes_and_smaller_parts_equal_one(family, tmp_path, unused_port):
+def test_two_processes_and_smaller_parts_equal_one(family, tmp_path, unused_port, pair):
     """Data-parallel workers, gradient accumulation, and both at once: the same updates, and the same said of them."""
     out = tmp_path / "two"
-    context = multiprocessing.spawn(worker, (2, family, unused_port, str(out)), nprocs=2, join=False)
+    context = pair(worker, 2, family, unused_port, str(out), join=False)
     torch.set_default_dtype(torch.float64)
     said: dict[int, list[dict[str, float]]] = {1: [], 8: []}
     try:
@@ -555,9 +555,9 @@ def poisoned_rank(rank: int, world_size: int, port: str, out: str) -> None:
     torch.distributed.destroy_process_group()
 
 
-def test_a_loss_that_is_not_finite_on_one_rank_stops_all_before_the_update(tmp_path, unused_port):
+def test_a_loss_that_is_not_finite_on_one_rank_stops_all_before_the_update(tmp_path, unused_port, pair):
     out = tmp_path / "rank"
-    multiprocessing.spawn(poisoned_rank, (2, unused_port, str(out)), nprocs=2)
+    pair(poisoned_rank, 2, unused_port, str(out))
     first, second = Path(f"{out}0").read_text(), Path(f"{out}1").read_text()
     assert first.split()[0] == second.split()[0]
     assert "not finite" in first
@@ -583,8 +583,8 @@ def hanging_rank(rank: int, world_size: int, port: str, out: str) -> None:
     os._exit(0)
 
 
-def test_a_hanging_rank_is_named(tmp_path, unused_port):
-    multiprocessing.spawn(hanging_rank, (2, unused_port, str(tmp_path / "told")), nprocs=2)
+def test_a_hanging_rank_is_named(tmp_path, unused_port, pair):
+    pair(hanging_rank, 2, unused_port, str(tmp_path / "told"))
     assert (tmp_path / "told").read_text().startswith("rank 1 of 2 did not answer: it hangs, or it or its node is gone")
 
 
@@ -657,23 +657,3 @@ def test_a_node_about_to_go_brings_a_checkpoint_at_once(tmp_path, monkeypatch):
 def test_workers_that_cannot_share_the_batch_are_refused_with_those_that_can():
     with pytest.raises(ValueError, match=r"3 workers .* use one of \[1, 2, 4, 8\]"):
         WorkerContext(0, 3).virtual_ranks(8)
-
-
-def test_a_killed_process_goes_on_bit_for_bit(tmp_path):
-    """SIGKILL in the middle of an update, twice, then to the end; compared with an undisturbed process."""
-    script = Path(__file__).parents[1] / "support/train_vae.py"
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-
-    def run(folder: Path, kill_after: int | None) -> str:
-        command = [sys.executable, str(script), str(folder)]
-        with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
-            for count, line in enumerate(process.stdout):
-                if line.startswith("digest"):
-                    return line
-                if count == kill_after:
-                    process.kill()
-        return ""
-
-    undisturbed = run(tmp_path / "a", None)
-    assert run(tmp_path / "b", 1) == run(tmp_path / "b", 2) == ""
-    assert run(tmp_path / "b", None) == undisturbed != ""

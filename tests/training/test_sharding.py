@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from forks import pair
 from test_loop import SETTINGS, Data, fresh, joined
-from torch import Tensor, multiprocessing
+from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from models import FAMILIES
@@ -19,6 +20,11 @@ from pipelines.training.context import WorkerContext
 from pipelines.training.errors import Interrupted
 from pipelines.training.fsdp import local_shard
 from pipelines.training.state import TrainingState
+
+__all__ = ["pair"]
+
+SHORT = replace(SETTINGS, total_examples=SETTINGS.total_examples // 2, reports=3)
+"""Six updates: one of a state that is spread takes a tenth of a second, and they are compared with one worker's."""
 
 
 def held(progress: TrainingState) -> int:
@@ -37,7 +43,7 @@ def trained(
         model = loop.train(
             fresh(family, torch.float64),
             Data(),
-            replace(SETTINGS, accumulate=accumulate),
+            replace(SHORT, accumulate=accumulate),
             seed=3,
             report=lambda _: None,
             context=place,
@@ -56,9 +62,9 @@ def worker(rank: int, family: str, port: str, out: Path) -> None:
     found = {
         "sharded": trained(family, place),
         "in parts": trained(family, place, accumulate=2),
-        "stopped": trained(family, place, folder=out / "same", stop=5),
+        "stopped": trained(family, place, folder=out / "same", stop=3),
         "resumed": trained(family, place, folder=out / "same"),
-        "left": trained(family, place, folder=out / "other", stop=5),
+        "left": trained(family, place, folder=out / "other", stop=3),
     }
     if rank == 0:
         assert found["stopped"] is found["left"] is None
@@ -78,9 +84,9 @@ def worker(rank: int, family: str, port: str, out: Path) -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_spread_over_two_workers_it_is_the_same_training(family, tmp_path, unused_port):
+def test_spread_over_two_workers_it_is_the_same_training(family, tmp_path, unused_port, pair):
     """In one piece or in parts, resumed spread or on one worker; each worker holds about half."""
-    multiprocessing.spawn(worker, (family, unused_port, tmp_path), nprocs=2)
+    pair(worker, family, unused_port, tmp_path)
     torch.set_default_dtype(torch.float64)
     try:
         one = trained(family, WorkerContext())
@@ -114,6 +120,6 @@ def diverging(rank: int, port: str, out: Path) -> None:
     torch.distributed.destroy_process_group()
 
 
-def test_spread_over_two_workers_it_is_rolled_back(tmp_path, unused_port):
-    multiprocessing.spawn(diverging, (unused_port, tmp_path), nprocs=2)
+def test_spread_over_two_workers_it_is_rolled_back(tmp_path, unused_port, pair):
+    pair(diverging, unused_port, tmp_path)
     assert json.loads((tmp_path / "diverged-0000000007.json").read_text())["step"] == 7

@@ -22,7 +22,7 @@ from pipelines.evaluation.domain import (
     FeatureEncoder,
     FigureWriter,
     LogDensity,
-    partners,
+    rows_of_other_classes,
 )
 from pipelines.serving.interpolation import spherical
 
@@ -43,7 +43,7 @@ def corrupted(x: Images, label: Int[Tensor, " n"], levels: int, seed: int) -> di
         seed: Seed of partners and places.
     """
     random = np.random.default_rng([seed, len(x)])
-    other = x[partners(label.numpy(), random)]
+    other = x[rows_of_other_classes(label.numpy(), random)]
     return {
         "quadrants": _quadrants(x),
         "cut": torch.cat([x[:, :, : x.shape[2] // 2], other[:, :, x.shape[2] // 2 :]], 2),

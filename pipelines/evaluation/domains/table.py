@@ -21,7 +21,7 @@ from pipelines.evaluation.domain import (
     FeatureEncoder,
     FigureWriter,
     LogDensity,
-    partners,
+    rows_of_other_classes,
 )
 from pipelines.evaluation.metrics.base import MOST_PAIRWISE
 from pipelines.evaluation.metrics.likelihood import independent_columns
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from pipelines.evaluation.explorer import Exploration
 
 
-def mixed(x: Float[Tensor, "n columns"], seed: int) -> Float[Tensor, "n columns"]:
+def swap_half_the_cells(x: Float[Tensor, "n columns"], seed: int) -> Float[Tensor, "n columns"]:
     """Rows of which half of the cells are another row's.
 
     Arguments:
@@ -41,7 +41,7 @@ def mixed(x: Float[Tensor, "n columns"], seed: int) -> Float[Tensor, "n columns"
         seed: Seed of partners and cells.
     """
     random = np.random.default_rng([seed, len(x)])
-    other = x[partners(np.full(len(x), -1), random)]
+    other = x[rows_of_other_classes(np.full(len(x), -1), random)]
     half = random.random(x.shape).argsort(1) < x.shape[1] // 2
     return torch.where(torch.from_numpy(half), other, x)
 
@@ -345,7 +345,7 @@ class TableEvaluation(EvaluationDomain):
         return TableFeatureEncoder(**options)
 
     def corruptions(self, test: Examples, seed: int) -> dict[str, Float[Tensor, "n columns"]]:
-        return {"mixed": mixed(test.x, seed)} if test.x.shape[1] > 1 else {}
+        return {"mixed": swap_half_the_cells(test.x, seed)} if test.x.shape[1] > 1 else {}
 
     def hidden_cells(self, x: Float[Tensor, "n columns"], seed: int) -> Bool[Tensor, "n columns"]:
         random = np.random.default_rng([seed, len(x)])

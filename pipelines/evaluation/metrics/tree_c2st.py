@@ -46,14 +46,14 @@ def measure(samples: SampleSet) -> Findings:
     if size < FEWEST:
         return Findings(metrics={}, left_out={C2ST_TREES.name: too_few(FEWEST, samples)})
     real, drawn = samples.test.x[:size].double().numpy(), samples.drawn[:size].double().numpy()
-    right, told = tell_apart(real, drawn, seed=samples.seed)
+    right, told = tree_predictions(real, drawn, seed=samples.seed)
     names = [str(column["name"]) for column in samples.domain["columns"]]
     details = [{"columns": [names[i] for i in chosen], "accuracy": round(share, 4)} for chosen, share in told]
     metrics = {C2ST_TREES.name: C2ST_TREES.mean(right, **samples.options)}
     return Findings(metrics=metrics, details={"told_apart": details})
 
 
-def tell_apart(
+def tree_predictions(
     real: Float[np.ndarray, "n columns"], drawn: Float[np.ndarray, "n columns"], *, seed: int
 ) -> tuple[Float[np.ndarray, " judged"], list[tuple[Columns, float]]]:
     """Whether the best tree is right on each row of the last quarter; the columns that tell most, with accuracies.
