@@ -408,6 +408,13 @@ def test_the_holder_is_marked_by_its_version(tmp_path: Path) -> None:
     assert found["representation"] == ("diffusion version 3, not the model measured here", ["diffusion v3"])
     assert (found["vae"], found["flow"], found["diffusion"]) == ([], [], ["@generation"])
     said = text((runs / "report.html").read_text(encoding="utf-8"))
+    assert "fivefold pin" not in said
+    nobody = {**record, "jobs": {**record["jobs"], "generation": {"why": "nobody may have it"}}}
+    write(runs / "registry.json", nobody)
+    pages = report("digits", ("vae", "flow", "diffusion"), root=root).read_text(encoding="utf-8")
+    assert "Nobody holds @generation" in text(pages)
+    assert "fivefold pin digits@generation VERSION" in text(pages)
+    write(runs / "registry.json", record)
     assert "@density is held by version 8 and @anomaly is held by version 1: another model than this one." in said
 
     trained_again = json.loads((runs / "results" / "diffusion.json").read_text(encoding="utf-8"))
