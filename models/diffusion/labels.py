@@ -20,8 +20,8 @@ KEPT = 8
 MANY = 128
 """Classes from which on even one level of each costs too much."""
 
-NEGLIGIBLE = 0.01
-"""Posterior probability below which a class is left out of a sum over classes."""
+SUMMED = 3
+"""Classes, the likeliest, that a density by the ODE is summed over."""
 
 CLASS_SIGMAS = (0.2, 5.0)
 """Noise levels between which classes are told apart, in units of the data's standard deviation."""
