@@ -71,6 +71,8 @@ def linear_gaussian_vae(slack: float, prior: str) -> VAE:
     model = VAE(
         VAEConfig(latent=1, width=4, prior_components=0, prior=prior), Identity(channels=1, height=1, width=1), 0
     )
+    if model.latent_prior is not None:
+        model.latent_prior.double()
     variance = 1 / (1 + 1 / LinearGaussian.noise**2)
 
     class Posterior(nn.Module):

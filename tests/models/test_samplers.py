@@ -263,7 +263,8 @@ class ClassDenoiser(nn.Module):
 @pytest.mark.parametrize("classes", [2, 20])
 def test_density_and_bound_of_an_unknown_label_are_marginal(classes):
     """log of the sum of the classes' shares and probabilities, by scipy. Classes overlap; of 20 the eight kept hold
-    nearly all, the three that a density by the ODE is summed over less: it is below."""
+    most, the three that a density by the ODE is summed over less: both are below. What a bound loses where the label is
+    given (by where it ends), it loses where it is not."""
     means = torch.linspace(-0.25, 0.25, classes)
     model = Diffusion(Config(width=8, embed=8), Image(channels=1, height=2, width=2), classes)
     model.denoiser = ClassDenoiser(means)
@@ -279,12 +280,13 @@ def test_density_and_bound_of_an_unknown_label_are_marginal(classes):
     exact = np.log(np.exp(each) @ shares.double().numpy()).mean()
     unsure = each[np.arange(400), each.argmax(1)].mean() - exact
     assert unsure > 0.4  # nats that a certain class would be wrong by
-    bound = float(model.elbo(x, Streams.seeded(0), samples=64).mean())
-    assert exact - 0.12 < bound < exact + 0.03
-    density = float(model.log_prob(x, Streams.seeded(0), steps=24).mean())
-    assert exact - (0.05 if classes == 2 else 1.5) < density < exact + 0.05
     of_label = float(model.elbo(x, Streams.seeded(0), samples=64, label=label).mean())
-    assert abs(of_label - each[np.arange(400), label.numpy()].mean()) < 0.1
+    lost = each[np.arange(400), label.numpy()].mean() - of_label
+    assert 0 < lost < 0.3
+    bound = float(model.elbo(x, Streams.seeded(0), samples=64).mean()) + lost
+    assert exact - (0.03 if classes == 2 else 0.4) < bound < exact + 0.03
+    density = float(model.log_prob(x, Streams.seeded(0), steps=24).mean())
+    assert exact - (0.05 if classes == 2 else 1.3) < density < exact + 0.05
 
 
 class LevelsDenoiser(nn.Module):
