@@ -284,7 +284,7 @@ def test_density_and_bound_of_an_unknown_label_are_marginal(classes):
     lost = each[np.arange(400), label.numpy()].mean() - of_label
     assert 0 < lost < 0.3
     bound = float(model.elbo(x, Streams.seeded(0), samples=64).mean()) + lost
-    assert exact - (0.03 if classes == 2 else 0.4) < bound < exact + 0.03
+    assert exact - (0.03 if classes == 2 else 0.6) < bound < exact + 0.03
     density = float(model.log_prob(x, Streams.seeded(0), steps=24).mean())
     assert exact - (0.05 if classes == 2 else 1.3) < density < exact + 0.05
 
