@@ -34,16 +34,27 @@ class Density(ABC):
     """Knows the density of its examples, exactly or by an ODE."""
 
     @abstractmethod
-    def log_prob(self, x: Num[Tensor, "batch *event"], generator: Streams) -> Float[Tensor, " batch"]:
-        """Log-probability of data-space examples, in nats per example."""
+    def log_prob(
+        self, x: Num[Tensor, "batch *event"], generator: Streams, *, label: Int[Tensor, " batch"] | None = None
+    ) -> Float[Tensor, " batch"]:
+        """Log-probability of data-space examples, in nats per example: given the label where it is known (not -1), else
+        marginal over labels."""
 
 
 class DensityBound(ABC):
     """Knows a lower bound of the log-density."""
 
     @abstractmethod
-    def elbo(self, x: Num[Tensor, "batch *event"], generator: Streams, *, samples: int = 1) -> Float[Tensor, " batch"]:
-        """Lower bound of the log-probability in nats, importance-weighted with `samples` draws."""
+    def elbo(
+        self,
+        x: Num[Tensor, "batch *event"],
+        generator: Streams,
+        *,
+        samples: int = 1,
+        label: Int[Tensor, " batch"] | None = None,
+    ) -> Float[Tensor, " batch"]:
+        """Lower bound of the log-probability in nats, importance-weighted with `samples` draws: given the label where
+        it is known (not -1), else marginal over labels."""
 
 
 class Coding(ABC):

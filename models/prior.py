@@ -84,11 +84,43 @@ def _refuse(what: str) -> NoReturn:
     raise ValueError(f"codes have no {what[2:]} of their own; only flow and diffusion model them")
 
 
-class LatentPrior(nn.Module):
-    r"""A flow or a diffusion model of codes, conditional on the label.
+class Standardization(nn.Module):
+    r"""Codes to zero mean and unit variance: a shift and a scale, trained as the maximum-likelihood Gaussian.
 
-    Codes are brought to zero mean and unit variance first, by a shift and a scale that are trained beside the rest
-    as the maximum-likelihood Gaussian, so that they follow the encoder and are averaged and resumed as weights are.
+    .. math:: y = z / s - m, \quad \text{by minimizing } \tfrac12 y^2 + \ln s
+
+    So they follow the encoder, and are averaged, resumed and shared by workers as weights are.
+
+    Arguments:
+        dim: Length of a code.
+    """
+
+    SPEED = 10.0
+    """Units of shift and log-scale per unit of their parameters: they learn so many times as fast as weights."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.shift = nn.Parameter(torch.zeros(dim))
+        self.log_scale = nn.Parameter(torch.zeros(dim))
+
+    @torch.no_grad()
+    def initialize(self, z: Float[Tensor, "n dim"]) -> None:
+        """Take both from codes."""
+        scale = z.std(0).clamp(min=1e-3) if len(z) > 1 else torch.ones_like(z[0])
+        self.log_scale.copy_(scale.log() / self.SPEED)
+        self.shift.copy_(z.mean(0) / scale / self.SPEED)
+
+    def forward(self, z: Float[Tensor, "n dim"]) -> tuple[Float[Tensor, "n dim"], Float[Tensor, ""]]:
+        """Standardized codes, and the logarithm of the volume's change."""
+        log_scale = self.SPEED * self.log_scale
+        return z * (-log_scale).exp() - self.SPEED * self.shift, -log_scale.sum()
+
+    def inverse(self, y: Float[Tensor, "n dim"]) -> Float[Tensor, "n dim"]:
+        return (y.to(self.shift.dtype) + self.SPEED * self.shift) * (self.SPEED * self.log_scale).exp()
+
+
+class LatentPrior(nn.Module):
+    """A flow or a diffusion model of codes, conditional on the label.
 
     Arguments:
         kind: `flow` or `diffusion`.
@@ -103,77 +135,61 @@ class LatentPrior(nn.Module):
         | https://arxiv.org/abs/2310.09656
     """
 
-    SPEED = 10.0
-    """Units of shift and log-scale per unit of their parameters: they learn so many times as fast as weights."""
-
     def __init__(self, kind: Prior, dim: int, classes: int, width: int) -> None:
         super().__init__()
-        space = CodeSpace(dim)
+        self.standard = Standardization(dim)
         self.model: Flow | Diffusion
         if kind == "flow":
-            config = Flow.Config(architecture="couplings", steps=6, width=width, temperature=1.0)
-            self.model = Flow(config, space, classes)
+            self.model = Flow(Flow.Config(architecture="couplings", steps=6, width=width), CodeSpace(dim), classes)
         else:
-            self.model = Diffusion(Diffusion.Config(width=width, p_mean=-0.5), space, classes)
+            self.model = Diffusion(Diffusion.Config(width=width, p_mean=-0.5), CodeSpace(dim), classes)
             self.model.denoiser.sigma_data.fill_(1.0)
-        self.shift = nn.Parameter(torch.zeros(dim))
-        self.log_scale = nn.Parameter(torch.zeros(dim))
 
     @property
     def has_density(self) -> bool:
         """Whether the density of codes is known exactly."""
         return isinstance(self.model, Flow)
 
-    @property
-    def _place(self) -> tuple[Float[Tensor, " dim"], Float[Tensor, " dim"]]:
-        return self.SPEED * self.shift, self.SPEED * self.log_scale
-
     @torch.no_grad()
     def initialize(self, z: Float[Tensor, "n dim"], frequencies: Float[Tensor, " classes"]) -> None:
-        """Take shift and scale from the codes of an encoder that has learned nothing yet."""
-        self.shift.copy_(z.mean(0) / self.SPEED)
-        if len(z) > 1:
-            self.log_scale.copy_(z.std(0).clamp(min=1e-3).log() / self.SPEED)
+        """Start from the codes of an encoder that has learned nothing yet."""
+        self.standard.initialize(z)
         self.model.label_frequencies.copy_(frequencies)
 
     def joint_log_prob(self, z: Float[Tensor, "n dim"]) -> Float[Tensor, "n groups"]:
         """Exact log-density of codes together with each class, in nats; a flow's only. Without labels there is one
         group."""
         assert isinstance(self.model, Flow)
-        shift, log_scale = self._place
-        y = (z - shift) * (-log_scale).exp()
+        y, log_det = self.standard(z)
         joint = self.model._joint_log_prob(y) if self.model.classes else self.model._log_prob_given(y, None)[:, None]
-        return joint - log_scale.sum()
+        return joint + log_det
 
     def sample(self, n: int, label: Int[Tensor, " n"] | None, generator: Streams) -> Float[Tensor, "n dim"]:
         """A code per label."""
-        shift, log_scale = self._place
-        return shift + log_scale.exp() * self.model.sample(n, label, generator).to(shift.dtype)
+        return self.standard.inverse(self.model.sample(n, label, generator))
 
 
 class PriorObjective(Objective):
     """What the model of codes minimizes, on the codes of an encoder that it only reads: of a flow their negative
-    log-likelihood in nats, of a diffusion model its squared error (no unit), plus a little of shift and scale's.
+    log-likelihood in nats, of a diffusion model its squared error (no unit), plus a little of the standardization's.
 
     Arguments:
         prior: The model of codes.
-        codes: Codes of the batch as the prior shall model them, without gradient; it holds the encoder.
+        codes: Codes of the batch as the prior shall model them; it holds the encoder.
     """
 
     name = "prior"
 
     def __init__(self, prior: LatentPrior, codes: Callable[[Batch, Streams], Tensor]) -> None:
         super().__init__()
-        self.shift, self.log_scale = prior.shift, prior.log_scale
+        self.standard, self._codes = prior.standard, codes
         model = prior.model
         self.objective = LikelihoodObjective(model) if isinstance(model, Flow) else model.objectives()[0]
-        self._prior, self._codes = (prior,), codes
 
     def forward(self, batch: Batch, generator: Streams) -> Losses:
         with torch.no_grad():
             z = full_precision(self._codes(batch, generator))
-        shift, log_scale = self._prior[0]._place
-        y = (z - shift) * (-log_scale).exp()
-        gaussian = (0.5 * y.square() + log_scale).mean(1)
+        y, log_det = self.standard(z)
+        gaussian = 0.5 * y.square().mean(1) - log_det / y.shape[1]
         losses = self.objective(Batch(y.detach(), batch.label, seen=batch.seen), generator)
         return Losses(losses.total + 0.01 * gaussian, losses.terms)

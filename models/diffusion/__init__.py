@@ -6,7 +6,6 @@ noise to an example, `likelihood.py` the densities, `labels.py` what they say of
 
 from __future__ import annotations
 
-import math
 from itertools import pairwise
 
 import torch
@@ -34,7 +33,7 @@ from ..rng import Streams
 from ..shapes import Bool, Float, Int, Num
 from .config import Config, SamplingConfig
 from .denoiser import Denoiser, DenoisingObjective, schedule_of
-from .labels import MANY, NEGLIGIBLE, label_log_posterior
+from .labels import MANY, SUMMED, label_log_posterior
 from .likelihood import diffusion_nats, ode_log_prob
 from .samplers import SAMPLERS, Heun, ancestral_step
 from .schedules import SIGMA_MAX, SIGMA_MIN, levels
@@ -304,6 +303,8 @@ class Diffusion(
         self, x: Tensor, sigma: Tensor | float, label: Int[Tensor, " batch"] | None
     ) -> Float[Tensor, "batch *event"]:
         """Denoiser output without guidance, which densities know nothing of, in the precision of `x`."""
+        if label is None:
+            return self.denoised(x, sigma, None)
         low = x.to(self.denoiser.sigma_data.dtype)
         level = torch.as_tensor(sigma, device=x.device).to(low.dtype).expand(len(x))
         return self.denoiser(low, level, label).to(x.dtype)
@@ -344,9 +345,9 @@ class Diffusion(
 
         .. math:: \log p(y) = \log \sum_c p(c) \, p(y \mid c)
 
-        given the label where it is known, else summed over the classes that are not improbable (`NEGLIGIBLE`) by
-        `label_log_posterior`, each at the price of one density; of `MANY` classes that of an unknown label.
-        `steps` of the Runge-Kutta method, 0 for the model's own (`density_steps`).
+        given the label where it is known, else summed over the likeliest classes (`SUMMED`) by `label_log_posterior`,
+        each at the price of one density: a lower bound where there are more. Of `MANY` classes it is the density for
+        an unknown label. `steps` of the Runge-Kutta method, 0 for the model's own (`density_steps`).
 
         References:
             | Score-based generative modeling through SDEs (Song et al., 2021), eq. 39-40
@@ -354,10 +355,15 @@ class Diffusion(
         """
         point = self.domain.dequantized_point(x, generator)
         log_p = self.label_log_probs(point.y, label, generator)
-        rows, classes = torch.arange(len(x), device=x.device), label if self.classes else None
+        rows, classes, share = torch.arange(len(x), device=x.device), label if self.classes else None, None
         if log_p is not None:
-            likely = log_p >= torch.minimum(log_p.amax(1, keepdim=True), log_p.new_tensor(math.log(NEGLIGIBLE)))
-            rows, classes = likely.nonzero(as_tuple=True)
+            several = 1 if label is not None and bool((label >= 0).all()) else min(SUMMED, self.classes)
+            likeliest = log_p.topk(several, dim=1)
+            rows, classes = rows.repeat_interleave(several), likeliest.indices.flatten()
+            share = self.label_frequencies.log().to(log_p.dtype)[likeliest.indices]
+            if label is not None:
+                given = torch.where(likeliest.values == 0, 0.0, -torch.inf)
+                share = torch.where(label[:, None] >= 0, given, share)
         nats = ode_log_prob(
             lambda y, sigma: self._as_of(y, sigma, classes),
             point,
@@ -368,13 +374,9 @@ class Diffusion(
             sigma_data=float(self.denoiser.sigma_data),
             steps=steps or self.sampling.density_steps,
         )
-        if log_p is None or classes is None:
-            return nats.float()
-        share = self.label_frequencies.log().to(nats.dtype).expand_as(log_p)
-        if label is not None:
-            share = torch.where(label[:, None] >= 0, 0.0, share)
-        each = torch.full_like(share, -torch.inf).index_put((rows, classes), nats)
-        return (share + each).logsumexp(1).float()
+        if share is not None:
+            nats = (share + nats.reshape(share.shape)).logsumexp(1)
+        return nats.float()
 
     @torch.no_grad()
     def elbo(
@@ -426,10 +428,11 @@ class Diffusion(
 
     # Other uses of the denoiser
 
-    def _statistics(
-        self, x: Num[Tensor, "batch *event"], generator: Streams, label: Tensor | None = None
-    ) -> Float[Tensor, "batch _"]:
+    def _statistics(self, x: Num[Tensor, "batch *event"], generator: Streams) -> Float[Tensor, "batch _"]:
+        """Log of the denoiser's error at each probe; with labels given one drawn by what the example looks like."""
         y, known = self.domain.to_model(x), self.domain.expand(self.domain.observed(x))
+        log_p = self.label_log_probs(y, None, generator)
+        label = None if log_p is None else generator.choice(log_p)
         whole = self.domain.dimensions / known.flatten(1).sum(1).clamp(min=1)
         columns = []
         for probe in self.probes:

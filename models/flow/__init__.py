@@ -127,8 +127,10 @@ class Flow(BaseFlow):
         return -0.5 * (squares + self.values * math.log(2 * math.pi)) + log_det, latents
 
     @torch.no_grad()
-    def log_prob(self, x: Num[Tensor, "batch *event"], generator: Streams) -> Float[Tensor, " batch"]:
-        r"""Exact log-density of the dequantized example, marginal over labels.
+    def log_prob(
+        self, x: Num[Tensor, "batch *event"], generator: Streams, *, label: Int[Tensor, " batch"] | None = None
+    ) -> Float[Tensor, " batch"]:
+        r"""Exact log-density of the dequantized example, given the label where it is known, else marginal over labels.
 
         .. math:: \log p(y) = \log \sum_c p(c) \, p(y \mid c)
 
@@ -139,7 +141,7 @@ class Flow(BaseFlow):
         bound in expectation.
         """
         y, log_det = self.domain.dequantize(x, generator)
-        return self._marginal_log_prob(y) + log_det
+        return self._marginal_log_prob(y, label) + log_det
 
     def _point(self, x: Num[Tensor, "batch *data"]) -> Float[Tensor, "batch *event"]:
         return self.domain.cell_center(x)

@@ -72,13 +72,16 @@ class AutoregressiveFlow(BaseFlow):
         return self.network.log_prob(point, self.label(label, len(point))).sum(1)
 
     @torch.no_grad()
-    def log_prob(self, x: Num[Tensor, "batch columns"], generator: Streams) -> Float[Tensor, " batch"]:
-        r"""Exact log-probability of the known cells (of continuous ones the density, in the data's units),
-        marginal over labels. Cells are taken to have values: a NaN is unknown and summed out, no gap.
+    def log_prob(
+        self, x: Num[Tensor, "batch columns"], generator: Streams, *, label: Int[Tensor, " batch"] | None = None
+    ) -> Float[Tensor, " batch"]:
+        r"""Exact log-probability of the known cells (of continuous ones the density, in the data's units), given the
+        label where it is known, else marginal over labels. Cells are taken to have values: a NaN is unknown and summed
+        out, no gap.
 
         .. math:: \log p(x) = \log \sum_c p(c) \, p(x \mid c)
         """
-        return self._marginal_log_prob(x)
+        return self._marginal_log_prob(x, label)
 
     def _statistics(self, x: Num[Tensor, "batch columns"], generator: Streams) -> Float[Tensor, "batch 2"]:
         """How improbable a row's cells are in all (numbers on the normal scale), and the most improbable of them."""

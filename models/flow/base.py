@@ -86,12 +86,20 @@ class BaseFlow(GenerativeModel, Sampling, Density, Coding, Reconstruction, Anoma
         ]
         return torch.stack(of_class, dim=1)
 
-    def _marginal_log_prob(self, point: Num[Tensor, "batch *event"]) -> Float[Tensor, " batch"]:
-        r"""Log-density of a point, marginal over labels, in nats.
+    def _marginal_log_prob(
+        self, point: Num[Tensor, "batch *event"], label: Int[Tensor, " batch"] | None = None
+    ) -> Float[Tensor, " batch"]:
+        r"""Log-density of a point, given the label where it is known, else marginal over labels, in nats.
 
         .. math:: \log p(y) = \log \sum_c p(c) \, p(y \mid c)
         """
-        return self._joint_log_prob(point).logsumexp(1) if self.classes else self._log_prob_given(point, None)
+        label = self.checked_labels(len(point), label)
+        if not self.classes or (label is not None and bool((label >= 0).all())):
+            return self._log_prob_given(point, label)
+        marginal = self._joint_log_prob(point).logsumexp(1)
+        if label is None or not bool((label >= 0).any()):
+            return marginal
+        return torch.where(label >= 0, self._log_prob_given(point, label), marginal)
 
     @torch.no_grad()
     def finalize(self, batch: Batch, generator: Streams) -> None:

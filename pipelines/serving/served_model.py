@@ -289,8 +289,10 @@ class ServedModel(PythonModel):
         calls: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
             "reconstruct": lambda part: model.reconstruct(part, generator),
             "encode": lambda part: model.encode(part),
-            "log_prob": lambda part: model.log_prob(part, generator),
-            "elbo": lambda part: model.elbo(part, generator, samples=options["draws"]),
+            "log_prob": lambda part: model.log_prob(part, generator, label=self._labels(len(part), options)),
+            "elbo": lambda part: model.elbo(
+                part, generator, samples=options["draws"], label=self._labels(len(part), options)
+            ),
             "anomaly_score": lambda part: model.anomaly_score(part, generator),
             "denoise": lambda part: model.denoise(part, options["sigma"]),
             "translate": lambda part: model.translate(

@@ -29,7 +29,7 @@ def features(
         seed: Seed of everything random.
         settings: How it is made; `None` for the defaults.
         root: The project's folder.
-        run: What makes it, given the arguments of `reference_builder.build_reference`; `None`: that, in this process, on its CPU.
+        run: What makes it, given the arguments of `build_reference`; `None`: that, in this process, on its CPU.
     Raises:
         FileNotFoundError: If the dataset is not prepared.
         ValueError: If a split the yardstick needs is missing or too small.

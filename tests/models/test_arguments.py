@@ -281,11 +281,38 @@ def _(case: Case, task: str) -> None:
     few, many = (torch.stack([case.ask("elbo", seed=s, samples=k) for s in range(12)]) for k in (1, 16))
     assert float(many.std(0).mean()) < 0.6 * float(few.std(0).mean())
     if case.family == "vae":  # importance weights tighten the bound
+        few, many = (torch.stack([case.ask("elbo", n=200, seed=s, samples=k) for s in range(12)]) for k in (1, 16))
         assert float((many - few).mean()) > 0
     else:  # an average of as many terms
         assert float((many - few).mean().abs()) < 3 * float(few.std(0).mean()) / (12 * 16) ** 0.5 + 0.5
     with pytest.raises(ValueError, match="samples must be at least 1, got 0"):
         case.ask("elbo", samples=0)
+
+
+@argument("log_prob.label", "elbo.label")
+def _(case: Case, task: str) -> None:
+    """Bayes: the answer for an unknown label is that for each class, summed with the classes' shares."""
+    n = 100
+    unknown, some = torch.full((n,), -1), torch.where(torch.arange(n) % 2 == 1, case.label[:n], -1)
+    marginal, mixed = case.ask(task, n=n), case.ask(task, n=n, label=some)
+    assert torch.equal(marginal, case.ask(task, n=n, label=unknown))
+    each = torch.stack([case.ask(task, n=n, label=torch.full((n,), c)) for c in (0, 1)], dim=1)
+    by_hand = (each + case.model.label_frequencies.log()).logsumexp(1)
+    known = each.gather(1, case.label[:n, None])[:, 0]
+    expected = torch.where(some < 0, by_hand, known)
+    assert float(known.mean()) > float(each.mean()) + 0.3
+    if case.family == "diffusion":  # whose noise is another one
+        error = 3 * float((marginal - by_hand).std()) / n**0.5
+        assert abs(float((marginal - by_hand).mean())) < error + 0.1
+        assert abs(float((mixed - expected).mean())) < error + 0.1
+        assert error < 0.5 * float((known - each.mean(1)).mean())
+    else:
+        assert torch.allclose(marginal, by_hand, atol=1e-3)
+        assert torch.allclose(mixed, expected, atol=1e-3)
+    with pytest.raises(ValueError, match="below 2"):
+        case.ask(task, n=1, label=torch.tensor([2]))
+    with pytest.raises(ValueError, match="expected 3, got 2"):
+        case.ask(task, n=3, label=torch.tensor([0, 1]))
 
 
 # What is given back of an example

@@ -251,6 +251,52 @@ def test_variational_bound_is_near_the_exact_likelihood_of_a_gaussian():
     assert abs(bound + entropy) < 0.03 * entropy
 
 
+class ClassDenoiser(nn.Module):
+    """Exact of independent pixels N(m_c, 0.3^2) given the class c; for an unknown label it knows nothing."""
+
+    sigma_data = torch.tensor(0.5)
+
+    def __init__(self, means: torch.Tensor) -> None:
+        super().__init__()
+        self.means = means
+
+    def forward(self, x, sigma, label):
+        if label is None:
+            return torch.zeros_like(x)
+        wide = [-1, *[1] * (x.ndim - 1)]
+        mean, s = self.means.to(x.dtype)[label].reshape(wide), sigma.reshape(wide).to(x.dtype)
+        return mean + 0.3**2 / (0.3**2 + s**2) * (x - mean)
+
+
+@pytest.mark.parametrize("classes", [2, 20])
+def test_density_and_bound_of_an_unknown_label_are_marginal(classes):
+    """log of the sum of the classes' shares and probabilities, by scipy. Classes overlap; of 20 the eight kept hold
+    most, the three that a density by the ODE is summed over less: both are below. What a bound loses where the label is
+    given (by where it ends), it loses where it is not."""
+    means = torch.linspace(-0.25, 0.25, classes)
+    model = Diffusion(Config(width=8, embed=8), Image(channels=1, height=2, width=2), classes)
+    model.denoiser = ClassDenoiser(means)
+    shares = torch.arange(1, classes + 1) / (classes * (classes + 1) / 2)
+    model.label_frequencies.copy_(shares)
+    random = torch.Generator().manual_seed(0)
+    label = torch.multinomial(shares, 400, replacement=True, generator=random)
+    y = means[label].reshape(-1, 1, 1, 1) + 0.3 * torch.randn(400, 2, 2, 1, generator=random)
+    x = ((y.clamp(-0.99, 0.99) + 1) * 127.5).round().to(torch.uint8)
+    values, half = (x / 127.5 - 1).double().numpy()[..., None], model.domain.spacing / 2
+    normal = stats.norm(means.double().numpy(), 0.3)
+    each = np.log(normal.cdf(values + half) - normal.cdf(values - half)).sum((1, 2, 3))
+    exact = np.log(np.exp(each) @ shares.double().numpy()).mean()
+    unsure = each[np.arange(400), each.argmax(1)].mean() - exact
+    assert unsure > 0.4  # nats that a certain class would be wrong by
+    of_label = float(model.elbo(x, Streams.seeded(0), samples=64, label=label).mean())
+    lost = each[np.arange(400), label.numpy()].mean() - of_label
+    assert 0 < lost < 0.3
+    bound = float(model.elbo(x, Streams.seeded(0), samples=64).mean()) + lost
+    assert exact - (0.03 if classes == 2 else 0.6) < bound < exact + 0.03
+    density = float(model.log_prob(x, Streams.seeded(0), steps=24).mean())
+    assert exact - (0.05 if classes == 2 else 1.3) < density < exact + 0.05
+
+
 class LevelsDenoiser(nn.Module):
     """The expected level of pixels that are uniform on `levels` and independent: the exact denoiser, by enumeration."""
 

@@ -6,7 +6,6 @@ import contextlib
 import ctypes
 import io
 import json
-import os
 import shutil
 import subprocess
 import sys

@@ -52,8 +52,8 @@ READS = {
     "encode": set(),
     "decode": set(),
     "interpolate": {"n"},
-    "log_prob": {"seed"},
-    "elbo": {"seed", "draws"},
+    "log_prob": {"label", "seed"},
+    "elbo": {"label", "seed", "draws"},
     "anomaly_score": {"seed"},
     "impute": {"seed", "draws"},
     "denoise": {"sigma"},
@@ -146,7 +146,9 @@ def heard(task: str, answer: np.ndarray) -> dict[str, Any]:
     if task in ("log_prob", "anomaly_score", "elbo"):
         told = np.abs(answer) - PAIRS[:, 0]
         np.testing.assert_allclose(told, told[0], atol=1e-9)
-        return {"seed": round(told[0] % 1, 6), **({"draws": told[0] // 1000} if task == "elbo" else {})}
+        given, rest = divmod(told[0], 1e6)
+        label = {} if task == "anomaly_score" else {"label": given - 1}
+        return {"seed": round(rest % 1, 6), **label, **({"draws": rest // 1000} if task == "elbo" else {})}
     found: dict[str, Any] = {}
     if task == "sample":
         found["n"] = len(answer)

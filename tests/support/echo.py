@@ -48,14 +48,20 @@ class Echo(GenerativeModel, *dict.fromkeys(CAPABILITIES.values())):
     def sample(self, n, label, generator, *, steps=0):
         return self.rows(self.told("sample", n, None, generator, label, steps))
 
-    def log_prob(self, x, generator):
-        return x.reshape(len(x), -1)[:, 0].double() + generator.uniform(1)
+    def log_prob(self, x, generator, *, label=None):
+        return x.reshape(len(x), -1)[:, 0].double() + generator.uniform(1) + self.of_label(label)
+
+    @staticmethod
+    def of_label(label):
+        """A million times the number after the label's: nothing where it is unknown."""
+        return 0 if label is None else 1e6 * (label.clamp(min=-1) + 1)
 
     def anomaly_score(self, x, generator):
         return -(x.reshape(len(x), -1)[:, 0].double() + generator.uniform(1))
 
-    def elbo(self, x, generator, *, samples=1):
-        return 1000 * samples + x.reshape(len(x), -1)[:, 0].double() + generator.uniform(1)
+    def elbo(self, x, generator, *, samples=1, label=None):
+        first = x.reshape(len(x), -1)[:, 0].double()
+        return 1000 * samples + first + generator.uniform(1) + self.of_label(label)
 
     def encode(self, x):
         return x.reshape(len(x), -1).float()
