@@ -24,9 +24,9 @@ class SamplingConfig:
     Arguments:
         sampler: `heun`, `dpmpp_2m`, `euler` and `ddim` (one method, two names), or `ddpm` (ancestral, stochastic).
         steps: Steps of the sampler, of rows of a table as far as they are settled from (`settle`); each is one
-            evaluation of the network, of `heun` two. On digits (two trainings of 70,000, 2,000 draws) the Fréchet
-            distance of 8 is .19 and .19, of 127 evaluations of `heun` from 80 to .002 it is .21 and .22 (bootstrap of
-            the difference -.06 to .03 and -.09 to .03), of its 35 .23 and .24, which is worse by .01 to .04.
+            evaluation of the network, of `heun` two. On digits (two trainings, 2,000 draws of each) the Fréchet
+            distance of 8 is .19 and .19, of 127 evaluations of `heun` from 80 to .002 .21 and .22 (bootstrap of the
+            difference -.06 to .03 and -.09 to .03), of its 35 .23 and .24, which is worse by .01 to .04.
         sigma_min: Smallest noise level of the sampler, noise to example.
         sigma_max: Largest noise level of the sampler.
         rho: Curvature of the sampler's noise levels (`edm`).

@@ -143,12 +143,12 @@ def test_saved_and_loaded_it_is_the_same_model_and_the_pipelines_own_folder(
 def test_a_model_draws_otherwise_for_once_or_for_good(flow: fivefold.Model, tmp_path: Path) -> None:
     """At almost no temperature the rows of a class are one row, but for identifiers."""
     before = flow.sample(8, label=">50K")
-    once = flow.sample(8, label=">50K", temperature=1e-6)
+    once = flow.sample(8, label=">50K", temperature=1e-9)
     assert len(once.drop(columns="id").drop_duplicates()) == 1 < len(before.drop(columns="id").drop_duplicates())
-    cold = flow.with_sampling(temperature=1e-6)
+    cold = flow.with_sampling(temperature=1e-9)
     cold.save(tmp_path / "cold")
     for model in (cold, fivefold.load(tmp_path / "cold")):
-        assert model.sampling == flow.sampling | {"temperature": 1e-6}
+        assert model.sampling == flow.sampling | {"temperature": 1e-9}
         pd.testing.assert_frame_equal(model.sample(8, label=">50K"), once)
     pd.testing.assert_frame_equal(flow.sample(8, label=">50K"), before)
 
