@@ -797,7 +797,7 @@ def _later(value: NDArray[np.float64], count: NDArray[np.float64], unit: int | s
 def _month_starts(months: NDArray[np.float64]) -> NDArray[np.float64]:
     """Microseconds of the first days of months since 1970, `[n]`."""
     days = months.astype(np.int64).astype("datetime64[M]").astype("datetime64[D]").astype(np.int64)
-    return days * float(SPANS["days"])
+    return days.astype(np.float64) * SPANS["days"]
 
 
 def _months(value: NDArray[np.float64]) -> NDArray[np.float64]:
