@@ -236,7 +236,10 @@ def test_imports_are_followed_as_python_follows_them(tmp_path: Path) -> None:
 def test_only_settings_that_change_what_is_learned_count() -> None:
     original, how = key(ROOT), set()
     for name, value in JOB.training.items():
-        other = {"constant": "cosine", "cosine": "constant", "auto": "fp32", "": "5m"}.get(value) or value + 1
+        if isinstance(value, dict):
+            other = value | {"epsilon": 8.0}
+        else:
+            other = {"constant": "cosine", "cosine": "constant", "auto": "fp32", "": "5m"}.get(value) or value + 1
         if key(ROOT, training=JOB.training | {name: other}) == original:
             how.add(name)
     assert how == {"budget", "reports", "checkpoints", "accumulate"}
