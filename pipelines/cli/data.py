@@ -206,7 +206,7 @@ def update(name: str, *, root: Path | None = None, mapper: Mapper = in_processes
 
     root = root or Path.cwd()
     card = load_card(name, root)
-    with at(root / card.source.path):
+    with naming_path(root / card.source.path):
         found = changes(card, root, mapper)
     if not found.sha256:
         print(f"{card.source.path} is what the card says: nothing to accept")
