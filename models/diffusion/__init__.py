@@ -120,14 +120,15 @@ class Diffusion(
 
     def _way_down(self, steps: int, device: torch.device) -> Float[Tensor, " levels"]:
         """The levels from which `steps` steps lead to an example, or to where rows are settled."""
+        down = self.noise_levels(steps, device=device)
         if self.settler is None:
-            return self.noise_levels(steps, device=device)
+            return down
         s = self.sampling
         return levels(schedule_of(self.config, s.rho), s.sigma_max, self.settler.sigma, steps + 1, device)[:-1]
 
-    def _code_levels(self, device: torch.device) -> Float[Tensor, " levels"]:
-        s = self.sampling
-        return levels(schedule_of(self.config, s.rho), SIGMA_MAX, SIGMA_MIN, s.code_steps, device)
+    def _all_levels(self, steps: int, device: torch.device) -> Float[Tensor, " levels"]:
+        """`steps` levels from the most noise to the least, whatever the sampler's range."""
+        return levels(schedule_of(self.config, self.sampling.rho), SIGMA_MAX, SIGMA_MIN, steps, device)
 
     def denoised(
         self, x: Tensor, sigma: Tensor | float, label: Tensor | None, given: Tensor | None = None
@@ -260,7 +261,7 @@ class Diffusion(
             | https://arxiv.org/abs/2201.09865
         """
         known = self.domain.expand(observed)
-        down = self.noise_levels(self.sampling.steps, device=x.device)
+        down = self._all_levels(self.sampling.impute_steps, x.device)
         down = torch.cat([down, down.new_zeros(1)])
 
         def noise() -> Tensor:
@@ -280,12 +281,12 @@ class Diffusion(
 
     @torch.no_grad()
     def encode(self, x: Num[Tensor, "batch *event"]) -> Float[Tensor, "batch latent"]:
-        up = self._code_levels(x.device).flip(0)
+        up = self._all_levels(self.sampling.code_steps, x.device).flip(0)
         return (self._solve(self.domain.to_model(x).double(), up) / up[-1]).flatten(1).float()
 
     @torch.no_grad()
     def decode(self, z: Float[Tensor, "batch latent"]) -> Num[Tensor, "batch *event"]:
-        down = self._code_levels(z.device)
+        down = self._all_levels(self.sampling.code_steps, z.device)
         noise = z.double().unflatten(1, self.domain.event_shape)
         return self.domain.to_data(self._solve(noise * down[0], torch.cat([down, down.new_zeros(1)])))
 

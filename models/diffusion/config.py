@@ -31,7 +31,9 @@ class SamplingConfig:
         sigma_max: Largest noise level of the sampler.
         rho: Curvature of the sampler's noise levels (`edm`).
         guidance: Weight of classifier-free guidance; 1 samples the model itself.
-        resample: How often imputation repeats each step, so that hidden and observed values agree (`hide: 0`).
+        impute_steps: Steps of imputation by a denoiser that has not learned it (`hide: 0`, as of images), by draws of
+            their own from the most noise to the least whatever the sampler's range.
+        resample: How often it repeats each of them, so that hidden and observed values agree.
         code_steps: Steps of the ODE between examples and codes, by `heun` and from the least noise to the most whatever
             the sampler's range.
         density_sigma: Noise level at which bound and ODE density end, whatever the sampler's range; 0 for
@@ -46,6 +48,7 @@ class SamplingConfig:
     sigma_max: float = SIGMA_MAX
     rho: float = 7.0
     guidance: float = 1.0
+    impute_steps: int = 18
     resample: int = 4
     code_steps: int = 18
     density_sigma: float = 0.0
@@ -54,7 +57,7 @@ class SamplingConfig:
     def __post_init__(self) -> None:
         check_choices(self)
         check_at_least_one(self, "density_steps", "resample")
-        for name in ("steps", "code_steps"):
+        for name in ("steps", "impute_steps", "code_steps"):
             if getattr(self, name) < 2:
                 raise ValueError(f"{name} must be at least 2, got {getattr(self, name)}")
         if not 0 < self.sigma_min < self.sigma_max:

@@ -87,6 +87,7 @@ NUMBERS: dict[str, dict[str, Any]] = {
         "rho": 5.0,
         "steps": 3,
         "code_steps": 3,
+        "impute_steps": 3,
         "resample": 1,
         "label_dropout": 0.5,
         "guidance": 2.0,

@@ -390,7 +390,7 @@ def test_likelihood_and_bound_of_categories_are_near_the_exact_ones():
 
 def test_imputation_draws_from_the_conditional_of_a_mixture():
     """Half of the values say on which side the example lies; the others follow, with the mixture's spread."""
-    model = exact_diffusion(steps=40, sigma_max=20.0)
+    model = exact_diffusion(impute_steps=60)
     x = torch.full((400, 4, 4, 1), round((0.5 + 1) * 127.5), dtype=torch.uint8)
     x[::2] = round((-0.6 + 1) * 127.5)
     observed = torch.zeros(x.shape, dtype=torch.bool)
