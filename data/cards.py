@@ -82,6 +82,11 @@ class ImageShape:
     alpha: str = "white"
     max_pixels: int = 50_000_000
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """`(height, width, channels)`."""
+        return self.height, self.width, self.channels
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Column:
