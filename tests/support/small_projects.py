@@ -105,4 +105,5 @@ def train(root: Path, name: str, family: str, config: Mapping[str, Any]) -> None
     ) as run:
         run.log([{"examples": settings.total_examples, "metrics": {"loss": 1.0}}])
     facts = {**spec, "dataset": name, "class_names": data.class_names, "data_digest": data.digest}
+    facts |= {key: data.manifest[key] for key in ("table", "constraints") if key in data.manifest}
     model_folder.save(model, root / "runs" / name / "models" / family, facts | {"run_id": run.run_id})
