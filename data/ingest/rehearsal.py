@@ -42,7 +42,7 @@ def rehearse(
     with tempfile.TemporaryDirectory(prefix="fivefold-add-") as folder:
         reader = open_source(replace(card, on_bad="drop", max_bad=1.0), path, report, mapper)
         with closing(SplitIndex(Path(folder))) as ledger:
-            relations = Relations(reader.table, reader.columns) if card.kind == "table" else None
+            relations = Relations(reader.table, reader.columns) if reader.columns else None
             for chunk in reader.chunks():
                 ledger.add(chunk)
                 report.read += len(chunk.x)

@@ -95,7 +95,7 @@ def test_the_version_is_that_of_the_package(capsys):
     ("typed", "offered"),
     [
         ("fivefold ev", {"evaluate"}),
-        ("fivefold data ", {"add", "list", "show", "export"}),
+        ("fivefold data ", {"add", "list", "show", "export", "update"}),
         ("fivefold train --family ", {"autoencoder", "vae", "gan", "flow", "diffusion"}),
         ("fivefold data show d", {"digits"}),
         ("fivefold data export digits --format ", {"parquet", "csv", "jsonl"}),
