@@ -26,7 +26,8 @@ TINY = {
     "gan": "{model: {width: 8, critic_width: 8}, training: {total_examples: 2048, lr: 1e-3, evaluations: 2}}",
     "flow": "{model: {steps: 2, width: 8},"
     " training: {total_examples: 4096, lr: 2e-3, warmup_examples: 0, evaluations: 2}}",
-    "diffusion": "{model: {width: 8, steps: 6}, training: {total_examples: 4096, lr: 2e-3, evaluations: 2}}",
+    "diffusion": "{model: {width: 8}, sampling: {steps: 6},"
+    " training: {total_examples: 4096, lr: 2e-3, evaluations: 2}}",
 }
 
 
