@@ -118,8 +118,10 @@ class ClassicalBaseline(Sampling, Density, Coding, Reconstruction, AnomalyScorin
             flat[rows] = self.models.get(int(c), some).sample(len(rows), random)
         return self.inputs.inverse(torch.from_numpy(flat))
 
-    def log_prob(self, x: Num[Tensor, "n *data"], generator: Streams) -> Float[Tensor, " n"]:
-        """Log-probability in nats by the density to beat: of values that are independent of each other."""
+    def log_prob(
+        self, x: Num[Tensor, "n *data"], generator: Streams, *, label: Int[Tensor, " n"] | None = None
+    ) -> Float[Tensor, " n"]:
+        """Log-probability in nats by the density to beat: of values that are independent of each other, and of the label."""
         return self.density(x)
 
     def anomaly_score(self, x: Num[Tensor, "n *data"], generator: Streams) -> Float[Tensor, " n"]:
