@@ -207,44 +207,29 @@ class Diffusion(
     def fill(
         self, x: Num[Tensor, "batch *event"], observed: Bool[Tensor, "batch *event"], generator: Streams, draws: int
     ) -> Num[Tensor, "draws batch *event"]:
-        """A denoiser that has learned to (`hide`) is given the observed values, and the sampler draws the rest.
+        """A denoiser that has learned to (`hide`) is given the observed values, and the sampler draws the rest, for an
+        unknown label.
 
-        With labels it is done twice: once for an unknown one, and again given a label drawn by what the first filling
-        looks like (a sweep of Gibbs sampling over label and hidden cells).
+        Others try again and again (`_repaint`). With labels they do it twice: once for an unknown one, and again given
+        a label drawn by what the first filling looks like (a sweep of Gibbs sampling over label and hidden cells).
         """
-        filled = self._filled(x, observed, generator, draws, None)
-        if not self.classes or self.classes >= MANY:
-            return filled
-        whole = self.domain.merge(x, observed, filled).flatten(0, 1)
-        log_p = self.label_log_probs(self.domain.to_model(whole).double(), None, generator)
-        assert log_p is not None
-        return self._filled(x, observed, generator, draws, generator.choice(log_p).unflatten(0, (draws, len(x))))
+        if self.denoiser.masked:
+            return repeated(self._fill, with_gaps(x, observed), generator, draws)
+        repeat = [draws, *[1] * (x.ndim - 1)]
+        many, seen = x.repeat(repeat), observed.repeat(repeat)
+        filled = self._repaint(many, seen, generator, None)
+        if 0 < self.classes < MANY:
+            whole = self.domain.to_model(self.domain.merge(many, seen, filled)).double()
+            log_p = self.label_log_probs(whole, None, generator)
+            assert log_p is not None
+            filled = self._repaint(many, seen, generator, generator.choice(log_p))
+        return filled.unflatten(0, (draws, len(x)))
 
-    def _filled(
-        self, x: Tensor, observed: Tensor, generator: Streams, draws: int, label: Int[Tensor, "draws batch"] | None
-    ) -> Num[Tensor, "draws batch *event"]:
-        """Fillings of each example, given a label for each or none."""
-        if not self.denoiser.masked:
-            repeat = [draws, *[1] * (x.ndim - 1)]
-            many, seen = x.repeat(repeat), observed.repeat(repeat)
-            labels = None if label is None else label.flatten()
-            return self._repaint(many, seen, generator, labels).unflatten(0, (draws, len(x)))
-        place = torch.arange(len(x), device=x.device)
-        seen = with_gaps(x, observed)
-
-        def fill(rows: Tensor, noise: Streams) -> Tensor:
-            of_rows = None if label is None else label[:, rows[: len(rows) // draws]].flatten()
-            return self._fill(seen[rows], noise, of_rows)
-
-        return repeated(fill, place, generator, draws)
-
-    def _fill(
-        self, x: Float[Tensor, "batch *data"], generator: Streams, label: Int[Tensor, " batch"] | None
-    ) -> Num[Tensor, "batch *data"]:
+    def _fill(self, x: Float[Tensor, "batch *data"], generator: Streams) -> Num[Tensor, "batch *data"]:
         given = torch.where(self.domain.expand(self.domain.observed(x)), self.domain.to_model(x), torch.nan)
         down = self._way_down(self.sampling.steps, x.device)
         start = down[0] * generator.normal(len(x), *self.domain.event_shape).double()
-        return self._descend(start, down, label, generator, given, x)
+        return self._descend(start, down, None, generator, given, x)
 
     def _repaint(
         self,

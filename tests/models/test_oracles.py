@@ -91,10 +91,9 @@ def gaps(model: VAE, x: torch.Tensor, exact: torch.Tensor) -> dict[int, float]:
     return {k: float((exact - torch.stack(each)).mean()) for k, each in bounds.items()}
 
 
-@pytest.mark.parametrize("prior", ["mixture", "flow"])
 @pytest.mark.parametrize("slack", [1.0, 2.0])
-def test_vae_bound_is_below_the_exact_likelihood_and_tight_with_many_draws(slack, prior):
-    model = linear_gaussian_vae(slack, prior)
+def test_vae_bound_is_below_the_exact_likelihood_and_tight_with_many_draws(slack):
+    model = linear_gaussian_vae(slack, "mixture")
     x = torch.linspace(-2, 2, 64).double()[:, None]
     exact = gaussian_log_prob(x, torch.zeros_like(x), torch.full_like(x, math.log(1 + LinearGaussian.noise**2)))
     gap = gaps(model, x, exact)
@@ -103,6 +102,15 @@ def test_vae_bound_is_below_the_exact_likelihood_and_tight_with_many_draws(slack
     else:
         assert gap[1] > 0.05
         assert -0.01 < gap[256] < 0.1 * gap[1]
+
+
+def test_the_bound_takes_the_flow_for_its_prior():
+    """With the exact posterior and a prior that is the flow's standard normal, a single draw is exact."""
+    model = linear_gaussian_vae(1.0, "flow")
+    model.mixture.scale.fill_(7.0)  # which nothing may ask
+    x = torch.linspace(-2, 2, 16).double()[:, None]
+    exact = gaussian_log_prob(x, torch.zeros_like(x), torch.full_like(x, math.log(1 + LinearGaussian.noise**2)))
+    assert torch.allclose(model.elbo(x, Streams.seeded(0)), exact, atol=1e-5)
 
 
 def test_gradient_penalty_is_the_hand_computed_one():

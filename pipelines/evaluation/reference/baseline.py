@@ -121,7 +121,7 @@ class ClassicalBaseline(Sampling, Density, Coding, Reconstruction, AnomalyScorin
     def log_prob(
         self, x: Num[Tensor, "n *data"], generator: Streams, *, label: Int[Tensor, " n"] | None = None
     ) -> Float[Tensor, " n"]:
-        """Log-probability in nats by the density to beat: of values independent of each other and of labels."""
+        """Log-probability in nats by the density to beat: of independent values, whatever the label."""
         return self.density(x)
 
     def anomaly_score(self, x: Num[Tensor, "n *data"], generator: Streams) -> Float[Tensor, " n"]:
