@@ -142,7 +142,10 @@ class LatentPrior(nn.Module):
         if kind == "flow":
             self.model = Flow(Flow.Config(architecture="couplings", steps=6, width=width), CodeSpace(dim), classes)
         else:
-            self.model = Diffusion(Diffusion.Config(width=width, p_mean=-0.5), CodeSpace(dim), classes)
+            model = Diffusion(Diffusion.Config(width=width, p_mean=-0.5), CodeSpace(dim), classes)
+            self.model = model.with_sampling(
+                sampler="heun", steps=18, sigma_min=0.002
+            )  # codes are short: steps are cheap
             self.model.denoiser.sigma_data.fill_(1.0)
 
     @property
