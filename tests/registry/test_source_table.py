@@ -294,6 +294,8 @@ def test_samples_as_csv_are_written_like_their_source(
         assert main(["sample", "balance", "-o", str(tmp_path / "x.csv"), *label]) == 0
         written = (tmp_path / "x.csv").read_text().splitlines()
         assert written == ["v,c", *(f"1,{cell}" for cell in cells)]
+        rows, _ = parse("\n".join(written), "text/csv", 1000)  # and sent back they are the same
+        assert model.tables.read(rows, "encode").x[:, 1].tolist() == pytest.approx(model.values, nan_ok=True)
     assert model.labels == [-1, 0, 1]  # any, the class "-1", the class "1"
     assert main(["sample", "balance", "-o", str(tmp_path / "x.csv"), "--safe-csv"]) == 0
     assert (tmp_path / "x.csv").read_text().count("'") == (mark == "=9")  # the source's mark may be a formula, too
