@@ -17,6 +17,7 @@ from data.dataset import Examples
 from data.formats import Instants, Part, parts_of
 from pipelines.evaluation.metrics import (
     coherence,
+    dates,
     describe,
     gaps,
     rules,
@@ -370,20 +371,20 @@ def test_chance_and_names_of_rows_make_no_rules():
     assert rules.measure(sample_set("ccnn", x, x, x)).metrics == {}
 
 
-def test_dates_are_put_in_order_by_their_days():
-    """Two dates learned as year, week and weekday: the second is never before the first."""
-    parts = tuple(map(Part.parse, ["year", "week", "weekday"]))
-    random = np.random.default_rng(0)
-    first = 18_000 + random.integers(0, 900, 300)
+# Dates
 
-    def learned(days: np.ndarray) -> np.ndarray:
-        zero = np.zeros(len(days), np.int64)
-        return parts_of(Instants(days, zero, zero), parts)[0]
+PARTS = tuple(map(Part.parse, ["year", "week", "weekday"]))
 
-    def rows(gap: np.ndarray) -> np.ndarray:
-        return np.column_stack([learned(first), learned(first + gap)])
 
-    described = [
+def learned(days: np.ndarray) -> np.ndarray:
+    """Days since 1970 as year, week and weekday."""
+    zero = np.zeros(len(days), np.int64)
+    return parts_of(Instants(np.asarray(days, np.int64), zero, zero), PARTS)[0]
+
+
+def dated(*sources: str) -> list[dict[str, Any]]:
+    """The columns of dates learned so."""
+    return [
         {
             "name": f"{source}.{part.name}",
             "type": "categorical" if part.values else "integer",
@@ -391,9 +392,36 @@ def test_dates_are_put_in_order_by_their_days():
             "source": source,
             "part": part.name,
         }
-        for source in ("sent", "came")
-        for part in parts
+        for source in sources
+        for part in PARTS
     ]
+
+
+def test_dates_outside_those_of_training_are_counted():
+    """Training from 2024-01-01 to 2025-05-14: a May of either year is inside, as its parts are; 2025-08-04 is not."""
+    train = learned(np.arange("2024-01-01", "2025-05-15", dtype="datetime64[D]"))
+    drawn = ["2024-08-05", "2025-05-14", "2025-05-15", "2025-08-04", "2023-12-31"]
+    drawn = learned(np.array(drawn, dtype="datetime64[D]"))
+    drawn = np.vstack([drawn, np.full((5, 3), np.nan)])  # a missing date is not outside
+    samples = sample_set("nnn", train, train[:100], drawn)
+    samples.domain = {"kind": "table", "columns": dated("opened")}
+    found = dates.measure(samples)
+    assert found.metrics["outside_dates"].value == pytest.approx(3 / 10)
+    assert found.details["outside_dates"] == [{"columns": ["opened"], "share": 0.3}]
+    samples.drawn = torch.from_numpy(train[100:200])
+    assert dates.measure(samples).metrics["outside_dates"].value == 0
+    assert dates.measure(sample_set("nnc", *[mixed(60, seed, 0.8)[:, [0, 1, 2]] for seed in range(3)])).metrics == {}
+
+
+def test_dates_are_put_in_order_by_their_days():
+    """Two dates learned as year, week and weekday: the second is never before the first."""
+    random = np.random.default_rng(0)
+    first = 18_000 + random.integers(0, 900, 300)
+
+    def rows(gap: np.ndarray) -> np.ndarray:
+        return np.column_stack([learned(first), learned(first + gap)])
+
+    described = dated("sent", "came")
     train = rows(random.integers(0, 400, 300))
     (rule,) = rules.rules(train, described)
     assert rule.text == "sent is at most came"

@@ -9,6 +9,8 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+from neighbours import open_to_others
+
 
 def programs() -> Path | None:
     """The folder of its programs; `None` where it is not installed."""
@@ -29,9 +31,7 @@ def postgres(folder: Path, port: int) -> Iterator[str]:
     prefix: list[str] = []
     if os.geteuid() == 0:
         shutil.chown(folder, "nobody")
-        for above in folder.parents:  # pytest's folders are for their owner alone
-            if above != Path("/tmp") and above.stat().st_uid == 0 and str(above).startswith("/tmp/"):
-                above.chmod(above.stat().st_mode | 0o011)
+        open_to_others(folder.parent)  # pytest's folders are for their owner alone
         prefix = ["setpriv", "--reuid", "nobody", "--clear-groups", "--"]
     data = folder / "data"
     quick = "-c fsync=off -c synchronous_commit=off -c full_page_writes=off"

@@ -18,6 +18,7 @@ from pathlib import Path
 import buckets
 import pytest
 import torch
+from neighbours import open_to_others
 from safetensors.torch import load_file
 
 from data.files import sha256
@@ -267,8 +268,7 @@ def test_a_folder_that_may_not_be_written_is_an_error_that_names_it(tmp_path):
         "if os.geteuid() == 0: os.setuid(65534)\n"
         "save(open_store(sys.argv[1]), Checkpoint(2, {'x': torch.zeros(2)}, {}))\n"
     )
-    for path in (tmp_path, *tmp_path.parents[:2]):
-        path.chmod(0o755)
+    open_to_others(tmp_path)
     root.chmod(0o555)
     tried = subprocess.run([sys.executable, "-c", code, str(root)], capture_output=True, text=True)
     root.chmod(0o755)

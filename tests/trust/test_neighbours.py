@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from neighbours import open_to_others
 
 from pipelines.__main__ import main
 
@@ -36,9 +37,7 @@ def dvc(folder: Path, *command: str) -> str:
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What a clone of the project holds for DVC, with a file that DVC keeps; and its first `dvc checkout`."""
     folder = tmp_path_factory.mktemp("open") / "project"
-    for path in (folder, *folder.parents):  # a neighbour may look around, as in most homes
-        if path.exists() and path.is_relative_to(tmp_path_factory.getbasetemp().parent):
-            path.chmod(0o755)
+    open_to_others(folder)  # a neighbour may look around, as in most homes
     before = os.umask(0o022)
     try:
         for name in CLONED:

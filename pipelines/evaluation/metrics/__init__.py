@@ -45,6 +45,7 @@ SAMPLE_METRICS = (
     SampleMetric(file="shapes_trends", kind="table"),
     SampleMetric(file="coherence", kind="table", floor="test"),
     SampleMetric(file="rules", kind="table", floor="test"),
+    SampleMetric(file="dates", kind="table", floor="test"),
     SampleMetric(file="tails", kind="table"),
     SampleMetric(file="tree_c2st", kind="table"),
     SampleMetric(file="memorization", floor=None),

@@ -23,8 +23,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float
 
-from data.formats import WEEKDAYS, Part, instants_of
 from pipelines.evaluation.metrics.base import SAMPLES, Description
+from pipelines.evaluation.metrics.dates import dates
 from pipelines.evaluation.metrics.samples import Findings, SampleSet, faulty
 
 BROKEN_RULES = Description(
@@ -127,26 +127,8 @@ def _quantities(columns: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, str
     """Name, unit and values of each number and each date (in days)."""
     for i in _numbers(columns):
         yield str(columns[i]["name"]), "number", lambda rows, i=i: rows[:, i]
-    dates: dict[str, list[int]] = {}
-    for i, column in enumerate(columns):
-        if "source" in column:
-            dates.setdefault(str(column["source"]), []).append(i)
-    for name, places in dates.items():
-        parts = [_part(columns[i]) for i in places]
-        if "year" in {part.name for part in parts}:
-            yield name, "date", lambda rows, p=parts, i=places: _days(rows[:, i], p)
-
-
-def _part(column: Mapping[str, Any]) -> Part:
-    names = [str(name) for name in column.get("categories") or ()]
-    weekday = column["part"] == "weekday"
-    return Part(column["part"], values=tuple(WEEKDAYS.index(n) if weekday else int(n) for n in names))
-
-
-def _days(values: Float[np.ndarray, "n parts"], parts: Sequence[Part]) -> Float[np.ndarray, " n"]:
-    missing = np.isnan(values).any(1)
-    days = instants_of(np.where(missing[:, None], 0.0, values), parts).days.astype(np.float64)
-    return np.where(missing, np.nan, days)
+    for name, days in dates(columns):
+        yield name, "date", days
 
 
 def _ordered(train: Float[np.ndarray, "n columns"], columns: Sequence[Mapping[str, Any]]) -> Iterator[Rule]:

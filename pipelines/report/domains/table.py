@@ -114,6 +114,7 @@ def told_apart(results: Mapping[str, Any]) -> str:
         ("told_apart", "Small trees tell samples from test rows by"),
         ("impossible_pairs", "Impossible pairs of values, as shares of the samples:"),
         ("broken_rules", "Rules that training rows keep and samples break, as shares of the samples:"),
+        ("outside_dates", "Dates before the first or after the last of the training rows, as shares of the samples:"),
     ):
         entries = [mapping(entry) for entry in sequence(results.get(key))]
         part = "accuracy" if key == "told_apart" else "share"

@@ -109,6 +109,8 @@ class SourceTables(Tables):
         return np.concatenate([self._entry(frame[entry["name"]], entry, on_unknown) for entry in self.learned], axis=1)
 
     def _entry(self, cells: Any, entry: Mapping[str, Any], on_unknown: str) -> np.ndarray:
+        if entry.get("mark") and cells.dtype.kind not in "iufbmM":  # as `sample -o rows.csv` writes a missing cell
+            cells = cells.where(cells.astype(object) != entry["mark"], None)
         if entry["role"] == "category" or (entry["role"] == "number" and self.formats.is_plain(entry["pattern"])):
             return self._cells(cells, self.full[entry["columns"][0]], on_unknown)[:, None]
         missing = cells.isna().to_numpy(dtype=bool)
