@@ -94,7 +94,7 @@ class ClusterJob:
 
         Arguments:
             request: Makes the request, asked for only if a job must be submitted.
-            tick: Called every second, when what has changed there is here.
+            tick: Called as `JobServer.follow` does, when what has changed there is here.
 
         Raises:
             Interrupted: If this process is to end (the job goes on), the job was stopped, or its server is lost.

@@ -26,7 +26,7 @@ from pipelines.execution.answers import KeptAnswers, device_here
 from pipelines.execution.cluster_job import ClusterJob
 from pipelines.execution.evaluation import PARTS, PICTURES, RESULT, YARDSTICK, EvaluationJob, ReferenceJob, measure
 from pipelines.execution.events import EventReader, Shown, followed, recorded
-from pipelines.execution.local import interrupted_by_sigterm, stop_on_sigterm
+from pipelines.execution.signals import interrupted_by_sigterm, stop_on_sigterm
 from pipelines.storage import model_folder
 from pipelines.storage.mirror import local_copy, refresh, synced_state
 from pipelines.storage.parts import Parts
