@@ -18,7 +18,7 @@ from pipelines.storage.stores import MANIFEST
 CACHE = Path.home() / ".cache" / "fivefold"
 """Where a node keeps what it has fetched from a bucket."""
 
-PARTS = ("", "samples", "model", "pictures", "yardstick")
+PARTS = ("", "samples", "model", "pictures", "yardstick", "prepared")
 """Folders of a state that travel: not its checkpoints, which have their own way, nor Ray's notes."""
 
 PRIVATE = ("lock", "job.json")
