@@ -34,7 +34,8 @@ signed = "AWS4-HMAC-SHA256 Credential=key/20260101/us-east-1/s3/aws4_request, Si
 content = open(sys.argv[2], "rb").read() if sys.argv[2] else None
 for _ in range(120):
     try:
-        urllib.request.urlopen(urllib.request.Request(sys.argv[1], content, {"Authorization": signed}, method="PUT"))
+        kept = {"Authorization": signed, "Content-Type": "application/octet-stream"}
+        urllib.request.urlopen(urllib.request.Request(sys.argv[1], content, kept, method="PUT"))
         break
     except OSError:
         time.sleep(1)
