@@ -259,9 +259,9 @@ def test_data_in_a_bucket_pass_the_laptop_by_and_give_what_they_give_here(laptop
     project, name = laptop.project, "tiles"
     source, card = tmp_path / "tiles.zip", project.folder / f"data/catalog/{name}.yaml"
     with zipfile.ZipFile(source, "w") as archive:
-        for i in range(2400):  # noise, which no archive makes smaller
+        for i in range(4000):  # noise, which no archive makes smaller; so small that one thread trains on it anywhere
             content = io.BytesIO()
-            tile = np.random.default_rng(i).integers(0, 256, (16, 16, 3)) // (1 + i % 2)  # two classes: bright and dark
+            tile = np.random.default_rng(i).integers(0, 256, (9, 9, 3)) // (1 + i % 2)  # two classes: bright and dark
             Image.fromarray(tile.astype(np.uint8)).save(content, "png")
             archive.writestr(f"{i % 2}/{i}.png", content.getvalue())
 

@@ -229,6 +229,7 @@ def test_from_a_file_to_a_server_on_postgres_and_s3_and_on_to_another(
             monkeypatch.setenv("MLFLOW_TRACKING_URI", first)
             tracking.connect()
             check(before, drawn, lived_in)
+            before = known()  # with what was looked at and registered here
 
             shutil.copy(migrated, lived_in / "second.db")
             direct = ("--default-artifact-root", "s3://bucket/second", "--no-serve-artifacts")
