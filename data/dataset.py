@@ -16,6 +16,7 @@ from jaxtyping import Int, Shaped
 from numpy.typing import NDArray
 from torch import Tensor
 
+from data.fetched_shards import fetched, shards_at
 from data.files import recover, sha256
 from data.schema import closest
 from data.shards import SCHEMA, content_digest
@@ -49,10 +50,14 @@ class Split:
         name: Name of the split.
         shards: The manifest's entries of its shards.
         verify: Whether to check each shard's SHA-256 before using it.
+        place: Where the shards are, if not in the folder.
     """
 
-    def __init__(self, folder: Path, name: str, shards: Sequence[dict[str, Any]], *, verify: bool = True) -> None:
+    def __init__(
+        self, folder: Path, name: str, shards: Sequence[dict[str, Any]], *, verify: bool = True, place: str = ""
+    ) -> None:
         self.folder = folder
+        self.place = place
         self.name = name
         self.shards = tuple(shards)
         self.verify_on_use = verify
@@ -134,8 +139,11 @@ class Split:
         for shard in self.shards:
             self._check(shard)
 
+    def _path(self, shard: dict[str, Any]) -> Path:
+        return fetched(self.place, shard) if self.place else self.folder / shard["file"]
+
     def _check(self, shard: dict[str, Any]) -> None:
-        path = self.folder / shard["file"]
+        path = self._path(shard)
         found = sha256(path)
         if found != shard["sha256"]:
             raise ValueError(
@@ -148,7 +156,7 @@ class Split:
             shard = self.shards[index]
             if self.verify_on_use:
                 self._check(shard)
-            with pa.memory_map(str(self.folder / shard["file"])) as source:
+            with pa.memory_map(str(self._path(shard))) as source:
                 batch = pa.ipc.open_file(source).get_batch(0)
             x, label, position = (batch.column(name) for name in ("x", "label", "source"))
             self._mapped[index] = (x.to_numpy_ndarray(), label.to_numpy(), position.to_numpy())
@@ -163,16 +171,17 @@ class Dataset:
         manifest: What `prepare` wrote about it.
     """
 
-    def __init__(self, folder: Path, manifest: dict[str, Any], *, verify: bool = True) -> None:
+    def __init__(self, folder: Path, manifest: dict[str, Any], *, verify: bool = True, place: str = "") -> None:
         self.folder = folder
         self.manifest = manifest
         self._splits = {
-            name: Split(folder, name, split["shards"], verify=verify) for name, split in manifest["splits"].items()
+            name: Split(folder, name, split["shards"], verify=verify, place=place)
+            for name, split in manifest["splits"].items()
         }
 
     @classmethod
     def open(cls, folder: str | Path, *, verify: bool = True) -> Dataset:
-        """Open a prepared dataset, checking its manifest and that every shard is there.
+        """Open a prepared dataset, checking its manifest and that every shard is there, or where they are.
 
         Arguments:
             folder: A folder written by `fivefold prepare`.
@@ -204,6 +213,8 @@ class Dataset:
             raise ValueError(f"{path} is damaged: {error!r} is missing or malformed. {again}") from None
         if digest != stated:
             raise ValueError(f"{path} is damaged: its content gives digest {digest}, it states {stated}. {again}")
+        if place := shards_at(folder):
+            return cls(folder, manifest, verify=verify, place=place)
         for shard in (shard for split in manifest["splits"].values() for shard in split["shards"]):
             file = folder / shard["file"]
             if not file.exists():

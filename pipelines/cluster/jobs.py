@@ -26,6 +26,9 @@ ACTIVE = ("PENDING", "RUNNING")
 PATIENCE = 300.0
 """Seconds for which a job server may be unreachable while a job is followed."""
 
+LONGEST_PAUSE = 5.0
+"""Seconds between two looks at a job that has been running for some minutes; at the beginning they are one."""
+
 STARTING = 60.0
 """Seconds that a head which has just started may not be ready for jobs."""
 
@@ -126,14 +129,14 @@ class JobServer:
         Arguments:
             job: Its id.
             write: Is given what the job says, as it says it, from a thread of its own.
-            tick: Called every second; what it raises ends the waiting, not the job.
+            tick: Called every second, later every `LONGEST_PAUSE`; what it raises ends the waiting, not the job.
         """
         ended = threading.Event()
         thread = threading.Thread(
             target=lambda: asyncio.run(self._tail(job, write, ended)), name="job log", daemon=True
         )
         thread.start()
-        answered = time.monotonic()
+        began = answered = time.monotonic()
         try:
             while True:
                 tick()
@@ -150,7 +153,7 @@ class JobServer:
                         tick()
                         thread.join(timeout=5)
                         return Outcome(info.status.value, info.message or "", info.driver_exit_code)
-                time.sleep(1)
+                time.sleep(min(LONGEST_PAUSE, max(1.0, (time.monotonic() - began) / 60)))
         finally:
             ended.set()
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.evaluation.metrics.base import Metric
-from pipelines.evaluation.reference.reference import checked_facts
+from pipelines.evaluation.reference.facts import checked_facts
 from pipelines.evaluation.use_cases import USE_CASES
 
 

@@ -23,10 +23,11 @@ from pipelines.evaluation.inference import predict, proportional_labels
 from pipelines.evaluation.metrics.base import Metric
 from pipelines.evaluation.metrics.distribution import frechet
 from pipelines.evaluation.reference.baseline import ClassicalBaseline
+from pipelines.evaluation.reference.facts import FACTS, FORMAT
 from pipelines.evaluation.reference.fit import PseudoLabels, fit, fixed_threads
 from pipelines.evaluation.reference.imputers import sklearn_imputers
 from pipelines.evaluation.reference.networks import network
-from pipelines.evaluation.reference.reference import FACTS, FORMAT, SPACES, Reference, Space, standardized
+from pipelines.evaluation.reference.reference import SPACES, Reference, Space, standardized
 
 if TYPE_CHECKING:
     from data.dataset import Dataset, Examples

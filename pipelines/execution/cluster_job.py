@@ -18,6 +18,7 @@ from tqdm import tqdm
 import data
 import models
 import pipelines
+from data.fetched_shards import shards_at
 from data.files import folder_digest
 from pipelines import cluster
 from pipelines.config import Cluster
@@ -66,9 +67,18 @@ class ClusterJob:
         self.name = f"fivefold-{state.name}"
 
     def upload_once(self, folder: str, digest: str) -> str:
-        """Where a folder of that content lies in the storage; sent if it is not there yet."""
+        """Where a folder of that content lies in the storage; sent if it is not there yet.
+
+        Raises:
+            FileNotFoundError: If it is not there, and its shards are not here either.
+        """
         store, name = stores.open_store(self.storage), f"{Path(folder).name}-{digest[:16]}"
         if name not in store.names(name):
+            if place := shards_at(Path(folder)):
+                raise FileNotFoundError(
+                    f"the shards of {folder} were left in {place}, and there is no {name} in {self.storage}. Set"
+                    " cluster.storage to where they are, or run `fivefold prepare`"
+                )
             log.info("sending %s to %s", folder, store)
 
             def fill(target: Path) -> None:
@@ -94,7 +104,7 @@ class ClusterJob:
 
         Arguments:
             request: Makes the request, asked for only if a job must be submitted.
-            tick: Called every second, when what has changed there is here.
+            tick: Called as `JobServer.follow` does, when what has changed there is here.
 
         Raises:
             Interrupted: If this process is to end (the job goes on), the job was stopped, or its server is lost.

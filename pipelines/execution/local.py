@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-import signal
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from models.domains import domain as build_domain
 from pipelines.config.sections import Train
-from pipelines.training.errors import Interrupted
+from pipelines.execution.signals import stop_on_sigterm
 from pipelines.training.job import STOP, TrainingJob, failure
-from pipelines.training.worker import run_worker
 
 
 def run_local(
@@ -35,6 +30,7 @@ def run_local(
         Exception: What ended the training.
     """
     from pipelines import cluster
+    from pipelines.training.worker import run_worker  # seconds of imports that who only submits a job is spared
 
     state = state or Path(job.state)
     for restarts_left in range(settings.max_failures, -1, -1):
@@ -71,33 +67,3 @@ SMALL_EXAMPLE_VALUES = 256
 def threads(domain: dict[str, Any]) -> int:
     """Threads of a worker on a CPU: one for small examples, else 0 for all its cores."""
     return 1 if build_domain(domain).dimensions < SMALL_EXAMPLE_VALUES else 0
-
-
-@contextmanager
-def stop_on_sigterm(stop: Path) -> Iterator[None]:
-    """While the block runs, SIGTERM asks the workers to stop after their update instead of ending this process."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, lambda *_: stop.touch())
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)  # none, if it was not Python's
-
-
-@contextmanager
-def interrupted_by_sigterm() -> Iterator[None]:
-    """While the block runs, SIGTERM ends it at once as what can go on."""
-
-    def end(*_: Any) -> None:
-        raise Interrupted("stopped by SIGTERM; what the model has answered is kept")
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, end)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)

@@ -20,12 +20,13 @@ from data.dataset import Dataset
 from data.files import canonical, folder_digest, whole_folder
 from pipelines.config import Cluster
 from pipelines.evaluation.config import ReferenceConfig
-from pipelines.evaluation.reference.reference import checked_facts
+from pipelines.evaluation.reference.facts import checked_facts
 from pipelines.execution.address import ray_address
 from pipelines.execution.answers import KeptAnswers, answers_here, device_here
 from pipelines.execution.evaluation import PARTS, PICTURES, RESULT, YARDSTICK, EvaluationJob, ReferenceJob, measure
 from pipelines.execution.events import Shown
-from pipelines.execution.local import interrupted_by_sigterm, threads
+from pipelines.execution.local import threads
+from pipelines.execution.signals import interrupted_by_sigterm
 from pipelines.paths import state_folder
 from pipelines.serving import artifact
 from pipelines.storage.parts import Parts

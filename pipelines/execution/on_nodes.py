@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from pipelines.execution.answers import KeptAnswers, device_here
 from pipelines.execution.cluster_job import ClusterJob
 from pipelines.execution.evaluation import PARTS, PICTURES, RESULT, YARDSTICK, EvaluationJob, ReferenceJob, measure
 from pipelines.execution.events import EventReader, Shown, followed, recorded
-from pipelines.execution.local import interrupted_by_sigterm, stop_on_sigterm
+from pipelines.execution.signals import interrupted_by_sigterm, stop_on_sigterm
 from pipelines.storage import model_folder
 from pipelines.storage.mirror import local_copy, refresh, synced_state
 from pipelines.storage.parts import Parts
@@ -133,6 +134,14 @@ def features_on_node(config: dict[str, Any]) -> None:
         parts.clear()
 
 
+def prepare_on_node(config: dict[str, Any]) -> None:
+    """What the task on a node does: prepare a dataset.
+
+    By name, not by import: what reads sources is no part of what trains on the data, which it knows by their digest.
+    """
+    import_module("pipelines.execution.preparing").prepare(config)
+
+
 def answering(config: dict[str, Any]) -> Callable[[Question], Tensor]:
     """What a worker of the pool does: answer as the model, which it loads once."""
     device = device_here()
@@ -160,5 +169,6 @@ class Work:
 WORK = {
     "evaluate": Work(evaluate_on_node, RESULT, gpu=False),
     "features": Work(features_on_node, MADE, gpu=True),
+    "prepare": Work(prepare_on_node, MADE, gpu=False),
 }
 """By the key of the request."""

@@ -15,12 +15,10 @@ from models import FAMILIES
 from pipelines.config.sections import Family, Range, with_settings
 from pipelines.execution.local import threads
 from pipelines.storage.mirror import local_copy
-from pipelines.training import loop
 from pipelines.training.config import TrainingConfig
 from pipelines.training.context import TrainingReport, WorkerContext
 from pipelines.training.job import TrainingJob
 from pipelines.training.progress import ProgressBar
-from pipelines.training.worker import Recorder, TrainingData, build_model
 
 EVALUATIONS = 3
 """Scores of a trial; after each ASHA may stop it."""
@@ -150,6 +148,9 @@ def trial_job(job: TrainingJob, family: Family, settings: Mapping[str, float], e
 def run_trial(job: TrainingJob, report: Callable[[int, float], None]) -> None:
     """Train one trial without checkpoints, and report every score."""
     import torch
+
+    from pipelines.training import loop  # seconds of imports that who only submits a job is spared
+    from pipelines.training.worker import Recorder, TrainingData, build_model
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dataset = Dataset.open(local_copy(job.prepared))

@@ -13,7 +13,7 @@ from typing import Any
 
 from data.dataset import Dataset
 from data.files import recover, whole_folder, write_json
-from pipelines.evaluation.reference.reference import checked_facts
+from pipelines.evaluation.reference.facts import checked_facts
 from pipelines.evaluation.use_cases import headline
 from pipelines.execution.evaluation import EvaluationJob, measure
 from pipelines.serving import artifact

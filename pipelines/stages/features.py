@@ -36,10 +36,11 @@ def features(
         OSError: If the folder cannot be written.
     """
     from data.dataset import Dataset
-    from pipelines.evaluation.reference_builder import build_reference
 
     prepared = Dataset.open(Path(root) / "data" / "prepared" / dataset)
-    (run or build_reference)(
+    if run is None:  # else seconds of imports that who only submits a job is spared
+        from pipelines.evaluation.reference_builder import build_reference as run
+    run(
         prepared,
         dataset,
         Path(root) / "runs" / dataset / "yardstick",

@@ -14,9 +14,11 @@ from data.dataset import Dataset
 from data.files import whole_folder, write_atomically, write_json
 from pipelines import config
 from pipelines.config import Family, Params
-from pipelines.evaluation.reference.reference import checked_facts
+from pipelines.evaluation.reference.facts import checked_facts
+from pipelines.execution.address import ray_address
 from pipelines.execution.jobs import checkpoints_at, family_settings, fitting_batch, make_job
-from pipelines.execution.local import run_local, stop_on_sigterm
+from pipelines.execution.local import run_local
+from pipelines.execution.signals import stop_on_sigterm
 from pipelines.paths import prepared_folder, runs_folder, state_folder
 from pipelines.serving import artifact
 from pipelines.storage import model_folder, stores
@@ -83,6 +85,7 @@ def train(family: str, *, dataset: str | None = None, verbose: bool = False) -> 
             manifest=data.manifest,
             tags={"workers": str(settings.train.workers)},
             spool=state,
+            monitored=not ray_address(settings.cluster),
         ) as run,
     ):
         job = dataclasses.replace(job, run_id=run.run_id)

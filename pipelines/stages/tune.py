@@ -13,10 +13,10 @@ from data.dataset import Dataset
 from data.files import write_atomically
 from pipelines import config
 from pipelines.config import Family, Params, Tune, setting_of
-from pipelines.evaluation.reference.reference import checked_facts
+from pipelines.evaluation.reference.facts import checked_facts
 from pipelines.execution.jobs import family_settings, fitting_batch, make_job
-from pipelines.execution.local import stop_on_sigterm
 from pipelines.execution.search import SearchJob, TrialLog, search_local
+from pipelines.execution.signals import stop_on_sigterm
 from pipelines.paths import prepared_folder, runs_folder, state_folder
 from pipelines.training.config import changes_model
 from pipelines.training.identity import PACKAGES, ROOT, identity, identity_digest, import_closure

@@ -18,7 +18,7 @@ from pipelines.storage.stores import MANIFEST
 CACHE = Path.home() / ".cache" / "fivefold"
 """Where a node keeps what it has fetched from a bucket."""
 
-PARTS = ("", "samples", "model", "pictures", "yardstick")
+PARTS = ("", "samples", "model", "pictures", "yardstick", "prepared")
 """Folders of a state that travel: not its checkpoints, which have their own way, nor Ray's notes."""
 
 PRIVATE = ("lock", "job.json")
@@ -72,12 +72,18 @@ class StateMirror:
     def _there(self) -> dict[str, Any]:
         from pyarrow.fs import FileSelector, FileType
 
-        found = {}
-        for part in PARTS:
-            selector = FileSelector(f"{self.root}/{part}".rstrip("/"), allow_not_found=True)
-            for info in self.files.get_file_info(selector):
-                if info.type == FileType.File:
-                    found[f"{part}/{info.base_name}".lstrip("/")] = (info.size, info.mtime_ns)
+        def inside(part: str) -> list[Any]:
+            return self.files.get_file_info(FileSelector(f"{self.root}/{part}".rstrip("/"), allow_not_found=True))
+
+        listed = {"": inside("")}
+        folders = {info.base_name for info in listed[""] if info.type == FileType.Directory}
+        listed |= {part: inside(part) for part in PARTS if part in folders}  # a request to a bucket for each
+        found = {
+            f"{part}/{info.base_name}".lstrip("/"): (info.size, info.mtime_ns)
+            for part, infos in listed.items()
+            for info in infos
+            if info.type == FileType.File
+        }
         return self._travelling(found)
 
     def _here(self) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from urllib.parse import unquote, urlsplit
 
 from pipelines.tracking.model_registry import link_version
 from pipelines.tracking.outbox import MOST_METRICS, experiment_of
-from pipelines.tracking.server import OLD_RUN, answered, connect, get_client, is_absence
+from pipelines.tracking.server import OLD_RUN, answered, connect, get_client, is_absence, moved_from
 from pipelines.tracking.turns import LEDGER
 
 if TYPE_CHECKING:
@@ -109,10 +109,11 @@ class _Move:
         """Copy a run, with its parameters, curves, data and files; its id over there."""
         from mlflow.entities import Metric, Param
 
-        found = self.target.search_runs([experiment], f"tags.`{OLD_RUN}` = '{run.info.run_id}'")
+        found = self.target.search_runs([experiment], moved_from(run.info.run_id))
         if found and found[0].data.tags.get(DONE):
             return found[0].info.run_id
-        tags = {**run.data.tags, OLD_RUN: run.info.run_id}
+        tags = {key: value for key, value in run.data.tags.items() if key != DONE}
+        tags[OLD_RUN] = f"{tags.get(OLD_RUN, '')} {run.info.run_id}".strip()
         if PARENT in tags:
             tags[PARENT] = self.runs.get(tags[PARENT], tags[PARENT])
         copy = found[0] if found else self.target.create_run(
@@ -149,7 +150,7 @@ class _Move:
         )
         if found and found[0].tags.get(DONE):
             return found[0].model_id
-        tags = {key: value for key, value in model.tags.items() if key != "mlflow.modelVersions"}
+        tags = {key: value for key, value in model.tags.items() if key not in (DONE, "mlflow.modelVersions")}
         copy = found[0] if found else self.target.create_logged_model(
             experiment, model.name, source or None, {**tags, OLD_MODEL: model.model_id}, dict(model.params) or None,
             model.model_type,
@@ -240,7 +241,7 @@ class _Move:
         A store in a file notes where its files lay when they were written: where the folder has moved since, they are
         looked for beside the store.
         """
-        from mlflow.artifacts import download_artifacts
+        from mlflow.artifacts import download_artifacts, list_artifacts
         from mlflow.exceptions import MlflowException
 
         parts = urlsplit(uri)
@@ -251,6 +252,8 @@ class _Move:
                 there = home / "mlruns" / unquote(parts.path).rpartition("/mlruns/")[2]
             return there if there.is_dir() else None
         try:
+            if not list_artifacts(artifact_uri=uri, tracking_uri=self.uri):  # a bucket takes an empty folder for a file
+                return None
             return Path(download_artifacts(artifact_uri=uri, dst_path=folder, tracking_uri=self.uri))
         except MlflowException as error:
             if is_absence(error):

@@ -25,6 +25,7 @@ class TrainingRun(Outbox):
     As a context manager it ends FINISHED, FAILED after an exception, KILLED after an interruption.
     """
 
+    monitored: bool = True
     _monitor: SystemMetricsMonitor | None = None
     _read: int = 0
     _inode: int = 0
@@ -41,6 +42,7 @@ class TrainingRun(Outbox):
         manifest: Mapping[str, Any],
         tags: Mapping[str, str] | None = None,
         spool: str | Path | None = None,
+        monitored: bool = True,
     ) -> TrainingRun:
         """Find the run of this training, or make it.
 
@@ -52,6 +54,7 @@ class TrainingRun(Outbox):
             manifest: Of the prepared data: its `digest` becomes the digest of the run's dataset input.
             tags: Further tags.
             spool: Folder (the training's state) that keeps what MLflow missed.
+            monitored: Log what this machine's processors and memory do: where the training is on this machine.
         Raises:
             ConnectionError: If the server is away.
         """
@@ -67,6 +70,7 @@ class TrainingRun(Outbox):
         )
         connect()
         run = cls(identity, spool, revives=True)
+        run.monitored = monitored
         run.reach()
         run._monitor_system()
         return run
@@ -120,6 +124,8 @@ class TrainingRun(Outbox):
 
     def _monitor_system(self) -> None:
         """Log system metrics; the monitor gives up when the server is away, and is started again when it is back."""
+        if not self.monitored:
+            return
         from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
         alive = self._monitor is not None and self._monitor._process is not None and self._monitor._process.is_alive()

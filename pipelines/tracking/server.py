@@ -146,7 +146,12 @@ def is_absence(error: Exception) -> bool:
 
 
 OLD_RUN = "migrated.run_id"
-"""Tag of a run: its id in the store that it comes from."""
+"""Tag of a run: its ids in the stores that it has been in before, the first one first."""
+
+
+def moved_from(run_id: str) -> str:
+    """What MLflow is asked to find the run that had this id in another store."""
+    return f"tags.`{OLD_RUN}` LIKE '%{run_id}%'"
 
 
 def find_run(run_id: str) -> Run:
@@ -164,7 +169,7 @@ def find_run(run_id: str) -> Run:
         if not is_absence(error):
             raise
         experiments = [experiment.experiment_id for experiment in client.search_experiments()]
-        found = client.search_runs(experiments, f"tags.`{OLD_RUN}` = '{run_id}'", max_results=1)
+        found = client.search_runs(experiments, moved_from(run_id), max_results=1)
         if not found:
             raise
         return found[0]

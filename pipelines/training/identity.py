@@ -183,12 +183,30 @@ class _Code:
 def _code(text: str, names: frozenset[str]) -> _Code:
     tree = ast.parse(text)
     left_out = _leave_out(tree, names)
-    for node in ast.walk(tree):
+    imports = []
+    for node in _blocks(tree):
         if isinstance(getattr(node, "body", None), list):
             node.body = [line for line in node.body if not _is_docstring(line)]  # type: ignore[attr-defined]
+        imports += [imported for _, imported in _imports(node)]
     digest = hashlib.sha256(ast.dump(tree).encode()).hexdigest()
-    imports = tuple(imported for node in ast.walk(tree) for _, imported in _imports(node))
-    return _Code(digest, imports, left_out)
+    return _Code(digest, tuple(imports), left_out)
+
+
+BLOCKS = ("body", "orelse", "finalbody", "handlers", "cases")
+"""Where a statement holds others."""
+
+
+def _blocks(tree: ast.AST) -> Iterator[ast.AST]:
+    """A module and every statement, handler and case in it: all that can hold a docstring or be an import.
+
+    `ast.walk` goes through every expression, too, which takes five times as long.
+    """
+    waiting = [tree]
+    while waiting:
+        yield (node := waiting.pop())
+        for name in BLOCKS:
+            within = getattr(node, name, None)
+            waiting += within if isinstance(within, list) else []
 
 
 def _is_docstring(line: ast.stmt) -> bool:
@@ -223,6 +241,8 @@ def _leave_out(tree: ast.Module, names: frozenset[str]) -> dict[str, tuple[int, 
             continue  # no table of siblings, or none of which one is named
         dropped |= {name for entry in entries if entry not in kept for name in _used(entry[1])}
         table.keys, table.values = [key for key, _ in kept], [value for _, value in kept]
+    if not dropped:
+        return {}
     dropped -= _used(tree)
     for node in tree.body:
         if isinstance(node, (ast.Import, ast.ImportFrom)):

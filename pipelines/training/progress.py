@@ -63,16 +63,19 @@ class ProgressBar:
 @contextmanager
 def track_progress(state: Path, total: int, name: str, run: Any) -> Iterator[None]:
     """While the block runs, show a progress bar and keep MLflow up to date from what rank 0 records."""
-    stop = threading.Event()
+    stop, metrics = threading.Event(), state / "metrics.jsonl"
 
     def follow() -> None:
+        seen, latest = 0, []
         with ProgressBar(name, total) as bar:
             while True:
                 ended = stop.wait(0.5)
-                recorded = read_metrics(state)
-                if recorded:
-                    bar.show(recorded[-1]["examples"], recorded[-1]["metrics"])
-                run.follow(state / "metrics.jsonl")
+                changed = metrics.stat().st_mtime_ns if metrics.exists() else 0
+                if changed != seen:
+                    seen, latest = changed, read_metrics(state)[-1:]
+                for point in latest:
+                    bar.show(point["examples"], point["metrics"])
+                run.follow(metrics)
                 if ended:
                     return
 

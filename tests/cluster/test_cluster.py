@@ -296,6 +296,19 @@ def test_a_search_survives_its_journey():
     assert SearchJob.read(json.loads(json.dumps(dataclasses.asdict(search)))) == search
 
 
+def test_who_submits_a_job_imports_nothing_that_trains_or_measures():
+    """The terminal's machine pays for every stage's imports; they were half of what it spent in a short run."""
+    heavy = {"ray.train", "ray.tune", "sklearn", "scipy", "pandas", "mlflow", "torch.distributed.fsdp"}
+    code = (
+        "from pipelines.stages import evaluate, features, train, tune\n"
+        "from pipelines.execution import measuring, on_nodes, remote\n"
+        "from pipelines.cluster import JobServer\n"
+        f"import sys; print(sorted({heavy} & set(sys.modules)))"
+    )
+    told = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert told.stdout == "[]\n"
+
+
 def test_an_unreachable_job_server_is_an_error_that_says_so(unused_port):
     from pipelines.cluster import JobServer
 

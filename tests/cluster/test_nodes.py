@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from shutil import which
 
+import numpy as np
 import pytest
 from nodes import BIN, Cluster, refusal
+from PIL import Image
 from ruamel.yaml import YAML
 from test_pipeline import Project
 
@@ -22,12 +28,14 @@ pytestmark = pytest.mark.slow
 
 TRAIN, TUNE, EVALUATE = (("fivefold", verb, "--family", "vae") for verb in ("train", "tune", "evaluate"))
 S3_PORT = 5000
-MAKE_BUCKET = """
+PUT = """
 import sys, time, urllib.request
 signed = "AWS4-HMAC-SHA256 Credential=key/20260101/us-east-1/s3/aws4_request, SignedHeaders=host, Signature=0"
+content = open(sys.argv[2], "rb").read() if sys.argv[2] else None
 for _ in range(120):
     try:
-        urllib.request.urlopen(urllib.request.Request(sys.argv[1], method="PUT", headers={"Authorization": signed}))
+        kept = {"Authorization": signed, "Content-Type": "application/octet-stream"}
+        urllib.request.urlopen(urllib.request.Request(sys.argv[1], content, kept, method="PUT"))
         break
     except OSError:
         time.sleep(1)
@@ -86,6 +94,28 @@ class Laptop:
 
     def start(self, *command: str) -> Started:
         return Started(self, command)
+
+    @contextmanager
+    def bucket(self, **files: Path) -> Iterator[None]:
+        """An S3 server on the head, with a bucket and some files in it."""
+        head = self.cluster.head
+        server = [sys.executable, "-m", "moto.server", "-H", head.address, "-p", str(S3_PORT)]
+        with subprocess.Popen(head.command(*server), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+            try:
+                for path in ("bucket", *(f"bucket/{name}={file}" for name, file in files.items())):
+                    name, _, file = path.partition("=")
+                    here = self.cluster.head.command(
+                        sys.executable, "-c", PUT, f"http://{head.address}:{S3_PORT}/{name}", file
+                    )
+                    subprocess.run(here, check=True)
+                yield
+            finally:
+                process.kill()
+
+    def received(self) -> int:
+        """Bytes that have come to the laptop over its network."""
+        counter = self.cluster.laptop.command("cat", "/sys/class/net/eth0/statistics/rx_bytes")
+        return int(subprocess.run(counter, capture_output=True, text=True, check=True).stdout)
 
     def forget(self) -> None:
         """As if nothing had ever been trained here."""
@@ -207,16 +237,10 @@ def test_a_bucket_and_a_job_by_hand_give_what_this_machine_gives(laptop):
     expected = found.read_text(), laptop.model()
     laptop.forget()
     found.unlink()
-    head = laptop.cluster.head
-    server = [sys.executable, "-m", "moto.server", "-H", head.address, "-p", str(S3_PORT)]
-    with subprocess.Popen(head.command(*server), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        try:
-            laptop.run(sys.executable, "-c", MAKE_BUCKET, f"http://{head.address}:{S3_PORT}/bucket")
-            laptop.settle(4096, workers="2", search="true", storage="s3://bucket/fivefold")
-            assert "submitted job fivefold-tune-vae-" in laptop.run(*TUNE)
-            assert "submitted job fivefold-vae-" in laptop.run(*TRAIN)
-        finally:
-            process.kill()
+    with laptop.bucket():
+        laptop.settle(4096, workers="2", search="true", storage="s3://bucket/fivefold")
+        assert "submitted job fivefold-tune-vae-" in laptop.run(*TUNE)
+        assert "submitted job fivefold-vae-" in laptop.run(*TRAIN)
     assert (found.read_text(), laptop.model()) == expected
     assert {point["workers"] for point in laptop.points()} == {2}
 
@@ -225,6 +249,55 @@ def test_a_bucket_and_a_job_by_hand_give_what_this_machine_gives(laptop):
     by_hand = f"cd {laptop.project.folder} && python -m pipelines train --family vae"
     laptop.run("ray", "job", "submit", "--", "sh", "-c", by_hand)
     assert laptop.model() == expected[1]
+
+
+def test_data_in_a_bucket_pass_the_laptop_by_and_give_what_they_give_here(laptop, tmp_path):
+    """Source, shards, state and model lie in a bucket: every stage on the nodes gives what it gives on this machine.
+
+    While the data are prepared, less comes to the laptop than half of them.
+    """
+    project, name = laptop.project, "tiles"
+    source, card = tmp_path / "tiles.zip", project.folder / f"data/catalog/{name}.yaml"
+    with zipfile.ZipFile(source, "w") as archive:
+        for i in range(4000):  # noise, which no archive makes smaller; so small that one thread trains on it anywhere
+            content = io.BytesIO()
+            tile = np.random.default_rng(i).integers(0, 256, (9, 9, 3)) // (1 + i % 2)  # two classes: bright and dark
+            Image.fromarray(tile.astype(np.uint8)).save(content, "png")
+            archive.writestr(f"{i % 2}/{i}.png", content.getvalue())
+
+    def settle(storage: str) -> None:
+        laptop.settle(2048, storage=storage)
+        params = project.folder / "params.yaml"
+        params.write_text(params.read_text().replace("dataset: digits", f"dataset: {name}"))
+
+    def outcome() -> tuple[str, dict, str]:
+        runs = project.folder / "runs" / name
+        figures = json.loads((runs / "results/vae.json").read_text())
+        weights = (runs / "models/vae/model.safetensors").read_bytes()
+        return (runs / "yardstick/yardstick.json").read_text(), figures["metrics"], hashlib.sha256(weights).hexdigest()
+
+    stages = [("fivefold", verb) for verb in ("prepare", "features")] + [TUNE, TRAIN, EVALUATE]
+    settle("")
+    project.run("fivefold", "data", "add", str(source), "--name", name)
+    for command in stages:
+        project.run(*command)
+    here = outcome()
+    prepared = project.folder / "data/prepared" / name
+    size = sum(path.stat().st_size for path in prepared.glob("*.arrow"))
+    shutil.rmtree(prepared)
+    shutil.rmtree(project.folder / "runs" / name)
+    with laptop.bucket(**{"tiles.zip": source}):
+        settle("s3://bucket/fivefold")
+        card.write_text(re.sub("path: .*", "url: s3://bucket/tiles.zip", card.read_text()))
+        before = laptop.received()
+        assert "submitted job fivefold-prepare-" in laptop.run(*stages[0])
+        assert laptop.received() - before < size / 2
+        for command in stages[1:]:
+            laptop.run(*command)
+        assert outcome() == here
+    assert sorted(path.name for path in prepared.iterdir()) == [
+        "README.md", "contact.png", "manifest.json", "report.json", "storage.json",
+    ]  # fmt: skip
 
 
 def test_yardstick_and_figures_are_those_of_this_machine_whatever_becomes_of_submitter_and_node(laptop):

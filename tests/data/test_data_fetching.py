@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+import json
 import re
 import socket
 import ssl
@@ -21,12 +22,14 @@ from urllib.parse import unquote, urlsplit
 
 import numpy as np
 import pytest
+import torch
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from pyarrow import fs
 from s3_server import Faulty
 
+from data import fetched_shards
 from data.dataset import Dataset
 from data.sources import download
 from data.sources.download import fetch
@@ -486,3 +489,46 @@ def test_all_requests_to_a_bucket_are_signed_or_none_is(
         signed.clear()
         read()
         assert set(signed) == {not unsigned}
+
+
+@pytest.mark.parametrize("kind", ["bucket", "shared folder"])
+def test_shards_left_in_a_storage_are_fetched_when_their_rows_are_asked_for(
+    s3: fs.S3FileSystem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """Opening reads none; a split reads its own only, once; a damaged one is refused, a missing one is named."""
+    monkeypatch.setattr(fetched_shards, "CACHE", tmp_path / "cache")
+    values = np.arange(300)
+    (tmp_path / "t.csv").write_text("v\n" + "".join(f"{v}\n" for v in values))
+    add("t.csv", "t", root=tmp_path, quiet=True)
+    prepare("t", root=tmp_path)
+    folder, shared = tmp_path / "data/prepared/t", tmp_path / "shared"
+    shared.mkdir()
+    shards = {path.name: path.read_bytes() for path in folder.glob("*.arrow")}
+
+    def leave(name: str, content: bytes) -> None:
+        put(s3, f"four/t/{name}", content) if kind == "bucket" else (shared / name).write_bytes(content)
+
+    for name, content in shards.items():
+        leave(name, content)
+        (folder / name).unlink()
+    place = "s3://four/t" if kind == "bucket" else str(shared)
+    (folder / "storage.json").write_text(json.dumps({"place": place}))
+    Faulty.read = []
+    data = Dataset.open(folder)
+    assert (len(data.split("train")), Faulty.read) == (240, [])
+    train = data.split("train").all()
+    assert len(data.split("train").take([3, 3])) == 2
+    assert {path.rpartition("/")[2] for path, _ in Faulty.read} == (
+        {"train-00000.arrow"} if kind == "bucket" else set()
+    )
+    rest = [data.split(name).all().x for name in ("val", "test")]
+    assert sorted(torch.cat([train.x, *rest]).flatten().tolist()) == values.tolist()
+    assert {path.name for path in folder.iterdir()} == {"README.md", "manifest.json", "report.json", "storage.json"}
+
+    monkeypatch.setattr(fetched_shards, "CACHE", tmp_path / "another")
+    leave("test-00000.arrow", shards["test-00000.arrow"][:-1] + b"x")
+    with pytest.raises(ValueError, match="is damaged: its SHA-256 is"):
+        Dataset.open(folder).split("test").all()
+    (folder / "storage.json").write_text(json.dumps({"place": place.replace("/t", "/nowhere")}))
+    with pytest.raises(FileNotFoundError, match=r"val-00000\.arrow"):
+        Dataset.open(folder).split("val").all()

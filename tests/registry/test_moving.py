@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
+import sys
+import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import buckets
 import numpy as np
 import pytest
+from conftest import unused
 from postgres import postgres, programs
 from test_registry import DIGEST, finish, measure, project, registered
 from test_tracking import MANIFEST, free_port, migrated, started, store
 
+from data.s3 import file_system as s3_file_system
 from pipelines import tracking
 from pipelines.__main__ import main
 from pipelines.registry.lineage import verify
@@ -118,19 +125,23 @@ def check(before: dict[str, Any], drawn: np.ndarray, root: Path) -> None:
 def test_a_store_that_moved_knows_what_it_knew(
     lived_in: Path, migrated: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Also where its folder was moved before, and its first try was killed."""
+    """Twice: from a folder that was moved before, and then on, where the first try is killed."""
     from mlflow import MlflowClient
 
     tracking.connect()
     before, drawn = known(), answers("digits@generation")
-    old = lived_in / "old"
-    old.mkdir()
+    folders = [lived_in / name for name in ("old", "new", "newer")]
+    for folder in folders:
+        folder.mkdir()
     for name in ("mlflow.db", "mlruns"):
-        (lived_in / name).rename(old / name)
-    new = lived_in / "new"
-    new.mkdir()
-    shutil.copy(migrated, new / "mlflow.db")
-    command = ["migrate", "--from", f"sqlite:///{old}/mlflow.db", "--to", f"sqlite:///{new}/mlflow.db"]
+        (lived_in / name).rename(folders[0] / name)
+    for folder in folders[1:]:
+        shutil.copy(migrated, folder / "mlflow.db")
+    old, new, newer = (f"sqlite:///{folder}/mlflow.db" for folder in folders)
+    moved = "4 runs, 3 models, 4 versions are in"
+    assert main(["migrate", "--from", old, "--to", new]) == 0
+    assert moved in capsys.readouterr().out
+    shutil.rmtree(folders[0])
     with monkeypatch.context() as patch:
         calls = iter(range(100))
         real = MlflowClient.log_model_artifacts
@@ -141,15 +152,15 @@ def test_a_store_that_moved_knows_what_it_knew(
             real(*arguments, **options)
 
         patch.setattr(MlflowClient, "log_model_artifacts", killed)
-        assert main(command) == 130
+        assert main(["migrate", "--from", new, "--to", newer]) == 130
     for _ in range(2):
-        assert main(command) == 0
-        assert "4 runs, 3 models, 4 versions are in" in capsys.readouterr().out
-    shutil.rmtree(old)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{new}/mlflow.db")
+        assert main(["migrate", "--from", new, "--to", newer]) == 0
+        assert moved in capsys.readouterr().out
+    shutil.rmtree(folders[1])
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", newer)
     tracking.connect()
     check(before, drawn, lived_in)
-    assert main(["migrate", "--from", f"sqlite:///{new}/mlflow.db", "--to", f"sqlite:///{new}/mlflow.db"]) == 1
+    assert main(["migrate", "--from", newer, "--to", newer]) == 1
     assert "name the one to move to" in capsys.readouterr().err
 
 
@@ -169,18 +180,10 @@ def test_a_project_is_moved_with_its_store(
     assert not [path for path in there.rglob("*") if path.is_file() and str(project).encode() in path.read_bytes()]
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(programs() is None, reason="PostgreSQL is not installed")
-def test_from_a_file_to_a_server_on_postgres(
-    lived_in: Path, free_port: int, unused_port: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import sys
-    import urllib.request
-
-    psycopg = pytest.importorskip("psycopg")
-    tracking.connect()
-    before, drawn = known(), answers("digits@generation")
-    address = f"http://127.0.0.1:{unused_port}"
+@contextlib.contextmanager
+def serving_mlflow(port: str, folder: Path, backend: str, *artifacts: str) -> Iterator[str]:
+    """An MLflow server with a backend store and a place for artifacts; its address."""
+    address = f"http://127.0.0.1:{port}"
 
     def ready() -> bool:
         """Whether it has answered what needs its database, however slowly the first time."""
@@ -190,14 +193,49 @@ def test_from_a_file_to_a_server_on_postgres(
         except OSError:
             return False
 
-    with postgres(lived_in / "postgres", free_port) as base:
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", port, "--workers", "1"]
+    with started([*command, "--backend-store-uri", backend, *artifacts], folder, ready, seconds=300):
+        yield address
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(programs() is None, reason="PostgreSQL is not installed")
+def test_from_a_file_to_a_server_on_postgres_and_s3_and_on_to_another(
+    lived_in: Path, migrated: Path, free_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From a file with folders to PostgreSQL with a bucket behind the server; from there to one whose clients use S3.
+
+    What is left behind is removed each time, so that nothing of it can be read later.
+    """
+    psycopg = pytest.importorskip("psycopg")
+    tracking.connect()
+    before, drawn = known(), answers("digits@generation")
+    with buckets.serving(lived_in / "s3.log") as s3, postgres(lived_in / "postgres", free_port) as base:
+        for name, value in {
+            "ACCESS_KEY_ID": "key",
+            "SECRET_ACCESS_KEY": "secret",
+            "DEFAULT_REGION": "us-east-1",
+        }.items():
+            monkeypatch.setenv(f"AWS_{name}", value)
+        monkeypatch.setenv("MLFLOW_S3_ENDPOINT_URL", s3)
+        monkeypatch.setenv("AWS_ENDPOINT_URL", s3)
+        bucket, root = s3_file_system("s3://bucket/")
         with psycopg.connect(base + "postgres", autocommit=True) as admin:
             admin.execute("CREATE DATABASE mlflow")
-        command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", unused_port]
-        stores = ["--backend-store-uri", base + "mlflow", "--artifacts-destination", str(lived_in / "bucket")]
-        with started([*command, *stores, "--workers", "1"], lived_in, ready, seconds=300):
-            assert main(["migrate", "--to", address]) == 0
+        proxied = ("--artifacts-destination", "s3://bucket/first")
+        with serving_mlflow(unused(), lived_in, base + "mlflow", *proxied) as first:
+            assert main(["migrate", "--to", first]) == 0
             shutil.rmtree(lived_in / "mlruns")
-            monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+            monkeypatch.setenv("MLFLOW_TRACKING_URI", first)
             tracking.connect()
             check(before, drawn, lived_in)
+            before = known()  # with what was looked at and registered here
+
+            shutil.copy(migrated, lived_in / "second.db")
+            direct = ("--default-artifact-root", "s3://bucket/second", "--no-serve-artifacts")
+            with serving_mlflow(unused(), lived_in, f"sqlite:///{lived_in}/second.db", *direct) as second:
+                assert main(["migrate", "--from", first, "--to", second]) == 0
+                bucket.delete_dir(f"{root}/first")
+                monkeypatch.setenv("MLFLOW_TRACKING_URI", second)
+                tracking.connect()
+                check(before, drawn, lived_in)

@@ -45,4 +45,6 @@ def postgres(folder: Path, port: int) -> Iterator[str]:
     try:
         yield f"postgresql://mlflow@127.0.0.1:{port}/"
     finally:
+        if prefix:
+            open_to_others(folder.parent)  # another session of pytest that has begun since may have closed them
         run("pg_ctl", "-D", str(data), "-m", "immediate", "stop")

@@ -10,7 +10,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,20 +21,14 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from data.dataset import Examples
-from data.files import recover, sha256
 from pipelines.evaluation.domain import EvaluationDomain, FeatureEncoder
 from pipelines.evaluation.domains import evaluation_domain
 from pipelines.evaluation.inference import device_of
+from pipelines.evaluation.reference.facts import checked_facts
 from pipelines.evaluation.reference.networks import network
 
-__all__ = ["FACTS", "FORMAT", "SPACES", "Reference", "Space", "checked_facts", "standardized"]
-
-
-FORMAT = 1
-"""Version of the folder's layout."""
 SPACES = ("classifier", "random")
 """Feature spaces; the first is the one whose numbers carry no suffix."""
-FACTS = "yardstick.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,32 +152,6 @@ class Reference:
             index=parts["index"],
             baseline=Examples(x=drawn["x"], label=drawn["label"]),
         )
-
-
-def checked_facts(folder: Path) -> dict[str, Any]:
-    """`yardstick.json`, after comparing every file with the SHA-256 it names.
-
-    Raises:
-        FileNotFoundError: If there is no yardstick.
-        ValueError: If a file is missing or altered, or the layout is newer than this code.
-    """
-    fix = "Make the yardstick again: `fivefold features`."
-    recover(folder)
-    if not (folder / FACTS).is_file():
-        raise FileNotFoundError(f"There is no yardstick in {folder}. {fix}")
-    try:
-        facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
-        version, files = int(facts["format"]), dict(facts["files"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{folder / FACTS} cannot be read ({error!r}). {fix}") from error
-    if version > FORMAT:
-        raise ValueError(f"{folder / FACTS} has format {version}, this Fivefold reads up to {FORMAT}. {fix}")
-    for name, expected in files.items():
-        path = folder / name
-        got = sha256(path) if path.is_file() else "no file"
-        if got != expected:
-            raise ValueError(f"{path} is not the file that was made: expected SHA-256 {expected}, got {got}. {fix}")
-    return facts
 
 
 def _frozen(domain: EvaluationDomain, role: str, classes: int, tensors: dict[str, Tensor]) -> nn.Module:
