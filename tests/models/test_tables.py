@@ -401,7 +401,7 @@ def train(
                 assert torch.isfinite(loss), (family, step)
                 loss.backward()
                 for group in optimizer.param_groups:
-                    group["lr"] = lr * (1 - step / steps)
+                    group["lr"] = objective.speed * lr * (1 - step / steps)
                 optimizer.step()
     model.eval().finalize(batch, Streams.seeded("finalize"))
     return model
