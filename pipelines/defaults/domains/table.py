@@ -68,8 +68,9 @@ def _table(facts: Facts) -> dict[str, Rules]:
         "evaluate": {"samples": (samples, "rows are cheap: more of them tell more")},
         "tune": {"trials": 3, "part": 0.06},
         "autoencoder": {
-            "model.latent": latent, "model.width": 64, "model.code_penalty": 0.01, **training,
-            "search.model.noise": NOISE,
+            "model.latent": latent, "model.width": 64, "model.code_penalty": 0.1,
+            "model.code_noise": (1.0, "cells rely on those before them, not on details of a code that draws get wrong"),
+            **training, "search.model.noise": NOISE,
         },
         "vae": {
             "model.latent": latent, "model.width": 64, "model.beta": (0.5, "1 makes blander rows, and a tighter bound"),
