@@ -199,12 +199,19 @@ def test_conditionals_are_called_exact_only_of_orders_that_are_trained():
         assert (right > 0.9) == exact, (order, right)
 
 
-@pytest.mark.parametrize("family", ["flow", pytest.param("vae", marks=pytest.mark.slow)])
-def test_what_is_determined_is_drawn_so(family):
+@pytest.mark.parametrize(
+    ("family", "steps", "config"),
+    [
+        ("flow", 500, {}),
+        pytest.param("vae", 500, {}, marks=pytest.mark.slow),
+        pytest.param("autoencoder", 600, {"code_noise": 1.0, "code_penalty": 0.1}, marks=pytest.mark.slow),
+    ],
+)
+def test_what_is_determined_is_drawn_so(family, steps, config):
     """c = a + b, and a category that says whether c is even: at most half a percent of the rows drawn break either."""
     a, b = torch.randint(5, (4000,), generator=seeded(6)), torch.randint(5, (4000,), generator=seeded(7))
     x = torch.stack([a, b, a + b, (a + b) % 2], dim=1).double()
-    model = train(family, x, table(x, "iii2"), steps=500, config={"width": 32}, lr=5e-3)
+    model = train(family, x, table(x, "iii2"), steps=steps, config={"width": 32} | config, lr=5e-3)
     rows = model.sample(4000, None, Streams.seeded(0))
     wrong = (rows[:, 2] != rows[:, 0] + rows[:, 1]) | (rows[:, 3] != rows[:, 2] % 2)
     assert float(wrong.double().mean()) <= 0.005
