@@ -250,6 +250,9 @@ def test_networks_of_rows_see_which_cells_are_known_and_nothing_of_the_others(ki
         masks = [domain.apply_masked(network, zeroed, mask) for mask in (observed, fewer)]
         changed = (observed != fewer).any(1)
         assert ((masks[0] != masks[1]).any(1) == changed).all()
+        marked = domain.apply_masked(network, zeroed, fewer, ~fewer)  # cells known to be gaps, not unknown ones
+        assert ((marked != masks[1]).any(1) == (~fewer).any(1)).all()
+        assert torch.equal(domain.apply_masked(network, zeroed, fewer, fewer), masks[1])
 
 
 @pytest.mark.parametrize("family", ["autoencoder", "vae", "flow", "diffusion"])
