@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .anomaly import MANY
 from .chunking import map_chunks
@@ -34,6 +34,9 @@ class Config:
         noise: Largest standard deviation (model space) of the noise that training adds to inputs
             and asks to remove; 0 for a plain autoencoder.
         code_penalty: Weight of the squared norm of the codes, which keeps their density simple.
+        code_noise: Standard deviation of noise that is added to the codes of half the training examples, which the
+            decoder is told of, and to those that are drawn or filled from: so what draws get wrong within it does no
+            harm, and cells of a table rely the more on those before. Reconstructions have none. 0 for none.
         components: Gaussians per class in the density of the codes.
         prior: What codes are drawn from: a `mixture` of Gaussians fitted after training, or a `flow` or `diffusion`
             model trained on them beside the autoencoder, on the same examples.
@@ -50,6 +53,7 @@ class Config:
     patch: int = 0
     noise: float = 0.2
     code_penalty: float = 0.01
+    code_noise: float = 0.0
     components: int = 2
     prior: Prior = "mixture"
     hide: float = -1.0
@@ -59,7 +63,7 @@ class Config:
     def __post_init__(self) -> None:
         check_choices(self)
         check_at_least_one(self, "latent", "width", "blocks", "components")
-        check_not_negative(self, "patch", "noise", "code_penalty")
+        check_not_negative(self, "patch", "noise", "code_penalty", "code_noise")
         check_hide(self.hide)
         check_dropout(self.dropout)
 
@@ -85,17 +89,36 @@ class ReconstructionObjective(Objective):
         noisy = y + sigma * generator.normal(*y.shape)
         gaps = batch.gaps
         left = seen | gaps
-        if self.hide:  # a code tells hidden cells from gaps no more than the encoder does
+        if self.hide:
             left = mask_cells(left, self.hide, generator)
-            seen = seen & left
-            noisy = noisy * self.domain.expand(seen)
-        z = full_precision(self.domain.apply_masked(self.encoder, noisy, seen))
-        raw = self.likelihood.labelled(self.decoder(z), batch.label, generator)
-        error = -self.likelihood.training_log_prob(raw, x, generator, gaps & left, left).flatten(1).sum(1)
+            noisy = noisy * self.domain.expand(seen & left)
+        z = full_precision(self.domain.apply_masked(self.encoder, noisy, seen & left, gaps & left))
         penalty = z.square().sum(1)
+        if self.config.code_noise:
+            moved = generator.uniform(len(z)) < 0.5
+            z = z + self.config.code_noise * moved[:, None] * generator.normal(*z.shape)
+            raw = self.decoder(z, moved)
+        else:
+            raw = self.decoder(z)
+        raw = self.likelihood.labelled(raw, batch.label, generator)
+        error = -self.likelihood.training_log_prob(raw, x, generator, gaps).flatten(1).sum(1)
         return Losses(
             error + self.config.code_penalty * penalty, {self.likelihood.loss_name: error, "code_norm": penalty}
         )
+
+
+class NoiseAwareDecoder(nn.Module):
+    """A decoder that is told whether its codes have noise."""
+
+    def __init__(self, decoder: nn.Module) -> None:
+        super().__init__()
+        self.decoder = decoder
+
+    def forward(
+        self, z: Float[Tensor, "batch latent"], noisy: Bool[Tensor, " batch"] | bool = False
+    ) -> Float[Tensor, "batch *outputs"]:
+        told = torch.as_tensor(noisy, device=z.device).expand(len(z))
+        return self.decoder(torch.cat([z, told[:, None].to(z.dtype)], dim=1))
 
 
 class Autoencoder(CodeModel):
@@ -112,7 +135,12 @@ class Autoencoder(CodeModel):
         likelihood = domain.reconstruction(
             cells=config.cells, classes=classes, width=config.width, dropout=config.dropout
         )
-        super().__init__(config, domain, classes, likelihood, outputs=config.latent, components=config.components)
+        noise = config.code_noise > 0
+        super().__init__(
+            config, domain, classes, likelihood, outputs=config.latent, components=config.components, told=int(noise)
+        )
+        if noise:
+            self.decoder = NoiseAwareDecoder(self.decoder)
         self.hide = float(domain.takes_mask) if config.hide == -1 else config.hide
 
     def objectives(self) -> tuple[Objective, ...]:
@@ -120,10 +148,26 @@ class Autoencoder(CodeModel):
 
     @torch.no_grad()
     def finalize(self, batch: Batch, generator: Streams) -> None:
-        codes = map_chunks(self.encode, batch.x, self.domain.dimensions)
+        codes = self._codes_to_model(batch, generator)
         self.mixture.fit(codes, batch.label if self.classes else None, generator)
         self.typicality.fit(map_chunks(self._statistics, batch.x[:MANY], self.domain.dimensions))
         self._fit_blend(batch.x, generator)
+
+    def _codes_to_model(self, batch: Batch, generator: Streams) -> Float[Tensor, "batch latent"]:
+        """Codes of the examples, with the gaps that the data have."""
+        x, gaps, rows = batch.visible, batch.gaps, torch.arange(len(batch), device=batch.x.device)
+
+        def codes(part: Tensor) -> Tensor:
+            y, observed = self.domain.to_model(x[part]), self.domain.observed(x[part])
+            return full_precision(self.domain.apply_masked(self.encoder, y, observed, gaps[part]))
+
+        with torch.no_grad():
+            return map_chunks(codes, rows, self.domain.dimensions)
+
+    def _of_draws(self, z: Float[Tensor, "n latent"], generator: Streams) -> Float[Tensor, "n *outputs"]:
+        if not self.config.code_noise:
+            return self.decoder(z)
+        return self.decoder(z + self.config.code_noise * generator.normal(*z.shape), True)
 
     def _statistics(self, x: Num[Tensor, "batch *event"]) -> Float[Tensor, "batch _"]:
         """Reconstruction error, log-density of the code, texture; of tables, each cell's error given the others only.
@@ -144,7 +188,8 @@ class Autoencoder(CodeModel):
         columns = torch.arange(x.shape[1], device=x.device)
         for group in range(min(groups, x.shape[1])):
             asked = (columns % groups == group).expand(x.shape)
-            raw = self.decoder(self.encode(torch.where(asked, torch.nan, x)))
+            z = self.encode(torch.where(asked, torch.nan, x))
+            raw = self.decoder(z, True) if self.config.code_noise else self.decoder(z)
             total = total + (self.likelihood.log_prob(raw, x) * asked).sum(1).to(total.dtype)
         return total
 
@@ -171,9 +216,8 @@ class Autoencoder(CodeModel):
 
     def _fill_cells(self, x: Float[Tensor, "batch columns"], generator: Streams) -> Float[Tensor, "batch columns"]:
         def draw(current: Tensor) -> Tensor:
-            return self.domain.to_data(
-                self.likelihood.completed(self.decoder(self.encode(current)), current, generator)
-            )
+            raw = self._of_draws(self.encode(current), generator)
+            return self.domain.to_data(self.likelihood.completed(raw, current, generator))
 
         rounds = 1 if self.config.cells == "given others" else min(8, x.shape[1])
         return impute_in_random_order(self.domain.observed(x), x, generator, draw, rounds=rounds)

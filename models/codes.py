@@ -46,16 +46,25 @@ class CodeModel(GenerativeModel, Sampling, Coding, Reconstruction, AnomalyScorin
         likelihood: What the decoder's outputs are the parameters of.
         outputs: Length of the vector that the encoder returns.
         components: Gaussians per class.
+        told: Numbers that the decoder is told beside a code.
     """
 
     def __init__(
-        self, config: Any, domain: Domain, classes: int, likelihood: Likelihood, *, outputs: int, components: int
+        self,
+        config: Any,
+        domain: Domain,
+        classes: int,
+        likelihood: Likelihood,
+        *,
+        outputs: int,
+        components: int,
+        told: int = 0,
     ) -> None:
         super().__init__(domain, classes)
         self.config, self.likelihood = config, likelihood
         scale = {"width": config.width, "blocks": config.blocks, "patch": config.patch}
         self.encoder = domain.encoder(outputs, **scale)
-        self.decoder = domain.decoder(config.latent, parameters=likelihood.outputs, **scale)
+        self.decoder = domain.decoder(config.latent + told, parameters=likelihood.outputs, **scale)
         self.mixture = GaussianMixture(config.latent, classes, components)
         learned = config.prior != "mixture"
         self.latent_prior = LatentPrior(config.prior, config.latent, classes, config.width) if learned else None
@@ -85,6 +94,10 @@ class CodeModel(GenerativeModel, Sampling, Coding, Reconstruction, AnomalyScorin
     def _draw_codes(self, n: int, label: Int[Tensor, " n"] | None, generator: Streams) -> Float[Tensor, "n latent"]:
         return (self.latent_prior or self.mixture).sample(n, label, generator)
 
+    def _of_draws(self, z: Float[Tensor, "n latent"], generator: Streams) -> Float[Tensor, "n *outputs"]:
+        """What the decoder says of codes that are draws."""
+        return self.decoder(z)
+
     @abstractmethod
     def _code(
         self, y: Float[Tensor, "batch *event"], observed: Bool[Tensor, "batch *data"]
@@ -112,7 +125,7 @@ class CodeModel(GenerativeModel, Sampling, Coding, Reconstruction, AnomalyScorin
         self, n: int, label: Int[Tensor, " n"] | None, generator: Streams, *, steps: int = 0
     ) -> Num[Tensor, "n *event"]:
         label = self.draw_labels(n, label, generator)
-        raw = self.decoder(self._draw_codes(n, label, generator))
+        raw = self._of_draws(self._draw_codes(n, label, generator), generator)
         return self._to_data(self.likelihood.labelled(raw, label), generator)
 
     def _to_data(self, raw: Float[Tensor, "n *outputs"], generator: Streams) -> Num[Tensor, "n *event"]:
@@ -122,7 +135,7 @@ class CodeModel(GenerativeModel, Sampling, Coding, Reconstruction, AnomalyScorin
     def _pool(self, generator: Streams) -> Float[Tensor, "pool *event"]:
         """Generated examples in model space, from which the filling of a gap starts."""
         codes = self._draw_codes(POOL, self.draw_labels(POOL, None, generator), generator)
-        return map_chunks(lambda z: self.likelihood.mean(self.decoder(z)), codes, self.domain.dimensions)
+        return map_chunks(lambda z: self.likelihood.mean(self._of_draws(z, generator)), codes, self.domain.dimensions)
 
     @torch.no_grad()
     def translate(

@@ -97,11 +97,13 @@ class Objective(nn.Module, ABC):
     Attributes:
         name: Short name, the prefix of its curves.
         every: The optimizer steps on every `every`-th batch.
+        speed: Its learning rate as a multiple of the training's.
         per_example: Whether a loss depends on no other example, and its gradient can be taken by `torch.func.vmap`.
     """
 
     name: str = "loss"
     every: int = 1
+    speed: float = 1.0
     per_example: bool = False
 
     @abstractmethod

@@ -161,6 +161,11 @@ class Domain(ABC):
         """Number of values of one example in model space."""
         return math.prod(self.event_shape)
 
+    @property
+    def facts(self) -> int:
+        """Size of an example, by which networks of vectors are chosen."""
+        return self.dimensions
+
     @abstractmethod
     def spec(self) -> dict[str, Any]:
         """What `domain()` needs to build this domain again, if its kind is among `DOMAINS`; JSON types only."""
@@ -303,9 +308,14 @@ class Domain(ABC):
         """A generator's outputs into the range of model space; `noise` chooses among categories."""
 
     def apply_masked(
-        self, network: nn.Module, y: Float[Tensor, "batch *event"], observed: Bool[Tensor, "batch *data"]
+        self,
+        network: nn.Module,
+        y: Float[Tensor, "batch *event"],
+        observed: Bool[Tensor, "batch *data"],
+        gaps: Bool[Tensor, "batch *data"] | None = None,
     ) -> Float[Tensor, "batch outputs"]:
-        """An encoder or critic applied to examples of which some cells are known; tables' see which those are."""
+        """An encoder or critic applied to examples of which some cells are known; tables' see which those are, and
+        which of the others are `gaps` (`None`: unknown, all of them)."""
         return network(y)
 
     # Default networks, by layout. `width` and `blocks` scale them, `patch` and `attention` concern

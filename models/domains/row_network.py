@@ -14,11 +14,9 @@ from ..networks.transformer import CausalTransformer, Drop, Past, keep_all
 from ..rng import Streams
 from ..shapes import Bool, Float, Int, Num
 from .base import Domain
+from .many_categories import MANY, ManyCategories
 from .row_intervals import Intervals, Places, intervals_of
 from .table_quantiles import Cells
-
-MANY = 256
-"""Parts of a column beyond which they are asked for in two steps: the group first, then which of the group."""
 
 AT_ONCE = 1 << 22
 """Probabilities computed together, which bounds memory."""
@@ -81,21 +79,28 @@ class RowNetwork(nn.Module):
         columns = len(table.columns)
         self._intervals = {torch.device("cpu"): intervals_of(table, parts)}
         intervals = self._intervals[torch.device("cpu")]
-        total = sum(intervals.counts)
-        self.starts = [sum(intervals.counts[:i]) for i in range(columns)]
+        counts = intervals.counts
+        large = [i for i in table.categorical if counts[i] > MANY]
+        self.few = [i for i in range(columns) if i not in large]
+        """Columns whose every part has a vector of the network's width."""
+        self.starts = {column: sum(counts[i] for i in self.few[:k]) for k, column in enumerate(self.few)}
+        total = sum(counts[i] for i in self.few)
         self.context = nn.Linear(context, width)
         self.given, self.asked = nn.Embedding(columns + 1, width), nn.Embedding(columns, width)
-        self.value, self.place = nn.Embedding(total, width), nn.Parameter(torch.zeros(columns, width))
+        self.value, self.place = nn.Embedding(max(total, 1), width), nn.Parameter(torch.zeros(columns, width))
         self.network = CausalTransformer(width, blocks=blocks, heads=math.gcd(width, 4))
-        self.likely = nn.Embedding(total, width)
-        self.bias = nn.Parameter(self._marginal(intervals))
+        self.likely = nn.Embedding(max(total, 1), width)
+        marginal = self._marginal(intervals)
+        self.bias = nn.Parameter(torch.cat([marginal[i] for i in self.few] or [torch.zeros(1)]))
+        if not self.few:
+            for unused in (self.value, self.likely):
+                unused.requires_grad_(False)
+            self.bias.requires_grad_(False)
         self.shape_in = self.shape_out = None
         if table.numeric:
             self.shape_in = nn.Parameter(0.1 * torch.randn(len(table.numeric), FEATURES, width))
             self.shape_out = nn.Parameter(torch.zeros(len(table.numeric), FEATURES, width))
-        self.groups = nn.ModuleDict(
-            {str(i): self._grouping(i, width) for i, count in enumerate(intervals.counts) if count > MANY}
-        )
+        self.many = ManyCategories({i: marginal[i] for i in large}, width) if large else None
         self.lacking = None
         self.lacks: Tensor  # which columns may have gaps
         self.register_buffer("lacks", torch.zeros(columns, dtype=torch.bool), persistent=False)
@@ -113,26 +118,10 @@ class RowNetwork(nn.Module):
         self.features: Tensor  # of each number's parts, padded
         self.register_buffer("features", self._features(intervals), persistent=False)
 
-    def _grouping(self, column: int, width: int) -> nn.Linear:
-        """The logits of a large column's groups of parts, at the start those of the marginal."""
-        marginal = self._grouped(self.bias.detach(), column, fill=-math.inf).logsumexp(1)
-        layer = nn.Linear(width, len(marginal))
-        nn.init.zeros_(layer.weight)
-        layer.bias.data.copy_(marginal)
-        return layer
-
-    def _grouped(self, parts: Float[Tensor, "total *rest"], column: int, *, fill: float = 0.0) -> Tensor:
-        """What belongs to a large column's parts, in groups of the square root of their number, the last filled up."""
-        count = self.intervals(parts.device).counts[column]
-        size = math.isqrt(count - 1) + 1
-        own = parts[self.starts[column] : self.starts[column] + count]
-        rest = own.new_full((-count % size, *own.shape[1:]), fill)
-        return torch.cat([own, rest]).unflatten(0, (-1, size))
-
     @staticmethod
-    def _marginal(intervals: Intervals) -> Tensor:
-        widths = intervals.edges.diff(dim=1).clamp(min=1e-12).log()
-        return torch.cat([w[:n] for w, n in zip(widths, intervals.counts, strict=True)]).to(torch.get_default_dtype())
+    def _marginal(intervals: Intervals) -> list[Tensor]:
+        widths = intervals.edges.diff(dim=1).clamp(min=1e-12).log().to(torch.get_default_dtype())
+        return [w[:n] for w, n in zip(widths, intervals.counts, strict=True)]
 
     def _features(self, intervals: Intervals) -> Float[Tensor, "numbers most features"]:
         """Smooth functions of each part of each number's column, padded with zeros."""
@@ -191,8 +180,7 @@ class RowNetwork(nn.Module):
 
     def _cells(self, places: Places) -> Float[Tensor, "batch columns width"]:
         """A vector for each cell's value: that of its part, and of numbers what follows smoothly from their place."""
-        starts = torch.tensor(self.starts, device=places.part.device)
-        h = self.value(places.part + starts) + self.given.weight[:-1]
+        h = self._vectors(places.part) + self.given.weight[:-1]
         y = places.y.clamp(-6, 6).to(h.dtype)
         h = h + y[..., None] * self.place
         if (smooth := self._smooth()) is not None:
@@ -201,13 +189,23 @@ class RowNetwork(nn.Module):
             h = h.index_add(1, torch.tensor(numeric, device=y.device), F.embedding(part, smooth.flatten(0, 1)))
         return h if self.lacking is None else torch.where(places.gap[..., None], self.gap, h)
 
+    def _vectors(self, part: Int[Tensor, "batch columns"]) -> Float[Tensor, "batch columns width"]:
+        starts = torch.tensor(list(self.starts.values()), device=part.device, dtype=torch.long)
+        if self.many is None:
+            return self.value(part + starts)
+        few, large = (torch.tensor(c, device=part.device, dtype=torch.long) for c in (self.few, self.many.columns))
+        order = torch.cat([few, large]).argsort()
+        return torch.cat([self.value(part[:, few] + starts), self.many.vectors(part[:, large])], dim=1)[:, order]
+
     def _cells_of(
         self, column: int, value: Float[Tensor, " batch"], gap: Bool[Tensor, " batch"], smooth: Tensor | None
     ) -> Float[Tensor, "batch width"]:
         """The same of the cells of one column."""
         places = self._placed(self.table.cells_of(column, value), gap[:, None], slice(column, column + 1))
         part = places.part[:, 0]
-        h = self.value(part + self.starts[column]) + self.given.weight[column]
+        few = column in self.starts
+        h = self.value(part + self.starts[column]) if few else self._large().vector(column, part)
+        h = h + self.given.weight[column]
         h = h + places.y.clamp(-6, 6).to(h.dtype) * self.place[column]
         if smooth is not None and column in self.table.numeric:
             h = h + F.embedding(part, smooth[self.table.numeric.index(column)])
@@ -237,27 +235,30 @@ class RowNetwork(nn.Module):
         position = self.table.numeric.index(column)
         return own + self.features[position, :count] @ self.shape_out[position]
 
-    def _log_p(
-        self, h: Float[Tensor, "batch width"], column: int, part: Int[Tensor, " batch"] | None = None
-    ) -> Float[Tensor, "batch *parts"]:
-        """Log-probability of a column's parts: of one for each row, or of all."""
+    def _log_p(self, h: Float[Tensor, "batch width"], column: int) -> Float[Tensor, "batch parts"]:
+        """Log-probability of a column's parts."""
+        if column not in self.starts:
+            return self._large().log_p(h, column)
         count = self.intervals(h.device).counts[column]
-        if count <= MANY:
-            bias = self.bias[self.starts[column] : self.starts[column] + count]
-            every = (h @ self._likely(column).T + bias).log_softmax(1)
-            return every if part is None else every.gather(1, part[:, None])[:, 0]
-        groups = self.groups[str(column)](h).log_softmax(1)
-        bias = self._grouped(self.bias, column, fill=-math.inf)
-        size = bias.shape[1]
-        if part is None:
-            logits = F.pad(h @ self._likely(column).T, (0, bias.numel() - count))
-            within = (logits.unflatten(1, bias.shape) + bias).log_softmax(2)
-            return (groups[:, :, None] + within).flatten(1)[:, :count]
-        group = part // size
-        members = (group[:, None] * size + torch.arange(size, device=part.device)).clamp(max=count - 1)
-        logits = torch.einsum("nw,nmw->nm", h, F.embedding(members, self._likely(column))) + bias[group]
-        within = logits.log_softmax(1).gather(1, (part % size)[:, None])
-        return (groups.gather(1, group[:, None]) + within)[:, 0]
+        bias = self.bias[self.starts[column] : self.starts[column] + count]
+        return (h @ self._likely(column).T + bias).log_softmax(1)
+
+    def _log_p_of(
+        self, h: Float[Tensor, "batch columns width"], part: Int[Tensor, "batch columns"]
+    ) -> Float[Tensor, "batch columns"]:
+        """Log-probability of the cells' parts."""
+        each: list[Tensor] = [h.new_zeros(0)] * h.shape[1]
+        for column in self.few:
+            each[column] = self._log_p(h[:, column], column).gather(1, part[:, column, None])[:, 0]
+        if self.many is not None:
+            large = self.many.log_p_of(h[:, self.many.columns], part[:, self.many.columns])
+            for column, log_p in zip(self.many.columns, large.unbind(1), strict=True):
+                each[column] = log_p
+        return torch.stack(each, dim=1)
+
+    def _large(self) -> ManyCategories:
+        assert self.many is not None
+        return self.many
 
     def log_prob(
         self,
@@ -288,8 +289,8 @@ class RowNetwork(nn.Module):
         h = self.hidden(places, order, context, self._drop(generator))
         told = h if hints is None else h + hints
         with torch.autocast(h.device.type, enabled=False):
-            each = [self._log_p(told[:, column], column, places.part[:, column]) for column in range(h.shape[1])]
-            total = torch.where(places.observed, torch.stack(each, dim=1) + places.rest.to(h.dtype), 0.0)
+            each = self._log_p_of(told, places.part)
+            total = torch.where(places.observed, each + places.rest.to(h.dtype), 0.0)
             if gaps is None or self.lacking is None:
                 return total
             odds = (h * self.lacking.weight).sum(2) + self.lacking.bias

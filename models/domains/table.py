@@ -8,13 +8,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from ..networks.embeddings import full_precision
 from ..networks.mlp import hidden_units
 from ..rng import Streams
 from ..shapes import Bool, Float, Num
 from .base import DequantizedPoint, Domain, Likelihood
+from .digits import category_of, corner_of, digits_of
 from .row_network import RowNetwork
 from .table_likelihood import MixedLikelihood
 from .table_quantiles import Cells, Knots, knots_of, stacked
@@ -35,7 +35,10 @@ class Table(Domain):
     so that outliers stay outliers, and finite.
 
     Model space has one dimension for a number (the probit of its cell's middle; 0 if missing) and
-    one per category (one-hot; all 0 if missing; NaN if drawn as missing). Flow space has one dimension per column.
+    one per category (one-hot; all 0 if missing; NaN if drawn as missing). A category out of more than `MANY` is two
+    digits, each one-hot: its group and its place in that, of about the square root of their number each. So a network's
+    first layer looks up a vector per digit and adds them, and its last shares what it says of a group.
+    Flow space has one dimension per column.
 
     Arguments:
         columns: As a prepared dataset's manifest lists them: `name`, `type` (`continuous`, `integer`,
@@ -43,6 +46,10 @@ class Table(Domain):
             `tails` where fitted, and `grid` (`start`, `step`, `parts`) where all are `(start + k * step) / parts` and
             draws are, too; and how many training cells are `missing`.
         missing: `model`: where training cells are missing, drawn ones may be; `fill`: every drawn cell has a value.
+
+    References:
+        | Compositional embeddings using complementary partitions (Shi et al., 2020), section 3 (digits)
+        | https://arxiv.org/abs/1909.02107
     """
 
     kind = "table"
@@ -59,7 +66,8 @@ class Table(Domain):
             raise ValueError(f"missing must be model or fill, got {missing!r}")
         self.missing = missing
         self.columns = [dict(column) for column in columns]
-        self.sizes: list[int] = []
+        self.counts: list[int] = []
+        """Categories of each column; 1 of a column of numbers."""
         for column in self.columns:
             if column["type"] not in ("continuous", "integer", "categorical"):
                 raise ValueError(
@@ -67,7 +75,11 @@ class Table(Domain):
                     f"got {column['type']!r}"
                 )
             categorical = column["type"] == "categorical"
-            self.sizes.append(max(len(column.get("categories") or ()), 1) if categorical else 1)
+            self.counts.append(max(len(column.get("categories") or ()), 1) if categorical else 1)
+        self.digits = [digits_of(count) for count in self.counts]
+        """Values of each digit that a category is written with."""
+        self.sizes = [sum(digits) for digits in self.digits]
+        """Dimensions of each column in model space."""
         kinds = [column["type"] for column in self.columns]
         self.numeric = [i for i, kind in enumerate(kinds) if kind != "categorical"]
         self.categorical = [i for i, kind in enumerate(kinds) if kind == "categorical"]
@@ -85,8 +97,16 @@ class Table(Domain):
         self.cells_seen = len(self.columns)
         self.gumbel = sum(self.sizes[i] for i in self.categorical)
         self._knots = {
-            torch.device("cpu"): stacked([knots_of(c, k) for c, k in zip(self.columns, self.sizes, strict=True)])
+            torch.device("cpu"): stacked([knots_of(c, k) for c, k in zip(self.columns, self.counts, strict=True)])
         }
+
+    @property
+    def facts(self) -> int:
+        """Dimensions of model space, a category in digits counted by the bits of its number."""
+        return sum(
+            size if size == count else (count - 1).bit_length()
+            for size, count in zip(self.sizes, self.counts, strict=True)
+        )
 
     def spec(self) -> dict[str, Any]:
         policy = {} if self.missing == "model" else {"missing": self.missing}
@@ -143,14 +163,14 @@ class Table(Domain):
 
     def _check_categories(self, rows: Float[Tensor, "batch columns"]) -> None:
         for index in self.categorical:
-            wrong = (rows[:, index] < 0) | (rows[:, index] >= self.sizes[index]) | (rows[:, index] % 1 != 0)
+            wrong = (rows[:, index] < 0) | (rows[:, index] >= self.counts[index]) | (rows[:, index] % 1 != 0)
             if bool((wrong & ~torch.isnan(rows[:, index])).any()):
                 name, value = (
                     self.columns[index]["name"],
                     float(rows[:, index][wrong & ~torch.isnan(rows[:, index])][0]),
                 )
                 raise ValueError(
-                    f"column {name!r}: category {value:g} is not an index from 0 to {self.sizes[index] - 1}"
+                    f"column {name!r}: category {value:g} is not an index from 0 to {self.counts[index] - 1}"
                 )
 
     @staticmethod
@@ -205,11 +225,11 @@ class Table(Domain):
         cells = self.cells(x)
         middle = torch.where(cells.observed, cells.middle, 0.0).to(torch.get_default_dtype())
         parts = []
-        for index, size in enumerate(self.sizes):
+        for index in range(len(self.columns)):
             if index in self.categorical:
                 known = cells.observed[:, index, None]
                 code = torch.where(known[:, 0], x[:, index].double(), 0.0).long()
-                parts.append(F.one_hot(code, size).to(middle.dtype) * known)
+                parts.append(corner_of(code, self.digits[index]).to(middle.dtype) * known)
             else:
                 parts.append(middle[:, index, None])
         return torch.cat(parts, dim=1)
@@ -219,7 +239,7 @@ class Table(Domain):
         probits = torch.cat([part[:, :1] for part in parts], dim=1)
         x = self.from_probit(probits)
         for index in self.categorical:
-            x[:, index] = parts[index].argmax(1).double()
+            x[:, index] = category_of(parts[index], self.digits[index], self.counts[index]).double()
         for index in self.gap_shares:
             x[:, index] = torch.where(torch.isnan(probits[:, index]), torch.nan, x[:, index])
         return x
@@ -269,7 +289,12 @@ class Table(Domain):
         cells = self.cells(whole)
         share = (cells.upper - cells.lower).clamp(min=1e-300).log()  # of a category in its marginal
         drawn = (share * missing)[:, self.categorical].sum(1)
-        categories = tuple(slice(self.starts[i], self.starts[i] + self.sizes[i]) for i in self.categorical)
+        ends = [
+            (self.starts[i] + sum(self.digits[i][: k + 1]), size)
+            for i in self.categorical
+            for k, size in enumerate(self.digits[i])
+        ]
+        categories = tuple(slice(end - size, end) for end, size in ends)
         return DequantizedPoint(y, numbers - drawn, categories, row=True)
 
     def rounding_nats(self, point: DequantizedPoint, sigma: float, generator: Streams) -> Float[Tensor, " batch"]:
@@ -344,17 +369,22 @@ class Table(Domain):
         parts, used = [], 0
         for index, part in enumerate(raw.split(self.sizes, dim=1)):
             if index in self.categorical:
-                size = self.sizes[index]
-                parts.append(((part + gumbel[:, used : used + size]) / temperature).softmax(1))
-                used += size
+                chosen = (part + gumbel[:, used : used + self.sizes[index]]) / temperature
+                parts += [digit.softmax(1) for digit in chosen.split(self.digits[index], dim=1)]
+                used += self.sizes[index]
             else:
                 parts.append(4 * torch.tanh(part / 4))
         return torch.cat(parts, dim=1)
 
     def apply_masked(
-        self, network: nn.Module, y: Float[Tensor, "batch dims"], observed: Bool[Tensor, "batch columns"]
+        self,
+        network: nn.Module,
+        y: Float[Tensor, "batch dims"],
+        observed: Bool[Tensor, "batch columns"],
+        gaps: Bool[Tensor, "batch columns"] | None = None,
     ) -> Float[Tensor, "batch outputs"]:
-        return network(y * self.expand(observed), observed)
+        state = observed.to(y.dtype)
+        return network(y * self.expand(observed), state if gaps is None else state - (gaps & ~observed).to(y.dtype))
 
     # Networks
 
@@ -364,7 +394,7 @@ class Table(Domain):
         return RowNetwork(self, context=context, width=width, blocks=blocks, parts=parts, dropout=dropout)
 
     def settler(self, classes: int, *, sigma: float, width: int, dropout: float = 0.0) -> Settler | None:
-        hidden = hidden_units(self.dimensions, width)
+        hidden = hidden_units(self.facts, width)
         return Settler(self, classes, sigma=sigma, width=width, hidden=hidden, dropout=dropout) if sigma else None
 
 

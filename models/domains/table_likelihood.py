@@ -6,12 +6,12 @@ import math
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from ..networks.embeddings import full_precision
 from ..rng import Streams
 from ..shapes import Float, Num
 from .base import Domain, Likelihood
+from .digits import corner_of
 from .table_quantiles import Cells
 
 
@@ -33,9 +33,9 @@ class MixedLikelihood(Likelihood):
     def __init__(self, table: Domain, components: int) -> None:
         self.table, self.components = table, components
         self.numbers = len(table.numeric) * 3 * components
-        self.outputs = self.numbers + table.gumbel
+        self.category_sizes = [table.counts[i] for i in table.categorical]
+        self.outputs = self.numbers + sum(self.category_sizes)
         """Network outputs needed, in all."""
-        self.category_sizes = [table.sizes[i] for i in table.categorical]
 
     def _numbers(self, raw: Float[Tensor, "batch outputs"]) -> tuple[Tensor, Tensor, Tensor]:
         """Log-weights, means and log-scales, each `[batch, numbers, components]`."""
@@ -95,9 +95,15 @@ class MixedLikelihood(Likelihood):
         return torch.cat(parts, dim=1)
 
     def mean(self, raw: Float[Tensor, "batch outputs"]) -> Float[Tensor, "batch dims"]:
-        """Means of the mixtures and probabilities of the categories, in model space."""
+        """Means of the mixtures and probabilities of the categories, in model space; where categories are written in
+        digits, those of the likeliest."""
         log_weight, mean, _ = self._numbers(raw)
-        categories = [logits.exp() for logits in self._logits(raw)] if self.category_sizes else []
+        categories = []
+        for logits, index in zip(self._logits(raw) if self.category_sizes else (), self.table.categorical, strict=True):
+            in_digits = len(self.table.digits[index]) > 1
+            categories.append(
+                corner_of(logits.argmax(1), self.table.digits[index]).to(mean.dtype) if in_digits else logits.exp()
+            )
         return self._assemble((log_weight.exp() * mean).sum(2), categories)
 
     def sample(self, raw: Float[Tensor, "batch outputs"], generator: Streams) -> Float[Tensor, "batch dims"]:
@@ -108,6 +114,6 @@ class MixedLikelihood(Likelihood):
         scale = log_scale.gather(2, chosen)[..., 0].exp()
         numbers = mean.gather(2, chosen)[..., 0] + scale * generator.normal(n, mean.shape[1])
         categories = []
-        for logits in self._logits(raw) if self.category_sizes else ():
-            categories.append(F.one_hot(generator.choice(logits), logits.shape[1]).to(numbers.dtype))
+        for logits, index in zip(self._logits(raw) if self.category_sizes else (), self.table.categorical, strict=True):
+            categories.append(corner_of(generator.choice(logits), self.table.digits[index]).to(numbers.dtype))
         return self._assemble(numbers, categories)

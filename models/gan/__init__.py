@@ -17,6 +17,7 @@ from ..capabilities import AnomalyScoring, Filling, Reconstruction, Sampling
 from ..chunking import chunk_size, map_chunks
 from ..contract import Batch, GenerativeModel, Losses, Objective
 from ..domains.base import Domain
+from ..domains.table_rows import Settler
 from ..imputation import sample_nearest, with_gaps
 from ..networks.embeddings import full_precision
 from ..rng import Streams
@@ -127,14 +128,13 @@ def gradient_penalty(score: Float[Tensor, " batch"], y: Float[Tensor, "batch *ev
 
 
 class GeneratorObjective(Objective):
-    """What the generator minimizes: the critic's verdict on its examples, turned round (no unit); and of tables what
-    settling a row costs, in nats, of which the generator knows nothing."""
+    """What the generator minimizes: the critic's verdict on its examples, turned round (no unit)."""
 
     name = "generator"
 
     def __init__(self, model: GAN) -> None:
         super().__init__()
-        self.generator, self.settler = model.generator, model.settler
+        self.generator = model.generator
         self._opponent = (model.critic,)
         self.domain, self.config = model.domain, model.config
         self.every = model.config.critic_steps
@@ -152,12 +152,27 @@ class GeneratorObjective(Objective):
                 loss = F.softplus(critic(real, label, observed) - on_fake)
             else:
                 loss = -on_fake
-        if self.settler is None:
-            return Losses(loss)
+        return Losses(loss)
+
+
+class SettlingObjective(Objective):
+    """What settling a row of a table costs, in nats; of generated rows it knows nothing.
+
+    It is fitted to data and not played, so it learns at a rate that would be too much for players.
+    """
+
+    name = "settler"
+    speed = 4.0
+
+    def __init__(self, settler: Settler, domain: Domain) -> None:
+        super().__init__()
+        self.settler, self.domain = settler, domain
+
+    def forward(self, batch: Batch, generator: Streams) -> Losses:
+        x, label = batch.visible, batch.label
         if label is not None:  # what completes a row is not told its label
             label = torch.where(generator.uniform(len(batch)) < 0.5, -1, label)
-        nats = self.settler.nats(x, self.domain.to_model(x), label, generator, batch.gaps)
-        return Losses(loss + nats, {"verdict": loss, "settling_nats": nats})
+        return Losses(self.settler.nats(x, self.domain.to_model(x), label, generator, batch.gaps))
 
 
 class GAN(GenerativeModel, Sampling, Reconstruction, AnomalyScoring, Filling):
@@ -179,7 +194,8 @@ class GAN(GenerativeModel, Sampling, Reconstruction, AnomalyScoring, Filling):
         self.typicality = MahalanobisScore(config.features + domain.textures, both_sides=domain.anomaly_tails == "both")
 
     def objectives(self) -> tuple[Objective, ...]:
-        return (CriticObjective(self), GeneratorObjective(self))
+        players = (CriticObjective(self), GeneratorObjective(self))
+        return players if self.settler is None else (*players, SettlingObjective(self.settler, self.domain))
 
     @torch.no_grad()
     def finalize(self, batch: Batch, generator: Streams) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 
-from ..shapes import Bool, Float
+from ..shapes import Float
 from .registry import register
 
 
@@ -104,20 +104,20 @@ class MaskedPerceptron(Perceptron):
         super().__init__(inputs + columns, outputs, **options)
 
     def forward(  # type: ignore[override]
-        self, x: Float[Tensor, "batch inputs"], observed: Bool[Tensor, "batch columns"]
+        self, x: Float[Tensor, "batch inputs"], state: Float[Tensor, "batch columns"]
     ) -> Float[Tensor, "batch outputs"]:
-        return super().forward(torch.cat([x, observed.to(x.dtype)], dim=1))
+        return super().forward(torch.cat([x, state], dim=1))
 
 
-def hidden_units(dimensions: int, width: int) -> int:
-    """Units of the networks of a vector: twice its length, within four and eight times the width."""
-    return max(4 * width, min(2 * dimensions, 8 * width))
+def hidden_units(facts: int, width: int) -> int:
+    """Units of the networks of a vector: two for each of its `facts`, within four and eight times the width."""
+    return max(4 * width, min(2 * facts, 8 * width))
 
 
 @register("encoder", "vector")
 def vector_encoder(domain: Any, outputs: int, *, width: int, blocks: int = 1, patch: int = 0) -> MaskedPerceptron:
     """Example to vector, told which cells are known."""
-    hidden = hidden_units(domain.dimensions, width)
+    hidden = hidden_units(domain.facts, width)
     return MaskedPerceptron(domain.dimensions, outputs, hidden=hidden, blocks=blocks + 1, columns=domain.cells_seen)
 
 
@@ -129,7 +129,7 @@ def vector_critic(
     return MaskedPerceptron(
         domain.dimensions,
         outputs,
-        hidden=hidden_units(domain.dimensions, width),
+        hidden=hidden_units(domain.facts, width),
         blocks=blocks + 1,
         columns=domain.cells_seen,
         norm=False,
@@ -151,11 +151,11 @@ def vector_decoder(
 ) -> Perceptron:
     """Vector to an example, or to `parameters` numbers in all."""
     outputs = domain.dimensions if parameters is None else parameters
-    return Perceptron(inputs, outputs, hidden=hidden_units(domain.dimensions, width), blocks=blocks + 1, embed=embed)
+    return Perceptron(inputs, outputs, hidden=hidden_units(domain.facts, width), blocks=blocks + 1, embed=embed)
 
 
 @register("denoiser", "vector")
 def vector_denoiser(domain: Any, *, width: int, embed: int, blocks: int, patch: int, masked: bool) -> Perceptron:
     """Example to example, conditional on a vector."""
-    inputs, hidden = (1 + masked) * domain.dimensions, hidden_units(domain.dimensions, width)
+    inputs, hidden = (1 + masked) * domain.dimensions, hidden_units(domain.facts, width)
     return Perceptron(inputs, domain.dimensions, hidden=hidden, blocks=blocks + 2, embed=embed, zero=True)

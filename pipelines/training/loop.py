@@ -160,7 +160,7 @@ def train(
                 if rejection_reason:
                     break
                 for group in optimizer.param_groups:
-                    group["lr"] = settings.lr_at(seen)
+                    group["lr"] = objective.speed * settings.lr_at(seen)
                 optimizer.step()
                 accumulator.add_norm(objective, norm)
 

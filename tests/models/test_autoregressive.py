@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from test_tables import double, seeded, table, train  # noqa: F401 (double is a fixture)
+from torch.utils.flop_counter import FlopCounterMode
 
 from data.tails import MOST, tails_of
 from models import Batch, Streams, build
@@ -91,19 +92,45 @@ def test_codes_are_those_of_the_change_of_variables():
 
 
 @pytest.mark.usefixtures("double")
-def test_many_categories_asked_for_in_two_steps_sum_to_one(monkeypatch):
-    """Untrained, each has the frequency it has in the data (with one more of each); trained, any; always 1 in all."""
-    monkeypatch.setattr("models.domains.row_network.MANY", 4)
-    x = torch.randint(7, (200, 1), generator=seeded(11)).double()
-    every = torch.arange(7.0)[:, None]
-    model = build({"family": "flow", "config": {"width": 16}, "domain": table(x, "7"), "classes": 0})
-    counts = torch.bincount(x[:, 0].long(), minlength=7) + 1
-    assert torch.allclose(model.log_prob(every, Streams.seeded(0)).exp(), counts / counts.sum(), atol=1e-6)
-    model = randomized(table(x, "7"))
-    probability = model.log_prob(every, Streams.seeded(0)).exp()
+def test_many_categories_asked_for_in_two_steps_sum_to_one():
+    """Untrained, each has the frequency it has in the data (with one more of each); trained, any; always 1 in all.
+
+    The groups of 309 categories are of four, the last of one.
+    """
+    x = torch.stack([torch.randint(309, (900,), generator=seeded(11)), torch.arange(900) % 2], dim=1).double()
+    every = torch.cartesian_prod(torch.arange(309.0), torch.arange(2.0)).double()
+    model = build({"family": "flow", "config": {"width": 16}, "domain": table(x, ("309", "2")), "classes": 0})
+    counts = torch.bincount(x[:, 0].long(), minlength=309) + 1
+    probability = model.log_prob(every, Streams.seeded(0)).exp().reshape(309, 2)
+    assert torch.allclose(probability.sum(1), counts / counts.sum(), atol=1e-6)
+    model = randomized(table(x, ("309", "2")))
+    probability = model.log_prob(every, Streams.seeded(0)).exp().reshape(309, 2)
     assert float(probability.sum()) == pytest.approx(1, rel=1e-8)
-    drawn = torch.bincount(model.sample(20_000, None, Streams.seeded(0))[:, 0].long(), minlength=7) / 20_000
-    assert torch.allclose(drawn, probability, atol=0.015)
+    drawn = model.sample(20_000, None, Streams.seeded(0)).long()
+    assert torch.allclose(torch.bincount(drawn[:, 0], minlength=309) / 20_000, probability.sum(1), atol=0.012)
+    likely = probability.sum(1).topk(3).indices
+    given = torch.stack([drawn[drawn[:, 0] == k, 1].double().mean() for k in likely])
+    assert torch.allclose(given, (probability[:, 1] / probability.sum(1))[likely], atol=0.08)
+
+
+@pytest.mark.parametrize("family", ["autoencoder", "vae", "gan", "flow", "diffusion"])
+def test_ten_thousand_categories_cost_at_most_three_times_ten(family):
+    """Ten columns of them: multiplications of the losses, and weights but for two short vectors a category."""
+    config = {"width": 64} | ({"critic_width": 64, "loss": "hinge"} if family == "gan" else {})
+    cost, weights = [], []
+    for count in (10, 10_000):
+        entry = {"type": "categorical", "categories": [str(k) for k in range(count)], "frequencies": [1] * count}
+        columns = [entry | {"name": f"c{i}"} for i in range(10)]
+        spec = {"family": family, "config": config, "domain": {"kind": "table", "columns": columns}, "classes": 0}
+        model = build(spec).requires_grad_(False)
+        rows = torch.randint(count, (8, 10), generator=seeded()).double()
+        with FlopCounterMode(display=False) as counter:
+            for objective in model.objectives():
+                objective(Batch(rows), Streams.seeded(0))
+        cost.append(counter.get_total_flops())
+        weights.append(sum(parameter.numel() for parameter in model.parameters()) - 10 * count * 2 * 64 // 4)
+    assert cost[1] <= 3 * cost[0]
+    assert weights[1] <= 6 * weights[0]
 
 
 def test_codes_of_mixed_rows_come_back_and_are_standard_normal():
@@ -172,12 +199,19 @@ def test_conditionals_are_called_exact_only_of_orders_that_are_trained():
         assert (right > 0.9) == exact, (order, right)
 
 
-@pytest.mark.parametrize("family", ["flow", pytest.param("vae", marks=pytest.mark.slow)])
-def test_what_is_determined_is_drawn_so(family):
+@pytest.mark.parametrize(
+    ("family", "steps", "config"),
+    [
+        ("flow", 500, {}),
+        pytest.param("vae", 500, {}, marks=pytest.mark.slow),
+        pytest.param("autoencoder", 600, {"code_noise": 1.0, "code_penalty": 0.1}, marks=pytest.mark.slow),
+    ],
+)
+def test_what_is_determined_is_drawn_so(family, steps, config):
     """c = a + b, and a category that says whether c is even: at most half a percent of the rows drawn break either."""
     a, b = torch.randint(5, (4000,), generator=seeded(6)), torch.randint(5, (4000,), generator=seeded(7))
     x = torch.stack([a, b, a + b, (a + b) % 2], dim=1).double()
-    model = train(family, x, table(x, "iii2"), steps=500, config={"width": 32}, lr=5e-3)
+    model = train(family, x, table(x, "iii2"), steps=steps, config={"width": 32} | config, lr=5e-3)
     rows = model.sample(4000, None, Streams.seeded(0))
     wrong = (rows[:, 2] != rows[:, 0] + rows[:, 1]) | (rows[:, 3] != rows[:, 2] % 2)
     assert float(wrong.double().mean()) <= 0.005
@@ -308,10 +342,19 @@ def gappy_world(n: int = 6000) -> tuple[torch.Tensor, dict]:
     return x, domain
 
 
-@pytest.mark.parametrize("family", ["flow", "vae", "diffusion"])
-def test_draws_have_gaps_where_the_data_has_them_and_fillings_none(family):
+@pytest.mark.parametrize(
+    ("family", "config"),
+    [
+        ("autoencoder", {"code_noise": 1.0, "code_penalty": 0.1}),
+        ("vae", {}),
+        pytest.param("gan", {}, marks=pytest.mark.slow),
+        ("flow", {"embed": 8}),
+        ("diffusion", {}),
+    ],
+)
+def test_draws_have_gaps_where_the_data_has_them_and_fillings_none(family, config):
     x, domain = gappy_world()
-    config = {"width": 16} | ({"embed": 8} if family == "flow" else {})
+    config = {"width": 16} | config
     model = train(family, x, domain, steps=150, lr=6e-3, config=config)
     drawn = model.sample(4000, None, Streams.seeded(0))
     assert not drawn[:, 0].isnan().any()

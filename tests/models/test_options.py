@@ -22,6 +22,7 @@ NUMBERS: dict[str, dict[str, Any]] = {
         "patch": 2,
         "noise": 0.0,
         "code_penalty": 0.1,
+        "code_noise": 0.5,
         "components": 1,
         "hide": 0.3,
         "dropout": 0.3,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -47,8 +48,8 @@ def column(name: str, values: torch.Tensor, kind: str = "continuous", size: int 
     return {"name": name, "type": kind, **facts, "quantiles": grid.tolist()}
 
 
-def table(x: torch.Tensor, kinds: str) -> dict:
-    """A table's domain; one letter per column: c(ontinuous), i(nteger), or the number of categories."""
+def table(x: torch.Tensor, kinds: Sequence[str]) -> dict:
+    """A table's domain; of each column: c(ontinuous), i(nteger), or the number of categories."""
     columns = []
     for index, letter in enumerate(kinds):
         kind = {"c": "continuous", "i": "integer"}.get(letter, "categorical")
@@ -75,6 +76,7 @@ def mixed(n: int = 400) -> tuple[torch.Tensor, str]:
 
 def test_every_space_comes_back(double):
     x, kinds = mixed()
+    x, kinds = torch.cat([x, torch.arange(400.0, dtype=torch.float64)[:, None] % 309], dim=1), [*kinds, "309"]
     domain = Table(columns=table(x, kinds)["columns"])
     for back in (
         domain.to_data(domain.to_model(x)),
@@ -201,6 +203,25 @@ def test_likelihood_of_cells_sums_to_one_and_is_how_often_they_are_drawn():
     assert abs(float(mean[0] - scores.mean())) < 0.1
 
 
+def test_many_categories_are_written_in_two_digits():
+    """309 are 18 groups of 18, the last of three: any numbers stand for the likeliest group and its likeliest place."""
+    domain = Table(columns=table(torch.arange(309.0)[:, None].double(), ["309"])["columns"])
+    assert domain.event_shape == (36,)
+    y = torch.rand(5000, 36, generator=seeded())
+    code = domain.to_data(y)[:, 0].long()
+    assert torch.equal(code // 18, y[:, :18].argmax(1))
+    assert torch.equal((code % 18)[code < 306], y[:, 18:].argmax(1)[code < 306])
+    assert torch.equal((code % 18)[code >= 306], y[:, 18:21].argmax(1)[code >= 306])
+    chosen = domain.generator_output(y, torch.randn(5000, domain.gumbel, generator=seeded(1)))
+    assert torch.allclose(chosen[:, :18].sum(1), torch.ones(5000))
+    assert torch.allclose(chosen[:, 18:].sum(1), torch.ones(5000))
+    likelihood = domain.likelihood(1)
+    logits = torch.randn(1, 309, generator=seeded(2))
+    drawn = domain.to_data(likelihood.sample(logits.expand(20_000, -1), Streams.seeded(0)))[:, 0].long()
+    assert torch.allclose(torch.bincount(drawn, minlength=309) / 20_000, logits[0].softmax(0), atol=0.006)
+    assert domain.to_data(likelihood.mean(logits))[0, 0] == logits[0].argmax()
+
+
 def test_a_generators_categories_are_drawn_as_often_as_its_outputs_say():
     domain = Table(columns=table(torch.arange(6)[:, None].double() % 3, "3")["columns"])
     raw = torch.tensor([[0.3, -1.0, 0.9]])
@@ -229,6 +250,9 @@ def test_networks_of_rows_see_which_cells_are_known_and_nothing_of_the_others(ki
         masks = [domain.apply_masked(network, zeroed, mask) for mask in (observed, fewer)]
         changed = (observed != fewer).any(1)
         assert ((masks[0] != masks[1]).any(1) == changed).all()
+        marked = domain.apply_masked(network, zeroed, fewer, ~fewer)  # cells known to be gaps, not unknown ones
+        assert ((marked != masks[1]).any(1) == (~fewer).any(1)).all()
+        assert torch.equal(domain.apply_masked(network, zeroed, fewer, fewer), masks[1])
 
 
 @pytest.mark.parametrize("family", ["autoencoder", "vae", "flow", "diffusion"])
@@ -380,7 +404,7 @@ def train(
                 assert torch.isfinite(loss), (family, step)
                 loss.backward()
                 for group in optimizer.param_groups:
-                    group["lr"] = lr * (1 - step / steps)
+                    group["lr"] = objective.speed * lr * (1 - step / steps)
                 optimizer.step()
     model.eval().finalize(batch, Streams.seeded("finalize"))
     return model

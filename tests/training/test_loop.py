@@ -292,13 +292,16 @@ def descended(settings: TrainingConfig, slope=lambda step: 1.0, **options) -> tu
         ({"schedule": "cosine", "warmup_examples": 16}, [0.05, 0.09045085, 0.06545085, 0.03454915, 0.00954915]),
     ],
 )
-def test_each_update_moves_by_the_rate_of_its_schedule(changes, rates):
-    """The sign of the gradient is constant, so AdamW's steps are the rates themselves, by hand."""
+@pytest.mark.parametrize("speed", [1.0, 3.0])
+def test_each_update_moves_by_the_rate_of_its_schedule(changes, rates, speed, monkeypatch):
+    """The sign of the gradient is constant, so AdamW's steps are the rates themselves, by hand; times the objective's
+    speed."""
+    monkeypatch.setattr(Descent, "speed", speed)
     model, reports = descended(replace(FIVE, ema_half_life=0, **changes))
-    moved = [-float(report.model.weight) for report in reports]  # without averaging
+    moved = [-float(report.model.weight) / speed for report in reports]  # without averaging
     assert moved == pytest.approx([sum(rates[: n + 1]) for n in range(5)], abs=1e-7)
     assert [report.metrics["lr"] for report in reports] == pytest.approx(rates, abs=1e-7)
-    assert float(model.weight) == pytest.approx(-sum(rates), abs=1e-7)
+    assert float(model.weight) == pytest.approx(-speed * sum(rates), abs=1e-7)
 
 
 def test_what_is_evaluated_and_kept_is_the_average(tmp_path):

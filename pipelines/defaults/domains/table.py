@@ -68,8 +68,10 @@ def _table(facts: Facts) -> dict[str, Rules]:
         "evaluate": {"samples": (samples, "rows are cheap: more of them tell more")},
         "tune": {"trials": 3, "part": 0.06},
         "autoencoder": {
-            "model.latent": latent, "model.width": 64, "model.code_penalty": 0.01, **training,
-            "search.model.noise": NOISE,
+            "model.latent": latent, "model.width": 64, "model.code_penalty": 0.05,
+            "model.code_noise": (1.0, "cells rely on those before them, not on details of a code that draws get wrong"),
+            "model.components": (2 if 0 < facts.examples < FEW else facts.per_class(8), "Gaussians per class"),
+            **training, "search.model.noise": NOISE,
         },
         "vae": {
             "model.latent": latent, "model.width": 64, "model.beta": (0.5, "1 makes blander rows, and a tighter bound"),
