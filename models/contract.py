@@ -97,11 +97,13 @@ class Objective(nn.Module, ABC):
     Attributes:
         name: Short name, the prefix of its curves.
         every: The optimizer steps on every `every`-th batch.
+        begins: Part of the training after which it does.
         per_example: Whether a loss depends on no other example, and its gradient can be taken by `torch.func.vmap`.
     """
 
     name: str = "loss"
     every: int = 1
+    begins: float = 0.0
     per_example: bool = False
 
     @abstractmethod
