@@ -22,18 +22,19 @@ class SamplingConfig:
     """How the diffusion model draws, and how far it goes for codes and densities; noise levels in model space.
 
     Arguments:
-        sampler: `heun`, `dpmpp_2m`, `euler` and `ddim` (one method, two names), `ddpm` (ancestral, stochastic); or, of a
-            model trained with `jumps`, `consistency` (stochastic): to the end in one evaluation, from `sigma_max` and
-            again after noise was added, for `steps` of 1 to 4; the other levels are its own.
+        sampler: `heun`, `dpmpp_2m`, `euler` and `ddim` (one method, two names), `ddpm` (ancestral, stochastic); or, of
+            a model trained with `jumps`, `consistency` (stochastic): to the end in one evaluation, from `sigma_max` and
+            again after a little noise was added, which takes 1 to 4 `steps`; the levels between are its own.
         steps: Steps of the sampler, of rows of a table as far as they are settled from (`settle`); each is one
-            evaluation of the network, of `heun` two; at least 2, of `consistency` 1. On digits (two trainings, 2,000 draws of each) the Fréchet
-            distance of 8 is .19 and .19, of 127 evaluations of `heun` from 80 to .002 .21 and .22 (bootstrap of the
-            difference -.06 to .03 and -.09 to .03), of its 35 .23 and .24, which is worse by .01 to .04.
+            evaluation of the network, of `heun` two; at least 2, of `consistency` 1. On digits (two trainings, 2,000
+            draws of each) the Fréchet distance of 8 is .19 and .19, of 127 evaluations of `heun` from 80 to .002 .21
+            and .22 (bootstrap of the difference -.06 to .03 and -.09 to .03), of its 35 .23 and .24, which is worse by
+            .01 to .04.
         sigma_min: Smallest noise level of the sampler, noise to example.
         sigma_max: Largest noise level of the sampler.
         rho: Curvature of the sampler's noise levels (`edm`).
-        guidance: Weight of classifier-free guidance; 1 samples the model itself. `consistency` guides where a jump ends,
-            not the way there.
+        guidance: Weight of classifier-free guidance; 1 samples the model itself. `consistency` guides where a jump
+            ends, not the way there.
         impute_steps: Steps of imputation by a denoiser that has not learned it (`hide: 0`, as of images), by draws of
             their own from the most noise to the least whatever the sampler's range.
         resample: How often it repeats each of them, so that hidden and observed values agree.
