@@ -98,12 +98,14 @@ class Objective(nn.Module, ABC):
         name: Short name, the prefix of its curves.
         every: The optimizer steps on every `every`-th batch.
         speed: Its learning rate as a multiple of the training's.
+        begins: Part of the training after which it does.
         per_example: Whether a loss depends on no other example, and its gradient can be taken by `torch.func.vmap`.
     """
 
     name: str = "loss"
     every: int = 1
     speed: float = 1.0
+    begins: float = 0.0
     per_example: bool = False
 
     @abstractmethod

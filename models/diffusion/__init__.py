@@ -1,7 +1,8 @@
 """Diffusion model: a denoiser at every noise level, and the samplers that use it.
 
 `schedules.py` holds the noise levels, `denoiser.py` what is trained, `samplers.py` the ways from
-noise to an example, `likelihood.py` the densities, `labels.py` what they say of an example's class.
+noise to an example, `consistency.py` the one of a single evaluation, `likelihood.py` the densities, `labels.py` what
+they say of an example's class.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..anomaly import ENOUGH, MahalanobisScore
 from ..capabilities import (
@@ -32,6 +33,7 @@ from ..imputation import repeated, with_gaps
 from ..rng import Streams
 from ..shapes import Bool, Float, Int, Num
 from .config import Config, SamplingConfig
+from .consistency import ConsistencyFunction, ConsistencyObjective, jump
 from .denoiser import Denoiser, DenoisingObjective, schedule_of
 from .labels import MANY, SUMMED, label_log_posterior
 from .likelihood import diffusion_nats, ode_log_prob
@@ -66,11 +68,17 @@ class Diffusion(
         self.config = config
         self.denoiser = Denoiser(config, domain, classes)
         self.settler = domain.settler(classes, sigma=config.settle, width=config.width, dropout=config.dropout)
+        self.consistency = ConsistencyFunction(self.denoiser) if config.jumps else None
         # noise levels, in units of sigma_data, of the anomaly statistics: of rows also how far out each number lies
         self.probes = (0.6, 1.2, 2.5, 5.0) if domain.takes_mask else (0.1, 0.3, 0.6, 1.2)
         self.typicality = MahalanobisScore(len(self.probes), upper_only=domain.anomaly_tails == "upper")
 
     def check_sampling(self) -> None:
+        if self.jumping and self.consistency is None:
+            raise ValueError(
+                "sampler: consistency needs a model that was trained with jumps, this one has jumps: 0; "
+                "train with model.jumps: 0.25, or set sampler: dpmpp_2m"
+            )
         if self.settler is not None and self.config.settle >= self.sampling.sigma_max:
             raise ValueError(
                 f"settle must be below sigma_max, got {self.config.settle} and {self.sampling.sigma_max}; "
@@ -78,12 +86,20 @@ class Diffusion(
             )
 
     @property
+    def jumping(self) -> bool:
+        """Whether the sampler jumps to the end."""
+        return self.sampling.sampler == "consistency"
+
+    @property
     def finest(self) -> float:
         """Noise level at which the bound ends: nothing more is told apart below the domain's resolution."""
         return self.sampling.density_sigma or self.domain.resolution
 
     def objectives(self) -> tuple[Objective, ...]:
-        return (DenoisingObjective(self.denoiser, self.domain, self.config, self.settler),)
+        denoising = DenoisingObjective(self.denoiser, self.domain, self.config, self.settler)
+        if self.consistency is None:
+            return (denoising,)
+        return denoising, ConsistencyObjective(self.consistency, self.denoiser, self.domain, self.config)
 
     @torch.no_grad()
     def initialize(self, batch: Batch, generator: Streams) -> None:
@@ -120,27 +136,46 @@ class Diffusion(
 
     def _way_down(self, steps: int, device: torch.device) -> Float[Tensor, " levels"]:
         """The levels from which `steps` steps lead to an example, or to where rows are settled."""
+        if self.jumping:
+            return self._jumping_down(self.sampling.sigma_max, steps, device)
         down = self.noise_levels(steps, device=device)
         if self.settler is None:
             return down
         s = self.sampling
         return levels(schedule_of(self.config, s.rho), s.sigma_max, self.settler.sigma, steps + 1, device)[:-1]
 
+    def _jumping_down(self, start: float, steps: int, device: torch.device) -> Float[Tensor, " levels"]:
+        """The level to begin at, and those that noise is added up to between `steps` jumps: from the data's standard
+        deviation to a quarter of it, in equal steps of the logarithm."""
+        if steps < 1:
+            raise ValueError(f"steps must be at least 1 (0 for the model's own), got {steps}")
+        part = (torch.arange(1, steps, dtype=torch.float64, device=device) - 0.5) / max(steps - 1, 1)
+        between = self.denoiser.sigma_data.double() * 0.25**part
+        first = torch.full((1,), start, dtype=torch.float64, device=device)
+        return torch.cat([first, between[between < start]])
+
     def _all_levels(self, steps: int, device: torch.device) -> Float[Tensor, " levels"]:
         """`steps` levels from the most noise to the least, whatever the sampler's range."""
         return levels(schedule_of(self.config, self.sampling.rho), SIGMA_MAX, SIGMA_MIN, steps, device)
 
     def denoised(
-        self, x: Tensor, sigma: Tensor | float, label: Tensor | None, given: Tensor | None = None
+        self,
+        x: Tensor,
+        sigma: Tensor | float,
+        label: Tensor | None,
+        given: Tensor | None = None,
+        network: nn.Module | None = None,
     ) -> Float[Tensor, "batch *event"]:
-        """Denoiser output with guidance, in the precision of `x`; `given` as the denoiser takes it."""
+        """Output of the denoiser, or of another `network` in its place, with guidance, in the precision of `x`; `given`
+        as the denoiser takes it."""
+        network = self.denoiser if network is None else network
         low = x.to(self.denoiser.sigma_data.dtype)
         level = torch.as_tensor(sigma, device=x.device).to(low.dtype).expand(len(x))
         if given is not None:
-            return self.denoiser(low, level, label, given).to(x.dtype)
-        d = self.denoiser(low, level, label)
+            return network(low, level, label, given).to(x.dtype)
+        d = network(low, level, label)
         if self.sampling.guidance != 1 and label is not None:
-            free = self.denoiser(low, level, None)
+            free = network(low, level, None)
             d = free + self.sampling.guidance * (d - free)
         return d.to(x.dtype)
 
@@ -157,7 +192,6 @@ class Diffusion(
     ) -> Num[Tensor, "n *data"]:
         """From noise level `down[0]` to 0 by the model's sampler, and to data space; or to the level at which rows
         are settled, given the `known` cells, with `gaps` where the data have them or without."""
-        sampler = SAMPLERS[self.sampling.sampler]
         settler = self.settler if down[0] > self.config.settle else None
         end = 0.0 if settler is None else settler.sigma
         down = torch.cat([down[down > end], down.new_full((1,), end)])
@@ -165,7 +199,11 @@ class Diffusion(
         def denoise(x: Tensor, sigma: Tensor) -> Tensor:
             return self.denoised(x, sigma, label) if given is None else self.denoised(x, sigma, label, given)
 
-        y = sampler(denoise, x, down, generator)
+        def ended(x: Tensor, sigma: Tensor) -> Tensor:
+            return self.denoised(x, sigma, label, given, self.consistency)
+
+        name = self.sampling.sampler
+        y = jump(ended, x, down, generator) if self.jumping else SAMPLERS[name](denoise, x, down, generator)
         return self.domain.to_data(y) if settler is None else settler.draw(y, known, label, generator, gaps=gaps)
 
     @torch.no_grad()
@@ -198,8 +236,11 @@ class Diffusion(
         check_strength(strength)
         label = self.checked_labels(len(x), label)
         y = self.domain.to_model(x).double()
-        down = self.noise_levels(steps or self.sampling.steps, device=y.device)
+        steps = steps or self.sampling.steps
+        down = self.noise_levels(max(steps, 64) if self.jumping else steps, device=y.device)
         down = down[len(down) - round(strength * len(down)) :]
+        if self.jumping and len(down):
+            down = self._jumping_down(float(down[0]), steps, y.device)
         if not len(down):
             return self.domain.merge(x, self.domain.observed(x), self.domain.to_data(y))
         return self._descend(y + down[0] * generator.normal(*y.shape), down, label, generator)

@@ -22,15 +22,19 @@ class SamplingConfig:
     """How the diffusion model draws, and how far it goes for codes and densities; noise levels in model space.
 
     Arguments:
-        sampler: `heun`, `dpmpp_2m`, `euler` and `ddim` (one method, two names), or `ddpm` (ancestral, stochastic).
+        sampler: `heun`, `dpmpp_2m`, `euler` and `ddim` (one method, two names), `ddpm` (ancestral, stochastic); or, of
+            a model trained with `jumps`, `consistency` (stochastic): to the end in one evaluation, from `sigma_max` and
+            again after a little noise was added, which takes 1 to 4 `steps`; the levels between are its own.
         steps: Steps of the sampler, of rows of a table as far as they are settled from (`settle`); each is one
-            evaluation of the network, of `heun` two. On digits (two trainings, 2,000 draws of each) the Fréchet
-            distance of 8 is .19 and .19, of 127 evaluations of `heun` from 80 to .002 .21 and .22 (bootstrap of the
-            difference -.06 to .03 and -.09 to .03), of its 35 .23 and .24, which is worse by .01 to .04.
+            evaluation of the network, of `heun` two; at least 2, of `consistency` 1. On digits (two trainings, 2,000
+            draws of each) the Fréchet distance of 8 is .19 and .19, of 127 evaluations of `heun` from 80 to .002 .21
+            and .22 (bootstrap of the difference -.06 to .03 and -.09 to .03), of its 35 .23 and .24, which is worse by
+            .01 to .04.
         sigma_min: Smallest noise level of the sampler, noise to example.
         sigma_max: Largest noise level of the sampler.
         rho: Curvature of the sampler's noise levels (`edm`).
-        guidance: Weight of classifier-free guidance; 1 samples the model itself.
+        guidance: Weight of classifier-free guidance; 1 samples the model itself. `consistency` guides where a jump
+            ends, not the way there.
         impute_steps: Steps of imputation by a denoiser that has not learned it (`hide: 0`, as of images), by draws of
             their own from the most noise to the least whatever the sampler's range.
         resample: How often it repeats each of them, so that hidden and observed values agree.
@@ -42,7 +46,7 @@ class SamplingConfig:
             bits/dim better than 128, which is too good; 24 are .002, 32 .001.
     """
 
-    sampler: Literal["heun", "ddim", "ddpm", "dpmpp_2m", "euler"] = "dpmpp_2m"
+    sampler: Literal["heun", "ddim", "ddpm", "dpmpp_2m", "euler", "consistency"] = "dpmpp_2m"
     steps: int = 8
     sigma_min: float = 0.02
     sigma_max: float = SIGMA_MAX
@@ -58,8 +62,9 @@ class SamplingConfig:
         check_choices(self)
         check_at_least_one(self, "density_steps", "resample")
         for name in ("steps", "impute_steps", "code_steps"):
-            if getattr(self, name) < 2:
-                raise ValueError(f"{name} must be at least 2, got {getattr(self, name)}")
+            least = 1 if name == "steps" and self.sampler == "consistency" else 2
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
         if not 0 < self.sigma_min < self.sigma_max:
             raise ValueError(f"expected 0 < sigma_min < sigma_max, got {self.sigma_min} and {self.sigma_max}")
         if not 0 <= self.density_sigma < SIGMA_MAX:
@@ -92,6 +97,8 @@ class Config:
         dropout: Share of the values of the network that settles rows that training sets to zero: without, few rows are
             learned by heart.
         label_dropout: Part of the training examples whose label is hidden.
+        jumps: Share of a batch from which, in the second half of the training, is learned where the sampler ends, for
+            `sampler: consistency`; in weights of its own, so that all else stays as without. 0 for none.
     """
 
     objective: Literal["edm", "ddpm", "flow_matching"] = "edm"
@@ -106,6 +113,7 @@ class Config:
     settle: float = 1.0
     dropout: float = 0.0
     label_dropout: float = 0.1
+    jumps: float = 0.0
 
     def __post_init__(self) -> None:
         check_choices(self)
@@ -113,5 +121,7 @@ class Config:
         check_hide(self.hide)
         check_label_dropout(self.label_dropout)
         check_dropout(self.dropout)
+        if not 0 <= self.jumps <= 1:
+            raise ValueError(f"jumps must lie between 0 and 1, got {self.jumps}")
         check_positive(self, "p_std")
         check_not_negative(self, "patch", "settle")

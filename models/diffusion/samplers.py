@@ -97,7 +97,7 @@ class Multistep(Sampler):
         before, h_before = None, None
         for now, then in pairwise(levels):
             d = denoise(x, now)
-            if then == 0:
+            if not then.any():
                 return d
             h = (now / then).log()
             ahead = d

@@ -135,7 +135,7 @@ def train(
             # --- One update of each objective ---
             rejection_reason = None
             for objective, wrapped, optimizer in zip(state.objectives, state.wrapped, state.optimizers, strict=True):
-                if step % objective.every:
+                if step % objective.every or step < objective.begins * settings.total_steps:
                     continue
                 optimizer.zero_grad(set_to_none=True)
                 loss = torch.zeros((), device=context.device)

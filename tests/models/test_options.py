@@ -93,6 +93,7 @@ NUMBERS: dict[str, dict[str, Any]] = {
         "label_dropout": 0.5,
         "guidance": 2.0,
         "dropout": 0.3,
+        "jumps": 0.5,
     },
 }
 """Another value of every setting that is a number."""
@@ -104,6 +105,7 @@ WITH = {
     "bins": {"architecture": "couplings"},
     "tail": {"architecture": "couplings"},
     "sweeps": {"architecture": "couplings"},
+    "sampler": {"jumps": 0.5},
 }
 """What a setting needs to have an effect."""
 

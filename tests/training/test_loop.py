@@ -52,9 +52,15 @@ class Data:
         return self.data
 
 
+JUMPS = "diffusion with jumps"
+"""A second objective, which begins half way through the training."""
+
+
 def fresh(family: str, dtype: torch.dtype = torch.float32) -> torch.nn.Module:
     torch.manual_seed(0)
-    return build({"family": family, "config": SMALL[family], "domain": DOMAIN, "classes": 3}).to(dtype)
+    name = family.split()[0]
+    config = SMALL[name] | ({"jumps": 0.5} if family == JUMPS else {})
+    return build({"family": name, "config": config, "domain": DOMAIN, "classes": 3}).to(dtype)
 
 
 def digest(model: torch.nn.Module) -> str:
@@ -81,7 +87,7 @@ def test_the_same_seed_gives_the_same_bits(family):
     assert digest(first) != digest(other)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [*FAMILIES, JUMPS])
 @pytest.mark.parametrize("reports", [1, 4])
 def test_resumed_equals_uninterrupted_bit_for_bit(family, reports, tmp_path):
     torch.set_num_threads(1)
@@ -182,7 +188,7 @@ def keeping(said: list[dict[str, float]]):
     return report
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [*FAMILIES, JUMPS])
 def test_two_processes_and_smaller_parts_equal_one(family, tmp_path, unused_port, pair):
     """Data-parallel workers, gradient accumulation, and both at once: the same updates, and the same said of them."""
     out = tmp_path / "two"
