@@ -1,7 +1,7 @@
 """Sources that DVC watches: `data/dvc.yaml` has a stage for each dataset of a file or folder here.
 
-The stage depends on the source, and what it makes is the card as it stands, on which `prepare` depends: so a source that
-was edited is noticed by `dvc status` and `dvc repro`, and the stage refuses it until the card states it.
+The stage depends on the source, and what it makes is the card as it stands, on which `prepare` depends: so `dvc status`
+and `dvc repro` notice a source that was edited, and the stage refuses it until the card states it.
 """
 
 from __future__ import annotations
