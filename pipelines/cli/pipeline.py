@@ -10,9 +10,9 @@ def pipeline() -> None:
     """Write dvc.yaml for what params.yaml names: one dataset, or several side by side.
 
     With `datasets: [digits, adult]` there is a stage for each of them and each family: `dvc repro` runs all, `dvc repro
-    report@adult` what one needs, and an experiment on one leaves the other's files in place. With `dataset: digits` alone
-    the stages are `train@vae` and so on, of the dataset that params.yaml or `-S dataset=adult` names. What was trained
-    is found again in either form.
+    report@adult` what one needs, and an experiment on one leaves the other's files in place. With `dataset: digits`
+    alone the stages are `train@vae` and so on, of the dataset that params.yaml or `-S dataset=adult` names. Nothing
+    runs again for a change from one to the other.
     """
     from data.cards import find_card
     from data.files import write_atomically

@@ -17,7 +17,8 @@ PIPELINE = Path("dvc.yaml")
 ONE, EACH = "${dataset}", "${item.dataset}"
 MATRIX = re.compile(r"^      dataset: \[(.*)\]$", re.MULTILINE)
 STAGE = re.compile(r"^  [\w.-]+:[ ]*(?:#.*)?$")
-PLOTS = re.compile(r"^  - runs/.+/plots$")
+SHOWN = re.compile(r"^  - runs/[^/]+/(.+)$")
+"""A line of the sections `params` and `plots`."""
 NO_TEXT = ("true", "false", "yes", "no", "on", "off", "y", "n", "null")
 """Words that YAML takes for something else."""
 MADE = re.compile(r"(?:runs|data/prepared)/([^/]+)")
@@ -30,7 +31,7 @@ def stage_datasets(text: str) -> tuple[str, ...]:
 
 
 def pipeline_text(text: str, datasets: Sequence[str]) -> str:
-    """A `dvc.yaml`, of either form, with the stages of these datasets; for the one of `params.yaml` if there are none."""
+    """A `dvc.yaml` with the stages of these datasets; for the one that `params.yaml` means if there are none."""
     blocks = [_for_one(block) for block in _blocks(text)]
     if datasets:
         blocks = [_for_each(block, datasets) for block in blocks]
@@ -53,10 +54,12 @@ def _for_one(block: Sequence[str]) -> list[str]:
     if "    matrix:" in lines and not any(line.startswith("      family:") for line in lines):
         lines.remove("    matrix:")
         lines = [line.removesuffix(" ${item}") if line.startswith("    cmd: ") else line for line in lines]
-    plots = [place for place, line in enumerate(lines) if PLOTS.match(line)]
-    for place in reversed(plots):
-        del lines[place]
-    return [*lines[: plots[0]], f"  - runs/{ONE}/plots", *lines[plots[0] :]] if plots else lines
+    once: list[str] = []
+    for line in lines:
+        shown = SHOWN.sub(rf"  - runs/{ONE}/\1", line)
+        if not SHOWN.match(line) or shown not in once:
+            once.append(shown)
+    return once
 
 
 def _for_each(block: Sequence[str], datasets: Sequence[str]) -> list[str]:
@@ -66,7 +69,7 @@ def _for_each(block: Sequence[str], datasets: Sequence[str]) -> list[str]:
     whole = "    matrix:" in block
     lines: list[str] = []
     for line in block:
-        if PLOTS.match(line):
+        if SHOWN.match(line):
             lines += [line.replace(ONE, name) for name in datasets]
             continue
         if line.startswith("    cmd: ") and not whole:

@@ -90,8 +90,8 @@ def _meant(user: Mapping[str, Any], path: Path) -> Any:
         )
     if name is not None and name not in several:
         raise ValueError(
-            f"{path} has dataset: {name}, which is none of its datasets: {', '.join(map(str, several))}. Name it there, "
-            "too, or leave one of the two out."
+            f"{path} has dataset: {name}, which is none of its datasets: {', '.join(map(str, several))}. Name it "
+            "there, too, or leave one of the two out."
         )
     return several[0] if name is None else name
 
