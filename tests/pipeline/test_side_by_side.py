@@ -192,8 +192,7 @@ def with_market(root: Path) -> None:
     assert main(["data", "add", "market.csv", "--name", "market", "--label", "tier"]) == 0
     for folder in ("runs", "data/prepared"):
         shutil.copytree(root / folder / "shop", root / folder / "market")
-    naming = [root / "data/prepared/market/manifest.json", root / "runs/market/settings.yaml"]
-    for path in (*naming, *(root / "runs/market/models").glob("*/model.json")):
+    for path in (root / "data/prepared/market/manifest.json", root / "runs/market/settings.yaml"):
         path.write_text(path.read_text().replace('"shop"', '"market"').replace("`shop`", "`market`"))
     rewrite(root / "params.yaml", ("dataset: shop", "datasets: [shop, market]"))
 
