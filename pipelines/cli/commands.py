@@ -37,13 +37,12 @@ COMMANDS = {
     "data add": "inspect a source and write its card",
     "data list": "list the cards and what is prepared of them",
     "data show": "print card, counts and a few examples",
-    "data check": "check that a source is what its card states, and name what changed",
     "data update": "accept a source that was edited: name what changed, and note it in the card",
     "data export": "write prepared data as files, one per split",
 }
 """What people call."""
 
-GROUPS = {"data": "add a dataset; list, show, check, update or export them"}
+GROUPS = {"data": "add a dataset; list, show, update or export them"}
 """First words of commands of two words."""
 
 

@@ -1,4 +1,4 @@
-"""The verbs `data add`, `data show`, `data check`, `data update` and `data export`."""
+"""The verbs `data add`, `data show`, `data update` and `data export`."""
 
 from __future__ import annotations
 

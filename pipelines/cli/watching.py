@@ -26,7 +26,7 @@ stages:
 {sources}
     do:
       wdir: ..
-      cmd: fivefold data check ${{key}}
+      cmd: fivefold data update --check ${{key}}
       deps:
         - ${{item.path}}
       outs:
