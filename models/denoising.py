@@ -12,6 +12,9 @@ from .domains.base import Domain
 from .rng import Streams
 from .shapes import Float, Num
 
+VALUES = 2**21
+"""Values of examples that thirteen shares are measured on: all of a thousand small images, those of 170 of 64x64."""
+
 
 class Blend(nn.Module):
     r"""The mixture of a noisy example and its reconstruction that has the least squared error, for any noise.
@@ -45,9 +48,10 @@ class Blend(nn.Module):
         Arguments:
             rebuild: Noisy examples in model space, and which cells are known, to their reconstruction there.
             domain: What an example is.
-            x: Examples without noise.
+            x: Examples without noise, of which the first are taken: as many as have `VALUES` values, and at least 128.
             generator: Source of randomness.
         """
+        x = x[: max(128, VALUES // domain.dimensions)]
         for level, sigma in enumerate(self.sigma):
             total, count = self.sigma.new_zeros(2), 0
             for part in x.split(chunk_size(domain.dimensions)):

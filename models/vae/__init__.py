@@ -106,20 +106,18 @@ class Draw(NamedTuple):
         code: z, `[batch, latent]`.
         log_likelihood: log p(x | z) in nats, `[batch]`.
         log_ratio: log p(z) - log q(z | x) in nats, `[batch]`.
-        log_class: log p(c | x, z), `[batch, groups]`.
     """
 
     code: Tensor
     log_likelihood: Tensor
     log_ratio: Tensor
-    log_class: Tensor
 
 
 class VAE(CodeModel, DensityBound):
     """Variational autoencoder whose prior is conditional on the label.
 
     The encoder never sees the label; the decoder is told that of rows in half the training examples, in draws and in
-    translation, and bounds and imputation sum over it. So codes and reconstructions need none. After training the prior
+    translation, and bounds sum over it. So codes, imputations and reconstructions need none. After training the prior
     may be replaced by a mixture fitted to the aggregate posterior, or by the flow trained on it: the bound stays a
     bound, and samples come from where the codes are.
 
@@ -187,9 +185,10 @@ class VAE(CodeModel, DensityBound):
         generator: Streams,
         n: int,
         label: Int[Tensor, " batch"] | None = None,
+        told: bool = True,
     ) -> Iterator[Draw]:
         """`n` draws from q(z | x), their likelihood that of the known cells of `given`, of the class where its `label`
-        is known."""
+        is known, else summed over the classes that the decoder is `told` of."""
         mean, log_variance = posterior(self.domain, self.encoder, x)
         for _ in range(n):
             z = mean + (0.5 * log_variance).exp() * generator.normal(*mean.shape)
@@ -197,9 +196,12 @@ class VAE(CodeModel, DensityBound):
             if label is not None and self.classes:
                 joint = torch.where(label[:, None] >= 0, self._of_label(joint, label), joint)
             prior = joint.logsumexp(1)
-            joint = self._with_likelihood(self.decoder(z), given, joint)
-            whole = joint.logsumexp(1)
-            yield Draw(z, whole - prior, prior - gaussian_log_prob(z, mean, log_variance), joint - whole[:, None])
+            raw = self.decoder(z)
+            if told and self.likelihood.takes_labels:
+                log_likelihood = self._summed(raw, given, joint) - prior
+            else:
+                log_likelihood = self.likelihood.log_prob(raw, given).flatten(1).sum(1)
+            yield Draw(z, log_likelihood, prior - gaussian_log_prob(z, mean, log_variance))
 
     def _of_label(
         self, joint: Float[Tensor, "batch classes"], label: Int[Tensor, " batch"]
@@ -209,21 +211,19 @@ class VAE(CodeModel, DensityBound):
         given = joint.gather(1, at) - self.label_frequencies.log()[at]
         return torch.full_like(joint, -torch.inf).scatter(1, at, given)
 
-    def _with_likelihood(
+    def _summed(
         self, raw: Float[Tensor, "batch *outputs"], given: Num[Tensor, "batch *event"], joint: Tensor
-    ) -> Float[Tensor, "batch groups"]:
-        """log p(x, z, c) of the classes: of those that a likelihood is told of, the `LIKELIEST` given the code."""
-        if not self.likelihood.takes_labels:
-            return joint + self.likelihood.log_prob(raw, given).flatten(1).sum(1, keepdim=True)
+    ) -> Float[Tensor, " batch"]:
+        """log p(x, z), summed over the `LIKELIEST` classes given the code."""
         log_p, likeliest = joint.topk(min(LIKELIEST, joint.shape[1]), dim=1)
         each = [
             self.likelihood.log_prob(self.likelihood.labelled(raw, label), given).flatten(1).sum(1)
             for label in likeliest.unbind(1)
         ]
-        return torch.full_like(joint, -torch.inf).scatter(1, likeliest, log_p + torch.stack(each, dim=1).to(log_p))
+        return (log_p + torch.stack(each, dim=1)).logsumexp(1)
 
     def _statistics(self, x: Num[Tensor, "batch *event"], generator: Streams) -> Float[Tensor, "batch _"]:
-        each = [torch.stack(draw[1:3], dim=1) for draw in self._draws(x, x, generator, 8)]
+        each = [torch.stack(draw[1:], dim=1) for draw in self._draws(x, x, generator, 8)]
         draws = torch.stack(each)
         if self.domain.takes_mask:  # surprise: of the row given its code, and as a whole
             whole = torch.stack([draws[:, :, 0].mean(0), draws.sum(2).logsumexp(0) - math.log(8)], dim=1)
@@ -300,18 +300,14 @@ class VAE(CodeModel, DensityBound):
         self, given: Tensor, proposing: Tensor, generator: Streams, draws: int, *, proposals: int
     ) -> Num[Tensor, "draws batch *event"]:
         """Examples from codes proposed by q(z | proposing) and resampled to suit the cells of `given`."""
-        proposed = list(self._draws(proposing, given, generator, proposals))
+        proposed = list(self._draws(proposing, given, generator, proposals, told=False))
         weight = torch.stack([draw.log_likelihood + draw.log_ratio for draw in proposed], dim=1)
         weight = tempered(weight, effective=proposals / 4)
         code = torch.stack([draw.code for draw in proposed])
-        log_class = torch.stack([draw.log_class for draw in proposed])
         numbered = torch.arange(len(given), device=given.device)
 
         def fill(row: Tensor, noise: Streams) -> Tensor:
-            chosen = noise.choice(weight[row])
-            raw = self.decoder(code[chosen, row])
-            if self.likelihood.takes_labels:
-                raw = self.likelihood.labelled(raw, noise.choice(log_class[chosen, row]))
+            raw = self.decoder(code[noise.choice(weight[row]), row])
             if self.likelihood.drawn:
                 return self.domain.to_data(self.likelihood.completed(raw, given[row], noise))
             return self._to_data(raw, noise)

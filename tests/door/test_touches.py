@@ -41,8 +41,9 @@ def test_a_family_is_known_to_its_own_room_and_to_the_table_of_families(family: 
     inside = f"models/{family}"
     elsewhere = {path for path in named({family}, product()) if not path.startswith((f"{inside}.py", f"{inside}/"))}
     by_default = {"fivefold/fitting.py"} if family == "flow" else set()  # what `fit` trains if not told
+    codes = {"models/prior.py"} if family in ("flow", "diffusion") else set()  # what draws an autoencoder's codes
     rules = {f"pipelines/defaults/domains/{kind}.py" for kind in ("image", "table")}
-    assert elsewhere == {"models/__init__.py"} | rules | by_default
+    assert elsewhere == {"models/__init__.py"} | rules | by_default | codes
 
 
 @pytest.mark.parametrize("facts", [Facts(shape=(8, 8, 1), examples=99), Facts(kind="table", columns=3, examples=99)])

@@ -54,4 +54,4 @@ def test_the_page_tells_how_to_ask_for_samples_of_each_kind():
     image = use({"kind": "image", "height": 8, "width": 9, "channels": 3})
     assert (image.library, image.nothing) == ("numpy as np", "np.zeros((0, 8, 9, 3), np.uint8)")
     table = use({"kind": "table", "columns": []})
-    assert (table.library, table.file, table.progress) == ("pandas as pd", "rows.csv", False)
+    assert (table.library, table.file) == ("pandas as pd", "rows.csv")

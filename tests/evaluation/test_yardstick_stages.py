@@ -250,8 +250,9 @@ def test_everything_a_model_can_do_is_measured(project: Path, monkeypatch: pytes
         assert set(value) == {"value", "low", "high", "unit", "better", "floor", "baseline"}, name
         assert value["low"] is None or value["low"] - 1e-9 <= value["value"] <= value["high"] + 1e-9, name
     assert found["copies"]["clean"] is False  # three pixels one level brighter is still a copy
-    pictures = ["anomalies.png", "interpolations.png", "nearest.png", "reconstructions.png", "samples.png"]
-    assert found["pictures"] == pictures
+    shown = ["anomalies", "interpolations", "nearest", "real", "reconstructions", "samples"]
+    explorer = [*(f"explorer-direction-{i}" for i in range(1, 5)), "explorer-ways"]
+    assert found["pictures"] == sorted(["explorer.json", *(f"{name}.png" for name in shown + explorer)])
     with Image.open(folder / "everything/samples.png") as picture:
         assert picture.size == (10 * 32 + 9 * 2, 8 * 32 + 7 * 2)
 
@@ -259,7 +260,7 @@ def test_everything_a_model_can_do_is_measured(project: Path, monkeypatch: pytes
 def test_only_what_a_model_can_do_is_measured(project: Path, monkeypatch: pytest.MonkeyPatch):
     found = measured(project, monkeypatch, Noise, "noise")
     assert not any(name.startswith(("bits", "recon", "probe", "anomaly")) for name in found["metrics"])
-    assert found["pictures"] == ["nearest.png", "samples.png"]
+    assert found["pictures"] == ["nearest.png", "real.png", "samples.png"]
     assert found["metrics"]["accuracy"]["value"] < 0.3
     assert found["metrics"]["coverage"]["value"] < 0.2
     assert found["metrics"]["frechet"]["value"] > 20 * found["metrics"]["frechet"]["floor"]

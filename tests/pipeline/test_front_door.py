@@ -133,15 +133,12 @@ def claims_of(models: Mapping[str, Any], faults: Mapping[tuple[str, str, str], s
     ]
 
 
-DEPENDENCY = "trained for seconds: three of a hundred rows hold a country that is not their city's"
 SIGMA = "autoencoders reconstruct, and do not read sigma"
 COLLAPSE = "a decoder that sees the cells before leaves little to the code (beta 1): class .74, city .5, length 1.4 off"
 SMALL_FAULTS = {
     ("shop", "flow", "possible"): Hairline("at the bound: 1.0 to 1.2 of a hundred rows, one allowed"),
-    ("shop", "vae", "possible"): DEPENDENCY,
     ("shop", "vae", "denoised"): SIGMA,
     ("shop", "vae", "coded"): COLLAPSE,
-    ("tiles", "diffusion", "anomalies well"): "errors of denoising tell little of noisy images",
 }
 
 
