@@ -67,12 +67,13 @@ def locate(card: Card, root: Path) -> Located:
                 f"source.builtin must be one of {', '.join(BUILTIN)}, got {source.builtin!r}. Fix the card."
             )
         return Located(name=source.builtin, path=Path(), facts={"builtin": source.builtin, "sha256": source.sha256})
+    facts: dict[str, Any] = {}
     if source.url:
         path = fetch(source.url, root / "data" / "raw" / card.name, source.sha256)
-        facts: dict[str, Any] = {"url": source.url}
+        facts["url"] = source.url
     else:
         path = root / Path(source.path).expanduser()
-        facts: dict[str, Any] = {"path": source.path}
+        facts["path"] = source.path
         if not path.exists():
             raise FileNotFoundError(
                 f"the source of dataset {card.name!r} is missing: {path} does not exist. Put it there, or fix "
