@@ -84,8 +84,7 @@ def _written_table(data: Any, label: Any, folder: Path) -> tuple[Path, dict[str,
     try:
         table = pa.Table.from_pandas(frame.rename(columns=str), preserve_index=False)
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-        reason = " ".join(str(error).split())
-        raise ValueError(f"a column mixes cells of several types: {reason}. Make each column of one type.") from None
+        raise ValueError(_mixed(frame) or " ".join(str(error).split())) from None
     layout["columns"] = [
         {"name": str(name), "dtype": str(frame[name].dtype), **_categories(frame[name])} for name in frame.columns
     ]
@@ -93,6 +92,20 @@ def _written_table(data: Any, label: Any, folder: Path) -> tuple[Path, dict[str,
     path = folder / "rows.parquet"
     pq.write_table(table, path)
     return path, layout
+
+
+def _mixed(frame: pd.DataFrame) -> str:
+    """Of the first column that Arrow has no type for, which it is and how to mend it."""
+    for name in frame.columns:
+        try:
+            pa.Array.from_pandas(frame[name])
+        except (pa.ArrowInvalid, pa.ArrowTypeError):
+            kinds = sorted({type(cell).__name__ for cell in frame[name].dropna()})
+            return (
+                f"column {str(name)!r} mixes cells of several types ({', '.join(kinds)}). Make it of one: "
+                f"data[{name!r}] = data[{name!r}].astype('string')."
+            )
+    return ""
 
 
 def _written_numbers(array: np.ndarray, label: Any, folder: Path) -> tuple[Path, dict[str, Any], dict[str, str]]:

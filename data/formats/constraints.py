@@ -14,163 +14,23 @@ What has no such form (unique keys, `by: redraw`) is checked, and drawn again by
 
 from __future__ import annotations
 
-import difflib
 import math
-import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .instants import DateTimeFormat
-from .numbers import NumberFormat
-from .parts import DAY, Instants, Part, instants_of, parts_of
+from .columns import MICRO, SPANS, SourceColumns, Values, month_starts, months_of
+from .parts import DAY
+from .rules import Rule, parse_rule
 
-Values = dict[str, NDArray[np.float64]]
-"""Columns of the source by name, `[n]`: numbers, codes of categories, microseconds; NaN where missing."""
-MICRO = 1_000
-SPANS = {"days": DAY // MICRO, "hours": 3_600_000_000, "minutes": 60_000_000, "seconds": 1_000_000}
-"""Microseconds of the units in which a number may count the time between two dates."""
-OPERATORS = ("<=", ">=", "<", ">", "=", "+", "-", "*")
 EXACT = 1e-6
 ALMOST = 1e-9
 
 
-@dataclass(frozen=True)
-class Rule:
-    """One statement about every row.
-
-    Arguments:
-        kind: `order` (`names` are low and high), `sum`, `product` (the target, then what it is made of),
-            `combination`, `unique`.
-        names: The columns it is about.
-        signs: Of the terms of a sum.
-        strict: Whether low must be below high.
-        unit: What a number counts the time between two dates in, a key of `SPANS`.
-        redraw: Whether it is kept by drawing again, though it could be kept by construction.
-        gaps: Columns with missing cells that the rule would fill: which, is learned as a category of its own.
-        text: As the card has it.
-    """
-
-    kind: str
-    names: tuple[str, ...]
-    signs: tuple[int, ...] = ()
-    strict: bool = False
-    unit: str = "days"
-    redraw: bool = False
-    gaps: tuple[str, ...] = ()
-    text: str = ""
-
-
-def parse_rule(stated: Mapping[str, Any], names: Iterable[str]) -> Rule:
-    """The rule that an entry of a card's `constraints` states.
-
-    Arguments:
-        stated: With one of `rule`, `combination` and `unique`, and `by`.
-        names: The table's columns. Those whose names hold operators can be put between backticks.
-    Raises:
-        ValueError: If it states none, or names another column.
-
-    Example:
-        >>> parse_rule({"rule": "total = rate * nights"}, ["rate", "nights", "total"]).names
-        ('total', 'rate', 'nights')
-    """
-    names = list(names)
-    redraw = stated.get("by") == "redraw"
-    found = _parsed(stated, names, redraw)
-    gaps = tuple(stated.get("gaps") or ())
-    if gaps and (found.kind not in ("sum", "product", "combination") or not set(gaps) <= set(found.names) or redraw):
-        raise ValueError(f"{found.text}: gaps names columns of a sum, product or combination, got {', '.join(gaps)}")
-    return replace(found, gaps=gaps)
-
-
-def _parsed(stated: Mapping[str, Any], names: list[str], redraw: bool) -> Rule:
-    for kind in ("combination", "unique"):
-        if stated.get(kind):
-            listed = tuple(stated[kind])
-            for name in listed:
-                if name not in names:
-                    raise ValueError(f"{kind}: {_unknown(name, names)}")
-            least = 2 if kind == "combination" else 1
-            if len(set(listed)) != len(listed) or len(listed) < least:
-                raise ValueError(f"{kind} takes {least} or more different columns, got {', '.join(listed)}")
-            return Rule(kind, listed, redraw=redraw, text=f"{kind} of {', '.join(map(repr, listed))}")
-    return _parse_text(str(stated.get("rule", "")), names, redraw)
-
-
-def _parse_text(text: str, names: list[str], redraw: bool) -> Rule:
-    found = re.fullmatch(r"(.*?)(?: in (days|hours|minutes|seconds))?", text.strip(), re.DOTALL)
-    body, unit = (found[1], found[2]) if found and found[2] else (text.strip(), "days")
-    tokens = _tokens(body, names, text)
-    left, relation, rest = tokens[0], tokens[1] if len(tokens) > 1 else "", tokens[2:]
-    terms, between = rest[::2], rest[1::2]
-    shape = len(tokens) % 2 and len(tokens) > 2 and all(token.startswith("`") for token in [left, *terms])
-    if not shape or not set(between) <= {"+", "-", "*"} or relation not in ("<=", ">=", "<", ">", "="):
-        raise ValueError(f"a rule is like 'a <= b', 'c = a + b', 'c = a - b' or 'c = a * b', got {text!r}")
-    listed = tuple(token[1:] for token in (left, *terms))
-    if len(set(listed)) < len(listed):
-        raise ValueError(f"rule {text!r} names a column twice")
-    if relation != "=":
-        if between:
-            raise ValueError(f"rule {text!r}: on both sides of {relation} stands one column")
-        low_high = listed if relation[0] == "<" else listed[::-1]
-        return Rule("order", low_high, strict="=" not in relation, redraw=redraw, text=text)
-    if redraw:
-        raise ValueError(f"rule {text!r} is computed, not drawn again: leave `by` out")
-    if "*" in between:
-        if set(between) != {"*"}:
-            raise ValueError(f"rule {text!r} mixes * with + or -: state a sum or a product")
-        return Rule("product", listed, text=text)
-    signs = (1, *(1 if operator == "+" else -1 for operator in between))
-    return Rule("sum", listed, signs=signs, unit=unit, text=text)
-
-
-def _tokens(body: str, names: list[str], text: str) -> list[str]:
-    """Operators, and columns after a backtick; at each place the longest name that fits."""
-    tokens: list[str] = []
-    longest = sorted(names, key=len, reverse=True)
-    at = 0
-    while at < len(body):
-        if body[at].isspace():
-            at += 1
-            continue
-        end = body.find("`", at + 1) if body[at] == "`" else -1
-        if end > 0:
-            name, after = body[at + 1 : end], end + 1
-            if name not in names:
-                raise ValueError(f"rule {text!r}: {_unknown(name, names)}")
-        else:
-            fits = [n for n in longest if body.startswith(n, at) and (body[at + len(n) :] + " ")[0].isspace()]
-            name, after = (fits[0], at + len(fits[0])) if fits else ("", at)
-        if after > at:
-            tokens.append(f"`{name}")
-            at = after
-            continue
-        operator = next((o for o in OPERATORS if body.startswith(o, at)), "")
-        if not operator:
-            word = re.split(r"\s(?:<=|>=|<|>|=|\+|-|\*)\s", body[at:])[0].strip()
-            raise ValueError(f"rule {text!r}: {_unknown(word, names)}")
-        tokens.append(operator)
-        at += len(operator)
-    return tokens or [""]
-
-
-def _unknown(name: str, names: Sequence[str]) -> str:
-    near = difflib.get_close_matches(name, names, 1)
-    return f"there is no column {name!r}" + (f"; did you mean {near[0]!r}?" if near else "")
-
-
-def written_name(name: str) -> str:
-    """A column's name as a rule states it, between backticks where it could be misread."""
-    doubtful = any(f" {o} " in f" {name} " for o in OPERATORS) or name != name.strip()
-    doubtful |= re.search(r" in (days|hours|minutes|seconds)$", name) is not None
-    return f"`{name}`" if doubtful and "`" not in name else name
-
-
-class Constraints:
+class Constraints(SourceColumns):
     """The rules of a table, and the transforms that keep them.
 
     Arguments:
@@ -192,8 +52,7 @@ class Constraints:
         columns: Sequence[Mapping[str, Any]],
         occurring: Mapping[str, Any] | None = None,
     ) -> None:
-        self.columns = [dict(column) for column in columns]
-        self.source = {str(entry["name"]): entry for entry in source}
+        super().__init__(source, columns)
         self.rules = [parse_rule(entry, self.source) for entry in stated]
         self.occurring: dict[str, list[list[float]]] = {k: [list(t) for t in v] for k, v in (occurring or {}).items()}
         for rule in self.rules:
@@ -212,15 +71,8 @@ class Constraints:
 
     # What the rules make of the columns
 
-    def _role(self, name: str) -> str:
-        entry = self.source[name]
-        return str(entry["role"]) if entry.get("columns") else ""
-
-    def _parts(self, name: str) -> tuple[Part, ...]:
-        return tuple(map(Part.parse, self.source[name].get("parts", ())))
-
     def _check_types(self, rule: Rule) -> None:
-        roles = [self._role(name) for name in rule.names]
+        roles = [self.role(name) for name in rule.names]
         for name, role in zip(rule.names, roles, strict=True):
             if not role and not (rule.kind == "unique" and self.source[name]["role"] == "identifier"):
                 what = self.source[name]["role"]
@@ -265,7 +117,7 @@ class Constraints:
 
     def _constructible(self, rule: Rule) -> bool:
         low, high = rule.names
-        zones = [part for name in (low, high) for part in self._parts(name) if part.name == "offset"]
+        zones = [part for name in (low, high) for part in self.parts(name) if part.name == "offset"]
         return high not in self._made and len(zones) in (0, 2) and len(set(zones)) < 2 and not (
             zones and zones[0].learned
         )  # fmt: skip
@@ -309,7 +161,7 @@ class Constraints:
                 continue
             if name in self._lows:
                 whole = self._gap_unit(name) is not None or all(
-                    self._column(n)["type"] == "integer" for n in (name, *self.made_of(name))
+                    self.column(n)["type"] == "integer" for n in (name, *self.made_of(name))
                 )
                 label = f"{name} - {self.made_of(name)[0]}" if len(self.made_of(name)) == 1 else f"{name} - highest"
                 kind = ("integer", "int64") if whole else ("continuous", "float64")
@@ -331,11 +183,8 @@ class Constraints:
                     add(self.columns[index], "full", index)
         return learned, places
 
-    def _column(self, name: str) -> dict[str, Any]:
-        return self.columns[self.source[name]["columns"][0]]
-
     def _tuple_text(self, rule: Rule, members: Sequence[float]) -> str:
-        columns = [self._column(name) for name in rule.names]
+        columns = [self.column(name) for name in rule.names]
         return " & ".join(
             str(column["categories"][int(value)]) if column["type"] == "categorical" else f"{value:g}"
             for column, value in zip(columns, members, strict=True)
@@ -356,84 +205,27 @@ class Constraints:
                 said.append("rows that break it are drawn again")
         return said
 
-    # Columns of the source as values, and back
-
-    def values(self, full: NDArray[np.float64], names: Iterable[str] | None = None) -> Values:
-        """Columns of the source by name.
+    def involved(self, full: NDArray[np.float64]) -> Values:
+        """The columns that the rules are about, by name.
 
         Arguments:
             full: Rows of the full columns, `[n, full]`.
-            names: Which; by default all that the rules are about.
         """
-        wanted = self._involved if names is None else names
-        return {name: self._value(name, full) for name in wanted}
-
-    @cached_property
-    def _involved(self) -> list[str]:
         named = {name for rule in self.rules for name in rule.names}
-        return [name for name in self.source if name in named and self._role(name)]
-
-    def _value(self, name: str, full: NDArray[np.float64]) -> NDArray[np.float64]:
-        cells = full[:, list(self.source[name]["columns"])]
-        if self._role(name) not in ("datetime", "duration"):
-            return cells[:, 0].copy()
-        missing = np.isnan(cells).any(1)
-        when = instants_of(np.where(missing[:, None], 0.0, cells), self._parts(name))
-        count = when.days * float(SPANS["days"]) + when.clock // MICRO - when.offset * float(SPANS["minutes"])
-        return np.where(missing, math.nan, count)
-
-    def _write(self, name: str, value: NDArray[np.float64], full: NDArray[np.float64]) -> NDArray[np.bool_]:
-        """Put a column of the source into the full columns; which rows its format cannot say, `[n]`."""
-        places = list(self.source[name]["columns"])
-        if self._role(name) not in ("datetime", "duration"):
-            full[:, places[0]] = value
-            return np.zeros(len(full), np.bool_)
-        missing = np.isnan(value)
-        count = np.where(missing, 0.0, value)
-        entry, parts = self.source[name], self._parts(name)
-        zone = np.zeros(len(full), np.int64)
-        if self._role(name) == "duration":
-            when = Instants(zone, np.round(count).astype(np.int64) * MICRO, zone)
-        else:
-            offset = next((part.values[0] for part in parts if part.name == "offset" and not part.learned), 0)
-            count = count + offset * float(SPANS["minutes"])
-            days = np.floor(count / SPANS["days"])
-            clock = (count - days * SPANS["days"]).astype(np.int64) * MICRO
-            if any(part.name == "month_end" for part in parts):
-                days = (_month_starts(_months(count) + 1) / SPANS["days"]) - 1
-            first, last = DateTimeFormat(entry.get("pattern", ""), parts).span
-            when = Instants(np.clip(days, first, last).astype(np.int64), clock, zone + offset)
-        cells, wrong = parts_of(when, parts)
-        cells[missing] = math.nan
-        full[:, places] = cells
-        return wrong & ~missing
-
-    def decimals(self, name: str) -> int | None:
-        """The decimals that a number is written with; `None` for all it has."""
-        column, pattern = self._column(name), str(self.source[name].get("pattern") or "")
-        if column["type"] == "integer":
-            return 0
-        return NumberFormat(pattern).decimals if pattern else None
-
-    def settled(self, name: str, value: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Numbers as they will be written."""
-        if self._role(name) != "number":
-            return value
-        decimals = self.decimals(name)
-        return value if decimals is None else np.round(value, decimals) + 0.0
+        return self.values(full, [name for name in self.source if name in named and self.role(name)])
 
     # Gaps
 
     def _gap_unit(self, high: str) -> int | str | None:
         """Microseconds that a gap below `high` counts, `month`, or `None` for numbers."""
         names = [high, *self.made_of(high)]
-        if self._role(high) == "number":
+        if self.role(high) == "number":
             return None
-        monthly = [{p.name for p in self._parts(n)} & {"month", "month_end", "quarter"} for n in names]
-        if all(monthly) and not any(p.name == "clock" for n in names for p in self._parts(n)):
+        monthly = [{p.name for p in self.parts(n)} & {"month", "month_end", "quarter"} for n in names]
+        if all(monthly) and not any(p.name == "clock" for n in names for p in self.parts(n)):
             return "month"
-        steps = [p.step for n in names for p in self._parts(n) if p.name in ("clock", "duration")]
-        return max(math.gcd(DAY, *steps) // MICRO, 1) if self._role(high) != "duration" else max(
+        steps = [p.step for n in names for p in self.parts(n) if p.name in ("clock", "duration")]
+        return max(math.gcd(DAY, *steps) // MICRO, 1) if self.role(high) != "duration" else max(
             math.gcd(*steps) // MICRO, 1
         )  # fmt: skip
 
@@ -457,7 +249,7 @@ class Constraints:
     def _gap(self, high: str, values: Values) -> NDArray[np.float64]:
         unit, floor = self._gap_unit(high), self._floor(high, values)
         if unit == "month":
-            return _months(values[high]) - _months(floor)
+            return months_of(values[high]) - months_of(floor)
         gap = values[high] - floor
         if unit is not None:
             return np.floor(gap / float(unit))
@@ -474,14 +266,14 @@ class Constraints:
     # Sums and products
 
     def _spans(self, rule: Rule) -> bool:
-        return self._role(rule.names[-1]) == "datetime"
+        return self.role(rule.names[-1]) == "datetime"
 
     def _computed(self, rule: Rule, values: Values) -> NDArray[np.float64]:
         terms = [self.settled(name, values[name]) for name in rule.names[1:]]
         if rule.kind == "product":
             return np.prod(np.stack(terms), axis=0)
         total = np.sum([sign * term for sign, term in zip(rule.signs, terms, strict=True)], axis=0)
-        if self._spans(rule) and self._role(rule.names[0]) == "number":
+        if self._spans(rule) and self.role(rule.names[0]) == "number":
             return total / SPANS[rule.unit]
         return total
 
@@ -489,7 +281,7 @@ class Constraints:
         """How far the target may be from what is computed: by its rounding."""
         near = ALMOST * np.maximum(1.0, np.abs(computed))
         target = rule.names[0]
-        if self._role(target) != "number":
+        if self.role(target) != "number":
             return near
         written = self.decimals(target)
         if written is None:
@@ -500,8 +292,8 @@ class Constraints:
 
     def _term_decimals(self, rule: Rule, name: str) -> int | None:
         if self._spans(rule):
-            return 9 if rule.unit != "days" or any(p.name == "clock" for p in self._parts(name)) else 0
-        return self.decimals(name) if self._role(name) == "number" else 9
+            return 9 if rule.unit != "days" or any(p.name == "clock" for p in self.parts(name)) else 0
+        return self.decimals(name) if self.role(name) == "number" else 9
 
     def _solved(self, rule: Rule, name: str, values: Values) -> NDArray[np.float64]:
         """What a term must be for the rule to hold."""
@@ -512,7 +304,7 @@ class Constraints:
                 rest = np.prod(np.stack([values[n] for n in others]), axis=0) if others else np.ones(len(target))
                 found = target / rest
             else:
-                if self._spans(rule) and self._role(rule.names[0]) == "number":
+                if self._spans(rule) and self.role(rule.names[0]) == "number":
                     target = target * SPANS[rule.unit]
                 sign = dict(zip(rule.names[1:], rule.signs, strict=True))
                 found = (target - np.sum([sign[n] * values[n] for n in others], axis=0)) * sign[name]
@@ -605,12 +397,12 @@ class Constraints:
         Arguments:
             full: Rows of the full columns, `[n, full]`, NaN where missing.
         """
-        given = self.values(full)
+        given = self.involved(full)
         values = self.deduced(given)
         full = full.copy()
         for name, value in values.items():
             if (np.isnan(given[name]) & ~np.isnan(value)).any():
-                self._write(name, value, full)
+                self.write(name, value, full)
         out, told = np.empty((len(full), len(self.learned))), self._told_gaps(values)
         for index, (kind, what) in enumerate(self._places):
             if kind == "full":
@@ -647,7 +439,7 @@ class Constraints:
                 gaps[what] = x[:, index]
             elif kind == "tuple":
                 self._split(what, x[:, index], full, given, seed)
-        values = self.values(full)
+        values = self.involved(full)
         given = self.deduced(given) if given else {}
         told = {name: ~np.isnan(given[name]) if name in given else np.zeros(len(x), np.bool_) for name in values}
         for name, rows in told.items():
@@ -659,9 +451,9 @@ class Constraints:
             self._backwards(values, gaps, told)
         obeys = np.ones(len(x), np.bool_)
         for name, value in values.items():
-            if name in self.order or name in given or self._role(name) == "number":
-                obeys &= ~self._write(name, value, full)
-        for held in self.holds(self.values(full)).values():
+            if name in self.order or name in given or self.role(name) == "number":
+                obeys &= ~self.write(name, value, full)
+        for held in self.holds(self.involved(full)).values():
             obeys &= held
         if not given:
             for index, (kind, what) in enumerate(self._places):
@@ -713,7 +505,7 @@ class Constraints:
                 continue
             unit = self._gap_unit(high)
             if isinstance(unit, int):
-                span = values[name] * (SPANS[rule.unit] if self._role(name) == "number" else 1)
+                span = values[name] * (SPANS[rule.unit] if self.role(name) == "number" else 1)
                 found[high] = np.floor(span / unit) - lows[0].strict
         return found
 
@@ -765,7 +557,7 @@ class Constraints:
         """Of each unique rule by its place its columns as they will be written, `[n, columns]`."""
         found = {}
         for place, rule in enumerate(self.rules):
-            if rule.kind == "unique" and all(map(self._role, rule.names)):
+            if rule.kind == "unique" and all(map(self.role, rule.names)):
                 cells = self.values(full, rule.names)
                 found[place] = np.stack([self.settled(name, cells[name]) for name in rule.names], axis=1)
         return found
@@ -791,17 +583,4 @@ def _later(value: NDArray[np.float64], count: NDArray[np.float64], unit: int | s
     if unit != "month":
         return value + count * float(unit)
     known = ~(np.isnan(value) | np.isnan(count))
-    return np.where(known, _month_starts(np.where(known, _months(value) + count, 0.0)), math.nan)
-
-
-def _month_starts(months: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Microseconds of the first days of months since 1970, `[n]`."""
-    days = months.astype(np.int64).astype("datetime64[M]").astype("datetime64[D]").astype(np.int64)
-    return days.astype(np.float64) * SPANS["days"]
-
-
-def _months(value: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Months since 1970 of microseconds, `[n]`."""
-    missing = np.isnan(value)
-    days = np.floor(np.where(missing, 0.0, value) / SPANS["days"]).astype(np.int64).astype("datetime64[D]")
-    return np.where(missing, math.nan, days.astype("datetime64[M]").astype(np.int64).astype(np.float64))
+    return np.where(known, month_starts(np.where(known, months_of(value) + count, 0.0)), math.nan)

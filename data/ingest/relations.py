@@ -87,7 +87,7 @@ class Relations:
     def _check(self, x: NDArray[np.float64]) -> None:
         found = self._candidates
         assert found is not None
-        values = found.values(x)
+        values = found.involved(x)
         for place, held in found.holds(values).items():
             rule = found.rules[place]
             if rule.kind == "combination":

@@ -53,7 +53,7 @@ class Rules:
         Raises:
             ValueError: If there is such a row and bad ones are not to be dropped.
         """
-        values = self.found.values(x)
+        values = self.found.involved(x)
         self.found.learn(values, ~bad)
         for place, held in self.found.holds(values).items():
             rows = np.flatnonzero(~held & ~bad)

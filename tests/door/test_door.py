@@ -222,7 +222,7 @@ def test_arrow_tables_and_images_come_back_as_they_were(tmp_path: Path) -> None:
         (lambda: fivefold.fit(np.zeros(5)), r"data must be a DataFrame.*got ndarray of float64 \[5\]"),
         (lambda: fivefold.fit(np.zeros((5, 2)), label=[1]), "one entry per row: expected 5, got 1"),
         (lambda: fivefold.fit(np.full((9, 4, 4), 0.5)), "expected whole numbers"),
-        (lambda: fivefold.fit(pd.DataFrame({"a": [1, "x"]})), "Make each column of one type"),
+        (lambda: fivefold.fit(pd.DataFrame({"n": [1, 2], "a": [1, "x"]})), r"column 'a' mixes cells of .*\(int, str\)"),
         (lambda: fivefold.load("nowhere"), "There is no finished model in nowhere"),
     ],
 )

@@ -168,7 +168,7 @@ class SourceTables(Tables):
         if rules is None:
             return rows
         full = rows.x.numpy()
-        given = rules.values(full)
+        given = rules.involved(full)
         broken = rules.broken(given)
         first = next((row for row, text in enumerate(broken) if text), None)
         if first is not None and task not in SCORED:
@@ -181,7 +181,7 @@ class SourceTables(Tables):
         rules = self.table.constraints
         if rules is None:
             return full, None
-        values = rules.values(full.numpy())
+        values = rules.involved(full.numpy())
         if broken := rules.broken(values)[0]:
             raise ValueError(f"given breaks a constraint of the data: {broken}. Give other values.")
         return torch.from_numpy(rules.forward(full.numpy())), values
