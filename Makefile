@@ -16,6 +16,7 @@ setup: .venv/.ready
 	@touch $@
 
 repro: setup
+	fivefold pipeline
 	dvc repro
 
 test: setup

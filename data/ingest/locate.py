@@ -10,7 +10,7 @@ from typing import Any
 from data.cards import Card
 from data.readers import BUILTIN
 from data.sources.download import fetch
-from data.sources.files import tree, tree_sha256
+from data.sources.files import tree, tree_bytes, tree_sha256
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,17 +67,19 @@ def locate(card: Card, root: Path) -> Located:
                 f"source.builtin must be one of {', '.join(BUILTIN)}, got {source.builtin!r}. Fix the card."
             )
         return Located(name=source.builtin, path=Path(), facts={"builtin": source.builtin, "sha256": source.sha256})
+    facts: dict[str, Any] = {}
     if source.url:
         path = fetch(source.url, root / "data" / "raw" / card.name, source.sha256)
-        facts = {"url": source.url}
+        facts["url"] = source.url
     else:
         path = root / Path(source.path).expanduser()
-        facts = {"path": source.path}
+        facts["path"] = source.path
         if not path.exists():
             raise FileNotFoundError(
                 f"the source of dataset {card.name!r} is missing: {path} does not exist. Put it there, or fix "
                 f"source.path in data/catalog/{card.name}.yaml (relative paths start at the project's root)."
             )
+        facts["bytes"] = tree_bytes(path)
     before = stamp(path)
     found = tree_sha256(path)
     if not source.sha256:

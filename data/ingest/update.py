@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from data.files import write_atomically
 from data.formats import SourceTable
 from data.readers import check_format, open_source
 from data.readers.base import IngestReport, Mapper
-from data.sources.files import tree_sha256
+from data.sources.files import tree_bytes, tree_sha256
 
 ROWS = 4096
 NAMED = 5
@@ -30,16 +31,20 @@ class Changes:
 
     Arguments:
         sha256: Its new checksum; empty where it is what the card says.
+        size: Its bytes now.
         examples: How many it has now.
         bad: How many of it are left out.
         compared: Whether prepared data were there to compare with.
+        size_before: Its bytes as the card states it; 0 where that is not known.
         changed, added, removed: Positions of such examples in the source, from 0.
     """
 
     sha256: str = ""
+    size: int = 0
     examples: int = 0
     bad: int = 0
     compared: bool = False
+    size_before: int = 0
     changed: tuple[int, ...] = ()
     added: tuple[int, ...] = ()
     removed: tuple[int, ...] = ()
@@ -48,6 +53,7 @@ class Changes:
         """What to say of them."""
         left_out = f", {self.bad} bad ones are left out" if self.bad else ""
         yield f"{self.examples} examples now{left_out}"
+        yield f"{self.size:,} bytes{f' (were {self.size_before:,})' if self.size_before else ''}"
         if not self.compared:
             yield "what changed cannot be said: it was not prepared before"
         for what in ("changed", "added", "removed"):
@@ -90,15 +96,44 @@ def changes(card: Card, root: Path, mapper: Mapper) -> Changes:
         after |= _hashes(chunk.source, full, chunk.label)
         report.read += len(chunk.x)
     report.close(str(path))
-    before = _prepared(root / "data" / "prepared" / card.name)
-    told: dict[str, Any] = {}
+    folder = root / "data" / "prepared" / card.name
+    before = _prepared(folder)
+    told: dict[str, Any] = {"size": tree_bytes(path), "size_before": _size_before(card, folder)}
     if before is not None:
-        told = {
+        told |= {
             "changed": tuple(sorted(place for place in after if place in before and after[place] != before[place])),
             "added": tuple(sorted(after.keys() - before.keys())),
             "removed": tuple(sorted(before.keys() - after.keys())),
         }
     return Changes(sha256=found, examples=report.read, bad=report.dropped, compared=before is not None, **told)
+
+
+def require_stated(card: Card, root: Path, mapper: Mapper) -> None:
+    """Refuse a source that is not what its card states, and name what changed.
+
+    Arguments:
+        card: Of the dataset.
+        root: The project's root.
+        mapper: Where decoding happens.
+    Raises:
+        FileNotFoundError: If it is missing.
+        ValueError: If it was edited, or is no file or folder here.
+    """
+    try:
+        found = changes(card, root, mapper)
+    except ValueError as error:
+        if not card.source.path or not card.source.sha256:
+            raise
+        raise ValueError(
+            f"{card.source.path} is not what data/catalog/{card.name}.yaml states, and `prepare` would refuse it: "
+            f"{str(error).rstrip('.')}. Mend it or put back what was there; nothing is trained on it"
+        ) from error
+    if found.sha256:
+        raise ValueError(
+            f"{card.source.path} is not what data/catalog/{card.name}.yaml states: {'; '.join(found.lines())}; SHA-256 "
+            f"{found.sha256[:12]}… (stated {card.source.sha256[:12]}…). Nothing is trained on it until `fivefold data "
+            f"update {card.name}` accepts it; or put back what was there"
+        )
 
 
 def accept(card: Card, root: Path, sha256: str) -> Path:
@@ -120,6 +155,15 @@ def accept(card: Card, root: Path, sha256: str) -> Path:
 def _hashes(places: NDArray[np.int64], x: NDArray[Any], label: NDArray[np.int64]) -> dict[int, int]:
     rows = zip(places.tolist(), x, label.tolist(), strict=True)
     return {place: zlib.crc32(np.ascontiguousarray(row).tobytes(), code & 0xFFFFFFFF) for place, row, code in rows}
+
+
+def _size_before(card: Card, folder: Path) -> int:
+    """Bytes of what the card states, if it is that which is prepared."""
+    try:
+        source = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["source"]
+        return int(source.get("bytes", 0)) if source["sha256"] == card.source.sha256 else 0
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return 0
 
 
 def _prepared(folder: Path) -> dict[int, int] | None:

@@ -21,6 +21,11 @@ def tree_sha256(path: Path) -> str:
     return total.hexdigest()
 
 
+def tree_bytes(path: Path) -> int:
+    """Size of a file; of a folder, of its files together."""
+    return path.stat().st_size if path.is_file() else sum(file.stat().st_size for _, file in tree(path))
+
+
 def tree(path: Path, prefix: str = "") -> Iterator[tuple[str, Path]]:
     """The files below a folder in the order of their names, hidden ones aside."""
     with os.scandir(path) as found:

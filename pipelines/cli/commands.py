@@ -22,6 +22,7 @@ STAGES = {
 """What dvc.yaml calls, in its order."""
 
 COMMANDS = {
+    "pipeline": "write dvc.yaml for what params.yaml names: one dataset, or several side by side",
     "promote": "register the models of an experiment",
     "experiments": "print what each experiment changed, and what came of it",
     "models": "list the registered models and the jobs they hold",

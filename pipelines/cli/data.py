@@ -20,7 +20,9 @@ from data.ingest.parallel import in_processes
 from data.quoting import printable
 from data.readers.base import Mapper
 from data.schema import LONGEST_NAME, check_name
+from data.sources.files import tree_sha256
 from pipelines.cli.recipes import recipe_text, training_time
+from pipelines.cli.watching import STAGES, place, watch, watched
 from pipelines.defaults import Facts, machine_facts
 from pipelines.stages.prepare import naming_path
 
@@ -68,6 +70,7 @@ def add(
         inspection = inspect(source, name, root, label=label or "", anomaly=anomaly or "", mapper=mapper, **options)
     _check_used(source, inspection.card, options)
     path = write_card(inspection, root)
+    watch(inspection.card, root)
     recipe, facts = root / "recipes" / f"{name}.yaml", facts_found(inspection)
     if not recipe.exists():  # DVC knows no optional dependencies
         recipe.parent.mkdir(exist_ok=True)
@@ -191,6 +194,36 @@ def as_dict(name: str, *, root: Path | None = None) -> dict[str, Any]:
     return {"card": card, "prepared": counts, "digest": manifest["digest"]}
 
 
+def check(name: str, *, root: Path | None = None, mapper: Mapper = in_processes) -> None:
+    """Check that a source is what its card states; a line says so.
+
+    Arguments:
+        name: Name of the dataset.
+        root: The project's root, the working directory when not given.
+        mapper: Where decoding happens.
+    Raises:
+        FileNotFoundError: If there is no such card, or its source is missing.
+        ValueError: If the source was edited, with what changed, or if DVC watches another place.
+    """
+    root = root or Path.cwd()
+    card = load_card(name, root)
+    if not card.source.path:
+        print(f"{name} is no file or folder here that could be edited; `fivefold prepare` checks what it gets")
+        return
+    if (there := watched(root).get(name, place(card))) != place(card):
+        raise ValueError(
+            f"{STAGES} watches {there}, but the source of {name!r} is {card.source.path}. Run `fivefold data update "
+            f"{name}`, which has that watched."
+        )
+    path = root / place(card)
+    with naming_path(path):
+        if not path.exists() or tree_sha256(path) != card.source.sha256:
+            from data.ingest.update import require_stated  # imports torch
+
+            require_stated(card, root, mapper)
+    print(f"{card.source.path} is what data/catalog/{name}.yaml states")
+
+
 def update(name: str, *, root: Path | None = None, mapper: Mapper = in_processes) -> None:
     """Accept a source that was edited; prints what changed.
 
@@ -208,6 +241,7 @@ def update(name: str, *, root: Path | None = None, mapper: Mapper = in_processes
     card = load_card(name, root)
     with naming_path(root / card.source.path):
         found = changes(card, root, mapper)
+    watch(card, root)
     if not found.sha256:
         print(f"{card.source.path} is what the card says: nothing to accept")
         return

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from functools import partial
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from pipelines.cli.options import AsJson
 from pipelines.cli.tables import GREEN, RED, YELLOW, print_json, styled
@@ -36,6 +37,7 @@ def doctor(as_json: AsJson = False) -> None:
         _project,
         _privacy,
         _params,
+        _sources,
         _mlflow,
         _ray,
     ]
@@ -115,12 +117,40 @@ def _privacy() -> tuple[str, str]:
 
 def _params() -> tuple[str, str]:
     from pipelines import config
+    from pipelines.stages.settings import require_stages
 
     try:
-        settings = config.load()
+        settings = [config.load(dataset=name) for name in _named()]
+        require_stages(settings[0])
     except (ValueError, OSError) as error:
         return "fix", str(error)
-    return "ok", f"params.yaml: {', '.join(settings.families)} on {settings.dataset}"
+    names = " and on ".join(each.dataset for each in settings)
+    return "ok", f"params.yaml: {', '.join(settings[0].families)} on {names}"
+
+
+def _named() -> list[Any]:
+    """The datasets of `params.yaml`."""
+    from pipelines import config
+
+    written = config.read_yaml(config.PATH)
+    several = written.get("datasets")
+    return several if isinstance(several, list) and several else [written.get("dataset")]
+
+
+def _sources() -> tuple[str, str]:
+    """Whether DVC would notice that the source of a dataset in params.yaml was edited."""
+    from data.cards import load_card
+    from pipelines.cli.watching import STAGES, place, watched
+
+    try:
+        cards, there = [load_card(name, Path()) for name in _named()], watched(Path())
+    except (ValueError, OSError) as error:
+        return "warn", f"whether an edited source would be noticed is not known: {error}"
+    loose = [card.name for card in cards if card.source.path and there.get(card.name) != place(card)]
+    if loose:
+        run = ", ".join(f"`fivefold data update {name}`" for name in loose)
+        return "warn", f"nothing notices an edit of the source of {', '.join(loose)} ({STAGES} lacks it): run {run}"
+    return "ok", "an edited source is noticed"
 
 
 def _mlflow() -> tuple[str, str]:
@@ -137,7 +167,7 @@ def _ray() -> tuple[str, str]:
     from pipelines import config
 
     try:
-        settings = config.load().cluster
+        settings = config.load(dataset=_named()[0]).cluster
     except (ValueError, OSError):
         settings = config.Cluster()  # said by another check
     address = os.environ.get("RAY_ADDRESS") or settings.address

@@ -29,7 +29,7 @@ def load(path: Path = PATH, *, dataset: str | None = None) -> Params:
 
     Arguments:
         path: `params.yaml`.
-        dataset: Use this dataset instead of the one the file names.
+        dataset: Use this dataset instead of the one the file names; it must be given where the file names several.
 
     Raises:
         ValueError: With every error found: unknown keys with the nearest known one, wrong types,
@@ -45,7 +45,7 @@ def resolve(path: Path = PATH, *, dataset: str | None = None) -> Resolved:
         check_name(dataset)
     written = with_nested_search(read_yaml(path))
     user = with_budget(written)
-    name = user.get("dataset") if dataset is None else dataset
+    name = _meant(user, path) if dataset is None else dataset
     user["dataset"] = name
     recipe_path, recipe, facts = path.parent / RECIPES / f"{name}.yaml", {}, Facts()
     if is_name(name):
@@ -72,6 +72,28 @@ def resolve(path: Path = PATH, *, dataset: str | None = None) -> Resolved:
     known = section_of(measured(path.parent, params.dataset), "budgets")
     resolved = in_batches(Resolved(params=params, origins=origins, facts=facts))
     return in_budget(resolved, [layer.name for layer in layers], known)
+
+
+def _meant(user: Mapping[str, Any], path: Path) -> Any:
+    """The dataset that `params.yaml` means where none is named.
+
+    Raises:
+        ValueError: If it has several, and does not say which.
+    """
+    name, several = user.get("dataset"), user.get("datasets")
+    if not isinstance(several, list) or not several:
+        return name
+    if name is None and len(several) > 1:
+        raise ValueError(
+            f"{path} names several datasets: {', '.join(map(str, several))}. Say which is meant by --dataset "
+            f"{several[0]}, or for good by `dataset: {several[0]}` in {path}."
+        )
+    if name is not None and name not in several:
+        raise ValueError(
+            f"{path} has dataset: {name}, which is none of its datasets: {', '.join(map(str, several))}. Name it "
+            "there, too, or leave one of the two out."
+        )
+    return several[0] if name is None else name
 
 
 def _set(content: Mapping[str, Any]) -> list[str]:

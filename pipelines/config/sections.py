@@ -189,6 +189,7 @@ class Params:
         families: Which families to train.
         family: Settings by family.
         unmeasured: Families whose budget of time has not been turned into examples on this machine yet.
+        datasets: Those that stand side by side in this project; none where `dataset` is the only one.
     """
 
     dataset: str
@@ -201,6 +202,7 @@ class Params:
     cluster: Cluster
     family: dict[str, Family]
     unmeasured: tuple[str, ...] = ()
+    datasets: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -227,7 +229,7 @@ SECTIONS: dict[str, type] = {
 }
 FAMILY = ("model", "training", "sampling", "search")
 """Keys of a family's section."""
-SINGLE = ("dataset", "seed", "families", "budget")
+SINGLE = ("dataset", "datasets", "seed", "families", "budget")
 """Keys of no section."""
 
 

@@ -31,6 +31,7 @@ def checked_params(settings: Mapping[str, Any], errors: list[str]) -> Params:
         errors.append(f"dataset: must name a card in data/catalog/ ({NAME_RULE}), got {dataset!r}")
     if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed <= MOST_SEED:
         errors.append(f"seed: must be a whole number from 0 to {MOST_SEED}, got {seed!r}")
+    datasets = _datasets(settings.get("datasets"), errors)
     families = _families(settings.get("families"), errors)
     sections = {name: build(cls, settings.get(name), name, errors) for name, cls in SECTIONS.items()}
     family = {name: checked_family(name, settings[name], errors) for name in FAMILIES if name in settings}
@@ -45,7 +46,19 @@ def checked_params(settings: Mapping[str, Any], errors: list[str]) -> Params:
         if chosen and train and (wrong := train.misfit(chosen.training.virtual_ranks // chosen.training.accumulate)):
             misfits.setdefault(wrong, []).append(name)
     errors += [f"train.workers: {', '.join(names)}: {wrong}" for wrong, names in misfits.items()]
-    return Params(dataset=dataset, seed=seed, families=families, family=family, **sections)  # type: ignore[arg-type]
+    return Params(dataset=dataset, datasets=datasets, seed=seed, families=families, family=family, **sections)  # type: ignore[arg-type]
+
+
+def _datasets(names: Any, errors: list[str]) -> tuple[str, ...]:
+    if names is None:
+        return ()
+    if not isinstance(names, list) or not names:
+        errors.append(f"datasets: must be a list of cards in data/catalog/, [digits, adult] say, got {names!r}")
+        return ()
+    errors += [f"datasets: {name!r} is no name of a card ({NAME_RULE})" for name in names if not is_name(name)]
+    if len(set(map(str, names))) < len(names):
+        errors.append(f"datasets: a dataset is named twice in {names}")
+    return tuple(name for name in names if is_name(name))
 
 
 def _families(names: Any, errors: list[str]) -> tuple[str, ...]:

@@ -18,6 +18,7 @@ from ruamel.yaml import YAML
 from data.files import write_atomically
 from pipelines import config
 from pipelines.config import Params, Resolved
+from pipelines.config.pipeline_file import PIPELINE, stage_datasets
 from pipelines.defaults import expected_seconds, machine_facts
 from pipelines.defaults.layers import nested
 from pipelines.paths import prepared_folder, settings_file
@@ -36,10 +37,11 @@ def settings(*, dataset: str | None = None) -> Path:
         dataset: Use this dataset instead of the one in `params.yaml`.
 
     Raises:
-        ValueError: If a setting does not fit, or a budget is too short.
+        ValueError: If a setting does not fit, a budget is too short, or `dvc.yaml` has the stages of other datasets.
         FileNotFoundError: If there is no `params.yaml`, or a budget is to be measured on data that are not prepared.
     """
     resolved = config.resolve(dataset=dataset)
+    require_stages(resolved.params)
     name = resolved.params.dataset
     known = config.measured(Path(), name) or {"machine": machine_facts()}
     for family in resolved.params.unmeasured:
@@ -51,6 +53,24 @@ def settings(*, dataset: str | None = None) -> Path:
     for family in resolved.params.families:
         print(f"{family}: {expected(family, resolved, known)}")
     return path
+
+
+def require_stages(params: Params) -> None:
+    """Refuse a `dvc.yaml` whose stages are not those of the datasets in `params.yaml`.
+
+    Raises:
+        ValueError: With the command that writes them.
+    """
+    if not PIPELINE.exists():
+        return
+    there = stage_datasets(PIPELINE.read_text(encoding="utf-8"))
+    if there != params.datasets:
+        named = f"datasets: [{', '.join(params.datasets)}]" if params.datasets else "no `datasets`"
+        raise ValueError(
+            f"{config.PATH} has {named}, but the stages of {PIPELINE} are of {', '.join(there) or 'one dataset'}. Run "
+            "`fivefold pipeline`, which writes them anew"
+            + (f"; for some of them name stages, `dvc repro report@{there[0]}` say." if there else ".")
+        )
 
 
 def _with_budget_measured(family: str, resolved: Resolved, known: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,14 +15,15 @@ from data.files import whole_folder, write_atomically, write_json
 from pipelines import config
 from pipelines.config import Family, Params
 from pipelines.evaluation.reference.facts import checked_facts
-from pipelines.execution.address import ray_address
+from pipelines.execution.address import job_server, ray_address
+from pipelines.execution.earlier import earlier, extended, extensible, finished_before, go_on_from, longer_only
 from pipelines.execution.jobs import checkpoints_at, family_settings, fitting_batch, make_job
 from pipelines.execution.local import run_local
 from pipelines.execution.signals import stop_on_sigterm
 from pipelines.paths import prepared_folder, runs_folder, state_folder
 from pipelines.serving import artifact
 from pipelines.storage import model_folder, stores
-from pipelines.training.checkpoint import STEP, differing
+from pipelines.training.checkpoint import STEP
 from pipelines.training.config import TrainingConfig
 from pipelines.training.identity import identity, identity_digest
 from pipelines.training.job import STOP, TrainingJob, clear_signals, locked, read_metrics
@@ -33,6 +34,12 @@ log = logging.getLogger(__name__)
 
 MOST_NAMED = 6
 """Changes named when a training starts afresh."""
+CANNOT_GO_ON = {
+    "schedule": "a longer training cannot go on from a shorter one with schedule: cosine, whose rate had fallen to 0; "
+    "with training.schedule: constant it does",
+    "privacy": "a longer training cannot go on from a shorter one under privacy, whose noise was for fewer updates",
+}
+"""Why a training that is the same but longer begins at the beginning."""
 MOST_FRAMES = 8
 """Grids of samples over the training that are kept beside the curves."""
 
@@ -74,7 +81,10 @@ def train(family: str, *, dataset: str | None = None, verbose: bool = False) -> 
         policy=settings.train.policy,
         identity=same,
     )
-    _say_what_begins(states, job, family)
+    job = finished_before(states, job)
+    key, state = identity_digest(job.identity), Path(job.state)
+    before = None if job_server(settings.cluster) and not settings.train.storage else extended(states, job)
+    _say_what_begins(states, job, family, before)
     with (
         locked(state),
         tracking.TrainingRun.open(
@@ -91,6 +101,8 @@ def train(family: str, *, dataset: str | None = None, verbose: bool = False) -> 
         job = dataclasses.replace(job, run_id=run.run_id)
         write_atomically(state / "job.json", json.dumps(dataclasses.asdict(job), indent=1))
         if not (state / "model" / artifact.MANIFEST).exists():
+            if before is not None:
+                go_on_from(before, job)
             _run(job, settings, run, data.digest, verbose=verbose)
         run.sync(state / "metrics.jsonl")
         for picture in sorted((state / "samples").glob("*.png")):
@@ -101,7 +113,6 @@ def train(family: str, *, dataset: str | None = None, verbose: bool = False) -> 
 def _run(job: TrainingJob, settings: Params, run: Any, data_digest: str, *, verbose: bool) -> None:
     """On this machine, on the cluster it has joined, or as a job of a cluster."""
     from pipelines.execution import remote
-    from pipelines.execution.address import job_server
 
     state = Path(job.state)
     server = job_server(settings.cluster)
@@ -148,7 +159,7 @@ def with_tuned(chosen: Family, folder: Path, family: str) -> Family:
         raise ValueError(f"{path} does not fit: {why}. Run `fivefold tune --family {family}` again.") from error
 
 
-def _say_what_begins(root: Path, job: TrainingJob, family: str) -> None:
+def _say_what_begins(states: Path, job: TrainingJob, family: str, before: TrainingJob | None) -> None:
     if (Path(job.state) / "model" / artifact.MANIFEST).exists():
         log.info("%s: trained already; the finished model in %s is taken", family, os.path.relpath(job.state))
         return
@@ -156,14 +167,18 @@ def _say_what_begins(root: Path, job: TrainingJob, family: str) -> None:
         where = job.checkpoints if "://" in job.checkpoints else os.path.relpath(job.checkpoints)
         log.info("%s: going on from the newest checkpoint in %s", family, where)
         return
-    earlier = [path for path in root.resolve().glob(f"{family}-*/job.json") if str(path.parent) != job.state]
-    if earlier and not (Path(job.state) / "job.json").exists():
-        newest = max(earlier, key=lambda path: path.stat().st_mtime)
-        before = json.loads(newest.read_text(encoding="utf-8"))["identity"]
-        changed = [name.removeprefix("code.") for name in differing(before, job.identity)]
+    if before is not None:
+        examples, place = before.training["total_examples"], os.path.relpath(before.state)
+        log.info("%s: going on from the training of %s examples in %s", family, f"{examples:,}", place)
+        return
+    newest = next(earlier(states, job), None)
+    if newest is not None and newest.changed:
+        changed = [name.removeprefix("code.") for name in newest.changed]
         more = f" and {len(changed) - MOST_NAMED} more" if len(changed) > MOST_NAMED else ""
         named = f"{', '.join(changed[:MOST_NAMED])}{more}"
         log.info("%s: starting afresh, for since the last training %s changed", family, named)
+        if longer_only(newest, job) and not extensible(job):
+            log.info("%s: %s", family, CANNOT_GO_ON["privacy" if job.training["privacy"]["epsilon"] else "schedule"])
 
 
 def _publish(

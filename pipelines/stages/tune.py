@@ -158,6 +158,7 @@ def sweep_key(job: TrainingJob, settings: Params, chosen: Family, data: str, ref
     search = {name: dataclasses.asdict(span) for name, span in chosen.search.items()}
     how = changes_model(Tune, dataclasses.asdict(settings.tune))
     same = identity(job, data, reference, root)
+    same["training"].pop("evaluations", None)  # trials have their own
     names = {job.spec["family"], job.spec.get("domain", {}).get("kind", "")}
     code = same["code"] | import_closure(root, PACKAGES, [SEARCH], names)
     return identity_digest(same | {"code": code, "tune": how, "search": search})

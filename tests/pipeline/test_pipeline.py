@@ -127,18 +127,6 @@ def test_a_second_repro_finds_nothing_to_do(project):
     assert "up to date" in project.run("dvc", "repro")
 
 
-def test_a_comment_in_a_recipe_reruns_nothing_nor_does_a_value_that_is_set_again(project):
-    """The value that the vae was trained with, said in the recipe: `settings` runs, and finds nothing changed."""
-    recipe = project.folder / "recipes/digits.yaml"
-    before = recipe.read_text()
-    recipe.write_text(f"# other words\n{before}")
-    assert "up to date" in project.run("dvc", "repro")
-    recipe.write_text("vae: {model: {beta: 0.5}}\n")
-    assert project.stages(project.run("dvc", "repro")) == ["settings"]
-    recipe.write_text(before)
-    project.run("dvc", "repro")
-
-
 def test_git_status_shows_nothing_but_what_is_the_users(project):
     untracked = project.run("git", "status", "--short", "--untracked-files=all").splitlines()
     made = [line for line in untracked if "runs/" in line or "prepared" in line or "mlflow" in line or "mlruns" in line]
