@@ -199,11 +199,11 @@ class Diffusion(
         def denoise(x: Tensor, sigma: Tensor) -> Tensor:
             return self.denoised(x, sigma, label) if given is None else self.denoised(x, sigma, label, given)
 
-        def ended(x: Tensor, sigma: Tensor) -> Tensor:
+        def jumped(x: Tensor, sigma: Tensor) -> Tensor:
             return self.denoised(x, sigma, label, given, self.consistency)
 
         name = self.sampling.sampler
-        y = jump(ended, x, down, generator) if self.jumping else SAMPLERS[name](denoise, x, down, generator)
+        y = jump(jumped, x, down, generator) if self.jumping else SAMPLERS[name](denoise, x, down, generator)
         return self.domain.to_data(y) if settler is None else settler.draw(y, known, label, generator, gaps=gaps)
 
     @torch.no_grad()
