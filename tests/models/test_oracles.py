@@ -518,8 +518,8 @@ def test_the_prior_after_training_is_the_learned_one_or_that_of_all_posteriors()
 class Copying(nn.Module):
     """An autoencoder of two equal columns: of a cell it was shown it says that, of one it was not the other."""
 
-    def forward(self, y, observed):
-        return torch.cat([torch.where(observed, y, y.flip(1)), observed], dim=1)
+    def forward(self, y, state):
+        return torch.cat([torch.where(state > 0, y, y.flip(1)), state], dim=1)
 
 
 class CopiedColumns(nn.Module):
