@@ -31,6 +31,8 @@ class Config:
             the length of a cell's vector in the likelihood of rows.
         blocks: Residual blocks per level; of tables in encoder and decoder, not in the likelihood of rows.
         patch: Pixels (along a side) folded into channels before the first convolution; 0 chooses by size.
+        principal: Leading principal components (of images, at most `latent`) that encoder and decoder start from,
+            so that they learn the rest; 0 for none.
         noise: Largest standard deviation (model space) of the noise that training adds to inputs
             and asks to remove; 0 for a plain autoencoder.
         code_penalty: Weight of the squared norm of the codes, which keeps their density simple.
@@ -51,6 +53,7 @@ class Config:
     width: int = 32
     blocks: int = 1
     patch: int = 0
+    principal: int = 0
     noise: float = 0.2
     code_penalty: float = 0.01
     code_noise: float = 0.0
@@ -63,7 +66,7 @@ class Config:
     def __post_init__(self) -> None:
         check_choices(self)
         check_at_least_one(self, "latent", "width", "blocks", "components")
-        check_not_negative(self, "patch", "noise", "code_penalty", "code_noise")
+        check_not_negative(self, "patch", "principal", "noise", "code_penalty", "code_noise")
         check_hide(self.hide)
         check_dropout(self.dropout)
 

@@ -25,6 +25,7 @@ from .contract import Batch, GenerativeModel, Objective
 from .denoising import Blend
 from .domains.base import Domain, Likelihood
 from .mixture import GaussianMixture
+from .networks.principal import measure_components
 from .prior import LatentPrior, PriorObjective
 from .rng import Streams
 from .shapes import Bool, Float, Int, Num
@@ -40,7 +41,7 @@ class CodeModel(GenerativeModel, Sampling, Coding, Reconstruction, AnomalyScorin
     trained on them beside encoder and decoder (`prior`). Translation and anomaly scores always take the mixture.
 
     Arguments:
-        config: Settings; of these `latent`, `width`, `blocks`, `patch` and `prior` are read.
+        config: Settings; of these `latent`, `width`, `blocks`, `patch`, `principal` and `prior` are read.
         domain: What an example is.
         classes: Number of labels; 0 for none.
         likelihood: What the decoder's outputs are the parameters of.
@@ -63,8 +64,11 @@ class CodeModel(GenerativeModel, Sampling, Coding, Reconstruction, AnomalyScorin
         super().__init__(domain, classes)
         self.config, self.likelihood = config, likelihood
         scale = {"width": config.width, "blocks": config.blocks, "patch": config.patch}
+        scale["principal"] = min(config.principal, config.latent)
         self.encoder = domain.encoder(outputs, **scale)
-        self.decoder = domain.decoder(config.latent + told, parameters=likelihood.outputs, **scale)
+        self.decoder = domain.decoder(
+            config.latent + told, parameters=likelihood.outputs, places=likelihood.places, **scale
+        )
         self.mixture = GaussianMixture(config.latent, classes, components)
         learned = config.prior != "mixture"
         self.latent_prior = LatentPrior(config.prior, config.latent, classes, config.width) if learned else None
@@ -79,6 +83,7 @@ class CodeModel(GenerativeModel, Sampling, Coding, Reconstruction, AnomalyScorin
     @torch.no_grad()
     def initialize(self, batch: Batch, generator: Streams) -> None:
         super().initialize(batch, generator)
+        measure_components(self, self.domain, batch.visible)
         if self.latent_prior is not None:
             codes = map_chunks(self.encode, batch.visible[:ENOUGH], self.domain.dimensions)
             self.latent_prior.initialize(codes, self.label_frequencies)

@@ -30,6 +30,7 @@ from ..chunking import map_chunks
 from ..contract import Batch, GenerativeModel, Objective
 from ..domains.base import Domain
 from ..imputation import repeated, with_gaps
+from ..networks.principal import measure_components
 from ..rng import Streams
 from ..shapes import Bool, Float, Int, Num
 from .config import Config, SamplingConfig
@@ -106,6 +107,7 @@ class Diffusion(
         """Measure sigma_data: the standard deviation of the known values around their overall mean."""
         super().initialize(batch, generator)
         x = batch.visible
+        measure_components(self, self.domain, x)
         known = self.domain.spread(x, generator)[self.domain.expand(self.domain.observed(x))]
         deviation = known.std() if len(known) > 1 else known.new_ones(())
         self.denoiser.sigma_data.copy_(deviation.clamp(min=1e-3))

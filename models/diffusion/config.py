@@ -85,6 +85,8 @@ class Config:
             the length of a cell's vector in the network that settles rows.
         blocks: Residual blocks per level and direction; of tables not in the network that settles rows.
         patch: Pixels (along a side) folded into channels before the first convolution; 0 chooses by size.
+        principal: Leading principal components (of images) by which the denoiser starts as the best linear one, so that
+            its network learns the rest (`edm`); 0 for none.
         embed: Length of the vector of noise level and label.
         p_mean: Mean of the log noise level in training (`edm`).
         p_std: Standard deviation of the log noise level in training (`edm`).
@@ -106,6 +108,7 @@ class Config:
     width: int = 32
     blocks: int = 1
     patch: int = 0
+    principal: int = 0
     embed: int = 64
     p_mean: float = -1.2
     p_std: float = 1.2
@@ -124,4 +127,4 @@ class Config:
         if not 0 <= self.jumps <= 1:
             raise ValueError(f"jumps must lie between 0 and 1, got {self.jumps}")
         check_positive(self, "p_std")
-        check_not_negative(self, "patch", "settle")
+        check_not_negative(self, "patch", "principal", "settle")

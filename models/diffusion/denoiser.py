@@ -11,6 +11,7 @@ from ..domains.base import Domain
 from ..domains.table_rows import Settler
 from ..imputation import reveal_cells
 from ..networks.embeddings import FourierEmbedding, LabelEmbedding
+from ..networks.principal import PrincipalComponents
 from ..rng import Streams
 from ..shapes import Float, Int
 from .config import Config
@@ -73,6 +74,9 @@ class Denoiser(nn.Module):
         self.network = domain.denoiser(
             width=config.width, embed=config.embed, blocks=config.blocks, patch=config.patch, masked=self.masked
         )
+        self.components = None
+        if config.principal and domain.layout == "grid" and not self.masked:
+            self.components = PrincipalComponents(domain.event_shape, config.principal)
         self.level = FourierEmbedding(config.embed)
         self.label = LabelEmbedding(classes, config.embed)
         self.sigma_data: Tensor
@@ -99,7 +103,8 @@ class Denoiser(nn.Module):
         c_noise = sigma.log() / 4
         c = F.silu(self.level(c_noise) + self.label(label, len(x)))
         if not self.masked:
-            return c_skip * x + c_out * self.network(c_in * x, c).to(x.dtype)
+            linear = c_skip * x if self.components is None else self.components.denoised(x, sigma).to(x.dtype)
+            return linear + c_out * self.network(c_in * x, c).to(x.dtype)
         clean = torch.full_like(x, torch.nan) if given is None else given
         known = ~clean.isnan()
         deviation = self.sigma_data if self.spreads is None else self.spreads

@@ -24,12 +24,14 @@ class Likelihood(ABC):
         loss_name: What its negative is called in curves.
         drawn: Whether a sampled example is a draw from it (tables) or may be its mean (images).
         takes_labels: Whether `labelled` makes a difference.
+        places: Which of a value's outputs say where it is likely, on the scale of model space (images).
     """
 
     outputs: int
     drawn: ClassVar[bool]
     loss_name: ClassVar[str]
     takes_labels: bool = False
+    places: slice = slice(0, 1)
 
     @abstractmethod
     def log_prob(
@@ -319,11 +321,15 @@ class Domain(ABC):
         return network(y)
 
     # Default networks, by layout. `width` and `blocks` scale them, `patch` and `attention` concern
-    # grids: places folded into channels (0 to choose by size), attention at the coarsest level.
+    # grids: places folded into channels (0 to choose by size), attention at the coarsest level,
+    # `principal`: leading principal components to start from (0 for none).
 
-    def encoder(self, outputs: int, *, width: int, blocks: int = 1, patch: int = 0) -> nn.Module:
+    def encoder(
+        self, outputs: int, *, width: int, blocks: int = 1, patch: int = 0, principal: int = 0
+    ) -> nn.Module:
         """Example to vector, called through `apply_masked`."""
-        return network("encoder", self.layout)(self, outputs, width=width, blocks=blocks, patch=patch)
+        scale = {"width": width, "blocks": blocks, "patch": patch}
+        return network("encoder", self.layout)(self, outputs, **scale, principal=principal)
 
     def critic(
         self,
@@ -349,10 +355,15 @@ class Domain(ABC):
         patch: int = 0,
         embed: int = 0,
         attention: bool = False,
+        principal: int = 0,
+        places: slice = slice(0, 1),
     ) -> nn.Module:
-        """`(z, c | None)` to model space; to a likelihood's outputs if given their number."""
+        """`(z, c | None)` to model space; to a likelihood's outputs if given their number and its `places`."""
         scale = {"width": width, "blocks": blocks, "patch": patch, "embed": embed}
-        return network("decoder", self.layout)(self, inputs, parameters=parameters, **scale, attention=attention)
+        from_components = {"principal": principal, "places": places}
+        return network("decoder", self.layout)(
+            self, inputs, parameters=parameters, **scale, attention=attention, **from_components
+        )
 
     def denoiser(self, *, width: int, embed: int, blocks: int = 1, patch: int = 0, masked: bool = False) -> nn.Module:
         """`(y, c)` to model space, conditional on a vector `c`; `masked`: `y` and, behind it along its first

@@ -330,6 +330,7 @@ class DiscretizedLogistic(Likelihood):
         self.components = components
         self.outputs = 3 * components
         """Network outputs needed per value."""
+        self.places = slice(components, 2 * components)
 
     def _split(self, raw: Float[Tensor, "batch _ *size"]) -> tuple[Tensor, Tensor, Tensor]:
         raw = full_precision(raw).unflatten(1, (self.image.channels, 3, self.components))  # [b, c, 3, k, *size]

@@ -20,6 +20,7 @@ from ..domains.base import Domain
 from ..domains.table_rows import Settler
 from ..imputation import sample_nearest, with_gaps
 from ..networks.embeddings import full_precision
+from ..networks.principal import measure_components
 from ..rng import Streams
 from ..shapes import Bool, Float, Int, Num
 from .config import Config, SamplingConfig
@@ -192,6 +193,11 @@ class GAN(GenerativeModel, Sampling, Reconstruction, AnomalyScoring, Filling):
         self.critic = Critic(config, domain, classes)
         self.settler = domain.settler(classes, sigma=config.settle, width=config.width, dropout=config.dropout)
         self.typicality = MahalanobisScore(config.features + domain.textures, both_sides=domain.anomaly_tails == "both")
+
+    @torch.no_grad()
+    def initialize(self, batch: Batch, generator: Streams) -> None:
+        super().initialize(batch, generator)
+        measure_components(self, self.domain, batch.visible)
 
     def objectives(self) -> tuple[Objective, ...]:
         players = (CriticObjective(self), GeneratorObjective(self))

@@ -38,6 +38,8 @@ class Config:
         critic_width: Channels of the critic at the finest level; of tables its units are 4 to 8 times as many.
         blocks: Residual blocks per level; of tables in generator and critic, not in the network that settles rows.
         patch: Pixels (along a side) folded into channels before the first convolution; 0 chooses by size.
+        principal: Leading principal components (of images, at most `latent`) along which the generator starts to draw,
+            so that it learns the rest; 0 for none.
         critic_steps: Updates of the critic per update of the generator.
         features: Length of the critic's feature vector.
         shift: Largest random shift, as a part of the size, applied to real and generated examples
@@ -58,6 +60,7 @@ class Config:
     critic_width: int = 32
     blocks: int = 1
     patch: int = 0
+    principal: int = 0
     critic_steps: int = 1
     features: int = 64
     shift: float = 0.0
@@ -71,4 +74,4 @@ class Config:
         check_dropout(self.dropout)
         if not 0 <= self.shift < 0.5:
             raise ValueError(f"shift must be at least 0 and below 0.5, got {self.shift}")
-        check_not_negative(self, "patch", "gamma", "penalty", "settle")
+        check_not_negative(self, "patch", "principal", "gamma", "penalty", "settle")

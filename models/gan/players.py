@@ -36,14 +36,17 @@ class Generator(nn.Module):
             patch=config.patch,
             embed=2 * config.latent,
             attention=config.attention,
+            principal=min(config.principal, config.latent),
         )
+        self.bounded = not (config.principal and domain.layout == "grid")
 
     def forward(
         self, z: Float[Tensor, "batch noise"], label: Int[Tensor, " batch"] | None
     ) -> Float[Tensor, "batch *event"]:
         latent, choices = z[:, : self.latent], z[:, self.latent :]
         c = torch.cat([latent, self.label(label, len(z))], dim=1)
-        return self.domain.generator_output(full_precision(self.decoder(c, c)), choices)
+        raw = full_precision(self.decoder(c, c))
+        return self.domain.generator_output(raw, choices) if self.bounded else raw
 
 
 class Critic(nn.Module):

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 
 from ..shapes import Float
+from .principal import DecoderFromComponents, EncoderFromComponents
 from .registry import register
 
 CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
@@ -365,9 +366,12 @@ class Attention(nn.Module):
 
 
 @register("encoder", "grid")
-def grid_encoder(grid: Any, outputs: int, *, width: int, blocks: int = 1, patch: int = 0) -> Encoder:
-    """Example to vector."""
-    return Encoder(grid.event_shape, outputs, width=width, blocks=blocks, patch=patch)
+def grid_encoder(
+    grid: Any, outputs: int, *, width: int, blocks: int = 1, patch: int = 0, principal: int = 0
+) -> nn.Module:
+    """Example to vector; from its leading principal components, if asked for."""
+    network = Encoder(grid.event_shape, outputs, width=width, blocks=blocks, patch=patch)
+    return EncoderFromComponents(network, grid.event_shape, principal, outputs) if principal else network
 
 
 @register("critic", "grid")
@@ -381,12 +385,26 @@ def grid_critic(
 
 @register("decoder", "grid")
 def grid_decoder(
-    grid: Any, inputs: int, *, parameters: int | None, width: int, blocks: int, patch: int, embed: int, attention: bool
-) -> Decoder:
-    """Vector to an example, or to `parameters` numbers per value of one."""
+    grid: Any,
+    inputs: int,
+    *,
+    parameters: int | None,
+    width: int,
+    blocks: int,
+    patch: int,
+    embed: int,
+    attention: bool,
+    principal: int,
+    places: slice,
+) -> nn.Module:
+    """Vector to an example, or to `parameters` numbers per value of one; from leading principal components, if asked
+    for, which then add to the parameters in `places`."""
     channels, *size = grid.event_shape
     scale = {"width": width, "blocks": blocks, "patch": patch, "embed": embed}
-    return Decoder(inputs, (channels * (parameters or 1), *size), **scale, attention=attention)
+    network = Decoder(inputs, (channels * (parameters or 1), *size), **scale, attention=attention)
+    if not principal:
+        return network
+    return DecoderFromComponents(network, inputs, grid.event_shape, principal, parameters or 1, places)
 
 
 @register("denoiser", "grid")

@@ -115,7 +115,9 @@ def hidden_units(facts: int, width: int) -> int:
 
 
 @register("encoder", "vector")
-def vector_encoder(domain: Any, outputs: int, *, width: int, blocks: int = 1, patch: int = 0) -> MaskedPerceptron:
+def vector_encoder(
+    domain: Any, outputs: int, *, width: int, blocks: int = 1, patch: int = 0, principal: int = 0
+) -> MaskedPerceptron:
     """Example to vector, told which cells are known."""
     hidden = hidden_units(domain.facts, width)
     return MaskedPerceptron(domain.dimensions, outputs, hidden=hidden, blocks=blocks + 1, columns=domain.cells_seen)
@@ -148,6 +150,8 @@ def vector_decoder(
     patch: int,
     embed: int,
     attention: bool,
+    principal: int,
+    places: slice,
 ) -> Perceptron:
     """Vector to an example, or to `parameters` numbers in all."""
     outputs = domain.dimensions if parameters is None else parameters

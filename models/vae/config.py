@@ -31,6 +31,8 @@ class Config:
             the length of a cell's vector in the likelihood of rows.
         blocks: Residual blocks per level; of tables in encoder and decoder, not in the likelihood of rows.
         patch: Pixels (along a side) folded into channels before the first convolution; 0 chooses by size.
+        principal: Leading principal components (of images, at most `latent`) that encoder and decoder start from,
+            so that they learn the rest; 0 for none.
         beta: Weight of the divergence from the prior; 1 maximizes the bound itself.
         free_bits: Nats per latent dimension below which the divergence is not penalized.
         components: Logistics in the likelihood's mixture (images), or Gaussians (tables of `independent` cells).
@@ -51,6 +53,7 @@ class Config:
     width: int = 32
     blocks: int = 1
     patch: int = 0
+    principal: int = 0
     beta: float = 1.0
     free_bits: float = 0.05
     components: int = 3
@@ -63,7 +66,7 @@ class Config:
 
     def __post_init__(self) -> None:
         check_at_least_one(self, "latent", "width", "blocks", "components")
-        check_not_negative(self, "patch", "beta", "free_bits", "prior_components", "warmup_examples")
+        check_not_negative(self, "patch", "principal", "beta", "free_bits", "prior_components", "warmup_examples")
         check_choices(self)
         check_hide(self.hide)
         check_dropout(self.dropout)

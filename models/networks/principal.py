@@ -1,0 +1,170 @@
+"""The leading principal components of examples: what a network of large grids starts from, so that it learns the rest."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..shapes import Float, Num
+from .embeddings import full_precision
+
+MEASURED_VALUES = 1 << 24
+"""Values of the examples that principal components are measured on, at most."""
+
+
+def leading_components(
+    flat: Float[Tensor, "n dims"], count: int
+) -> tuple[Float[Tensor, " dims"], Float[Tensor, "dims count"], Float[Tensor, " count"], float]:
+    """Mean, directions of largest variance, variances along them, and the mean variance along all others, in float64.
+
+    The directions are orthonormal. Where there are more of them than examples, the others have no variance.
+
+    Arguments:
+        flat: Examples.
+        count: Directions wanted.
+    """
+    flat = flat.double()
+    mean, (n, dims) = flat.mean(0), flat.shape
+    centred = flat - mean
+    if dims <= n:
+        values, vectors = torch.linalg.eigh(centred.T @ centred)
+        basis = vectors.flip(1)[:, :count]
+    else:
+        values, vectors = torch.linalg.eigh(centred @ centred.T)
+        spanned = centred.T @ vectors.flip(1)[:, :count]
+        basis = torch.linalg.qr(nn.functional.pad(spanned, (0, count - spanned.shape[1])))[0]
+    variances = (centred @ basis).square().sum(0) / max(n - 1, 1)
+    rest = (centred.square().sum() / max(n - 1, 1) - variances.sum()) / max(dims - count, 1)
+    return mean, basis, variances, float(rest.clamp(min=0))
+
+
+class PrincipalComponents(nn.Module):
+    """The leading principal components of examples, measured before training.
+
+    Arguments:
+        shape: Of an example.
+        count: Components.
+    """
+
+    def __init__(self, shape: tuple[int, ...], count: int) -> None:
+        super().__init__()
+        self.shape, dims = tuple(shape), math.prod(shape)
+        self.count = min(count, dims)
+        self.mean: Tensor
+        self.basis: Tensor
+        self.variances: Tensor
+        self.rest: Tensor
+        self.register_buffer("mean", torch.zeros(dims))
+        self.register_buffer("basis", torch.zeros(dims, self.count))
+        self.register_buffer("variances", torch.ones(self.count))
+        self.register_buffer("rest", torch.ones(()))
+
+    @torch.no_grad()
+    def measure(self, y: Float[Tensor, "n *event"]) -> None:
+        """Set the components to those of examples."""
+        mean, basis, variances, rest = leading_components(y.flatten(1), self.count)
+        self.mean.copy_(mean)
+        self.basis.copy_(basis)
+        self.variances.copy_(variances)
+        self.rest.fill_(rest)
+
+    @property
+    def _scale(self) -> Float[Tensor, " count"]:
+        return self.variances.clamp(min=1e-8).sqrt()
+
+    def coordinates(self, y: Float[Tensor, "batch *event"]) -> Float[Tensor, "batch count"]:
+        """Coordinates along the components, of unit variance."""
+        with torch.autocast(y.device.type, enabled=False):
+            return (full_precision(y).flatten(1) - self.mean) @ self.basis / self._scale
+
+    def example(self, coordinates: Float[Tensor, "batch count"]) -> Float[Tensor, "batch *event"]:
+        """The example with these coordinates, and none along other directions."""
+        with torch.autocast(coordinates.device.type, enabled=False):
+            return ((full_precision(coordinates) * self._scale) @ self.basis.T + self.mean).unflatten(1, self.shape)
+
+    def denoised(
+        self, noisy: Float[Tensor, "batch *event"], sigma: Float[Tensor, " batch"]
+    ) -> Float[Tensor, "batch *event"]:
+        r"""The expected example given one with noise, if examples were Gaussian.
+
+        .. math:: \mu + \frac{r}{r + \sigma^2} (x - \mu)
+            + \sum_k \left[ \frac{v_k}{v_k + \sigma^2} - \frac{r}{r + \sigma^2} \right] u_k u_k^\top (x - \mu)
+
+        with the variances :math:`v_k` along the components :math:`u_k` and :math:`r` along all others.
+        """
+        with torch.autocast(noisy.device.type, enabled=False):
+            away = full_precision(noisy).flatten(1) - self.mean
+            noise = sigma.to(away.dtype).square()[:, None]
+            others = self.rest / (self.rest + noise)
+            along = (away @ self.basis) * (self.variances / (self.variances + noise) - others)
+            return (self.mean + others * away + along @ self.basis.T).unflatten(1, self.shape)
+
+
+def measure_components(model: nn.Module, domain: Any, x: Num[Tensor, "n *data"]) -> None:
+    """Set the principal components of every network of a model to those of examples of its domain."""
+    parts = [part for part in model.modules() if isinstance(part, PrincipalComponents)]
+    if parts:
+        parts[0].measure(domain.to_model(x[: max(2, MEASURED_VALUES // domain.dimensions)]))
+        for part in parts[1:]:
+            part.load_state_dict(parts[0].state_dict())
+
+
+class EncoderFromComponents(nn.Module):
+    """An encoder that starts as the leading principal components: coordinates along them are the code's first numbers,
+    to which the network adds.
+
+    Arguments:
+        network: Example to vector, its `head` a linear map.
+        shape: Of an example.
+        count: Components.
+        outputs: Length of the vector.
+    """
+
+    def __init__(self, network: nn.Module, shape: tuple[int, ...], count: int, outputs: int) -> None:
+        super().__init__()
+        self.network, self.components = network, PrincipalComponents(shape, count)
+        self.linear = nn.Linear(self.components.count, outputs, bias=False)
+        nn.init.eye_(self.linear.weight)
+        nn.init.zeros_(network.head.weight)  # type: ignore[union-attr, arg-type]
+        nn.init.zeros_(network.head.bias)  # type: ignore[union-attr, arg-type]
+
+    def forward(self, y: Float[Tensor, "batch *event"]) -> Float[Tensor, "batch outputs"]:
+        return self.network(y) + self.linear(self.components.coordinates(y))
+
+
+class DecoderFromComponents(nn.Module):
+    """A decoder that starts as the leading principal components: a code's first numbers are coordinates along them, and
+    the network adds to the example they make.
+
+    Arguments:
+        network: Vector to grid of parameters.
+        inputs: Length of the vector.
+        shape: Of an example.
+        count: Components.
+        parameters: Of a likelihood, for each value.
+        places: Which of the parameters say where a value is likely.
+    """
+
+    def __init__(
+        self, network: nn.Module, inputs: int, shape: tuple[int, ...], count: int, parameters: int, places: slice
+    ) -> None:
+        super().__init__()
+        self.network, self.components = network, PrincipalComponents(shape, count)
+        self.linear = nn.Linear(inputs, self.components.count, bias=False)
+        nn.init.eye_(self.linear.weight)
+        if parameters == 1:  # those of a mixture must differ from the start
+            nn.init.zeros_(network.head.weight)  # type: ignore[union-attr, arg-type]
+            nn.init.zeros_(network.head.bias)  # type: ignore[union-attr, arg-type]
+        moved = torch.zeros(parameters)
+        moved[places] = 1
+        self.register_buffer("moved", moved.reshape(-1, *[1] * (len(shape) - 1)), persistent=False)
+        self.moved: Tensor
+
+    def forward(
+        self, z: Float[Tensor, "batch inputs"], c: Float[Tensor, "batch _"] | None = None
+    ) -> Float[Tensor, "batch outputs *size"]:
+        example = self.components.example(self.linear(z))
+        return self.network(z, c) + (example[:, :, None] * self.moved).flatten(1, 2)
