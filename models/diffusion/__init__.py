@@ -7,6 +7,7 @@ they say of an example's class.
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import pairwise
 
 import torch
@@ -30,7 +31,7 @@ from ..chunking import map_chunks
 from ..contract import Batch, GenerativeModel, Objective
 from ..domains.base import Domain
 from ..imputation import repeated, with_gaps
-from ..networks.principal import measure_components
+from ..networks.principal import FITTED_VALUES, measure_components
 from ..rng import Streams
 from ..shapes import Bool, Float, Int, Num
 from .config import Config, SamplingConfig
@@ -108,6 +109,10 @@ class Diffusion(
         super().initialize(batch, generator)
         x = batch.visible
         measure_components(self, self.domain, x)
+        if (mixture := self.denoiser.mixture) is not None:
+            few = x[: max(2, FITTED_VALUES // self.domain.dimensions)]
+            label = None if batch.label is None else batch.label[: len(few)]
+            mixture.measure(self.domain.to_model(few), label, self.label_frequencies, generator)
         known = self.domain.spread(x, generator)[self.domain.expand(self.domain.observed(x))]
         deviation = known.std() if len(known) > 1 else known.new_ones(())
         self.denoiser.sigma_data.copy_(deviation.clamp(min=1e-3))
@@ -172,6 +177,7 @@ class Diffusion(
         label: Tensor | None,
         given: Tensor | None = None,
         network: nn.Module | None = None,
+        detail: float = 1.0,
     ) -> Float[Tensor, "batch *event"]:
         """Output of the denoiser, or of another `network` in its place, with guidance, in the precision of `x`; `given`
         as the denoiser takes it."""
@@ -180,6 +186,8 @@ class Diffusion(
         level = torch.as_tensor(sigma, device=x.device).to(low.dtype).expand(len(x))
         if given is not None:
             return network(low, level, label, given).to(x.dtype)
+        if detail != 1:
+            network = partial(network, detail=detail)
         d = network(low, level, label)
         if self.sampling.guidance != 1 and label is not None:
             free = network(low, level, None)
@@ -204,7 +212,7 @@ class Diffusion(
         down = torch.cat([down[down > end], down.new_full((1,), end)])
 
         def denoise(x: Tensor, sigma: Tensor) -> Tensor:
-            return self.denoised(x, sigma, label) if given is None else self.denoised(x, sigma, label, given)
+            return self.denoised(x, sigma, label, given, detail=self.sampling.detail)
 
         def jumped(x: Tensor, sigma: Tensor) -> Tensor:
             return self.denoised(x, sigma, label, given, self.consistency)

@@ -35,6 +35,8 @@ class SamplingConfig:
         rho: Curvature of the sampler's noise levels (`edm`).
         guidance: Weight of classifier-free guidance; 1 samples the model itself. `consistency` guides where a jump
             ends, not the way there.
+        detail: Of a model with `principal`: factor on the standard deviation of what the leading components leave
+            open, below 1 less of the noise that details start with. `consistency` takes none.
         impute_steps: Steps of imputation by a denoiser that has not learned it (`hide: 0`, as of images), by draws of
             their own from the most noise to the least whatever the sampler's range.
         resample: How often it repeats each of them, so that hidden and observed values agree.
@@ -52,6 +54,7 @@ class SamplingConfig:
     sigma_max: float = SIGMA_MAX
     rho: float = 7.0
     guidance: float = 1.0
+    detail: float = 1.0
     impute_steps: int = 18
     resample: int = 4
     code_steps: int = 18
@@ -70,7 +73,7 @@ class SamplingConfig:
         if not 0 <= self.density_sigma < SIGMA_MAX:
             raise ValueError(f"density_sigma must be at least 0 and below {SIGMA_MAX:g}, got {self.density_sigma}")
         check_positive(self, "rho")
-        check_not_negative(self, "guidance")
+        check_not_negative(self, "guidance", "detail")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -85,8 +88,8 @@ class Config:
             the length of a cell's vector in the network that settles rows.
         blocks: Residual blocks per level and direction; of tables not in the network that settles rows.
         patch: Pixels (along a side) folded into channels before the first convolution; 0 chooses by size.
-        principal: Leading principal components (of images) by which the denoiser starts as the best linear one, so that
-            its network learns the rest (`edm`); 0 for none.
+        principal: Leading principal components (of images) along which the denoiser starts as that of a Gaussian
+            mixture per class, so that its network learns the rest; 0 for none.
         embed: Length of the vector of noise level and label.
         p_mean: Mean of the log noise level in training (`edm`).
         p_std: Standard deviation of the log noise level in training (`edm`).

@@ -11,10 +11,10 @@ from ..domains.base import Domain
 from ..domains.table_rows import Settler
 from ..imputation import reveal_cells
 from ..networks.embeddings import FourierEmbedding, LabelEmbedding
-from ..networks.principal import PrincipalComponents
 from ..rng import Streams
 from ..shapes import Float, Int
 from .config import Config
+from .mixture_denoiser import MixtureDenoiser
 from .schedules import SIGMA_MAX, SIGMA_MIN, Cosine, Linear, Power, Schedule, Straight
 
 
@@ -71,12 +71,16 @@ class Denoiser(nn.Module):
         self.objective = config.objective
         self.hide = 0.5 * domain.takes_mask if config.hide == -1 else config.hide
         self.masked = self.hide > 0
+        self.mixture = None
+        if config.principal and domain.layout == "grid":
+            self.mixture = MixtureDenoiser(domain.event_shape, config.principal, classes)
         self.network = domain.denoiser(
-            width=config.width, embed=config.embed, blocks=config.blocks, patch=config.patch, masked=self.masked
+            width=config.width,
+            embed=config.embed,
+            blocks=config.blocks,
+            patch=config.patch,
+            more=self.masked + (self.mixture is not None),
         )
-        self.components = None
-        if config.principal and domain.layout == "grid" and not self.masked:
-            self.components = PrincipalComponents(domain.event_shape, config.principal)
         self.level = FourierEmbedding(config.embed)
         self.label = LabelEmbedding(classes, config.embed)
         self.sigma_data: Tensor
@@ -94,23 +98,29 @@ class Denoiser(nn.Module):
         sigma: Float[Tensor, " batch"],
         label: Int[Tensor, " batch"] | None,
         given: Float[Tensor, "batch *event"] | None = None,
+        detail: float = 1.0,
     ) -> Float[Tensor, "batch *event"]:
-        """The expected clean example; of the values `given` (NaN: not given), which only a masked one takes, these."""
+        """The expected clean example; of the values `given` (NaN: not given), which only a masked one takes, these;
+        `detail` as `MixtureDenoiser` takes it."""
         wide = [len(x), *[1] * (x.ndim - 1)]
         c_skip, c_out, c_in = (
             c if c.ndim > 1 else c.reshape(wide) for c in coefficients(self.objective, *self.levels(sigma))
         )
         c_noise = sigma.log() / 4
         c = F.silu(self.level(c_noise) + self.label(label, len(x)))
+        start, also = c_skip * x, []
+        if self.mixture is not None:
+            start = self.mixture(x, sigma, label, detail).to(x.dtype)
+            also = [start / self.sigma_data]
         if not self.masked:
-            linear = c_skip * x if self.components is None else self.components.denoised(x, sigma).to(x.dtype)
-            return linear + c_out * self.network(c_in * x, c).to(x.dtype)
+            seen = torch.cat([c_in * x, *also], dim=1) if also else c_in * x
+            return start + c_out * self.network(seen, c).to(x.dtype)
         clean = torch.full_like(x, torch.nan) if given is None else given
         known = ~clean.isnan()
         deviation = self.sigma_data if self.spreads is None else self.spreads
         scaled = (c_skip / deviation if self.objective == "edm" else c_in) * x
-        seen = torch.cat([torch.where(known, clean, scaled), known.to(x.dtype)], dim=1)
-        return torch.where(known, clean, c_skip * x + c_out * self.network(seen, c).to(x.dtype))
+        seen = torch.cat([torch.where(known, clean, scaled), known.to(x.dtype), *also], dim=1)
+        return torch.where(known, clean, start + c_out * self.network(seen, c).to(x.dtype))
 
 
 class DenoisingObjective(Objective):

@@ -324,9 +324,7 @@ class Domain(ABC):
     # grids: places folded into channels (0 to choose by size), attention at the coarsest level,
     # `principal`: leading principal components to start from (0 for none).
 
-    def encoder(
-        self, outputs: int, *, width: int, blocks: int = 1, patch: int = 0, principal: int = 0
-    ) -> nn.Module:
+    def encoder(self, outputs: int, *, width: int, blocks: int = 1, patch: int = 0, principal: int = 0) -> nn.Module:
         """Example to vector, called through `apply_masked`."""
         scale = {"width": width, "blocks": blocks, "patch": patch}
         return network("encoder", self.layout)(self, outputs, **scale, principal=principal)
@@ -365,11 +363,11 @@ class Domain(ABC):
             self, inputs, parameters=parameters, **scale, attention=attention, **from_components
         )
 
-    def denoiser(self, *, width: int, embed: int, blocks: int = 1, patch: int = 0, masked: bool = False) -> nn.Module:
-        """`(y, c)` to model space, conditional on a vector `c`; `masked`: `y` and, behind it along its first
-        dimension, as many zeros and ones."""
+    def denoiser(self, *, width: int, embed: int, blocks: int = 1, patch: int = 0, more: int = 0) -> nn.Module:
+        """`(y, c)` to model space, conditional on a vector `c`; `more`: `y` and, behind it along its first
+        dimension, so many times as many values."""
         scale = {"width": width, "embed": embed, "blocks": blocks, "patch": patch}
-        return network("denoiser", self.layout)(self, **scale, masked=masked)
+        return network("denoiser", self.layout)(self, **scale, more=more)
 
     def row_network(
         self, *, context: int, width: int, blocks: int = 2, parts: int = 128, dropout: float = 0.0

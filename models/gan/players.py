@@ -10,6 +10,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 from ..domains.base import Domain
 from ..networks.embeddings import LabelEmbedding, full_precision
 from ..shapes import Bool, Float, Int
+from .class_gaussians import ClassGaussians
 from .config import Config
 
 
@@ -36,9 +37,13 @@ class Generator(nn.Module):
             patch=config.patch,
             embed=2 * config.latent,
             attention=config.attention,
-            principal=min(config.principal, config.latent),
         )
-        self.bounded = not (config.principal and domain.layout == "grid")
+        self.start = None
+        if config.principal and domain.layout == "grid":
+            self.start = ClassGaussians(domain.event_shape, min(config.principal, config.latent), classes)
+            with torch.no_grad():
+                for weight in self.decoder.head.parameters():
+                    weight.zero_()
 
     def forward(
         self, z: Float[Tensor, "batch noise"], label: Int[Tensor, " batch"] | None
@@ -46,7 +51,7 @@ class Generator(nn.Module):
         latent, choices = z[:, : self.latent], z[:, self.latent :]
         c = torch.cat([latent, self.label(label, len(z))], dim=1)
         raw = full_precision(self.decoder(c, c))
-        return self.domain.generator_output(raw, choices) if self.bounded else raw
+        return self.domain.generator_output(raw, choices) if self.start is None else self.start(latent, label) + raw
 
 
 class Critic(nn.Module):

@@ -408,7 +408,7 @@ def grid_decoder(
 
 
 @register("denoiser", "grid")
-def grid_denoiser(grid: Any, *, width: int, embed: int, blocks: int, patch: int, masked: bool) -> UNet:
+def grid_denoiser(grid: Any, *, width: int, embed: int, blocks: int, patch: int, more: int) -> UNet:
     """Example to example of the same shape, conditional on a vector."""
     scale = {"width": width, "embed": embed, "blocks": blocks, "patch": patch}
-    return UNet(grid.event_shape, inputs=(1 + masked) * grid.event_shape[0], **scale)
+    return UNet(grid.event_shape, inputs=(1 + more) * grid.event_shape[0], **scale)

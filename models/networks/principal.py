@@ -14,6 +14,9 @@ from .embeddings import full_precision
 MEASURED_VALUES = 1 << 24
 """Values of the examples that principal components are measured on, at most."""
 
+FITTED_VALUES = 1 << 26
+"""Values of the examples that a density of their coordinates is fitted to, at most."""
+
 
 def leading_components(
     flat: Float[Tensor, "n dims"], count: int
@@ -85,23 +88,6 @@ class PrincipalComponents(nn.Module):
         with torch.autocast(coordinates.device.type, enabled=False):
             return ((full_precision(coordinates) * self._scale) @ self.basis.T + self.mean).unflatten(1, self.shape)
 
-    def denoised(
-        self, noisy: Float[Tensor, "batch *event"], sigma: Float[Tensor, " batch"]
-    ) -> Float[Tensor, "batch *event"]:
-        r"""The expected example given one with noise, if examples were Gaussian.
-
-        .. math:: \mu + \frac{r}{r + \sigma^2} (x - \mu)
-            + \sum_k \left[ \frac{v_k}{v_k + \sigma^2} - \frac{r}{r + \sigma^2} \right] u_k u_k^\top (x - \mu)
-
-        with the variances :math:`v_k` along the components :math:`u_k` and :math:`r` along all others.
-        """
-        with torch.autocast(noisy.device.type, enabled=False):
-            away = full_precision(noisy).flatten(1) - self.mean
-            noise = sigma.to(away.dtype).square()[:, None]
-            others = self.rest / (self.rest + noise)
-            along = (away @ self.basis) * (self.variances / (self.variances + noise) - others)
-            return (self.mean + others * away + along @ self.basis.T).unflatten(1, self.shape)
-
 
 def measure_components(model: nn.Module, domain: Any, x: Num[Tensor, "n *data"]) -> None:
     """Set the principal components of every network of a model to those of examples of its domain."""
@@ -128,8 +114,9 @@ class EncoderFromComponents(nn.Module):
         self.network, self.components = network, PrincipalComponents(shape, count)
         self.linear = nn.Linear(self.components.count, outputs, bias=False)
         nn.init.eye_(self.linear.weight)
-        nn.init.zeros_(network.head.weight)  # type: ignore[union-attr, arg-type]
-        nn.init.zeros_(network.head.bias)  # type: ignore[union-attr, arg-type]
+        with torch.no_grad():
+            for weight in network.head.parameters():  # type: ignore[union-attr, operator]
+                weight.zero_()
 
     def forward(self, y: Float[Tensor, "batch *event"]) -> Float[Tensor, "batch outputs"]:
         return self.network(y) + self.linear(self.components.coordinates(y))
@@ -155,9 +142,9 @@ class DecoderFromComponents(nn.Module):
         self.network, self.components = network, PrincipalComponents(shape, count)
         self.linear = nn.Linear(inputs, self.components.count, bias=False)
         nn.init.eye_(self.linear.weight)
-        if parameters == 1:  # those of a mixture must differ from the start
-            nn.init.zeros_(network.head.weight)  # type: ignore[union-attr, arg-type]
-            nn.init.zeros_(network.head.bias)  # type: ignore[union-attr, arg-type]
+        with torch.no_grad():  # little at the start; parts of a mixture must differ
+            for weight in network.head.parameters():  # type: ignore[union-attr, operator]
+                weight.mul_(0.0 if parameters == 1 else 0.1)
         moved = torch.zeros(parameters)
         moved[places] = 1
         self.register_buffer("moved", moved.reshape(-1, *[1] * (len(shape) - 1)), persistent=False)

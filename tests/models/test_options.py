@@ -20,6 +20,7 @@ NUMBERS: dict[str, dict[str, Any]] = {
         "width": 4,
         "blocks": 2,
         "patch": 2,
+        "principal": 2,
         "noise": 0.0,
         "code_penalty": 0.1,
         "code_noise": 0.5,
@@ -32,6 +33,7 @@ NUMBERS: dict[str, dict[str, Any]] = {
         "width": 4,
         "blocks": 2,
         "patch": 2,
+        "principal": 2,
         "beta": 2.0,
         "free_bits": 0.5,
         "components": 2,
@@ -46,6 +48,7 @@ NUMBERS: dict[str, dict[str, Any]] = {
         "critic_width": 4,
         "blocks": 2,
         "patch": 2,
+        "principal": 2,
         "features": 4,
         "gamma": 1.0,
         "penalty": 1.0,
@@ -92,6 +95,8 @@ NUMBERS: dict[str, dict[str, Any]] = {
         "resample": 1,
         "label_dropout": 0.5,
         "guidance": 2.0,
+        "detail": 0.5,
+        "principal": 5,
         "dropout": 0.3,
         "jumps": 0.5,
     },
@@ -101,13 +106,20 @@ NUMBERS: dict[str, dict[str, Any]] = {
 WITH = {
     "schedule": {"objective": "ddpm"},
     "penalty": {"loss": "wasserstein"},
-    "detail": {"architecture": "principal", "components": 4},
+    "flow.components": {"architecture": "principal"},
+    "flow.detail": {"architecture": "principal", "components": 4},
+    "diffusion.detail": {"principal": 4},
     "bins": {"architecture": "couplings"},
     "tail": {"architecture": "couplings"},
     "sweeps": {"architecture": "couplings"},
     "sampler": {"jumps": 0.5},
 }
-"""What a setting needs to have an effect."""
+"""What a setting, of any family or of one, needs to have an effect."""
+
+
+def needs(family: str, name: str) -> dict[str, Any]:
+    """What a family's setting needs to have an effect."""
+    return WITH.get(name, {}) | WITH.get(f"{family}.{name}", {})
 
 
 def choices(family: str) -> Iterator[tuple[str, Any]]:
@@ -124,9 +136,10 @@ def cases() -> Iterator[tuple[str, dict[str, Any]]]:
         yield family, numbers
         yield family, {"width": 1}
         for name, value in choices(family):
-            yield family, WITH.get(name, {}) | {name: value}
-        for name in WITH.keys() & numbers.keys():
-            yield family, WITH[name] | {name: numbers[name]}
+            yield family, needs(family, name) | {name: value}
+        for name in numbers:
+            if needs(family, name):
+                yield family, needs(family, name) | {name: numbers[name]}
 
 
 IMPOSSIBLE = {
@@ -175,7 +188,7 @@ def answers(family: str, domain: str, config: dict[str, Any]) -> Iterator[tuple]
 )
 def test_every_setting_changes_something(family, name):
     """A setting that nobody reads would leave all answers as they are, of images and of rows."""
-    needed = {"architecture": "principal"} if (family, name) == ("flow", "components") else WITH.get(name, {})
+    needed = needs(family, name)
     other = needed | {name: NUMBERS[family][name]}
     for domain in ("table", "grey 8x8, 17 levels"):  # rows are the cheaper
         if impossible(domain, needed):

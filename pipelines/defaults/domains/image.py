@@ -100,6 +100,11 @@ def _image(facts: Facts) -> dict[str, Rules]:
     wide, narrow, large = facts.width(coarse, 64, 49), facts.width(fine, 32, 196), facts.side >= 48
     whole = fine**2 * facts.shape[2]
     latent = 64 if large or facts.values > 1_024 else 16
+    principal: Rules = {}
+    quiet: Rules = {}
+    if latent == 64:
+        quiet = {"sampling.detail": (0.3, "less of the noise that details start with")}
+        principal = {"model.principal": (_components(facts), "minutes are too few to learn large images from nothing")}
     precision: Rules = {}
     if facts.bf16:
         precision = {"training.precision": ("bf16", "this machine multiplies in it: 1.4 to 1.7 times the speed")}
@@ -126,26 +131,27 @@ def _image(facts: Facts) -> dict[str, Rules]:
             "part": 0.06,
         },
         "autoencoder": {
-            "model.latent": latent, "model.width": wide, "model.patch": folded(coarse),
+            "model.latent": latent, "model.width": wide, "model.patch": folded(coarse), **principal,
             "model.noise": 0.1, "model.code_penalty": 0.01,
             "model.components": (facts.per_class(12), "Gaussians per class; 12 instead of 4: distance 0.99, not 1.18"),
-            **training("autoencoder", 128, 2e-3), **precision, "search.training.lr": LR, "search.model.noise": NOISE,
+            **training("autoencoder", 32 if large else 128, 2e-3), **precision, "search.training.lr": LR, "search.model.noise": NOISE,
         },
         "vae": {
-            "model.latent": latent, "model.width": wide, "model.patch": folded(coarse),
+            "model.latent": latent, "model.width": wide, "model.patch": folded(coarse), **principal,
             "model.beta": (0.5, "sharper images; 1 for a tighter bound"), "model.free_bits": 0.05,
             "model.prior_components": facts.per_class(4),
-            **training("vae", 128, 2e-3), **precision, "search.training.lr": LR, "search.model.free_bits": FREE_BITS,
+            **training("vae", 32 if large else 128, 2e-3), **precision, "search.training.lr": LR, "search.model.free_bits": FREE_BITS,
         },
         "gan": {
             **ADVERSARIAL, "model.gamma": 0.3,
             "model.latent": 64, "model.width": narrow, "model.critic_width": narrow, "model.patch": folded(fine),
+            **principal,
             **training("gan", 32 if large else 64, 1e-3), **precision,
         },
-        "flow": _image_flow(facts) | training("flow", 256 if facts.values <= 1_024 else 32, 1e-3),
+        "flow": _image_flow(facts) | training("flow", 256 if facts.values <= 1_024 else 64, 1e-3),
         "diffusion": {
             "model.width": (max(narrow, whole), "no fewer than the values of a patch, or noise stays in the samples"),
-            "model.patch": folded(fine),
+            "model.patch": folded(fine), **principal, **quiet,
             "model.p_mean": (-0.5, "shapes are decided at higher noise than texture"), "model.p_std": 1.1,
             **training("diffusion", 32 if large else 64, 2e-3), **precision, "search.training.lr": LR,
         },
@@ -161,20 +167,18 @@ def _image(facts: Facts) -> dict[str, Rules]:
     return settings
 
 
+def _components(facts: Facts) -> int:
+    """Principal components that so many examples tell."""
+    return min(64, facts.values, max(8, facts.examples // 20)) if facts.examples else 64
+
+
 def _image_flow(facts: Facts) -> Rules:
-    """Along principal components where these can be measured, else between neighbours."""
-    if facts.values <= 1_024:
-        components = min(64, facts.values, max(8, facts.examples // 20)) if facts.examples else 64
-        return {
-            "model.architecture": ("principal", "along principal components: distance 1.5, Glow 73; glow for density"),
-            "model.components": components, "model.coupling": "affine", "model.steps": 8, "model.width": 256,
-            "sampling.temperature": 0.9, "sampling.detail": (0.3, "less of the noise that details are modelled with"),
-            "training.weight_decay": 0.05, "search.training.lr": LR,
-        }  # fmt: skip
+    """Along principal components: couplings between neighbours take longer than minutes."""
     return {
-        "model.architecture": ("glow", "more values than principal components can be measured of"),
-        "model.steps": 4, "model.width": 32,
-        "sampling.temperature": (0.8, "fewer outliers while training is short"), "search.training.lr": LR,
+        "model.architecture": ("principal", "along principal components: distance 1.5, Glow 73; glow for density"),
+        "model.components": _components(facts), "model.coupling": "affine", "model.steps": 8, "model.width": 256,
+        "sampling.temperature": 0.9, "sampling.detail": (0.3, "less of the noise that details are modelled with"),
+        "training.weight_decay": 0.05, "search.training.lr": LR,
     }  # fmt: skip
 
 
