@@ -13,7 +13,6 @@ from .config import Config
 from .couplings import Affine, Coupling
 from .vector import ResidualNetwork, VectorFlow
 
-
 MOST_COMPONENTS = 1024
 """Values of an example up to which all its principal components are measured, not the leading ones alone."""
 
@@ -100,9 +99,9 @@ class LeadingComponents(nn.Module):
 class PrincipalFlow(nn.Module):
     r"""The invertible map :math:`x \mapsto (f(h), g(t; h))` of the whitened components :math:`(h, t)` of an image.
 
-    The rotation to principal components (of large images to the leading ones) and their scales are measured on the first
-    batch and stay; `f` is the flow of a vector, `g` one affine coupling. What all pixels have in common is then near the start of the
-    network, where couplings between neighbouring pixels need many steps to carry it.
+    The rotation to principal components (of large images to the leading ones) and their scales are measured on the
+    first batch and stay; `f` is the flow of a vector, `g` one affine coupling. What all pixels have in common is then
+    near the start of the network, where couplings between neighbouring pixels need many steps to carry it.
 
     Arguments:
         shape: Of an example.

@@ -1,4 +1,4 @@
-"""The leading principal components of examples: what a network of large grids starts from, so that it learns the rest."""
+"""Leading principal components of examples: what networks of large grids start from, so that they learn the rest."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ def leading_components(
     mean, (n, dims) = flat.mean(0), flat.shape
     centred = flat - mean
     if dims <= n:
-        values, vectors = torch.linalg.eigh(centred.T @ centred)
+        _, vectors = torch.linalg.eigh(centred.T @ centred)
         basis = vectors.flip(1)[:, :count]
     else:
-        values, vectors = torch.linalg.eigh(centred @ centred.T)
+        _, vectors = torch.linalg.eigh(centred @ centred.T)
         spanned = centred.T @ vectors.flip(1)[:, :count]
         basis = torch.linalg.qr(nn.functional.pad(spanned, (0, count - spanned.shape[1])))[0]
     variances = (centred @ basis).square().sum(0) / max(n - 1, 1)

@@ -1,4 +1,4 @@
-"""What networks of large images start from: principal components and Gaussians on them, beside scikit-learn and scipy."""
+"""What models of large images start from: principal components and Gaussians on them, beside scikit-learn and scipy."""
 
 from __future__ import annotations
 

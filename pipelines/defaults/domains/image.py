@@ -100,11 +100,6 @@ def _image(facts: Facts) -> dict[str, Rules]:
     wide, narrow, large = facts.width(coarse, 64, 49), facts.width(fine, 32, 196), facts.side >= 48
     whole = fine**2 * facts.shape[2]
     latent = 64 if large or facts.values > 1_024 else 16
-    principal: Rules = {}
-    quiet: Rules = {}
-    if latent == 64:
-        quiet = {"sampling.detail": (0.3, "less of the noise that details start with")}
-        principal = {"model.principal": (_components(facts), "minutes are too few to learn large images from nothing")}
     precision: Rules = {}
     if facts.bf16:
         precision = {"training.precision": ("bf16", "this machine multiplies in it: 1.4 to 1.7 times the speed")}
@@ -120,6 +115,9 @@ def _image(facts: Facts) -> dict[str, Rules]:
             "training.evaluations": (2, "each finishes the model and draws from it: as long as many updates"),
         }
 
+    def few(most: int) -> int:
+        return 32 if large else most
+
     def folded(patch: int) -> tuple[int, str]:
         places = "x".join(str(side // patch) for side in facts.shape[:2])
         return patch, f"{patch}x{patch} pixels become channels, so that convolutions see {places} places"
@@ -131,31 +129,35 @@ def _image(facts: Facts) -> dict[str, Rules]:
             "part": 0.06,
         },
         "autoencoder": {
-            "model.latent": latent, "model.width": wide, "model.patch": folded(coarse), **principal,
+            "model.latent": latent, "model.width": wide, "model.patch": folded(coarse),
             "model.noise": 0.1, "model.code_penalty": 0.01,
             "model.components": (facts.per_class(12), "Gaussians per class; 12 instead of 4: distance 0.99, not 1.18"),
-            **training("autoencoder", 32 if large else 128, 2e-3), **precision, "search.training.lr": LR, "search.model.noise": NOISE,
+            **training("autoencoder", few(128), 2e-3), **precision,
+            "search.training.lr": LR, "search.model.noise": NOISE,
         },
         "vae": {
-            "model.latent": latent, "model.width": wide, "model.patch": folded(coarse), **principal,
+            "model.latent": latent, "model.width": wide, "model.patch": folded(coarse),
             "model.beta": (0.5, "sharper images; 1 for a tighter bound"), "model.free_bits": 0.05,
             "model.prior_components": facts.per_class(4),
-            **training("vae", 32 if large else 128, 2e-3), **precision, "search.training.lr": LR, "search.model.free_bits": FREE_BITS,
+            **training("vae", few(128), 2e-3), **precision,
+            "search.training.lr": LR, "search.model.free_bits": FREE_BITS,
         },
         "gan": {
             **ADVERSARIAL, "model.gamma": 0.3,
             "model.latent": 64, "model.width": narrow, "model.critic_width": narrow, "model.patch": folded(fine),
-            **principal,
-            **training("gan", 32 if large else 64, 1e-3), **precision,
+            **training("gan", few(64), 1e-3), **precision,
         },
         "flow": _image_flow(facts) | training("flow", 256 if facts.values <= 1_024 else 64, 1e-3),
         "diffusion": {
             "model.width": (max(narrow, whole), "no fewer than the values of a patch, or noise stays in the samples"),
-            "model.patch": folded(fine), **principal, **quiet,
+            "model.patch": folded(fine),
             "model.p_mean": (-0.5, "shapes are decided at higher noise than texture"), "model.p_std": 1.1,
-            **training("diffusion", 32 if large else 64, 2e-3), **precision, "search.training.lr": LR,
+            **training("diffusion", few(64), 2e-3), **precision, "search.training.lr": LR,
         },
     }  # fmt: skip
+    if latent == 64:
+        for family, rules in _from_components(facts, latent).items():
+            settings[family] |= rules
     if 0 < facts.examples < 3_000:
         settings["gan"]["model.shift"] = (0.1, "few images: shifted ones keep the critic from learning them by heart")
     if large:
@@ -167,16 +169,36 @@ def _image(facts: Facts) -> dict[str, Rules]:
     return settings
 
 
-def _components(facts: Facts) -> int:
+def _from_components(facts: Facts, latent: int) -> dict[str, Rules]:
+    """Where networks of large images start, which minutes are too few to learn from nothing."""
+
+    def principal(most: int, why: str) -> Rules:
+        return {"model.principal": (_components(facts, most), why)}
+
+    return {
+        "autoencoder": principal(latent, "to start from: distance 2.9 instead of 13 after a quarter of this training"),
+        "vae": principal(latent, "to start from: distance 2.6 after a third of this training, without 35 after it"),
+        "gan": {
+            **principal(128, "with a Gaussian per class on them, to start from"), "model.latent": 128,
+            "training.lr": 3e-4, "model.gamma": 1.0,
+        },
+        "diffusion": {
+            **principal(256, "with Gaussians per class on them, to start from: distance 2.1 before any training"),
+            "sampling.detail": (0.3, "less of the noise that details start with"),
+        },
+    }  # fmt: skip
+
+
+def _components(facts: Facts, most: int) -> int:
     """Principal components that so many examples tell."""
-    return min(64, facts.values, max(8, facts.examples // 20)) if facts.examples else 64
+    return min(most, facts.values, max(8, facts.examples // 20)) if facts.examples else most
 
 
 def _image_flow(facts: Facts) -> Rules:
     """Along principal components: couplings between neighbours take longer than minutes."""
     return {
         "model.architecture": ("principal", "along principal components: distance 1.5, Glow 73; glow for density"),
-        "model.components": _components(facts), "model.coupling": "affine", "model.steps": 8, "model.width": 256,
+        "model.components": _components(facts, 64), "model.coupling": "affine", "model.steps": 8, "model.width": 256,
         "sampling.temperature": 0.9, "sampling.detail": (0.3, "less of the noise that details are modelled with"),
         "training.weight_decay": 0.05, "search.training.lr": LR,
     }  # fmt: skip
