@@ -60,7 +60,7 @@ def diffusion(domain: Image = FOUR, **settings) -> Diffusion:
 def exact_diffusion(**config) -> Diffusion:
     """A model of 4x4 images whose denoiser is the mixture's own."""
     model = diffusion(**config)
-    model.denoised = lambda x, sigma, label: Mixture().denoise(x, sigma)
+    model.denoised = lambda x, sigma, label, *_, **__: Mixture().denoise(x, sigma)
     return model
 
 
