@@ -8,6 +8,7 @@ from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 
 from ..domains.base import Domain
+from ..networks.convolutional import averaged
 from ..networks.embeddings import LabelEmbedding, full_precision
 from ..shapes import Bool, Float, Int
 from .class_gaussians import ClassGaussians
@@ -51,7 +52,9 @@ class Generator(nn.Module):
         latent, choices = z[:, : self.latent], z[:, self.latent :]
         c = torch.cat([latent, self.label(label, len(z))], dim=1)
         raw = full_precision(self.decoder(c, c))
-        return self.domain.generator_output(raw, choices) if self.start is None else self.start(latent, label) + raw
+        if self.start is None:
+            return self.domain.generator_output(raw, choices)
+        return self.start(latent, label) + averaged(raw, self.decoder.patches.patch)
 
 
 class Critic(nn.Module):

@@ -153,6 +153,13 @@ def refined(h: Float[Tensor, "batch channels *size"], size: Sequence[int]) -> Te
     return cropped(F.interpolate(h, scale_factor=factors, mode="nearest"), size)  # type: ignore[arg-type]
 
 
+def averaged(h: Float[Tensor, "batch channels *size"], patch: Sequence[int]) -> Tensor:
+    """Every place replaced by the average of a block of `patch` places about it: nothing is left of what repeats from
+    block to block, the grid that networks which fold blocks into channels leave early in training."""
+    sides = [side for block in reversed(patch) for side in ((block - 1) // 2, block // 2)]
+    return AVERAGES[h.ndim - 2](F.pad(h, sides, mode="replicate"), list(patch), stride=1)
+
+
 def channels_at(width: int, level: int) -> int:
     """Channels of a pyramid's level: doubled once per level, at most fourfold."""
     return width * min(2**level, 4)

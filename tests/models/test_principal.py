@@ -98,6 +98,17 @@ def test_a_gan_starts_as_a_gaussian_per_class():
         assert torch.allclose(torch.linalg.eigvalsh(torch.cov(drawn.T))[-3:], leading, rtol=0.15)
 
 
+def test_what_a_gan_adds_to_its_gaussians_has_no_grid():
+    """A pattern that the decoder puts into every block of 2x2 pixels is everywhere its mean, but at two edges."""
+    model = begun("gan", {"latent": 6, "principal": 6, "patch": 2, "critic_width": 8, "features": 8}, images(), 2)
+    noise, label = Streams.seeded(0).normal(5, 6), torch.tensor([0, 1, 0, 1, -1])
+    start = model.generator(noise, label)
+    pattern = torch.randn(4, generator=torch.Generator().manual_seed(0))
+    model.generator.decoder.head.bias.data.copy_(pattern)
+    added = (model.generator(noise, label) - start)[:, :, :5, :4]
+    assert torch.allclose(added, pattern.mean().expand_as(added), atol=1e-5)
+
+
 @pytest.mark.parametrize("label", [None, 0, 1], ids=["unknown", "first class", "second class"])
 def test_a_denoiser_starts_as_that_of_a_gaussian_mixture(label):
     """Beside Bayes' rule for the classes' sample moments: all 30 components, so that nothing else is left over."""
