@@ -7,6 +7,7 @@ noise to an example, `consistency.py` the one of a single evaluation, `densities
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
 
@@ -171,17 +172,17 @@ class Diffusion(
         detail: float = 1.0,
     ) -> Float[Tensor, "batch *event"]:
         """Output of the denoiser, or of another `network` in its place, with guidance, in the precision of `x`; `given`
-        as the denoiser takes it."""
-        network = self.denoiser if network is None else network
+        and `detail` as the denoiser takes them."""
+        denoiser: Callable[..., Tensor] = self.denoiser if network is None else network
         low = x.to(self.denoiser.sigma_data.dtype)
         level = torch.as_tensor(sigma, device=x.device).to(low.dtype).expand(len(x))
         if given is not None:
-            return network(low, level, label, given).to(x.dtype)
+            return denoiser(low, level, label, given).to(x.dtype)
         if detail != 1:
-            network = partial(network, detail=detail)
-        d = network(low, level, label)
+            denoiser = partial(denoiser, detail=detail)
+        d = denoiser(low, level, label)
         if self.sampling.guidance != 1 and label is not None:
-            free = network(low, level, None)
+            free = denoiser(low, level, None)
             d = free + self.sampling.guidance * (d - free)
         return d.to(x.dtype)
 
