@@ -8,8 +8,10 @@ the rest of this project, so that the folder can travel with a registered model.
 from __future__ import annotations
 
 from .constraints import Constraints
+from .durations import DURATIONS, DurationFormat
 from .identifiers import IdentifierFormat, whole_type
-from .instants import DURATIONS, DateTimeFormat, DurationFormat
+from .instants import DateTimeFormat
+from .month_names import MONTHS as LANGUAGES
 from .numbers import NumberFormat, is_plain, plain_numbers
 from .parts import DAY, UNITS, WEEKDAYS, Instants, InstantsSeen, Part, fitting_parts, instants_of, parts_of
 from .rules import parse_rule, written_name
@@ -18,6 +20,7 @@ from .source_table import PLACEHOLDER, SourceTable, as_text, format_of
 __all__ = [
     "DAY",
     "DURATIONS",
+    "LANGUAGES",
     "PLACEHOLDER",
     "UNITS",
     "WEEKDAYS",

@@ -15,7 +15,7 @@ from data.readers.base import natural_sorted
 from data.readers.columns import NUMBER, is_numeric, is_readable, is_temporal, is_text, type_name
 from data.readers.number_patterns import NumberPattern
 from data.readers.scan import CellScan
-from data.readers.texts import EVIDENT, ODD_TEXTS, PUNCTUATION, shape_of
+from data.readers.texts import EVIDENT, NO_DATE, ODD_TEXTS, PUNCTUATION, shape_of
 
 ODD_SHARE = 0.01
 ID_NAME = re.compile(
@@ -56,12 +56,9 @@ class ColumnScan(CellScan):
     @property
     def _decimals(self) -> tuple[int, int]:
         """The fewest and the most decimals of plain numbers in text."""
-        lengths = [
-            len(shape.partition(".")[2])
-            for shape in self.shapes or ()
-            if re.match(NUMBER, self.samples[shape]) and "e" not in shape.lower()
-        ]
-        if any("e" in shape.lower() for shape in self.shapes or ()) or not lengths or max(lengths) > 12:
+        plain = [shape for shape in self.shapes or () if re.match(NUMBER, self.samples[shape])]
+        lengths = [len(shape.partition(".")[2]) for shape in plain if "e" not in shape.lower()]
+        if len(lengths) < len(plain) or not lengths or max(lengths) > 12:
             return (0, 99)
         return min(lengths), max(lengths)
 
@@ -95,9 +92,9 @@ class ColumnScan(CellScan):
                 notes.append(f"{self.numeric} of {self.known} cells are numbers{where}: taken as text")
         return self._text(notes)
 
-    def _odd(self, wrong: Counter[str]) -> tuple[tuple[str, ...], list[str]] | None:
+    def _odd(self, wrong: Counter[str], *, dates: bool = False) -> tuple[tuple[str, ...], list[str]] | None:
         """The texts among numbers or dates that mean "not known", and what to say; `None` if they are too many."""
-        evident = {text for text in wrong if text.casefold() in EVIDENT}
+        evident = {text for text in wrong if text.casefold() in EVIDENT or (dates and NO_DATE.fullmatch(text))}
         odd = {text: n for text, n in wrong.items() if text not in evident}
         if odd and (self.known < 100 or len(odd) > ODD_TEXTS or sum(odd.values()) > ODD_SHARE * self.known):
             return None
@@ -177,7 +174,7 @@ class ColumnScan(CellScan):
         """The column as dates, times or durations."""
         fitting = []
         for candidate in self.dates or ():
-            marks = self._odd(candidate.wrong)
+            marks = self._odd(candidate.wrong, dates=candidate.role == "datetime")
             if marks is not None and candidate.right:
                 fitting.append((candidate, *marks))
         if not fitting:
@@ -188,6 +185,9 @@ class ColumnScan(CellScan):
         others = [c.pattern for c, *_ in fitting[1:] if sorted(c.pattern) == sorted(candidate.pattern)]
         if others:
             notes = [*notes, f"read as {candidate.pattern}; {others[0]} would fit as well"]
+        first, several, _ = candidate.final.partition("|")
+        if several:
+            notes = [*notes, f"its dates are written in several ways ({candidate.final}): they come back as {first}"]
         form = candidate.form
         if candidate.role == "duration":
             parts = (Part("duration", step=max(1, candidate.seen.step)),)

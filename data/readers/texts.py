@@ -17,8 +17,11 @@ EVIDENT = {
     "tbd", "(null)", "\\n", "#value!", "#div/0!", "#ref!", "#name?", "#num!", "#null!", "inf", "+inf",
     "-inf", "infinity", "-infinity",
     "+infinity", "nan", "null", "<null>", "undefined", "unspecified", "blank", "(blank)", "empty", "x",
+    ":", *(f".{letter}" for letter in "abcdefghijklmnopqrstuvwxyz"),
 }  # fmt: skip
 """Texts that mean "not known" where all other cells are numbers or dates, in small letters."""
+NO_DATE = re.compile(r"0[0:/.\- T]*|9[9:/.\- T]*")
+"""What stands for "no date" among dates: 0000-00-00, 99/99/9999."""
 PUNCTUATION = ("-", "--", "---", "–", "—", "?", "??", "...")
 """Texts that mean "not known" in any column."""
 ODD_TEXTS = 20
