@@ -47,7 +47,7 @@ def entry_type(entry: Mapping[str, Any]) -> pa.DataType:
         known = named_type(dtype)
         if known is not None:
             return known
-    return pa.dictionary(pa.int32(), pa.string()) if role in ("category", "label") else pa.string()
+    return pa.dictionary(pa.int32(), pa.string()) if entry.get("dictionary") else pa.string()
 
 
 def named_type(dtype: str) -> pa.DataType | None:

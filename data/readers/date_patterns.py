@@ -29,12 +29,13 @@ NAMED = (
 WHOLE = (
     "%a %b %d %H:%M:%S %Y", "%a %b %d %H:%M:%S %z %Y", "%a %b %d %H:%M:%S UTC %Y", "%d/%b/%Y:%H:%M:%S %z",
     "%d%b%Y", "%d%b%y", "%d%b%Y:%H:%M:%S", "%Y%m%dT%H%M%S", "%Y%m%dT%H%M%SZ", "%Y%m%d%H%M%S", "%Y%m%d%H%M", "%Y%m",
+    "%Hh%M", "%H:%M Uhr",
 )  # fmt: skip
 """Dates with times in their midst, or without a mark between their fields: C's, web servers', SAS's, compact ones."""
 DIGITS = ("%Y%m", "%Y%m%d", "%Y%m%d%H%M", "%Y%m%d%H%M%S")
 """Those that are digits alone, as other whole numbers are."""
-FEWEST = 20
-"""Cells of which months without a mark before them (202003) can be told from other numbers."""
+FEWEST = {"%Y%m": 20}
+"""Cells by which months without a mark between (202003) are told from other numbers."""
 TIME = re.compile(
     r"(?P<H>\d{1,2}):(?P<M>\d{2})(?P<S>:\d{2}(?P<f>\.\d{1,9})?)?(?P<p>\s?[AaPp][Mm])?"
     r"(?P<z>\s?(?:[+-]\d{2}(?::?\d{2})?|Z|UTC|GMT))?$"
@@ -122,7 +123,6 @@ def candidates(texts: Sequence[str]) -> list[Candidate]:
     patterns: dict[str, None] = {}
     for text in known[:3]:
         patterns.update(dict.fromkeys(_patterns(text)))
-    patterns = {p: None for p in patterns if p != "%Y%m" or len(known) >= FEWEST}
     found = [Candidate(role="datetime", pattern=pattern) for pattern in patterns]
     found += [
         Candidate(role="duration", pattern=pattern)

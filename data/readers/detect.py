@@ -13,6 +13,7 @@ from data.cards import Column
 from data.formats import DateTimeFormat, NumberFormat, Part, fitting_parts
 from data.readers.base import natural_sorted
 from data.readers.columns import NUMBER, is_numeric, is_readable, is_temporal, is_text, type_name
+from data.readers.date_patterns import FEWEST
 from data.readers.number_patterns import NumberPattern
 from data.readers.scan import CellScan
 from data.readers.texts import EVIDENT, NO_DATE, ODD_TEXTS, PUNCTUATION, shape_of
@@ -72,7 +73,9 @@ class ColumnScan(CellScan):
         if not self.known and not self.infinite:
             return Column(name=self.name, type="constant", why="it has no values"), []
         if not is_readable(self.kind):
-            why = f"type {self.kind} is not learned from"
+            nested = pa.types.is_nested(self.kind)
+            why = "lists and objects within cells" if nested else f"type {self.kind}"
+            why += " are not learned from" if nested else " is not learned from"
             return Column(name=self.name, type="skip", why=why), []
         kind = self.kind.value_type if pa.types.is_dictionary(self.kind) else self.kind
         if as_category or pa.types.is_boolean(kind):
@@ -92,9 +95,21 @@ class ColumnScan(CellScan):
                 notes.append(f"{self.numeric} of {self.known} cells are numbers{where}: taken as text")
         return self._text(notes)
 
-    def _odd(self, wrong: Counter[str], *, dates: bool = False) -> tuple[tuple[str, ...], list[str]] | None:
-        """The texts among numbers or dates that mean "not known", and what to say; `None` if they are too many."""
-        evident = {text for text in wrong if text.casefold() in EVIDENT or (dates and NO_DATE.fullmatch(text))}
+    def _odd(
+        self, wrong: Counter[str], *, dates: bool = False, around: tuple[str, str] = ("", "")
+    ) -> tuple[tuple[str, ...], list[str]] | None:
+        """The texts among numbers or dates that mean "not known", and what to say; `None` if they are too many.
+
+        Arguments:
+            wrong: The texts that are none.
+            dates: Whether they stand among dates.
+            around: What stands before and after a number (`$ -`).
+        """
+        evident = {
+            text for text in wrong
+            if text.removeprefix(around[0]).removesuffix(around[1]).strip().casefold() in EVIDENT
+            or (dates and NO_DATE.fullmatch(text))
+        }  # fmt: skip
         odd = {text: n for text, n in wrong.items() if text not in evident}
         if odd and (self.known < 100 or len(odd) > ODD_TEXTS or sum(odd.values()) > ODD_SHARE * self.known):
             return None
@@ -142,7 +157,7 @@ class ColumnScan(CellScan):
             notes = [*notes, f"taken as missing: {self.infinite} infinite numbers"]
         if not self.known:
             return Column(name=self.name, type="constant", why="it has no finite values"), notes
-        whole = self.whole and (not pattern or NumberFormat(pattern).decimals == 0 or not self._is_text)
+        whole = self.whole and (not self._is_text or (pattern != "" and NumberFormat(pattern).decimals == 0))
         if whole and not marks and self.dates:
             found = self._dated()
             if found is not None:
@@ -161,6 +176,13 @@ class ColumnScan(CellScan):
         kind = "integer" if whole else "continuous"
         return Column(name=self.name, type=kind, format=pattern if pattern != "0" else "", missing=marks), notes
 
+    def as_number(self) -> Column:
+        """The column as plain numbers, whatever else they may be."""
+        low, high = self._decimals if self._is_text else (0, self.decimals if self.decimals < 9 else 99)
+        pattern = "" if high == 99 else NumberPattern.of(low, high)
+        kind = "integer" if self.whole and (pattern == "0" or not self._is_text) else "continuous"
+        return Column(name=self.name, type=kind, format="" if pattern == "0" else pattern)
+
     @property
     def _is_text(self) -> bool:
         return is_text(self.kind)
@@ -175,7 +197,7 @@ class ColumnScan(CellScan):
         fitting = []
         for candidate in self.dates or ():
             marks = self._odd(candidate.wrong, dates=candidate.role == "datetime")
-            if marks is not None and candidate.right:
+            if marks is not None and candidate.right and self.known >= FEWEST.get(candidate.pattern, 0):
                 fitting.append((candidate, *marks))
         if not fitting:
             return None
@@ -216,11 +238,10 @@ class ColumnScan(CellScan):
         pattern, fits = NumberPattern.guess(self.shapes, self.samples)
         if not pattern:
             return None
-        wrong = self._wrong_texts(fits)
-        marks = self._odd(wrong) if wrong is not None else None
+        wrong, form = self._wrong_texts(fits), NumberFormat(pattern)
+        marks = self._odd(wrong, around=form.around) if wrong is not None else None
         if wrong is None or marks is None or sum(wrong.values()) * 2 > self.known:
             return None
-        form = NumberFormat(pattern)
         named = ID_NAME.search(self.name) or ID_TAIL.search(self.name)
         if named and form.decimals == 0 and self._identifies(number=False):
             return self._identifier(marks[1])

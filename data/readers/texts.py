@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 EVIDENT = {
     "-", "--", "---", "–", "—", "?", "??", ".", "..", "...", "*", "unknown", "unk", "missing", "none", "nil", "na",
     "n.a.", "n/a", "n/d", "nd", "n.d.", "not available", "not applicable", "not known", "no data", "not reported",
-    "tbd", "(null)", "\\n", "#value!", "#div/0!", "#ref!", "#name?", "#num!", "#null!", "inf", "+inf",
+    "tbd", "tbc", "tba", "k.a.", "keine angabe", "unbekannt", "inconnu", "desconocido", "s/d",
+    "(null)", "\\n", "#value!", "#div/0!", "#ref!", "#name?", "#num!", "#null!", "inf", "+inf",
     "-inf", "infinity", "-infinity",
     "+infinity", "nan", "null", "<null>", "undefined", "unspecified", "blank", "(blank)", "empty", "x",
     ":", *(f".{letter}" for letter in "abcdefghijklmnopqrstuvwxyz"),
