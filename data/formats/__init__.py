@@ -7,6 +7,7 @@ the rest of this project, so that the folder can travel with a registered model.
 
 from __future__ import annotations
 
+from .columns import SPANS
 from .constraints import Constraints
 from .durations import DURATIONS, DurationFormat
 from .identifiers import IdentifierFormat, whole_type
@@ -22,6 +23,7 @@ __all__ = [
     "DURATIONS",
     "LANGUAGES",
     "PLACEHOLDER",
+    "SPANS",
     "UNITS",
     "WEEKDAYS",
     "Constraints",

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.cards import Constraint
-from data.formats import Constraints, written_name
+from data.formats import SPANS, Constraints, written_name
 
 SAMPLE = 4096
 """Rows in which relations are looked for; those found are checked in all."""
@@ -175,7 +175,11 @@ class Relations:
     ) -> Iterator[tuple[Constraint, tuple[str, ...]]]:
         """Numbers that count the time between two dates."""
         for low, high in itertools.permutations(moments, 2):
+            between = (values[high] - values[low])[:FIRST]
             for name, unit in itertools.product(numbers, SPAN_UNITS):
+                off = np.abs(values[name][:FIRST] * SPANS[unit] - between)
+                if np.isnan(off).all() or np.nanmax(off) > SPANS[unit]:
+                    continue
                 told = "" if unit == "days" else f" in {unit}"
                 text = f"{written_name(name)} = {written_name(high)} - {written_name(low)}{told}"
                 yield from self._if_kept(text, (name, high, low), values, len(moments) ** 2 * len(numbers) + 1)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from data.formats import DURATIONS, LANGUAGES, DateTimeFormat, DurationFormat, Instants, InstantsSeen
+from data.formats import DURATIONS, LANGUAGES, DateTimeFormat, DurationFormat, Instants, InstantsSeen, format_of
 from data.readers.texts import EVIDENT, ODD_TEXTS
 
 DATES = (
@@ -26,6 +26,7 @@ NAMED = (
     "%B %Y", "%b %Y", "%b-%Y", "%b-%y", "%b %y", "%B de %Y",
 )  # fmt: skip
 """Dates with the names of months, in languages other than English."""
+FOREIGN = tuple(f"{language}:{named}" for language in LANGUAGES if language != "en" for named in NAMED)
 WHOLE = (
     "%a %b %d %H:%M:%S %Y", "%a %b %d %H:%M:%S %z %Y", "%a %b %d %H:%M:%S UTC %Y", "%d/%b/%Y:%H:%M:%S %z",
     "%d%b%Y", "%d%b%y", "%d%b%Y:%H:%M:%S", "%Y%m%dT%H%M%S", "%Y%m%dT%H%M%SZ", "%Y%m%d%H%M%S", "%Y%m%d%H%M", "%Y%m",
@@ -132,7 +133,7 @@ def candidates(texts: Sequence[str]) -> list[Candidate]:
     found += [Candidate(role="duration", pattern=pattern) for pattern in _worded(known)]
     wrong = {candidate.pattern: candidate.form.instants(known)[2] for candidate in found}
     kept = [candidate for candidate in found if wrong[candidate.pattern].sum() <= 0.1 * len(known)]
-    return kept or _mixed(known)
+    return kept if kept or not patterns else _mixed(known)
 
 
 def _mixed(known: Sequence[str]) -> list[Candidate]:
@@ -197,12 +198,12 @@ def _patterns(text: str) -> list[str]:
     if clock and tail is None:
         return [pattern for pattern in WHOLE if _dates(pattern, text)]
     day, between = (rest[: tail.start()], tail[0]) if tail else (rest, "")
-    others = [f"{language}:{named}" for language in LANGUAGES if language != "en" for named in NAMED]
+    others = FOREIGN if re.search(r"[^\W\d_]{3}", day) else ()
     found = [pattern + between + clock for pattern in (*DATES, *others) if _dates(pattern, day)]
     return [*found, *(pattern for pattern in WHOLE if _dates(pattern, text))]
 
 
 def _dates(pattern: str, text: str) -> bool:
     """Whether a text is such a date; of digits alone, whether it is one of the years from 1900 to 2100."""
-    when = DateTimeFormat(pattern).instant(text)
+    when = format_of("datetime", pattern).instant(text)  # pyright: ignore[reportAttributeAccessIssue]
     return when is not None and (pattern not in DIGITS or -25567 <= when[0] < 47847)
