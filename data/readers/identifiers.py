@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from data.readers.identifier_runs import RunsSeen, mixed
@@ -53,11 +54,15 @@ class IdentifiersSeen:
 
     def add(self, texts: pa.Array) -> None:
         """Note the identifiers of a batch, in their order."""
-        known = [text.strip() for text in texts.drop_null().to_pylist() if text.strip()]
+        texts = pc.utf8_trim_whitespace(texts.drop_null())
+        texts = texts.filter(pc.not_equal(texts, ""))
+        known = texts.to_pylist()
         if not known:
             return
         self._sequence(known)
-        self.runs.add(pa.array(known, pa.string()))
+        if self.steady:  # a running number is drawn as such
+            self.runs.hopeless = True
+        self.runs.add(texts)
         raw = [text.encode()[:LONGEST] for text in known]
         longest = max(map(len, raw))
         if longest > self.length:
@@ -78,7 +83,7 @@ class IdentifiersSeen:
 
     def _sequence(self, texts: list[str]) -> None:
         for text in texts:
-            head = text[: max(0, len(text) - LONGEST)] + text[-LONGEST:].rstrip(string.digits)
+            head = text.rstrip(string.digits) if len(text) <= LONGEST else text
             digits = text[len(head) :]
             self.prefix = head if self.first is None and not self.prefix else self.prefix
             number = int(digits) if digits else 0
