@@ -19,7 +19,7 @@ from .parts import UNITS, WEEKDAYS, Instants, Part, instants_of, parts_of
 LONG_DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 TOKEN = re.compile(r"%[-^~]?[YymbBdHIMSpaAqGVu]|%[:#]?z|%\d?f|%%")
 LANGUAGE = re.compile(r"([a-z]{2}):(?=.*%)")
-COMPACT = re.compile(r"%Y%m|%H%M")
+COMPACT = re.compile(r"%[Yy]%m|%H%M")
 """Patterns whose fields follow one another without a mark between them: each has its full number of digits."""
 FIELDS = {
     "Y": r"\d{4}", "y": r"\d{2}", "m": r"\d{1,2}", "d": r"\d{1,2}", "H": r"\d{1,2}", "I": r"\d{1,2}", "M": r"\d{1,2}",

@@ -52,6 +52,11 @@ class NumberFormat:
         return self._parts[0].strip(), self._parts[3].strip()
 
     @property
+    def point(self) -> str:
+        """What stands before decimals."""
+        return self._parts[2]
+
+    @property
     def decimals(self) -> int:
         """The most decimals that are written."""
         return self._parts[5]

@@ -30,16 +30,16 @@ FOREIGN = tuple(f"{language}:{named}" for language in LANGUAGES if language != "
 WHOLE = (
     "%a %b %d %H:%M:%S %Y", "%a %b %d %H:%M:%S %z %Y", "%a %b %d %H:%M:%S UTC %Y", "%d/%b/%Y:%H:%M:%S %z",
     "%d%b%Y", "%d%b%y", "%d%b%Y:%H:%M:%S", "%Y%m%dT%H%M%S", "%Y%m%dT%H%M%SZ", "%Y%m%d%H%M%S", "%Y%m%d%H%M", "%Y%m",
-    "%Hh%M", "%H:%M Uhr",
+    "%Hh%M", "%H:%M Uhr", "%d.%m.%Y %H.%M", "%y%m%d", "%H%M",
 )  # fmt: skip
 """Dates with times in their midst, or without a mark between their fields: C's, web servers', SAS's, compact ones."""
-DIGITS = ("%Y%m", "%Y%m%d", "%Y%m%d%H%M", "%Y%m%d%H%M%S")
+DIGITS = ("%Y%m", "%Y%m%d", "%Y%m%d%H%M", "%Y%m%d%H%M%S", "%y%m%d", "%H%M")
 """Those that are digits alone, as other whole numbers are."""
-FEWEST = {"%Y%m": 20}
-"""Cells by which months without a mark between (202003) are told from other numbers."""
+FEWEST = {"%Y%m": 20, "%y%m%d": 20, "%H%M": 20}
+"""Cells by which the shorter of them (202003, 210228, 0830) are told from other numbers."""
 TIME = re.compile(
     r"(?P<H>\d{1,2}):(?P<M>\d{2})(?P<S>:\d{2}(?P<f>\.\d{1,9})?)?(?P<p>\s?[AaPp][Mm])?"
-    r"(?P<z>\s?(?:[+-]\d{2}(?::?\d{2})?|Z|UTC|GMT))?$"
+    r"(?P<z>\s?(?:[+-]\d{2}(?::?\d{2})?|Z|UTC|GMT|[A-Z]{1,4}T))?$"
 )
 MIXED = 3
 """Ways in which the dates of one column may be written."""
@@ -187,7 +187,7 @@ def _patterns(text: str) -> list[str]:
         zone = time["z"] or ""
         clock += (
             zone
-            if zone.strip() in ("Z", "UTC", "GMT")
+            if zone.strip().isalpha()
             else zone[: len(zone) - len(zone.lstrip())]
             + (("%:z" if ":" in zone else "%#z" if len(zone.strip()) == 3 else "%z") if zone else "")
         )

@@ -19,6 +19,8 @@ from data.readers.scan import CellScan
 from data.readers.texts import EVIDENT, NO_DATE, ODD_TEXTS, PUNCTUATION, shape_of
 
 ODD_SHARE = 0.01
+HOURS = 6
+"""Hours of the day that times without a mark (0830) must be of, to be told from other codes."""
 ID_NAME = re.compile(
     r"(^|[^a-z])(id|ids|uid|uuid|guid|key|no|nr|num|number|index|idx|serial|sku|isbn|ssn|iban|account|phone|tel|e-?mail|"
     r"url|hash|token)([^a-z]|$)",
@@ -33,7 +35,21 @@ YEAR_NAME = re.compile(r"(?i)year|jahr|année|anno|date|time|^t$")
 
 @dataclass(kw_only=True, slots=True)
 class ColumnScan(CellScan):
-    """What a column is, by what it was seen to hold."""
+    """What a column is, by what it was seen to hold.
+
+    Arguments:
+        comma: Whether other columns of the file have a decimal comma: 1.234 is then a thousand, and 1,234 is little.
+    """
+
+    comma: bool = False
+
+    @property
+    def has_comma(self) -> bool:
+        """Whether its numbers have a comma before their decimals, that can be none between thousands."""
+        if self.shapes is None or not self._is_text:
+            return False
+        pattern, _ = NumberPattern.guess(self.shapes, self.samples)
+        return bool(pattern) and NumberFormat(pattern).point == ","
 
     @property
     def categories(self) -> tuple[str, ...]:
@@ -142,7 +158,7 @@ class ColumnScan(CellScan):
         """The column as plain numbers."""
         if is_numeric(self.kind):
             return self._number("" if self.decimals > 8 else NumberPattern.of(0, self.decimals), (), [])
-        if self.shapes is None or not self.numeric or self._codes:
+        if self.shapes is None or not self.numeric or self._codes or (self.comma and self._in_thousands):
             return None
         wrong = self._wrong_texts([shape for shape in self.shapes if re.match(NUMBER, self.samples[shape])])
         marks = self._odd(wrong) if wrong is not None else None
@@ -150,6 +166,13 @@ class ColumnScan(CellScan):
             return None
         low, high = self._decimals
         return self._number("" if high == 99 else NumberPattern.of(low, high), *marks)
+
+    @property
+    def _in_thousands(self) -> bool:
+        """Whether all its numbers could have points between thousands, and some have."""
+        shapes = [shape for shape in self.shapes or () if re.match(NUMBER, self.samples[shape])]
+        marked = [shape for shape in shapes if "." in shape]
+        return bool(marked) and all(re.fullmatch(r"[+-]?[1-9]\d{0,2}(\.\d{3})?", self.samples[s]) for s in shapes)
 
     def _number(self, pattern: str, marks: tuple[str, ...], notes: list[str]) -> tuple[Column, list[str]]:
         if self.infinite:
@@ -197,6 +220,8 @@ class ColumnScan(CellScan):
         fitting = []
         for candidate in self.dates or ():
             marks = self._odd(candidate.wrong, dates=candidate.role == "datetime")
+            if candidate.pattern == "%H%M" and (not self._codes or len({v[:2] for v in self.values or ()}) < HOURS):
+                continue  # years, as 2024 is, or numbers of places
             if marks is not None and candidate.right and self.known >= FEWEST.get(candidate.pattern, 0):
                 fitting.append((candidate, *marks))
         if not fitting:
@@ -235,7 +260,7 @@ class ColumnScan(CellScan):
         """The column as numbers with a currency, a unit, marks between thousands, a decimal comma."""
         if self.shapes is None or not self._is_text:
             return None
-        pattern, fits = NumberPattern.guess(self.shapes, self.samples)
+        pattern, fits = NumberPattern.guess(self.shapes, self.samples, comma=self.comma)
         if not pattern:
             return None
         wrong, form = self._wrong_texts(fits), NumberFormat(pattern)

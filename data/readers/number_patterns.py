@@ -39,8 +39,14 @@ class NumberPattern:
         return "0" + ("." + "0" * fewest + "#" * (most - fewest) if most else "")
 
     @classmethod
-    def guess(cls, shapes: Counter[str], samples: dict[str, str]) -> tuple[str, list[str]]:
-        """The pattern that most cells have, and the shapes that fit it; empty when there is none."""
+    def guess(cls, shapes: Counter[str], samples: dict[str, str], *, comma: bool = False) -> tuple[str, list[str]]:
+        """The pattern that most cells have, and the shapes that fit it; empty when there is none.
+
+        Arguments:
+            shapes: Of the cells, with how many there are.
+            samples: A text of each shape.
+            comma: Whether a comma before three digits is one before decimals.
+        """
         split: dict[str, re.Match[str]] = {}
         around: Counter[tuple[str, str]] = Counter()
         for shape, count in shapes.items():
@@ -60,7 +66,7 @@ class NumberPattern:
         mine = {shape: found for shape, found in split.items() if cls._edges(found) == edges}
         if any(re.match(r"z9*$", cls._zeros(found["body"])) for found in mine.values()):
             return "", []
-        for sep, dec in cls.SEPARATORS:
+        for sep, dec in sorted(cls.SEPARATORS, key=lambda pair: comma and pair[1] != ","):
             pattern = cls._with(edges, sep, dec, {shape: (found, shapes[shape]) for shape, found in mine.items()})
             if pattern and not is_plain(pattern):
                 return pattern, list(mine)

@@ -28,6 +28,9 @@ def inspect_table(card: Card, path: Path, size: str, fit: str) -> Inspection:
         if name and name not in raw.names:
             raise ValueError(f"{path}: {role} names no column: {name!r}; the columns are {', '.join(raw.names)}")
     scans = scan_table(raw, card)
+    comma = card.source.delimiter != "," and any(scan.has_comma for scan in scans.values())
+    for scan in scans.values():
+        scan.comma = comma
     columns: list[Column] = []
     for name, scan in scans.items():
         role = name in (card.label, card.anomaly.column if card.anomaly else "")

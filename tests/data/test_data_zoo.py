@@ -425,6 +425,11 @@ def added(root: Path, column: str, texts: list[str]) -> str:
         (lambda i: f"{1 + i % 9}.5E+0{i % 5 + 1}", "type: continuous}"),
         (lambda i: days(i).strftime("%a %b %d %H:%M:%S +0000 %Y"), 'format: "%a %b %d %H:%M:%S %z %Y"'),
         (lambda i: f"{days(i).year}年{days(i).month}月{days(i).day}日", 'format: "%Y年%-m月%-d日"'),
+        (lambda i: days(i).strftime("%y%m%d"), 'format: "%y%m%d"'),
+        (lambda i: f"{i * 37 % 24:02}{i % 60:02}", 'format: "%H%M"'),
+        (lambda i: f"{i % 40 + 1:04}", "type: categorical"),  # numbers of places, no times
+        (lambda i: str(2000 + i % 24), "type: integer"),  # years, no times
+        (lambda i: moment(i).strftime("%m/%d/%Y %I:%M %p ET"), 'format: "%m/%d/%Y %I:%M %p ET"'),
         (lambda i: str(300000 + 137 * (i * i % 997)), "type: integer}"),  # six digits that are no months
     ],
 )
@@ -507,6 +512,27 @@ def test_what_stands_around_a_table_is_no_part_of_it(tmp_path: Path, case: str) 
     found = [pq.read_table(tmp_path / f"out/{split}.parquet").to_pylist() for split in dataset.splits]
     cells = sorted((row["size"], row["n"], row["kind"]) for part in found for row in part)
     assert cells == sorted((row["size"], row["n"], row["kind"]) for row in OBJECTS)
+
+
+@pytest.mark.parametrize(("delimiter", "types"), [(";", ["continuous", "continuous", "integer"]), (",", None)])
+def test_marks_that_say_two_things_are_read_by_the_other_columns(
+    tmp_path: Path, delimiter: str, types: list[str] | None
+) -> None:
+    """Of `26,140` and `855.941` none can tell; a column of `0,25` beside them does, where no comma divides cells."""
+    cells = [(f"{i * 7 % 100 / 4:.2f}".replace(".", ","), f"{i % 50 + 1},{i * 37 % 1000:03}",
+              f"{i % 90 + 1}.{i * 7 % 1000:03}") for i in range(ROWS)]  # fmt: skip
+    body = io.StringIO()
+    csv.writer(body, delimiter=delimiter).writerows([("a", "force", "people"), *cells])
+    (tmp_path / "t.csv").write_text(body.getvalue())
+    dataset = prepared(tmp_path, "t.csv")
+    places = dataset.split("train").sources.tolist()
+    for place, x in zip(places, dataset.split("train").all().x.numpy(), strict=True):
+        force, people = cells[place][1], cells[place][2]
+        if types:
+            assert x[1:].tolist() == [float(force.replace(",", ".")), float(people.replace(".", ""))]
+        else:
+            assert x[1:].tolist() == [float(force.replace(",", "")), float(people)]
+    assert types is None or [column["type"] for column in dataset.domain["columns"]] == types
 
 
 def test_kanji_are_not_taken_for_western_letters(tmp_path: Path) -> None:
