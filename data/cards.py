@@ -41,6 +41,7 @@ class Source:
         skip: Lines before the header (a title, comments).
         below: Lines between the header and the rows (units, a second header).
         footer: Lines after the last row (totals, notes).
+        pad: Whether rows with fewer cells than the header end in missing ones; else they are bad.
         sheet: Of a workbook; the first when empty.
         query: What is asked of a database.
         image, label: Of Parquet files with images: the columns that hold the image and its class.
@@ -57,6 +58,7 @@ class Source:
     skip: int = 0
     below: int = 0
     footer: int = 0
+    pad: bool = False
     sheet: str = ""
     query: str = ""
     image: str = ""

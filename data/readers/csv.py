@@ -16,7 +16,8 @@ import pyarrow.csv
 from numpy.typing import NDArray
 
 from data.readers.base import REPEATED_HEADERS, IngestReport
-from data.readers.dialects import BLANKS, Body, Dialect, Heading, heading
+from data.readers.bodies import Body, Padded
+from data.readers.dialects import BLANKS, Dialect, Heading, heading
 from data.readers.encodings import Decoded
 from data.readers.raw_table import (
     RawBatch,
@@ -223,8 +224,11 @@ def _csv_batches(
 
 
 def _body(stream: Readable, file: Path, head: Heading, dialect: Dialect) -> Body:
-    text = Decoded(stream, dialect.encoding, file)
-    return Body(text, head.lines, blanks=dialect.delimiter == BLANKS, footer=dialect.footer)
+    text: Readable = Decoded(stream, dialect.encoding, file)
+    if dialect.pad:
+        text = Padded(Body(text, head.lines), len(head.names), dialect.delimiter)
+    skipped = 0 if dialect.pad else head.lines
+    return Body(text, skipped, blanks=dialect.delimiter == BLANKS, footer=dialect.footer)
 
 
 def _csv_error(file: Path, error: Exception, rows: int) -> ValueError:

@@ -16,7 +16,7 @@ from pathlib import Path
 from data.readers.encodings import Decoded
 from data.readers.headings import header_of, rows_below, units_below
 from data.readers.suffixes import COMPRESSED
-from data.sources.streams import Readable, inflated
+from data.sources.streams import inflated
 
 HEAD = 1 << 20
 ROWS = 500
@@ -24,6 +24,8 @@ DELIMITERS = ",;\t|"
 RARE = "^~\x01\x1f"
 """Delimiters that are tried where no other divides the lines."""
 TAIL = 1 << 16
+SHORT = 0.1
+"""The share of rows with too few cells above which their last ones were left out, and no delimiter was lost."""
 BLANKS = " "
 
 
@@ -32,7 +34,7 @@ class Dialect:
     """How a file holds its table; see `data.cards.Source`.
 
     Arguments:
-        encoding, delimiter, header, skip, below, footer: As there.
+        encoding, delimiter, header, skip, below, footer, pad: As there.
         notes: What was found that is not the ordinary.
     """
 
@@ -42,6 +44,7 @@ class Dialect:
     skip: int = 0
     below: int = 0
     footer: int = 0
+    pad: bool = False
     notes: list[str] = field(default_factory=list)
 
 
@@ -69,10 +72,22 @@ def sniff(path: Path, encoding: str) -> Dialect:
     footer, first = _footer(path, encoding, delimiter, Counter(map(len, rows)).most_common(1)[0][0] if rows else 0)
     if footer:
         notes.append(f"{footer} line(s) after the table are left out, beginning with {first[:60]!r}")
+    body = rows[header == "first" :]
+    fewer = sum(len(row) < len(rows[0]) for row in body)
+    pad = fewer > SHORT * len(body) and max(map(len, rows)) == len(rows[0]) > 1 and delimiter != BLANKS
+    if pad:
+        notes.append(f"{fewer} of its first {len(body)} rows have fewer cells than its header: the others are missing")
     if delimiter == BLANKS:
         notes.append("its cells are divided by blanks")
     return Dialect(
-        encoding=encoding, delimiter=delimiter, header=header, skip=skip, below=below, footer=footer, notes=notes
+        encoding=encoding,
+        delimiter=delimiter,
+        header=header,
+        skip=skip,
+        below=below,
+        footer=footer,
+        pad=pad,
+        notes=notes,
     )
 
 
@@ -283,98 +298,3 @@ def _check_text(path: Path, titles: Sequence[str], row: int) -> None:
                 f"{path}: the name of column {position} (row {row}) is no text of the file's encoding: {shown!r}. "
                 "Fix source.encoding in the card, or close every quotation mark in that row."
             )
-
-
-class WithoutFooter:
-    """A stream of lines without the last few.
-
-    Arguments:
-        stream: UTF-8 text.
-        footer: How many lines to leave out.
-    """
-
-    def __init__(self, stream: Readable, footer: int) -> None:
-        self._stream, self._footer = stream, footer
-        self._ready = self._kept = b""
-
-    def read(self, size: int = -1, /) -> bytes:
-        """Up to `size` bytes; fewer only at the end."""
-        while size < 0 or len(self._ready) < size:
-            piece = self._stream.read(HEAD)
-            if not piece:
-                break
-            lines = (self._kept + piece).splitlines(keepends=True)
-            self._ready += b"".join(lines[: -self._footer - 1])
-            self._kept = b"".join(lines[-self._footer - 1 :])
-        else:
-            taken, self._ready = self._ready[:size], self._ready[size:]
-            return taken
-        taken = self._ready + b"".join(self._kept.splitlines(keepends=True)[: -self._footer])
-        self._ready = self._kept = b""
-        if size < 0:
-            return taken
-        taken, self._ready = taken[:size], taken[size:]
-        return taken
-
-
-class Body:
-    """A stream of a table's rows as UTF-8: without what stands above them, and with single blanks between cells.
-
-    Arguments:
-        stream: UTF-8 text.
-        lines: Physical lines to leave out.
-        blanks: Whether cells are divided by any number of blanks.
-        footer: Physical lines to leave out at the end.
-    """
-
-    def __init__(self, stream: Readable, lines: int, *, blanks: bool, footer: int = 0) -> None:
-        self._stream, self._blanks = WithoutFooter(stream, footer) if footer else stream, blanks
-        self._ready = self._without(lines)
-        self._rest = b""
-        self.closed = False
-
-    def _without(self, lines: int) -> bytes:
-        ready = b""
-        while lines:
-            piece = self._stream.read(HEAD)
-            ready += piece
-            kept = ready.splitlines(keepends=True)
-            if len(kept) > lines or not piece:
-                return b"".join(kept[lines:])
-        return ready
-
-    def readable(self) -> bool:
-        """True: this is a stream to read."""
-        return True
-
-    def close(self) -> None:
-        """Nothing: whoever opened the stream closes it."""
-        self.closed = True
-
-    def read(self, size: int = -1, /) -> bytes:
-        """Up to `size` bytes; fewer only at the end."""
-        if not self._blanks:
-            if self._ready:
-                taken, self._ready = (self._ready, b"") if size < 0 else (self._ready[:size], self._ready[size:])
-                if size < 0 or len(taken) < size:
-                    taken += self._stream.read(size - len(taken) if size >= 0 else -1)
-                return taken
-            return self._stream.read(size)
-        while size < 0 or len(self._rest) < size:
-            piece = self._ready or self._stream.read(HEAD)
-            self._ready = b""
-            if not piece:
-                break
-            while not piece.endswith(b"\n"):  # whole lines only
-                more = self._stream.read(HEAD)
-                if not more:
-                    break
-                piece += more
-                head, newline, tail = piece.rpartition(b"\n")
-                if newline:
-                    piece, self._ready = head + newline, tail
-                    break
-            self._rest += b"".join(re.sub(rb"[ \t]+", b" ", line.strip()) + b"\n" for line in piece.splitlines())
-        size = len(self._rest) if size < 0 else size
-        taken, self._rest = self._rest[:size], self._rest[size:]
-        return taken

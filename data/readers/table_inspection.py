@@ -108,7 +108,7 @@ def _source(card: Card, path: Path, inspection: Inspection) -> Source:
     inspection.warnings += dialect.notes
     return replace(
         source, encoding=encoding, delimiter=dialect.delimiter, header=dialect.header, skip=dialect.skip,
-        below=dialect.below, footer=dialect.footer if len(files) == 1 else 0,
+        below=dialect.below, footer=dialect.footer if len(files) == 1 else 0, pad=dialect.pad,
     )  # fmt: skip
 
 

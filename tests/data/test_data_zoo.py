@@ -473,6 +473,10 @@ AROUND: dict[str, tuple[str, bytes, str]] = {
         "t.txt", ('"size" "n" "kind"\n' + "".join(f'"{i}" {" ".join(row)}\n' for i, row in enumerate(ASKEW))).encode(),
         "its rows have one cell more than its header",
     ),
+    "short rows": (
+        "t.csv", ("size,n,kind,a,b\n" + "".join(f"{','.join(row)}{',1,2' * (row[2] == 'ash')}\n" for row in ASKEW)).encode(),
+        "40 of its first 60 rows have fewer cells than its header",
+    ),
     "carets": ("t.csv", f"size,n,kind\n{PLAIN_ROWS}".replace(",", "^").encode(), "delimiter: \"^\""),
     "readme": ("t.zip", b"", "size"),
     "columns": ("t.json", json.dumps(
