@@ -13,7 +13,7 @@ from .durations import DURATIONS, DurationFormat
 from .identifiers import IdentifierFormat, whole_type
 from .instants import DateTimeFormat
 from .month_names import MONTHS as LANGUAGES
-from .numbers import NumberFormat, is_plain, plain_numbers
+from .numbers import SCALES, NumberFormat, is_plain, plain_numbers
 from .parts import DAY, UNITS, WEEKDAYS, Instants, InstantsSeen, Part, fitting_parts, instants_of, parts_of
 from .rules import parse_rule, written_name
 from .source_table import PLACEHOLDER, SourceTable, as_text, format_of
@@ -23,6 +23,7 @@ __all__ = [
     "DURATIONS",
     "LANGUAGES",
     "PLACEHOLDER",
+    "SCALES",
     "SPANS",
     "UNITS",
     "WEEKDAYS",

@@ -12,10 +12,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+SCALES = {"": 1.0, "K": 1e3, "k": 1e3, "M": 1e6, "m": 1e6, "B": 1e9, "b": 1e9, "T": 1e12}
+"""What letters after a number multiply it by."""
+
 
 @dataclass(frozen=True)
 class NumberFormat:
-    """Numbers as a pattern writes them: `$#,##0.00`, `0.0%`, `#.##0,00 €`, `#,##,##0` (lakhs), `0.##` (up to two).
+    """Numbers as a pattern writes them: `$#,##0.00`, `0.0%`, `#.##0,00 €`, `#,##,##0` (lakhs), `0.##` (up to two),
+    `0.0#[K|M]` (in thousands or millions).
 
     Arguments:
         pattern: Text before, digits, text after; after a `;` how negative numbers are written: `()` in
@@ -46,6 +50,15 @@ class NumberFormat:
             fixed, fixed + len(core["free"] or ""), negative, bool(core["lakh"]),
         )  # fmt: skip
 
+    @cached_property
+    def scales(self) -> dict[str, float]:
+        """By what the letters that may follow multiply a number, the greatest first; none where nothing does."""
+        found = re.fullmatch(r"\[([A-Za-z|]*)\]", self._parts[3])
+        names = found[1].split("|") if found else []
+        if unknown := [name for name in names if name not in SCALES]:
+            raise ValueError(f"expected letters of {', '.join(filter(None, SCALES))} in [], got {', '.join(unknown)}")
+        return dict(sorted(((name, SCALES[name]) for name in names), key=lambda pair: -pair[1]))
+
     @property
     def around(self) -> tuple[str, str]:
         """The texts before and after the digits."""
@@ -65,6 +78,7 @@ class NumberFormat:
     def _regex(self) -> re.Pattern[str]:
         before, sep, dec, after, _, _, negative, lakh = self._parts
         before, after = re.escape(before.strip()), re.escape(after.strip())
+        after = f"(?P<scale>{'|'.join(self.scales)})" if self.scales else f"(?P<scale>){after}"
         mark, last = re.escape(sep), r"(?P<last>[\-−]?)" if negative == "-" else "(?P<last>)"
         groups = rf"\d{{1,2}}(?:{mark}\d{{2}})*{mark}\d{{3}}" if lakh else rf"\d{{1,3}}(?:{mark}\d{{3}})+"
         digits = rf"{groups}|\d+" if sep else r"\d+"
@@ -88,6 +102,8 @@ class NumberFormat:
             value = float(digits)
         except ValueError:
             return None
+        if found["scale"]:
+            value = round(value * self.scales[found["scale"]], 6)
         negative = found["open"] or sign in ("-", "−")
         value = -value if negative and value else value
         return value if math.isfinite(value) else None
@@ -104,6 +120,10 @@ class NumberFormat:
             if value != value:
                 texts.append(None)
                 continue
+            if self.scales:
+                fitting = (pair for pair in self.scales.items() if abs(value) >= pair[1])
+                after, size = next(fitting, list(self.scales.items())[-1])
+                value /= size
             digits = f"{abs(value):,.{most}f}" if sep else f"{abs(value):.{most}f}"
             whole, _, part = digits.partition(".")
             whole = _in_lakhs(whole) if lakh else whole

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 
-from data.formats import is_plain
+from data.formats import SCALES, is_plain
 
 CODES = (
     r"AED|ARS|AUD|BDT|BGN|BHD|BRL|CAD|CHF|CLP|CNY|COP|CZK|DKK|EGP|EUR|GBP|GHS|HKD|HRK|"
@@ -48,8 +48,7 @@ class NumberPattern:
             comma: Whether a comma before three digits is one before decimals.
         """
         split: dict[str, re.Match[str]] = {}
-        around: Counter[tuple[str, str]] = Counter()
-        for shape, count in shapes.items():
+        for shape in shapes:
             text = samples[shape]
             found = cls.BODY.fullmatch(text)
             if found is None or bool(found["open"]) != bool(found["close"]):
@@ -59,11 +58,14 @@ class NumberPattern:
             if not cls._proper(found["before"], found["after"]):
                 continue
             split[shape] = found
-            around[cls._edges(found)] += count
-        if not around:
+        if not split:
             return "", []
-        edges = around.most_common(1)[0][0]
-        mine = {shape: found for shape, found in split.items() if cls._edges(found) == edges}
+        around = cls._scaled({shape: cls._edges(found) for shape, found in split.items()}, shapes)
+        counts: Counter[tuple[str, str]] = Counter()
+        for shape, place in around.items():
+            counts[place] += shapes[shape]
+        edges = counts.most_common(1)[0][0]
+        mine = {shape: found for shape, found in split.items() if around[shape] == edges}
         if any(re.match(r"z9*$", cls._zeros(found["body"])) for found in mine.values()):
             return "", []
         for sep, dec in sorted(cls.SEPARATORS, key=lambda pair: comma and pair[1] != ","):
@@ -71,6 +73,16 @@ class NumberPattern:
             if pattern and not is_plain(pattern):
                 return pattern, list(mine)
         return "", []
+
+    @staticmethod
+    def _scaled(around: dict[str, tuple[str, str]], shapes: Counter[str]) -> dict[str, tuple[str, str]]:
+        """Texts before and after the numbers; letters for thousands, millions, … as one where there are several."""
+        scaled = {shape for shape, (_, after) in around.items() if after in SCALES}
+        letters = sorted({around[shape][1] for shape in scaled})
+        if len(set(letters) - {""}) < 2 or sum(shapes[s] for s in scaled) < 0.9 * sum(shapes[s] for s in around):
+            return around
+        one = f"[{'|'.join(letters)}]"
+        return {shape: (before, one if shape in scaled else after) for shape, (before, after) in around.items()}
 
     @staticmethod
     def _zeros(body: str) -> str:

@@ -94,6 +94,7 @@ TEXT: dict[str, tuple[str, Callable[[int], str]]] = {
     "lap": ("duration", lambda i: f"{i % 70}:{i * 7 % 60:02}.{i * i % 1000:03}"),
     "trip": ("duration", lambda i: " ".join(f"{n}{u}" for n, u in ((i % 5 * 9, "h"), (i * 7 % 60 or 1, "m")) if n)),
     "sap": ("continuous", lambda i: f"{abs(number(i)):.2f}" + ("-" if number(i) < 0 else "")),
+    "views": ("continuous", lambda i: f"{1 + i % 90}.{i * 7 % 10}" + "KM"[i % 3 == 0]),
     "lakhs": ("integer", lambda i: f"{i * 17 % 41 + 1},{i * i % 100:02},{i * 7 % 1000:03}"),
     "span": ("duration", lambda i: f"{20 + i * i % 47}:{i % 60:02}:30"),
     "pause": ("duration", lambda i: f"PT{i * i % 50 + 1}M"),
