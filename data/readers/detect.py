@@ -19,6 +19,10 @@ from data.readers.scan import CellScan
 from data.readers.texts import EVIDENT, NO_DATE, ODD_TEXTS, PUNCTUATION, shape_of
 
 ODD_SHARE = 0.01
+BEYOND = re.compile(r"[<>≤≥]=?\s*\d[\d.,]*")
+FEW_BEYOND = 3
+"""Bounds beyond which a laboratory does not measure (`<0.01`), of one column."""
+MANY = 20
 HOURS = 6
 """Hours of the day that times without a mark (0830) must be of, to be told from other codes."""
 ID_NAME = re.compile(
@@ -127,6 +131,12 @@ class ColumnScan(CellScan):
             or (dates and NO_DATE.fullmatch(text))
         }  # fmt: skip
         odd = {text: n for text, n in wrong.items() if text not in evident}
+        beyond = {text for text in odd if BEYOND.fullmatch(text)}
+        if not dates and len(beyond) <= FEW_BEYOND:
+            evident |= beyond
+            odd = {text: n for text, n in odd.items() if text not in beyond}
+        if not dates and len(odd) == 1 and self.distinct > MANY and not any(map(str.isdigit, next(iter(odd)))):
+            evident, odd = evident | set(odd), {}  # one word among many numbers
         if odd and (self.known < 100 or len(odd) > ODD_TEXTS or sum(odd.values()) > ODD_SHARE * self.known):
             return None
         notes = []
