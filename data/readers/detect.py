@@ -135,10 +135,10 @@ class ColumnScan(CellScan):
         if not dates and len(beyond) <= FEW_BEYOND:
             evident |= beyond
             odd = {text: n for text, n in odd.items() if text not in beyond}
-        if not dates and len(odd) == 1 and self.distinct > MANY and not any(map(str.isdigit, next(iter(odd)))):
-            evident, odd = evident | set(odd), {}  # one word among many numbers
         if odd and (self.known < 100 or len(odd) > ODD_TEXTS or sum(odd.values()) > ODD_SHARE * self.known):
-            return None
+            if dates or len(odd) > 1 or self.distinct <= MANY or any(map(str.isdigit, next(iter(odd)))):
+                return None
+            evident, odd = evident | set(odd), {}  # one word among many numbers
         notes = []
         if evident:
             shown = ", ".join(f"{wrong[text]} × {text!r}" for text in sorted(evident))
