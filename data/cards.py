@@ -39,6 +39,9 @@ class Source:
         encoding: Of a text file, a name that Python knows.
         header: `first` takes the names of the columns from the first row, `none` numbers them.
         skip: Lines before the header (a title, comments).
+        below: Lines between the header and the rows (units, a second header).
+        footer: Lines after the last row (totals, notes).
+        pad: Whether rows with fewer cells than the header end in missing ones; else they are bad.
         sheet: Of a workbook; the first when empty.
         query: What is asked of a database.
         image, label: Of Parquet files with images: the columns that hold the image and its class.
@@ -53,6 +56,9 @@ class Source:
     encoding: str = "utf-8"
     header: str = "first"
     skip: int = 0
+    below: int = 0
+    footer: int = 0
+    pad: bool = False
     sheet: str = ""
     query: str = ""
     image: str = ""
@@ -319,8 +325,9 @@ def _source_faults(source: Source) -> Iterable[str]:
         yield f"source.delimiter must be one character, got {source.delimiter!r}"
     if source.header not in ("first", "none"):
         yield f"source.header must be first or none, got {source.header!r}"
-    if source.skip < 0:
-        yield f"source.skip must be at least 0, got {source.skip}"
+    for key in ("skip", "below", "footer"):
+        if getattr(source, key) < 0:
+            yield f"source.{key} must be at least 0, got {getattr(source, key)}"
     try:
         codecs.lookup(source.encoding)
     except LookupError:

@@ -47,7 +47,7 @@ def entry_type(entry: Mapping[str, Any]) -> pa.DataType:
         known = named_type(dtype)
         if known is not None:
             return known
-    return pa.dictionary(pa.int32(), pa.string()) if role in ("category", "label") else pa.string()
+    return pa.dictionary(pa.int32(), pa.string()) if entry.get("dictionary") else pa.string()
 
 
 def named_type(dtype: str) -> pa.DataType | None:
@@ -117,9 +117,8 @@ def as_array(cells: Sequence[Any], kind: pa.DataType) -> pa.Array:
         counts = [None if cell is None else cell // unit for cell in cells]
         return pa.array(counts, pa.int32() if kind.bit_width == 32 else pa.int64()).cast(kind)
     if pa.types.is_float16(kind):
-        return pa.array(
-            np.array([np.nan if c is None else c for c in cells], np.float16), mask=[c is None for c in cells]
-        )
+        halves = np.array([np.nan if cell is None else cell for cell in cells], np.float16)
+        return pa.array(halves, mask=np.array([cell is None for cell in cells], np.bool_))
     return pa.array(cells, kind)
 
 

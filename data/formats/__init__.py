@@ -7,10 +7,13 @@ the rest of this project, so that the folder can travel with a registered model.
 
 from __future__ import annotations
 
+from .columns import SPANS
 from .constraints import Constraints
+from .durations import DURATIONS, DurationFormat
 from .identifiers import IdentifierFormat, whole_type
-from .instants import DURATIONS, DateTimeFormat, DurationFormat
-from .numbers import NumberFormat, is_plain, plain_numbers
+from .instants import DateTimeFormat
+from .month_names import MONTHS as LANGUAGES
+from .numbers import SCALES, NumberFormat, is_plain, plain_numbers
 from .parts import DAY, UNITS, WEEKDAYS, Instants, InstantsSeen, Part, fitting_parts, instants_of, parts_of
 from .rules import parse_rule, written_name
 from .source_table import PLACEHOLDER, SourceTable, as_text, format_of
@@ -18,7 +21,10 @@ from .source_table import PLACEHOLDER, SourceTable, as_text, format_of
 __all__ = [
     "DAY",
     "DURATIONS",
+    "LANGUAGES",
     "PLACEHOLDER",
+    "SCALES",
+    "SPANS",
     "UNITS",
     "WEEKDAYS",
     "Constraints",

@@ -1,4 +1,4 @@
-"""Dates, times and durations as a pattern writes them."""
+"""Dates and times as a pattern writes them."""
 
 from __future__ import annotations
 
@@ -13,23 +13,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .month_names import month_names
 from .parts import UNITS, WEEKDAYS, Instants, Part, instants_of, parts_of
 
-MONTHS = (
-    "January", "February", "March", "April", "May", "June",
-    "July", "August", "September", "October", "November", "December",
-)  # fmt: skip
 LONG_DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
-TOKEN = re.compile(r"%[-^~]?[YymbBdHIMSpaAq]|%:?z|%\d?f|%%")
+TOKEN = re.compile(r"%[-^~]?[YymbBdHIMSpaAqGVu]|%[:#]?z|%\d?f|%%")
+LANGUAGE = re.compile(r"([a-z]{2}):(?=.*%)")
+COMPACT = re.compile(r"%[Yy]%m|%H%M")
+"""Patterns whose fields follow one another without a mark between them: each has its full number of digits."""
 FIELDS = {
     "Y": r"\d{4}", "y": r"\d{2}", "m": r"\d{1,2}", "d": r"\d{1,2}", "H": r"\d{1,2}", "I": r"\d{1,2}", "M": r"\d{1,2}",
     "S": r"\d{1,2}", "p": r"[AaPp]\.?[Mm]\.?", "z": r"Z|[+-]\d{2}:?\d{2}|[+-]\d{2}", "q": "[1-4]",
-    "b": "|".join(month[:3] for month in MONTHS), "B": "|".join(MONTHS),
-    "a": "|".join(WEEKDAYS), "A": "|".join(LONG_DAYS), "f": r"\d{1,9}",
+    "G": r"\d{4}", "V": r"\d{2}", "u": "[1-7]", "a": "|".join(WEEKDAYS), "A": "|".join(LONG_DAYS), "f": r"\d{1,9}",
 }  # fmt: skip
 
 
-class _InstantFormat(ABC):
+class InstantFormat(ABC):
     """What formats of dates, times and durations share: texts to learned parts and back.
 
     A format gives `instant` (days, nanoseconds of the clock, minutes of the zone; `None` for another text) and `text`.
@@ -69,14 +68,16 @@ class _InstantFormat(ABC):
 
 
 @dataclass(frozen=True)
-class DateTimeFormat(_InstantFormat):
+class DateTimeFormat(InstantFormat):
     """Dates and times as a pattern of `strftime` writes them.
 
     After the percent sign `-` leaves out a leading zero, `^` writes capital and `~` small letters (`%^b`, `%~p`).
+    Months have English names, or those of the language that stands first (`de:%d. %B %Y`). Several patterns with a `|`
+    between them are all read, and the first is written.
 
     Arguments:
-        pattern: For example `%Y-%m-%d %H:%M:%S`, `%-d/%-m/%y`, `%I:%M %p`, `%d %b %Y`, `%Y-Q%q`,
-            `%Y-%m-%dT%H:%M:%S%:z` (`%z` without the colon); `%3f` are milliseconds.
+        pattern: For example `%Y-%m-%d %H:%M:%S`, `%-d/%-m/%y`, `%I:%M %p`, `%d %b %Y`, `%Y-Q%q`, `%G-W%V`,
+            `%Y-%m-%dT%H:%M:%S%:z` (`%z` without the colon, `%#z` whole hours); `%3f` are milliseconds.
         parts: What is learned.
 
     Example:
@@ -91,52 +92,69 @@ class DateTimeFormat(_InstantFormat):
     @cached_property
     def span(self) -> tuple[int, int]:  # pyright: ignore[reportIncompatibleVariableOverride]
         """The first and last day that can be written: of two digits of a year those of 1969 to 2068."""
-        letters = {token[-1] for token in TOKEN.findall(self.pattern)}
-        return (-365, 36159) if "y" in letters and "Y" not in letters else _InstantFormat.span
+        return (-365, 36159) if "y" in self._letters and "Y" not in self._letters else InstantFormat.span
+
+    @cached_property
+    def _letters(self) -> set[str]:
+        return {token[-1] for token in TOKEN.findall(self.pattern)}
 
     @property
     def dated(self) -> bool:
         """Whether it states a day (or month)."""
-        return any(token[-1] in "Yy" for token in TOKEN.findall(self.pattern))
+        return bool(self._letters & set("YyG"))
 
     @property
     def timed(self) -> bool:
         """Whether it states a time of day."""
-        return any(token[-1] in "HI" for token in TOKEN.findall(self.pattern))
+        return bool(self._letters & set("HI"))
 
     @property
     def zoned(self) -> bool:
         """Whether it states a zone."""
-        return "z" in {token[-1] for token in TOKEN.findall(self.pattern)}
+        return "z" in self._letters
+
+    @cached_property
+    def _others(self) -> tuple[DateTimeFormat, ...]:
+        """The further patterns that are read."""
+        return tuple(DateTimeFormat(pattern) for pattern in self.pattern.split("|")[1:])
+
+    @cached_property
+    def _written(self) -> tuple[str, list[str], list[str]]:
+        """The pattern that is written, without its language, and the long and short names of its months."""
+        first = self.pattern.partition("|")[0]
+        found = LANGUAGE.match(first)
+        return (first[found.end() :] if found else first, *month_names(found[1] if found else "en"))
 
     @cached_property
     def _regex(self) -> re.Pattern[str]:
         at, regex, seen = 0, "", set()
-        for token in TOKEN.finditer(self.pattern):
-            regex += re.escape(self.pattern[at : token.start()]).replace(r"\ ", r"\s+")
+        pattern, long, short = self._written
+        compact = COMPACT.search(pattern) is not None
+        fields = FIELDS | {"B": "|".join(map(re.escape, long)), "b": "|".join(map(re.escape, short))}
+        for token in TOKEN.finditer(pattern):
+            regex += re.escape(pattern[at : token.start()]).replace(r"\ ", r"\s+")
             letter = token[0][-1]
             if letter == "%":
                 regex += "%"
             elif letter in seen:
                 raise ValueError(f"the pattern {self.pattern!r} states %{letter} twice. Fix it.")
             else:
-                compact = "%Y%m%d" in self.pattern and letter in "md"
-                regex += f"(?P<{letter}>{'[0-9]{2}' if compact else FIELDS[letter]})"
+                regex += f"(?P<{letter}>{'[0-9]{2}' if compact and letter in 'mdHMS' else fields[letter]})"
                 seen.add(letter)
             at = token.end()
-        regex += re.escape(self.pattern[at:]).replace(r"\ ", r"\s+")
+        regex += re.escape(pattern[at:]).replace(r"\ ", r"\s+")
         return re.compile(rf"\s*{regex}\s*", re.IGNORECASE)
 
     def instant(self, text: str) -> tuple[int, int, int] | None:
         """Days since 1970, nanoseconds since midnight and the zone's minutes; `None` if the text is no such date."""
         found = self._regex.fullmatch(text)
-        if found is None:
-            return None
-        got = found.groupdict()
-        try:
-            return self._day(got), self._clock(got), _minutes(got.get("z") or "")
-        except ValueError:
-            return None
+        if found is not None:
+            got = found.groupdict()
+            try:
+                return self._day(got), self._clock(got), _minutes(got.get("z") or "")
+            except ValueError:
+                pass
+        return next((when for other in self._others if (when := other.instant(text)) is not None), None)
 
     def spelled(self, text: str) -> tuple[str, str]:
         """The names of months and weekdays in a text of this format, and its AM or PM."""
@@ -145,13 +163,15 @@ class DateTimeFormat(_InstantFormat):
         return "".join(got.get(field) or "" for field in "aAbB"), got.get("p") or ""
 
     def _day(self, got: Mapping[str, str]) -> int:
+        if "G" in got:
+            return date.fromisocalendar(int(got["G"]), int(got["V"]), int(got.get("u") or 1)).toordinal() - 719163
         if "Y" not in got and "y" not in got:
             return 0
         year = int(got["Y"]) if "Y" in got else int(got["y"]) + (2000 if int(got["y"]) < 69 else 1900)
         month = int(got.get("m") or 1)
-        if "b" in got or "B" in got:
-            name = (got.get("b") or got.get("B") or "")[:3].title()
-            month = [m[:3] for m in MONTHS].index(name) + 1
+        for field, names in zip("Bb", self._written[1:], strict=True):
+            if got.get(field):
+                month = [name.casefold() for name in names].index(got[field].casefold()) + 1
         if "q" in got:
             month = 3 * int(got["q"]) - 2
         return date(year, month, int(got.get("d") or 1)).toordinal() - 719163
@@ -172,13 +192,16 @@ class DateTimeFormat(_InstantFormat):
         when = date.fromordinal(days + 719163)
         seconds, nanoseconds = divmod(clock, UNITS["s"])
         hour, minute, second = seconds // 3600, seconds // 60 % 60, seconds % 60
-        colon = ":" if "%:z" in self.pattern else ""
+        pattern, long, short = self._written
+        colon = ":" if "%:z" in pattern else ""
+        week = when.isocalendar()
         values: dict[str, str] = {
             "Y": f"{when.year:04}", "y": f"{when.year % 100:02}", "m": f"{when.month:02}", "d": f"{when.day:02}",
-            "b": MONTHS[when.month - 1][:3], "B": MONTHS[when.month - 1], "H": f"{hour:02}",
+            "b": short[when.month - 1], "B": long[when.month - 1], "H": f"{hour:02}",
             "I": f"{(hour - 1) % 12 + 1:02}", "M": f"{minute:02}", "S": f"{second:02}",
             "p": "PM" if hour > 11 else "AM",
             "a": WEEKDAYS[when.weekday()], "A": LONG_DAYS[when.weekday()], "q": str((when.month + 2) // 3),
+            "G": f"{week.year:04}", "V": f"{week.week:02}", "u": str(week.weekday),
             "z": f"{'-' if offset < 0 else '+'}{abs(offset) // 60:02}{colon}{abs(offset) % 60:02}", "%": "%",
         }  # fmt: skip
 
@@ -186,11 +209,11 @@ class DateTimeFormat(_InstantFormat):
             letter = token[0][-1]
             if letter == "f":
                 return f"{nanoseconds:09}"[: int(token[0][1:-1] or 6)]
-            text = values[letter]
+            text = values[letter][:3] if token[0] == "%#z" else values[letter]
             text = text.lstrip("0") or "0" if "-" in token[0] else text
             return text.upper() if "^" in token[0] else text.lower() if "~" in token[0] else text
 
-        return TOKEN.sub(put, self.pattern)
+        return TOKEN.sub(put, pattern)
 
 
 def _minutes(zone: str) -> int:
@@ -215,62 +238,3 @@ def _read_whole(one: Any, texts: Sequence[str | None]) -> tuple[NDArray[np.int64
         rows.append(known[text])
     bad = np.array([row is None for row in rows], np.bool_)
     return np.array([row or (0, 0, 0) for row in rows], np.int64).reshape(-1, 3), bad
-
-
-DURATIONS = {
-    "H:MM:SS": re.compile(r"(?P<sign>-?)(?P<h>\d+):(?P<m>[0-5]\d):(?P<s>[0-5]\d)(?:\.(?P<f>\d{1,9}))?"),
-    "D days HH:MM:SS": re.compile(
-        r"(?P<sign>-?)(?P<d>\d+) days?,? (?P<h>\d{1,2}):(?P<m>[0-5]\d):(?P<s>[0-5]\d)(?:\.(?P<f>\d{1,9}))?"
-    ),
-    "ISO": re.compile(
-        r"(?P<sign>-?)P(?=.)(?:(?P<d>\d+)D)?(?:T(?=.)(?:(?P<h>\d+)H)?(?:(?P<m>\d+)M)?(?:(?P<s>\d+)(?:\.(?P<f>\d{1,9}))?S)?)?"
-    ),
-}
-"""How durations are written, by the name of the pattern."""
-
-
-@dataclass(frozen=True)
-class DurationFormat(_InstantFormat):
-    """Durations as `H:MM:SS` (hours without end), `D days HH:MM:SS` or ISO 8601's `P1DT2H30M`.
-
-    Arguments:
-        pattern: A key of `DURATIONS`, with `.f` times the number of decimals of seconds appended (`H:MM:SS.fff`).
-        parts: One `duration`.
-    """
-
-    pattern: str
-    parts: tuple[Part, ...] = ()
-
-    @cached_property
-    def _base(self) -> tuple[str, int]:
-        base, _, fraction = self.pattern.partition(".")
-        if base not in DURATIONS or set(fraction) - {"f"}:
-            raise ValueError(f"expected a pattern of durations ({', '.join(DURATIONS)}), got {self.pattern!r}")
-        return base, len(fraction)
-
-    def instant(self, text: str) -> tuple[int, int, int] | None:
-        """0, nanoseconds and 0; `None` if the text is no such duration."""
-        found = DURATIONS[self._base[0]].fullmatch(text.strip())
-        if found is None:
-            return None
-        got = found.groupdict()
-        hours = 24 * int(got.get("d") or 0) + int(got["h"] or 0)
-        seconds = 3600 * hours + 60 * int(got["m"] or 0) + int(got["s"] or 0)
-        total = seconds * UNITS["s"] + int((got["f"] or "0").ljust(9, "0"))
-        return (0, -total if got["sign"] else total, 0) if total < 2**62 else None
-
-    def text(self, days: int, clock: int, offset: int) -> str:
-        base, digits = self._base
-        sign = "-" if clock < 0 else ""
-        seconds, nanoseconds = divmod(abs(clock), UNITS["s"])
-        fraction = "." + f"{nanoseconds:09}"[:digits] if digits else ""
-        hours, minutes, seconds = seconds // 3600, seconds // 60 % 60, seconds % 60
-        if base == "H:MM:SS":
-            return f"{sign}{hours}:{minutes:02}:{seconds:02}{fraction}"
-        if base == "ISO":
-            day = f"{hours // 24}D" if hours > 23 else ""
-            rest = "".join(f"{n}{u}" for n, u in ((hours % 24, "H"), (minutes, "M")) if n)
-            if seconds or nanoseconds or not (rest or day):
-                rest += f"{seconds}{fraction}S"
-            return f"{sign}P{day}" + (f"T{rest}" if rest else "")
-        return f"{sign}{hours // 24} days {hours % 24:02}:{minutes:02}:{seconds:02}{fraction}"

@@ -12,14 +12,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+SCALES = {"": 1.0, "K": 1e3, "k": 1e3, "M": 1e6, "m": 1e6, "B": 1e9, "b": 1e9, "T": 1e12}
+"""What letters after a number multiply it by."""
+
 
 @dataclass(frozen=True)
 class NumberFormat:
-    """Numbers as a pattern writes them: `$#,##0.00`, `0.0%`, `#.##0,00 €`, `0.##` (up to two decimals).
+    """Numbers as a pattern writes them: `$#,##0.00`, `0.0%`, `#.##0,00 €`, `#,##,##0` (lakhs), `0.##` (up to two),
+    `0.0#[K|M]` (in thousands or millions).
 
     Arguments:
         pattern: Text before, digits, text after; after a `;` how negative numbers are written: `()` in
-            parentheses, `p-` with the sign after the text before, else with the sign first.
+            parentheses, `p-` with the sign after the text before, `-` with the sign last, else with the sign first.
 
     Example:
         >>> NumberFormat("$#,##0.00;()").read(["$1,234.50", "($7.00)"])[0].tolist()
@@ -29,22 +33,41 @@ class NumberFormat:
     """
 
     pattern: str = ""
-    CORE = re.compile(r"(?:#(?P<sep>[^#0])##)?0(?:(?P<dec>[.,])(?P<fixed>0*)(?P<free>#*))?")
+    CORE = re.compile(r"(?:#(?P<sep>[^#0])##(?P<lakh>(?P=sep)##)?)?0(?:(?P<dec>[.,])(?P<fixed>0*)(?P<free>#*))?")
 
     @cached_property
-    def _parts(self) -> tuple[str, str, str, str, int, int, str]:
+    def _parts(self) -> tuple[str, str, str, str, int, int, str, bool]:
         pattern, _, negative = self.pattern.partition(";")
         core = self.CORE.search(pattern)
-        if core is None or negative not in ("", "()", "p-"):
+        if core is None or negative not in ("", "()", "p-", "-"):
             raise ValueError(
-                f"expected a pattern of a number such as '$#,##0.00' or '0.0%' (after ';' one of '()' and 'p-'), "
+                f"expected a pattern of a number such as '$#,##0.00' or '0.0%' (after ';' one of '()', 'p-' and '-'), "
                 f"got {self.pattern!r}"
             )
         fixed = len(core["fixed"] or "")
         return (
             pattern[: core.start()], core["sep"] or "", core["dec"] or ".", pattern[core.end() :],
-            fixed, fixed + len(core["free"] or ""), negative,
+            fixed, fixed + len(core["free"] or ""), negative, bool(core["lakh"]),
         )  # fmt: skip
+
+    @cached_property
+    def scales(self) -> dict[str, float]:
+        """By what the letters that may follow multiply a number, the greatest first; none where nothing does."""
+        found = re.fullmatch(r"\[([A-Za-z|]*)\]", self._parts[3])
+        names = found[1].split("|") if found else []
+        if unknown := [name for name in names if name not in SCALES]:
+            raise ValueError(f"expected letters of {', '.join(filter(None, SCALES))} in [], got {', '.join(unknown)}")
+        return dict(sorted(((name, SCALES[name]) for name in names), key=lambda pair: -pair[1]))
+
+    @property
+    def around(self) -> tuple[str, str]:
+        """The texts before and after the digits."""
+        return self._parts[0].strip(), self._parts[3].strip()
+
+    @property
+    def point(self) -> str:
+        """What stands before decimals."""
+        return self._parts[2]
 
     @property
     def decimals(self) -> int:
@@ -53,19 +76,25 @@ class NumberFormat:
 
     @cached_property
     def _regex(self) -> re.Pattern[str]:
-        before, sep, dec, after, _, _, _ = self._parts
+        before, sep, dec, after, _, _, negative, lakh = self._parts
         before, after = re.escape(before.strip()), re.escape(after.strip())
-        digits = rf"\d{{1,3}}(?:{re.escape(sep)}\d{{3}})+|\d+" if sep else r"\d+"
+        after = f"(?P<scale>{'|'.join(self.scales)})" if self.scales else f"(?P<scale>){after}"
+        mark, last = re.escape(sep), r"(?P<last>[\-−]?)" if negative == "-" else "(?P<last>)"
+        groups = rf"\d{{1,2}}(?:{mark}\d{{2}})*{mark}\d{{3}}" if lakh else rf"\d{{1,3}}(?:{mark}\d{{3}})+"
+        digits = rf"{groups}|\d+" if sep else r"\d+"
         number = rf"(?P<number>(?:{digits})?(?:{re.escape(dec)}\d*)?(?:[eE][+-]?\d+)?)"
         return re.compile(
-            rf"\s*(?P<open>\()?(?P<sign>[+\-−]?)\s*{before}\s*(?P<sign2>[+\-−]?){number}\s*{after}\s*(?P<close>\))?\s*"
+            rf"\s*(?P<open>\()?(?P<sign>[+\-−]?)\s*{before}\s*(?P<sign2>[+\-−]?){number}\s*{after}{last}\s*(?P<close>\))?\s*"
         )
 
     def read_one(self, text: str) -> float | None:
         """The number that a text states; `None` if it states none."""
-        _, sep, dec, _, _, _, _ = self._parts
+        _, sep, dec, *_ = self._parts
         found = self._regex.fullmatch(text)
-        if found is None or bool(found["open"]) != bool(found["close"]) or (found["sign"] and found["sign2"]):
+        if found is None or bool(found["open"]) != bool(found["close"]):
+            return None
+        sign = found["sign"] + found["sign2"] + found["last"]
+        if len(sign) > 1:
             return None
         digits = found["number"]
         digits = (digits.replace(sep, "") if sep else digits).replace(dec, ".")
@@ -73,7 +102,9 @@ class NumberFormat:
             value = float(digits)
         except ValueError:
             return None
-        negative = found["open"] or (found["sign"] or found["sign2"]) in ("-", "−")
+        if found["scale"]:
+            value = round(value * self.scales[found["scale"]], 6)
+        negative = found["open"] or sign in ("-", "−")
         value = -value if negative and value else value
         return value if math.isfinite(value) else None
 
@@ -83,24 +114,37 @@ class NumberFormat:
 
     def write(self, values: NDArray[np.float64]) -> list[str | None]:
         """Numbers `[n, 1]` as texts; `None` for NaN."""
-        before, sep, dec, after, fixed, most, negative = self._parts
+        before, sep, dec, after, fixed, most, negative, lakh = self._parts
         texts: list[str | None] = []
         for value in values[:, 0].tolist():
             if value != value:
                 texts.append(None)
                 continue
+            if self.scales:
+                fitting = (pair for pair in self.scales.items() if abs(value) >= pair[1])
+                after, size = next(fitting, list(self.scales.items())[-1])
+                value /= size
             digits = f"{abs(value):,.{most}f}" if sep else f"{abs(value):.{most}f}"
             whole, _, part = digits.partition(".")
+            whole = _in_lakhs(whole) if lakh else whole
             part = part[:fixed] + part[fixed:].rstrip("0")
             below = value < 0 and any(digit not in "0.," for digit in digits)
             body = whole.replace(",", sep) + (dec + part if part else "")
             if below and negative == "()":
                 texts.append(f"({before}{body}{after})")
+            elif below and negative == "-":
+                texts.append(f"{before}{body}{after}-")
             elif below:
                 texts.append(f"{before}-{body}{after}" if negative == "p-" else f"-{before}{body}{after}")
             else:
                 texts.append(f"{before}{body}{after}")
         return texts
+
+
+def _in_lakhs(whole: str) -> str:
+    """Digits in groups of three, in those of India: three at the end, before them two by two."""
+    digits = whole.replace(",", "")
+    return re.sub(r"(?<=\d)(?=(?:\d\d)+$)", ",", digits[:-3]) + "," * (len(digits) > 3) + digits[-3:]
 
 
 def _read(one: Any, texts: Iterable[str | None], width: int) -> tuple[NDArray[Any], NDArray[np.bool_]]:

@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .constraints import Constraints, Values
+from .durations import DurationFormat
 from .identifiers import IdentifierFormat
-from .instants import DateTimeFormat, DurationFormat
+from .instants import DateTimeFormat
 from .numbers import NumberFormat, is_plain, plain_numbers
 from .parts import DAY, Part, instants_of
 

@@ -187,8 +187,12 @@ def card_text(inspection: Inspection) -> str:
     ]
     if source.format == "csv":
         lines.append(f"  delimiter: {quoted(source.delimiter)}")
+    if source.format == "csv" or source.header != "first":
         lines.append(f"  header: {source.header}  # first: the first row names the columns; none: they are numbered")
-        lines += [f"  skip: {source.skip}  # lines before the table"] if source.skip else []
+    if source.format in ("csv", "excel"):
+        for key, what in (("skip", "before the table"), ("below", "below the header"), ("footer", "after the table")):
+            lines += [f"  {key}: {count}  # lines {what}"] if (count := getattr(source, key)) else []
+        lines += ["  pad: true  # rows with fewer cells than the header end in missing ones"] if source.pad else []
     if source.format in ("csv", "jsonl"):
         lines.append(f"  encoding: {source.encoding}")
     lines += [

@@ -16,10 +16,12 @@ from data.cards import SPLITS, Card
 from data.ingest.relations import Relations
 from data.ingest.splits import SplitIndex, divide
 from data.readers import open_source
-from data.readers.base import IngestReport, Mapper
+from data.readers.base import REPEATED_HEADERS, IngestReport, Mapper
 
 FEW = 20
 UNSAFE = "unsafe or unreadable file"
+SAID = ("16-bit", "1-bit", "animation", "transparency", "CMYK", "YCbCr", "LAB", "HSV")
+"""How the conversions of images begin that are said; of the others the inspection speaks itself."""
 
 
 def rehearse(
@@ -59,6 +61,11 @@ def rehearse(
             found(f"constraint {text}: {stated.why}; drawn rows obey it, too (`constraints` in the card)")
         for doubt in doubts:
             say(doubt)
+    for what, count in report.converted.items():
+        if what.startswith(SAID):
+            found(f"{count} image(s): {what}")
+    if again := report.ignored[REPEATED_HEADERS]:
+        say(f"{again} row(s) that repeat the header are left out")
     if report.unlabelled:
         say(f"{report.unlabelled} of {report.read} rows have no label: they are kept, with label -1")
     return card, int((split == SPLITS.index("train")).sum())
@@ -76,9 +83,9 @@ def _with_bad(card: Card, report: IngestReport, source: str, say: Callable[[str]
     if unsafe is not None:
         raise ValueError(f"{unsafe['where']}: {UNSAFE}: {unsafe['detail'].rstrip('.')}. Take it out of the source.")
     if report.dropped > report.read:
+        hint = "Is row 1 the header, and is the delimiter right? " if card.kind == "table" else ""
         raise ValueError(
-            f"{shown}, and so in {report.dropped} of {report.read + report.dropped} examples. "
-            "If it is a table: is row 1 the header, and is the delimiter right? Fix the source."
+            f"{shown}, and so in {report.dropped} of {report.read + report.dropped} examples. {hint}Fix the source."
         )
     total = report.read + report.dropped
     causes = ", ".join(f"{count} × {reason}" for reason, count in report.bad.most_common())

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.cards import Constraint
-from data.formats import Constraints, written_name
+from data.formats import SPANS, Constraints, written_name
 
 SAMPLE = 4096
 """Rows in which relations are looked for; those found are checked in all."""
@@ -28,6 +28,8 @@ MOST_LOST = 0.05
 MOST_NUMBERS = 120
 MOST_CODES = 200
 """A number with more values is not taken for what a category determines."""
+MOST_KEYS = 4
+"""Columns without repeated values that are followed through all rows."""
 SPAN_UNITS = ("days", "hours", "minutes", "seconds")
 
 
@@ -48,6 +50,7 @@ class Relations:
         self._held: list[bool] = []
         self._lost: list[int] = []
         self._filled: set[str] = set()
+        self._keys: dict[str, list[NDArray[np.float64]]] = {}
         self.rows = 0
 
     def add(self, x: NDArray[np.float64]) -> None:
@@ -82,11 +85,19 @@ class Relations:
                     f"{rule.text} wherever all are known, but {self._lost[place]} rows have gaps from which it could "
                     "not be kept: state it under `constraints` in the card if it is wanted all the same"
                 )
+        said += [
+            f"no two rows have the same {name!r}, as would not be by chance: state `- {{unique: [{name}]}}` "
+            "under `constraints` in the card if no two drawn rows shall (there can then be no more rows than values)"
+            for name, parts in self._keys.items() if _unique_by_nature(np.concatenate(parts))
+        ]  # fmt: skip
         return tuple(kept), said
 
     def _check(self, x: NDArray[np.float64]) -> None:
         found = self._candidates
         assert found is not None
+        if self._keys:
+            for name, cells in Constraints([], self.source, self.columns).values(x, list(self._keys)).items():
+                self._keys[name].append(cells)
         values = found.involved(x)
         for place, held in found.holds(values).items():
             rule = found.rules[place]
@@ -120,8 +131,18 @@ class Relations:
         rules = [{"rule": s.rule, "combination": list(s.combination)} for s in self._stated]
         self._candidates = Constraints(rules, self.source, self.columns)
         self._held, self._lost = [True] * len(rules), [0] * len(rules)
-        if rules:
+        if len(x) >= FEWEST:
+            self._keys = {name: [] for name in self._without_repetition(x)}
+        if rules or self._keys:
             self._check(x)
+
+    def _without_repetition(self, x: NDArray[np.float64]) -> list[str]:
+        """Dates and whole numbers of which no two rows have the same."""
+        plain = Constraints([], self.source, self.columns)
+        roles = {str(entry["name"]): str(entry["role"]) for entry in self.source}
+        names = [n for n, role in roles.items() if role == "datetime" or (role == "number" and plain.decimals(n) == 0)]
+        values = plain.values(x, names)
+        return [name for name in names if _unique_by_nature(values[name])][:MOST_KEYS]
 
     def _found(self, x: NDArray[np.float64]) -> Iterator[Constraint]:
         plain = Constraints([], self.source, self.columns)
@@ -154,7 +175,11 @@ class Relations:
     ) -> Iterator[tuple[Constraint, tuple[str, ...]]]:
         """Numbers that count the time between two dates."""
         for low, high in itertools.permutations(moments, 2):
+            between = (values[high] - values[low])[:FIRST]
             for name, unit in itertools.product(numbers, SPAN_UNITS):
+                off = np.abs(values[name][:FIRST] * SPANS[unit] - between)
+                if np.isnan(off).all() or np.nanmax(off) > SPANS[unit]:
+                    continue
                 told = "" if unit == "days" else f" in {unit}"
                 text = f"{written_name(name)} = {written_name(high)} - {written_name(low)}{told}"
                 yield from self._if_kept(text, (name, high, low), values, len(moments) ** 2 * len(numbers) + 1)
@@ -230,6 +255,16 @@ class Relations:
         share = float(rule.holds(mixed)[0].mean())
         if share <= 0.5 and int(known.sum()) * math.log(share + 1 / known.sum()) < CHANCE - math.log(tried):
             yield Constraint(rule=text, why=f"of rows mixed at random {share:.0%} do"), names
+
+
+def _unique_by_nature(values: NDArray[np.float64]) -> bool:
+    """Whether all values differ, and would not if each were drawn by itself from their range."""
+    ordered = np.sort(values[~np.isnan(values)])
+    steps = np.diff(ordered)
+    if len(ordered) < FEWEST or not steps.all():
+        return False
+    room = (ordered[-1] - ordered[0]) / np.gcd.reduce(steps.astype(np.int64)) + 1
+    return float(np.log1p(-np.arange(len(ordered)) / max(room, len(ordered))).sum()) < CHANCE
 
 
 def _varies(values: NDArray[np.float64]) -> bool:

@@ -154,6 +154,7 @@ def check_anomaly(card: Card, found: Iterable[str], what: str) -> None:
 
 
 FIRST = 20
+REPEATED_HEADERS = "rows that repeat the header"
 
 
 @dataclass(kw_only=True, slots=True)

@@ -15,8 +15,9 @@ import pyarrow as pa
 import pyarrow.csv
 from numpy.typing import NDArray
 
-from data.readers.base import IngestReport
-from data.readers.dialects import BLANKS, Body, Dialect, Heading, heading
+from data.readers.base import REPEATED_HEADERS, IngestReport
+from data.readers.bodies import Body, Padded
+from data.readers.dialects import BLANKS, Dialect, Heading, heading
 from data.readers.encodings import Decoded
 from data.readers.raw_table import (
     RawBatch,
@@ -188,7 +189,7 @@ def _csv_batches(
     emitted = 0
     ends_inside = False
     with closing(inflated(file)) as stream:
-        watched = _Watched(Body(Decoded(stream, dialect.encoding, file), head.lines, blanks=delimiter == BLANKS))
+        watched = _Watched(_body(stream, file, head, dialect))
         try:
             with _loud(file):
                 reader = pa.csv.open_csv(
@@ -210,7 +211,7 @@ def _csv_batches(
                 rows = ragged.rows(np.arange(emitted, emitted + batch.num_rows))
                 emitted += batch.num_rows
                 ends_inside = any(b"\n" in (column[-1].as_py() or b"") for column in batch.columns)
-                yield _without_blank(file, rows, offset - head.first_row, split, batch, report)
+                yield _without_blank(file, rows, offset - head.first_row, split, batch, head.titles, report)
         except pa.ArrowInvalid as error:
             raise ragged.error or _csv_error(file, error, emitted + head.first_row - 2) from None
         opened = re.search(rb"(^|\n|" + re.escape(delimiter.encode()) + rb')"[^"\n]*$', watched.end)
@@ -220,6 +221,14 @@ def _csv_batches(
                 f"{file}: row {last}: a quotation mark is opened and never closed, so the rest of the file became one "
                 "cell. Close it, or double it if it belongs to the text."
             )
+
+
+def _body(stream: Readable, file: Path, head: Heading, dialect: Dialect) -> Body:
+    text: Readable = Decoded(stream, dialect.encoding, file)
+    if dialect.pad:
+        text = Padded(Body(text, head.lines), len(head.names), dialect.delimiter)
+    skipped = 0 if dialect.pad else head.lines
+    return Body(text, skipped, blanks=dialect.delimiter == BLANKS, footer=dialect.footer)
 
 
 def _csv_error(file: Path, error: Exception, rows: int) -> ValueError:
@@ -232,9 +241,18 @@ def _csv_error(file: Path, error: Exception, rows: int) -> ValueError:
 
 
 def _without_blank(
-    file: Path, rows: NDArray[np.int64], offset: int, split: int, batch: pa.RecordBatch, report: IngestReport
-) -> RawBatch:
-    """A batch without the rows that have no content at all."""
+    file: Path, rows: NDArray[np.int64], offset: int, split: int, batch: pa.RecordBatch, titles: list[str],
+    report: IngestReport,
+) -> RawBatch:  # fmt: skip
+    """A batch without the rows that have no content at all, or repeat the header."""
+    again = np.ones(batch.num_rows, np.bool_)
+    for column, title in zip(batch.columns, titles, strict=False):
+        if not again.any():
+            break
+        again &= pa.compute.equal(column, title.encode()).to_numpy(zero_copy_only=False)
+    if titles and again.any():
+        report.ignored[REPEATED_HEADERS] += int(again.sum())
+        batch, rows = batch.filter(pa.array(~again)), rows[~again]
     blank = np.ones(batch.num_rows, np.bool_)
     for column in batch.columns:
         if not blank.any():

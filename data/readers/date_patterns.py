@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from data.formats import DURATIONS, DateTimeFormat, DurationFormat, Instants, InstantsSeen
+from data.formats import DURATIONS, LANGUAGES, DateTimeFormat, DurationFormat, Instants, InstantsSeen, format_of
 from data.readers.texts import EVIDENT, ODD_TEXTS
 
 DATES = (
@@ -19,10 +19,39 @@ DATES = (
     "%d-%b-%y", "%d %b %y", "%d/%b/%Y", "%Y-%b-%d", "%a %d %b %Y", "%a, %d %b %Y", "%A, %B %d, %Y",
     "%A, %d %B %Y", "%a %b %d %Y", "%Y%m%d",
     "%Y-%m", "%m/%Y", "%Y/%m", "%b %Y", "%B %Y", "%b-%Y", "%b-%y", "%Y-Q%q", "%YQ%q", "Q%q %Y", "%Y Q%q",
+    "%G-W%V", "%GW%V", "%G-W%V-%u", "%Y年%m月%d日", "%Y年%m月", "%Y년 %m월 %d일",
 )  # fmt: skip
+NAMED = (
+    "%d %B %Y", "%d. %B %Y", "%d de %B de %Y", "%d %b %Y", "%d. %b %Y", "%d-%b-%Y", "%d-%b-%y", "%d %b %y",
+    "%B %Y", "%b %Y", "%b-%Y", "%b-%y", "%b %y", "%B de %Y",
+)  # fmt: skip
+"""Dates with the names of months, in languages other than English."""
+FOREIGN = tuple(f"{language}:{named}" for language in LANGUAGES if language != "en" for named in NAMED)
+WHOLE = (
+    "%a %b %d %H:%M:%S %Y", "%a %b %d %H:%M:%S %z %Y", "%a %b %d %H:%M:%S UTC %Y", "%d/%b/%Y:%H:%M:%S %z",
+    "%d%b%Y", "%d%b%y", "%d%b%Y:%H:%M:%S", "%Y%m%dT%H%M%S", "%Y%m%dT%H%M%SZ", "%Y%m%d%H%M%S", "%Y%m%d%H%M", "%Y%m",
+    "%Hh%M", "%H:%M Uhr", "%d.%m.%Y %H.%M", "%y%m%d", "%H%M",
+)  # fmt: skip
+"""Dates with times in their midst, or without a mark between their fields: C's, web servers', SAS's, compact ones."""
+DIGITS = ("%Y%m", "%Y%m%d", "%Y%m%d%H%M", "%Y%m%d%H%M%S", "%y%m%d", "%H%M")
+"""Those that are digits alone, as other whole numbers are."""
+FEWEST = {"%Y%m": 20, "%y%m%d": 20, "%H%M": 20}
+"""Cells by which the shorter of them (202003, 210228, 0830) are told from other numbers."""
 TIME = re.compile(
-    r"(?P<H>\d{1,2}):(?P<M>\d{2})(?P<S>:\d{2})?(?P<f>\.\d{1,9})?(?P<p>\s?[AaPp][Mm])?(?P<z>\s?(?:[+-]\d{2}:?\d{2}|Z|UTC|GMT))?$"
+    r"(?P<H>\d{1,2}):(?P<M>\d{2})(?P<S>:\d{2}(?P<f>\.\d{1,9})?)?(?P<p>\s?[AaPp][Mm])?"
+    r"(?P<z>\s?(?:[+-]\d{2}(?::?\d{2})?|Z|UTC|GMT|[A-Z]{1,4}T))?$"
 )
+MIXED = 3
+"""Ways in which the dates of one column may be written."""
+DURATION_UNITS = {
+    "D": ("d", "day", "days"),
+    "H": ("h", "hr", "hrs", "hour", "hours", "std"),
+    "M": ("m", "min", "mins", "minute", "minutes"),
+    "S": ("s", "sec", "secs", "second", "seconds"),
+}
+SHORT = re.compile(r"(?<![\d:.])[1-9](?=[/.\- ]\d|[월일月日]|\. |[/\- ][^\W\d_]{3}|, | de )")
+"""A day or month without a leading zero."""
+WORDED_TEXT = re.compile(r"(\d+)\s*([A-Za-z]+)[.,]?\s*")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -52,10 +81,10 @@ class Candidate:
     @property
     def final(self) -> str:
         """The pattern, with fields that have no leading zeros marked as such, and names in capital or small letters."""
-        if self.role == "duration":
+        if self.role == "duration" or "|" in self.pattern:
             return self.pattern
         pattern = self.pattern
-        if self.short and "%Y%m%d" not in pattern:
+        if self.short and "%Y%m" not in pattern:
             pattern = re.sub(r"%([md])", r"%-\1", pattern)
         if self.short_hours:
             pattern = re.sub(r"%([HI])", r"%-\1", pattern)
@@ -78,7 +107,9 @@ class Candidate:
             worded = re.search(r"%[bBaAp]", self.pattern) is not None
             for index in np.flatnonzero(good):
                 text = texts[index]
-                self.short |= bool(re.search(r"(?<![\d:.])[1-9](?=[/.\- ]\d|\. |[/\- ][A-Za-z]{3}|, )", text))
+                self.short |= bool(
+                    re.search(r"(?<![\d:.])[1-9](?=[/.\- ]\d|[월일月日]|\. |[/\- ][A-Za-z]{3}|, )", text)
+                )
                 self.short_hours |= bool(re.search(r"(?<!\d)\d:\d", text))
                 for found, letters in zip(self.cases, form.spelled(text) if worded else ("", ""), strict=True):
                     if letters:
@@ -99,12 +130,44 @@ def candidates(texts: Sequence[str]) -> list[Candidate]:
         for base in DURATIONS
         for pattern in dict.fromkeys(base + _fraction(text) for text in known[:3])
     ]
-    kept = []
-    for candidate in found:
-        _, _, bad = candidate.form.instants(known)
-        if bad.sum() <= max(0.1 * len(known), 0):
-            kept.append(candidate)
-    return kept
+    found += [Candidate(role="duration", pattern=pattern) for pattern in _worded(known)]
+    wrong = {candidate.pattern: candidate.form.instants(known)[2] for candidate in found}
+    kept = [candidate for candidate in found if wrong[candidate.pattern].sum() <= 0.1 * len(known)]
+    return kept if kept or not patterns else _mixed(known)
+
+
+def _mixed(known: Sequence[str]) -> list[Candidate]:
+    """Dates that are written in two or three ways: the pattern that most have, then those of the others."""
+    patterns = dict.fromkeys(pattern for text in known[:40] for pattern in _patterns(text) if pattern not in DIGITS)
+    wrong = {pattern: DateTimeFormat(pattern).instants(known)[2] for pattern in patterns}
+    left, chosen = np.ones(len(known), np.bool_), []
+    while wrong and left.mean() > 0.01 and len(chosen) < MIXED:
+        best = min(wrong, key=lambda pattern: int((left & wrong[pattern]).sum()))
+        if any(sorted(best) == sorted(other) for other in chosen):  # months and days in either order
+            return []
+        chosen.append(best)
+        left &= wrong.pop(best)
+    chosen.sort(key=lambda pattern: not DateTimeFormat(pattern).timed)  # what is written says all
+    return [Candidate(role="datetime", pattern="|".join(chosen))] if len(chosen) > 1 and left.mean() <= 0.1 else []
+
+
+def _worded(known: Sequence[str]) -> list[str]:
+    """The pattern of durations with their units (`2h 5m`), by the one of the first texts that states most."""
+    found = [WORDED_TEXT.findall(text) for text in known[:40] if WORDED_TEXT.sub("", text).strip() in ("", "-")]
+    most = max(found, key=len, default=[])
+    letters = [next((key for key, units in DURATION_UNITS.items() if unit.casefold() in units), "") for _, unit in most]
+    if len(most) < 2 or "" in letters or sorted(letters, key="DHMS".index) != letters or len(set(letters)) < len(most):
+        return []
+    pattern = ""
+    text = next(text for text in known if WORDED_TEXT.findall(text) == most)
+    for place, (letter, item) in enumerate(zip(letters, WORDED_TEXT.finditer(text), strict=True)):
+        unit = text[item.end(1) : item.end()]
+        padded = place and any(
+            number[0] == "0" and len(number) == 2 for row in found for number, word in row if word == most[place][1]
+        )
+        left_out = any(len(row) < len(most) and most[place][1] not in (word for _, word in row) for row in found)
+        pattern += f"%{'-' * left_out}{'0' * bool(padded)}{letter}{unit}"
+    return [pattern.rstrip()]
 
 
 def _fraction(text: str) -> str:
@@ -124,19 +187,23 @@ def _patterns(text: str) -> list[str]:
         zone = time["z"] or ""
         clock += (
             zone
-            if zone.strip() in ("Z", "UTC", "GMT")
-            else zone[: len(zone) - len(zone.lstrip())] + (("%:z" if ":" in zone else "%z") if zone else "")
+            if zone.strip().isalpha()
+            else zone[: len(zone) - len(zone.lstrip())]
+            + (("%:z" if ":" in zone else "%#z" if len(zone.strip()) == 3 else "%z") if zone else "")
         )
         rest = text[: time.start()]
     if not rest.strip():
         return [clock]
     tail = re.search(r"[T, ]+$", rest) if clock else None
     if clock and tail is None:
-        return []
+        return [pattern for pattern in WHOLE if _dates(pattern, text)]
     day, between = (rest[: tail.start()], tail[0]) if tail else (rest, "")
-    found = []
-    for pattern in DATES:
-        when = DateTimeFormat(pattern).instant(day)
-        if when is not None and when[0] + 719163 >= 1 and (pattern != "%Y%m%d" or -25567 <= when[0] < 47847):
-            found.append(pattern + between + clock)
-    return found
+    others = FOREIGN if re.search(r"[^\W\d_]{3}", day) else ()
+    found = [pattern + between + clock for pattern in (*DATES, *others) if _dates(pattern, day)]
+    return [*found, *(pattern for pattern in WHOLE if _dates(pattern, text))]
+
+
+def _dates(pattern: str, text: str) -> bool:
+    """Whether a text is such a date; of digits alone, whether it is one of the years from 1900 to 2100."""
+    when = format_of("datetime", pattern).instant(text)  # pyright: ignore[reportAttributeAccessIssue]
+    return when is not None and (pattern not in DIGITS or -25567 <= when[0] < 47847)

@@ -13,11 +13,18 @@ from data.cards import Column
 from data.formats import DateTimeFormat, NumberFormat, Part, fitting_parts
 from data.readers.base import natural_sorted
 from data.readers.columns import NUMBER, is_numeric, is_readable, is_temporal, is_text, type_name
+from data.readers.date_patterns import FEWEST
 from data.readers.number_patterns import NumberPattern
 from data.readers.scan import CellScan
-from data.readers.texts import EVIDENT, ODD_TEXTS, PUNCTUATION, shape_of
+from data.readers.texts import EVIDENT, NO_DATE, ODD_TEXTS, PUNCTUATION, shape_of
 
 ODD_SHARE = 0.01
+BEYOND = re.compile(r"[<>≤≥]=?\s*\d[\d.,]*")
+FEW_BEYOND = 3
+"""Bounds beyond which a laboratory does not measure (`<0.01`), of one column."""
+MANY = 20
+HOURS = 6
+"""Hours of the day that times without a mark (0830) must be of, to be told from other codes."""
 ID_NAME = re.compile(
     r"(^|[^a-z])(id|ids|uid|uuid|guid|key|no|nr|num|number|index|idx|serial|sku|isbn|ssn|iban|account|phone|tel|e-?mail|"
     r"url|hash|token)([^a-z]|$)",
@@ -32,7 +39,21 @@ YEAR_NAME = re.compile(r"(?i)year|jahr|année|anno|date|time|^t$")
 
 @dataclass(kw_only=True, slots=True)
 class ColumnScan(CellScan):
-    """What a column is, by what it was seen to hold."""
+    """What a column is, by what it was seen to hold.
+
+    Arguments:
+        comma: Whether other columns of the file have a decimal comma: 1.234 is then a thousand, and 1,234 is little.
+    """
+
+    comma: bool = False
+
+    @property
+    def has_comma(self) -> bool:
+        """Whether its numbers have a comma before their decimals, that can be none between thousands."""
+        if self.shapes is None or not self._is_text:
+            return False
+        pattern, _ = NumberPattern.guess(self.shapes, self.samples)
+        return bool(pattern) and NumberFormat(pattern).point == ","
 
     @property
     def categories(self) -> tuple[str, ...]:
@@ -56,12 +77,9 @@ class ColumnScan(CellScan):
     @property
     def _decimals(self) -> tuple[int, int]:
         """The fewest and the most decimals of plain numbers in text."""
-        lengths = [
-            len(shape.partition(".")[2])
-            for shape in self.shapes or ()
-            if re.match(NUMBER, self.samples[shape]) and "e" not in shape.lower()
-        ]
-        if any("e" in shape.lower() for shape in self.shapes or ()) or not lengths or max(lengths) > 12:
+        plain = [shape for shape in self.shapes or () if re.match(NUMBER, self.samples[shape])]
+        lengths = [len(shape.partition(".")[2]) for shape in plain if "e" not in shape.lower()]
+        if len(lengths) < len(plain) or not lengths or max(lengths) > 12:
             return (0, 99)
         return min(lengths), max(lengths)
 
@@ -75,7 +93,9 @@ class ColumnScan(CellScan):
         if not self.known and not self.infinite:
             return Column(name=self.name, type="constant", why="it has no values"), []
         if not is_readable(self.kind):
-            why = f"type {self.kind} is not learned from"
+            nested = pa.types.is_nested(self.kind)
+            why = "lists and objects within cells" if nested else f"type {self.kind}"
+            why += " are not learned from" if nested else " is not learned from"
             return Column(name=self.name, type="skip", why=why), []
         kind = self.kind.value_type if pa.types.is_dictionary(self.kind) else self.kind
         if as_category or pa.types.is_boolean(kind):
@@ -95,12 +115,30 @@ class ColumnScan(CellScan):
                 notes.append(f"{self.numeric} of {self.known} cells are numbers{where}: taken as text")
         return self._text(notes)
 
-    def _odd(self, wrong: Counter[str]) -> tuple[tuple[str, ...], list[str]] | None:
-        """The texts among numbers or dates that mean "not known", and what to say; `None` if they are too many."""
-        evident = {text for text in wrong if text.casefold() in EVIDENT}
+    def _odd(
+        self, wrong: Counter[str], *, dates: bool = False, around: tuple[str, str] = ("", "")
+    ) -> tuple[tuple[str, ...], list[str]] | None:
+        """The texts among numbers or dates that mean "not known", and what to say; `None` if they are too many.
+
+        Arguments:
+            wrong: The texts that are none.
+            dates: Whether they stand among dates.
+            around: What stands before and after a number (`$ -`).
+        """
+        evident = {
+            text for text in wrong
+            if text.removeprefix(around[0]).removesuffix(around[1]).strip().casefold() in EVIDENT
+            or (dates and NO_DATE.fullmatch(text))
+        }  # fmt: skip
         odd = {text: n for text, n in wrong.items() if text not in evident}
+        beyond = {text for text in odd if BEYOND.fullmatch(text)}
+        if not dates and len(beyond) <= FEW_BEYOND:
+            evident |= beyond
+            odd = {text: n for text, n in odd.items() if text not in beyond}
         if odd and (self.known < 100 or len(odd) > ODD_TEXTS or sum(odd.values()) > ODD_SHARE * self.known):
-            return None
+            if dates or len(odd) > 1 or self.distinct <= MANY or any(map(str.isdigit, next(iter(odd)))):
+                return None
+            evident, odd = evident | set(odd), {}  # one word among many numbers
         notes = []
         if evident:
             shown = ", ".join(f"{wrong[text]} × {text!r}" for text in sorted(evident))
@@ -130,7 +168,7 @@ class ColumnScan(CellScan):
         """The column as plain numbers."""
         if is_numeric(self.kind):
             return self._number("" if self.decimals > 8 else NumberPattern.of(0, self.decimals), (), [])
-        if self.shapes is None or not self.numeric or self._codes:
+        if self.shapes is None or not self.numeric or self._codes or (self.comma and self._in_thousands):
             return None
         wrong = self._wrong_texts([shape for shape in self.shapes if re.match(NUMBER, self.samples[shape])])
         marks = self._odd(wrong) if wrong is not None else None
@@ -139,13 +177,20 @@ class ColumnScan(CellScan):
         low, high = self._decimals
         return self._number("" if high == 99 else NumberPattern.of(low, high), *marks)
 
+    @property
+    def _in_thousands(self) -> bool:
+        """Whether all its numbers could have points between thousands, and some have."""
+        shapes = [shape for shape in self.shapes or () if re.match(NUMBER, self.samples[shape])]
+        marked = [shape for shape in shapes if "." in shape]
+        return bool(marked) and all(re.fullmatch(r"[+-]?[1-9]\d{0,2}(\.\d{3})?", self.samples[s]) for s in shapes)
+
     def _number(self, pattern: str, marks: tuple[str, ...], notes: list[str]) -> tuple[Column, list[str]]:
         if self.infinite:
             marks = (*marks, "inf")
             notes = [*notes, f"taken as missing: {self.infinite} infinite numbers"]
         if not self.known:
             return Column(name=self.name, type="constant", why="it has no finite values"), notes
-        whole = self.whole and (not pattern or NumberFormat(pattern).decimals == 0 or not self._is_text)
+        whole = self.whole and (not self._is_text or (pattern != "" and NumberFormat(pattern).decimals == 0))
         if whole and not marks and self.dates:
             found = self._dated()
             if found is not None:
@@ -164,6 +209,13 @@ class ColumnScan(CellScan):
         kind = "integer" if whole else "continuous"
         return Column(name=self.name, type=kind, format=pattern if pattern != "0" else "", missing=marks), notes
 
+    def as_number(self) -> Column:
+        """The column as plain numbers, whatever else they may be."""
+        low, high = self._decimals if self._is_text else (0, self.decimals if self.decimals < 9 else 99)
+        pattern = "" if high == 99 else NumberPattern.of(low, high)
+        kind = "integer" if self.whole and (pattern == "0" or not self._is_text) else "continuous"
+        return Column(name=self.name, type=kind, format="" if pattern == "0" else pattern)
+
     @property
     def _is_text(self) -> bool:
         return is_text(self.kind)
@@ -177,8 +229,10 @@ class ColumnScan(CellScan):
         """The column as dates, times or durations."""
         fitting = []
         for candidate in self.dates or ():
-            marks = self._odd(candidate.wrong)
-            if marks is not None and candidate.right:
+            marks = self._odd(candidate.wrong, dates=candidate.role == "datetime")
+            if candidate.pattern == "%H%M" and (not self._codes or len({v[:2] for v in self.values or ()}) < HOURS):
+                continue  # years, as 2024 is, or numbers of places
+            if marks is not None and candidate.right and self.known >= FEWEST.get(candidate.pattern, 0):
                 fitting.append((candidate, *marks))
         if not fitting:
             return None
@@ -188,6 +242,9 @@ class ColumnScan(CellScan):
         others = [c.pattern for c, *_ in fitting[1:] if sorted(c.pattern) == sorted(candidate.pattern)]
         if others:
             notes = [*notes, f"read as {candidate.pattern}; {others[0]} would fit as well"]
+        first, several, _ = candidate.final.partition("|")
+        if several:
+            notes = [*notes, f"its dates are written in several ways ({candidate.final}): they come back as {first}"]
         form = candidate.form
         if candidate.role == "duration":
             parts = (Part("duration", step=max(1, candidate.seen.step)),)
@@ -213,14 +270,13 @@ class ColumnScan(CellScan):
         """The column as numbers with a currency, a unit, marks between thousands, a decimal comma."""
         if self.shapes is None or not self._is_text:
             return None
-        pattern, fits = NumberPattern.guess(self.shapes, self.samples)
+        pattern, fits = NumberPattern.guess(self.shapes, self.samples, comma=self.comma)
         if not pattern:
             return None
-        wrong = self._wrong_texts(fits)
-        marks = self._odd(wrong) if wrong is not None else None
+        wrong, form = self._wrong_texts(fits), NumberFormat(pattern)
+        marks = self._odd(wrong, around=form.around) if wrong is not None else None
         if wrong is None or marks is None or sum(wrong.values()) * 2 > self.known:
             return None
-        form = NumberFormat(pattern)
         named = ID_NAME.search(self.name) or ID_TAIL.search(self.name)
         if named and form.decimals == 0 and self._identifies(number=False):
             return self._identifier(marks[1])

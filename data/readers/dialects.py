@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
-import itertools
 import math
 import re
 import unicodedata
@@ -13,15 +13,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from data.readers.columns import NUMBER
 from data.readers.encodings import Decoded
-from data.sources.streams import Readable, inflated
+from data.readers.headings import header_of, rows_below, units_below
+from data.readers.suffixes import COMPRESSED
+from data.sources.streams import inflated
 
 HEAD = 1 << 20
 ROWS = 500
 DELIMITERS = ",;\t|"
+RARE = "^~\x01\x1f"
+"""Delimiters that are tried where no other divides the lines."""
+TAIL = 1 << 16
+SHORT = 0.1
+"""The share of rows with too few cells above which their last ones were left out, and no delimiter was lost."""
 BLANKS = " "
-NUMERIC = re.compile(rf"{NUMBER}|^[$€£(\-+]*\d[\d.,]*\s?%?\)?$")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,7 +34,7 @@ class Dialect:
     """How a file holds its table; see `data.cards.Source`.
 
     Arguments:
-        encoding, delimiter, header, skip: As there.
+        encoding, delimiter, header, skip, below, footer, pad: As there.
         notes: What was found that is not the ordinary.
     """
 
@@ -37,6 +42,9 @@ class Dialect:
     delimiter: str = ","
     header: str = "first"
     skip: int = 0
+    below: int = 0
+    footer: int = 0
+    pad: bool = False
     notes: list[str] = field(default_factory=list)
 
 
@@ -55,12 +63,46 @@ def sniff(path: Path, encoding: str) -> Dialect:
     if skip:
         shown = next((line.strip() for line in lines[:skip] if line.strip()), "")
         notes.append(f"{skip} line(s) before the table are skipped, beginning with {shown[:60]!r}")
-    header, why = _header(rows)
+    header, why = header_of(rows)
     if why:
         notes.append(why)
+    below = units_below(rows) if header == "first" else 0
+    if below:
+        notes.append(f"{below} line(s) below the header are left out, beginning with {' '.join(rows[1])[:60]!r}")
+    footer, first = _footer(path, encoding, delimiter, Counter(map(len, rows)).most_common(1)[0][0] if rows else 0)
+    if footer:
+        notes.append(f"{footer} line(s) after the table are left out, beginning with {first[:60]!r}")
+    body = rows[header == "first" :]
+    fewer = sum(len(row) < len(rows[0]) for row in body)
+    pad = fewer > SHORT * len(body) and max(map(len, rows)) == len(rows[0]) > 1 and delimiter != BLANKS
+    if pad:
+        notes.append(f"{fewer} of its first {len(body)} rows have fewer cells than its header: the others are missing")
     if delimiter == BLANKS:
         notes.append("its cells are divided by blanks")
-    return Dialect(encoding=encoding, delimiter=delimiter, header=header, skip=skip, notes=notes)
+    return Dialect(
+        encoding=encoding,
+        delimiter=delimiter,
+        header=header,
+        skip=skip,
+        below=below,
+        footer=footer,
+        pad=pad,
+        notes=notes,
+    )
+
+
+def _footer(path: Path, encoding: str, delimiter: str, width: int) -> tuple[int, str]:
+    """How many lines at the end of a file are none of its table, and the first of them; of plain files."""
+    size = path.stat().st_size
+    if width < 2 or path.name.lower().endswith(COMPRESSED[1:]) or codecs.lookup(encoding).name.startswith("utf-16"):
+        return 0, ""
+    with path.open("rb") as file:
+        file.seek(max(0, size - TAIL))
+        lines = file.read().decode(encoding, "replace").splitlines()[size > TAIL :]
+    rows = [next(iter(cells(line, delimiter)), []) for line in lines]
+    count = rows_below(rows, width)
+    whole = all(line.count('"') % 2 == 0 for line in lines[len(lines) - count - 1 :])
+    return (count, next(line for line in lines[-count:] if line.strip())) if count and whole else (0, "")
 
 
 def head_of(path: Path, encoding: str) -> str:
@@ -101,6 +143,8 @@ def _delimiter(lines: Sequence[str], usual: str) -> str:
         width, count = widths.most_common(1)[0]
         share = count / len(rows)
         heading = 1.0 if len(rows[0]) == width else 0.6
+        if delimiter == BLANKS and len(rows[0]) == width - 1:  # R's row names have no header
+            heading = 1.0
         if delimiter == BLANKS and (share < 0.98 or heading < 1):
             continue
         foreign = ";\t|".replace(delimiter, "")
@@ -109,6 +153,11 @@ def _delimiter(lines: Sequence[str], usual: str) -> str:
         score = share * clean * heading * (1 + math.log(width)) + 1e-6 * (delimiter == usual)
         if score > best:
             best, found = score, delimiter
+    if not best:
+        for delimiter in RARE:
+            widths = {len(row) for row in cells(text, delimiter) if row}
+            if len(widths) == 1 and max(widths) > 1:
+                return delimiter
     return found
 
 
@@ -128,56 +177,9 @@ def _skipped(lines: Sequence[str], delimiter: str) -> int:
         opens = line.count('"') % 2 == 1
         if opens or (len(row) >= least and filled >= max(2, width // 2)) or (width == 2 and len(row) == 2):
             return index
-        if index + 1 < len(lines) and len(row) > 1 and filled > 1:
+        if index + 1 < len(lines) and len(row) > 1 and filled > 1 and 2 * len(row) > width:
             return index
     return 0
-
-
-def _header(rows: list[list[str]]) -> tuple[str, str]:
-    """Whether the first row names the columns, and what to say of it."""
-    if len(rows) < 2:
-        return "first", ""
-    first, body = [cell.strip() for cell in rows[0]], rows[1:]
-    columns = [[row[i].strip() for row in body if i < len(row)] for i in range(len(first))]
-    numeric = [_numeric(column) for column in columns]
-    numbers = [bool(NUMERIC.match(cell)) for cell in first]
-    if any(
-        is_number and not cell_is and cell for is_number, cell_is, cell in zip(numeric, numbers, first, strict=True)
-    ):
-        return "first", ""  # a word above numbers
-    like_body = [i for i, cell in enumerate(first) if cell and numeric[i] and numbers[i]]
-    if like_body and len(like_body) == sum(numeric):
-        if _counts(first) or (len(like_body) > 1 and _counts([first[i] for i in like_body])):
-            return "first", f"its header holds numbers that count up ({', '.join(first[:4])})"
-        shown = ", ".join(first[:4])
-        return "none", (
-            f"its first row is like the others ({shown}), so it is taken for data and the columns are numbered; "
-            "set `header: first` under source in the card if it names them"
-        )
-    words = [i for i, cell in enumerate(first) if cell and not numeric[i] and not numbers[i]]
-    again = [i for i in words if len(columns[i]) > 10 and first[i] in columns[i]]
-    if words and not any(numeric) and len(again) == len(words) and len(words) > 1:
-        return "none", (
-            f"the words of its first row come again below ({', '.join(first[:4])}), so it is taken for data; "
-            "set `header: first` under source in the card if it names the columns"
-        )
-    if sum(numbers) and not any(numeric):
-        return "first", f"the first row, taken for the header, holds numbers ({', '.join(first[:4])})"
-    return "first", ""
-
-
-def _numeric(column: Sequence[str]) -> bool:
-    known = [cell for cell in column if cell]
-    return bool(known) and sum(bool(NUMERIC.match(cell)) for cell in known) >= 0.9 * len(known)
-
-
-def _counts(names: Sequence[str]) -> bool:
-    """Whether these are whole numbers in steps of one, as years are, or the names of columns that have none."""
-    try:
-        numbers = [int(name) for name in names if name]
-    except ValueError:
-        return False
-    return len(numbers) > 1 and all(b - a == 1 for a, b in itertools.pairwise(numbers))
 
 
 def column_names(header: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -248,8 +250,8 @@ def heading(path: Path, dialect: Dialect) -> Heading:
         raise ValueError(
             f"{path}: the header cannot be read (a quotation mark that is never closed?). Fix row {dialect.skip + 1}."
         )
-    below = [row for row in cells("".join(lines[used : used + ROWS]), dialect.delimiter) if row]
-    widths, last = Counter(len(row) for row in below), {row[-1] for row in below}
+    body = [row for row in cells("".join(lines[used : used + ROWS]), dialect.delimiter) if row]
+    widths, last = Counter(len(row) for row in body), {row[-1] for row in body}
     if dialect.header == "none":
         width = max(widths.most_common(1)[0][0] if widths else 0, len(first))
         return Heading(names=numbered(width), titles=[], lines=dialect.skip, first_row=dialect.skip + 1, notes=[])
@@ -263,7 +265,11 @@ def heading(path: Path, dialect: Dialect) -> Heading:
             notes.append("its rows have one cell more than its header: the first is taken for the name of the row")
     names, renamed = column_names(first)
     return Heading(
-        names=names, titles=first, lines=dialect.skip + used, first_row=dialect.skip + 2, notes=notes + renamed
+        names=names,
+        titles=first,
+        lines=dialect.skip + used + dialect.below,
+        first_row=dialect.skip + 2 + dialect.below,
+        notes=notes + renamed,
     )
 
 
@@ -292,65 +298,3 @@ def _check_text(path: Path, titles: Sequence[str], row: int) -> None:
                 f"{path}: the name of column {position} (row {row}) is no text of the file's encoding: {shown!r}. "
                 "Fix source.encoding in the card, or close every quotation mark in that row."
             )
-
-
-class Body:
-    """A stream of a table's rows as UTF-8: without what stands above them, and with single blanks between cells.
-
-    Arguments:
-        stream: UTF-8 text.
-        lines: Physical lines to leave out.
-        blanks: Whether cells are divided by any number of blanks.
-    """
-
-    def __init__(self, stream: Readable, lines: int, *, blanks: bool) -> None:
-        self._stream, self._blanks = stream, blanks
-        self._ready = self._without(lines)
-        self._rest = b""
-        self.closed = False
-
-    def _without(self, lines: int) -> bytes:
-        ready = b""
-        while lines:
-            piece = self._stream.read(HEAD)
-            ready += piece
-            kept = ready.splitlines(keepends=True)
-            if len(kept) > lines or not piece:
-                return b"".join(kept[lines:])
-        return ready
-
-    def readable(self) -> bool:
-        """True: this is a stream to read."""
-        return True
-
-    def close(self) -> None:
-        """Nothing: whoever opened the stream closes it."""
-        self.closed = True
-
-    def read(self, size: int = -1, /) -> bytes:
-        """Up to `size` bytes; fewer only at the end."""
-        if not self._blanks:
-            if self._ready:
-                taken, self._ready = (self._ready, b"") if size < 0 else (self._ready[:size], self._ready[size:])
-                if size < 0 or len(taken) < size:
-                    taken += self._stream.read(size - len(taken) if size >= 0 else -1)
-                return taken
-            return self._stream.read(size)
-        while size < 0 or len(self._rest) < size:
-            piece = self._ready or self._stream.read(HEAD)
-            self._ready = b""
-            if not piece:
-                break
-            while not piece.endswith(b"\n"):  # whole lines only
-                more = self._stream.read(HEAD)
-                if not more:
-                    break
-                piece += more
-                head, newline, tail = piece.rpartition(b"\n")
-                if newline:
-                    piece, self._ready = head + newline, tail
-                    break
-            self._rest += b"".join(re.sub(rb"[ \t]+", b" ", line.strip()) + b"\n" for line in piece.splitlines())
-        size = len(self._rest) if size < 0 else size
-        taken, self._rest = self._rest[:size], self._rest[size:]
-        return taken

@@ -58,15 +58,16 @@ def _legacy(sample: bytes) -> tuple[str, str]:
     """An 8-bit or East Asian encoding, from lines that are not ASCII."""
     high = sum(byte > 127 for byte in sample)
     runs = sum(len(run) for run in _runs(sample) if len(run) > 2)
-    if runs > 0.5 * high:
+    try:
+        sample.decode("cp1252")
+        western = True
+    except UnicodeDecodeError:
+        western = False
+    if runs > 0.5 * high or not western:
         best = max(EAST_ASIAN + CYRILLIC, key=lambda name: _plausible(sample, name))
         if _plausible(sample, best) > 0.7:
             return best, "it is not UTF-8, and reads as letters of one script so"
-    try:
-        sample.decode("cp1252")
-    except UnicodeDecodeError:
-        return "latin-1", "it is neither UTF-8 nor cp1252"
-    return "cp1252", "it is not UTF-8"
+    return ("cp1252", "it is not UTF-8") if western else ("latin-1", "it is neither UTF-8 nor cp1252")
 
 
 def _runs(sample: bytes) -> list[bytes]:
@@ -85,10 +86,27 @@ def _plausible(sample: bytes, encoding: str) -> float:
     if encoding in CYRILLIC:  # in another encoding small and capital letters change places
         return sum("а" <= letter <= "я" or letter == "ё" for letter in letters) / len(letters)
     kinds = [unicodedata.name(letter, "") for letter in letters]
-    script = {"shift_jis": ("HIRAGANA", "KATAKANA"), "euc_jp": ("HIRAGANA", "KATAKANA"), "euc_kr": ("HANGUL",)}
     common = sum(kind.startswith(("CJK", "HIRAGANA", "KATAKANA LETTER", "HANGUL", "IDEOGRAPHIC")) for kind in kinds)
-    own = sum(kind.startswith(script.get(encoding, ("CJK",))) for kind in kinds)
-    return 0.5 * (common + own) / len(letters) + (0.25 if encoding in script and own else 0.0)
+    script = {"shift_jis": ("HIRAGANA", "KATAKANA L"), "euc_jp": ("HIRAGANA", "KATAKANA L"), "euc_kr": ("HANGUL",)}
+    own = sum(kind.startswith(script[encoding]) for kind in kinds) if encoding in script else 0
+    usual = sum(_usual(letter, encoding) for letter in letters)
+    return (0.5 * common + 0.5 * max(own, usual) + 0.25 * own) / len(letters)
+
+
+def _usual(letter: str, encoding: str) -> bool:
+    """Whether a letter is among the frequent ones, which national standards list first."""
+    table, low, high = {
+        "shift_jis": ("shift_jis", 0x82, 0x97),
+        "euc_jp": ("shift_jis", 0x82, 0x97),
+        "gb18030": ("gb2312", 0xB0, 0xF7),
+        "big5": ("big5", 0xA4, 0xC6),
+        "euc_kr": ("euc_kr", 0xB0, 0xC8),
+    }[encoding]
+    try:
+        code = letter.encode(table)
+    except UnicodeEncodeError:
+        return False
+    return len(code) == 2 and low <= code[0] <= high
 
 
 class Decoded:

@@ -9,7 +9,10 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
+
+from data.readers.identifier_runs import RunsSeen, mixed
 
 BITS = 1 << 21
 LONGEST = 64
@@ -46,14 +49,20 @@ class IdentifiersSeen:
     width: int = 0
     steady: bool = True
     highest: int = 0
+    runs: RunsSeen = field(default_factory=RunsSeen)
     whole: bool = True
 
     def add(self, texts: pa.Array) -> None:
         """Note the identifiers of a batch, in their order."""
-        known = [text.strip() for text in texts.drop_null().to_pylist() if text.strip()]
+        texts = pc.utf8_trim_whitespace(texts.drop_null())
+        texts = texts.filter(pc.not_equal(texts, ""))
+        known = texts.to_pylist()
         if not known:
             return
         self._sequence(known)
+        if self.steady:  # a running number is drawn as such
+            self.runs.hopeless = True
+        self.runs.add(texts)
         raw = [text.encode()[:LONGEST] for text in known]
         longest = max(map(len, raw))
         if longest > self.length:
@@ -69,15 +78,15 @@ class IdentifiersSeen:
             wide = np.array(part, f"S{max(longest, 1)}").view(np.uint8).reshape(len(part), -1)
             code = np.full(len(part), 7, np.uint64)
             for place in range(min(STARTS, wide.shape[1])):
-                code = _mixed(code, wide[:, place])
+                code = mixed(code, wide[:, place].astype(np.uint64))
                 self.starts[place, code % np.uint64(BITS)] = True
 
     def _sequence(self, texts: list[str]) -> None:
         for text in texts:
-            head = text.rstrip(string.digits)
+            head = text.rstrip(string.digits) if len(text) <= LONGEST else text
             digits = text[len(head) :]
             self.prefix = head if self.first is None and not self.prefix else self.prefix
-            number = int(digits[-18:]) if digits else 0
+            number = int(digits) if digits else 0
             self.highest = max(self.highest, number)
             self.whole &= not head and (text == "0" or text[0] != "0") and len(text) < 19
             if not self.steady:
@@ -100,8 +109,13 @@ class IdentifiersSeen:
             start = self.first if self.restart else self.last + self.step
             width = self.width if len(str(self.first)) < self.width else 0
             return {"start": start, "step": self.step, "prefix": self.prefix, "width": width}
+        found = self.runs.fresh() if self.runs.varying else {}
+        if found:
+            return found
         alphabet = self._alphabet()
         unused = self._unused(alphabet)
+        if not unused and self.runs.texts and any(self.runs.texts) and (found := self.runs.fresh()):
+            return found
         if not unused:  # beyond the highest number at the end of any
             return {"prefix": self.prefix, "start": self.highest + 1, "width": self.width}
         return {"alphabet": alphabet, "unused": unused}
@@ -119,7 +133,8 @@ class IdentifiersSeen:
             )
             if len(letters) > 1 or in_number:
                 rounded = next((kind for kind in CLASSES if letters <= set(kind)), "".join(sorted(letters)))
-                first_digit = place == 0 and rounded == string.digits and "0" not in letters
+                begins = place == 0 or not seen[place - 1] <= set(string.digits)
+                first_digit = begins and rounded == string.digits and "0" not in letters
                 found.append(rounded[1:] if first_digit else rounded)
             else:
                 found.append("".join(letters))
@@ -141,7 +156,7 @@ class IdentifiersSeen:
                     text = letters[digit] + text
                 code = np.full(1, 7, np.uint64)
                 for letter in text.encode():
-                    code = _mixed(code, np.array([letter], np.uint8))
+                    code = mixed(code, np.array([letter], np.uint64))
                 if not self.starts[length - 1, int(code[0] % np.uint64(BITS))]:
                     found[text] = None
                 if len(found) == KEPT:
@@ -150,8 +165,3 @@ class IdentifiersSeen:
             if len(found) >= 4 and room >= 1000:
                 return list(found)
         return []
-
-
-def _mixed(code: NDArray[np.uint64], letter: NDArray[np.uint8]) -> NDArray[np.uint64]:
-    code = (code ^ letter.astype(np.uint64)) * np.uint64(0x9E3779B97F4A7C15)
-    return code ^ (code >> np.uint64(29))

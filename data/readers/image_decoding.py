@@ -37,6 +37,8 @@ SUFFIXES = (
 )  # fmt: skip
 TURNED = (5, 6, 7, 8)
 """EXIF orientations under which width and height change places."""
+DARK = 65_536 // 8
+"""A 16-bit image without a brighter pixel was meant for a smaller range (12 bits, say)."""
 
 
 class PlainJpeg(ImageFile.ImageFile):
@@ -288,11 +290,12 @@ def _plain(image: Image.Image, blob: bytes, target: ImageShape, note: Callable[[
         note("animation to its first frame")
         image.seek(0)
     if image.mode.startswith("I;16"):
-        note("16-bit to 8-bit")
         wide = np.asarray(image).astype(np.uint32)
+        dark = ", all below an eighth of the range: scale them first, or they are nearly black"
+        note("16-bit to 8-bit" + (dark if wide.max() < DARK else ""))
         image = _carry(image, Image.fromarray(((wide + 128) // 257).astype(np.uint8)))
     elif image.mode in ("I", "F"):
-        raise Fault("unsupported pixel type", f"expected at most 16 bits per channel, got mode {image.mode}")
+        raise Fault("unsupported pixel type", f"expected 8 or 16 bits per channel, got mode {image.mode}")
     elif image.format == "PNG" and len(blob) > 24 and blob[24] == 16:
         note("16-bit to 8-bit")
     if ("exif" in image.info or image.format == "TIFF") and image.getexif().get(0x0112, 1) not in (0, 1):

@@ -27,7 +27,7 @@ from data.readers.base import (
     split_by_rows,
 )
 from data.readers.image_decoding import SUFFIXES, Decoded, Encoded, Fault, decode_batch, opened, upright_size
-from data.readers.image_metadata import metadata_labels
+from data.readers.image_metadata import listed_labels, metadata_labels
 from data.readers.image_size import LOOKED_AT, image_shape
 from data.sources.archive import members
 from data.sources.files import tree
@@ -57,7 +57,7 @@ class FolderLayout:
         ignored: Other files, by suffix.
         unlabelled: Images that lie beside class folders instead of in one.
         published: Splits found.
-        labels: Classes by the names of the images, where a `metadata.csv` or `metadata.jsonl` states them.
+        labels: Classes by the names of the images, where a table beside them states them.
     """
 
     prefix: int
@@ -114,15 +114,17 @@ def scan_layout(path: Path) -> FolderLayout:
     strange = sorted("/".join(parts) for parts in below if not is_utf8("/".join(parts)))
     if strange:
         raise ValueError(f"{path}: the name of folder {strange[0]!r} is not valid UTF-8, and names a class. Rename it.")
+    rests = {parts: (parts[:split] + parts[split + 1 :]) if split >= 0 else parts for parts in below}
+    labelled = any(rests.values())
     stated = metadata_labels(path) if ignored[".csv"] + ignored[".jsonl"] else {}
+    if not stated and not labelled and ignored[".csv"]:
+        stated = listed_labels(path, lambda name: is_image(name) and not unsafe(name))
     if stated:
         return FolderLayout(
             prefix=prefix, split=split, labelled=True, classes=tuple(sorted(set(stated.values()))),
             images=sum(folders.values()), ignored=ignored, unlabelled=0, labels=stated,
             published=tuple(sorted({SPLIT_NAMES[parts[split].lower()] for parts in below})) if split >= 0 else (),
         )  # fmt: skip
-    rests = {parts: (parts[:split] + parts[split + 1 :]) if split >= 0 else parts for parts in below}
-    labelled = any(rests.values())
     return FolderLayout(
         prefix=prefix,
         split=split,
@@ -255,7 +257,7 @@ def _usable(
         report.reject(where, "unsafe or unreadable file", member.fault)
         return None
     if layout.labelled and folder is None:
-        stated = "a row in metadata.csv or .jsonl" if layout.labels else "a class folder around it"
+        stated = "a row in the table of labels" if layout.labels else "a class folder around it"
         report.reject(where, "no label", f"expected {stated}, as other images have")
         return None
     if folder is not None and folder not in known:
@@ -325,6 +327,8 @@ def inspect_folders(card: Card, path: Path, size: str, fit: str) -> Inspection:
     inspection.card = replace(card, image=shape, classes=classes, splits=_split_plan(layout.published))
     inspection.found.append(f"{layout.images} images, {listed(classes, 'classes') if classes else 'no class folders'}")
     inspection.found.append(f"published splits: {', '.join(layout.published) or 'none'}")
+    if layout.labels:
+        inspection.found.append(f"labels of {len(layout.labels)} images are stated by a table beside them")
     if layout.ignored:
         others = ", ".join(f"{n} × {suffix}" for suffix, n in layout.ignored.most_common(5))
         inspection.warnings.append(f"files that are not images are ignored: {others}")

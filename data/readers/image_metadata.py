@@ -1,4 +1,4 @@
-"""Labels of images that a `metadata.csv` or `metadata.jsonl` states, as Hugging Face's image folders have it."""
+"""Labels of images that a table beside them states: `metadata.csv`, `metadata.jsonl`, or another that names them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import csv
 import io
 import json
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ NAMES = ("metadata.csv", "metadata.jsonl")
 FILE_KEYS = ("file_name", "filename", "file", "image", "path", "image_file")
 LABEL_KEYS = ("label", "labels", "class", "category", "target", "class_name", "label_name")
 MOST_CLASSES = 1000
+FEWEST_NAMED = 0.9
+"""The share of the images that a table must name to be taken for their labels."""
 
 
 def metadata_labels(path: Path) -> dict[str, str]:
@@ -50,6 +53,32 @@ def metadata_labels(path: Path) -> dict[str, str]:
                 if row.get(key) and row.get(label) not in (None, ""):
                     found[f"{home}/{row[key]}" if home else str(row[key])] = str(row[label])
     return found
+
+
+def listed_labels(path: Path, is_image: Callable[[str], bool]) -> dict[str, str]:
+    """The same by a CSV file of another name (`labels.csv`, `train.csv`), if one column names nearly all images.
+
+    They are named with or without their folders and endings.
+    """
+    images: dict[str, str] = {}
+    for member in members(path, is_image):
+        base = member.name.rpartition("/")[2]
+        images |= dict.fromkeys((member.name, base, base.rpartition(".")[0]), member.name)
+    count = len(set(images.values()))
+    for member in members(path, lambda name: name.lower().endswith(".csv")):
+        if member.fault:
+            continue
+        text = member.read().decode("utf-8-sig", "replace")
+        mark = max(",;\t", key=text.partition("\n")[0].count)
+        try:
+            rows = list(csv.DictReader(io.StringIO(text, newline=""), delimiter=mark))
+        except csv.Error:
+            continue
+        for key in (rows or [{}])[0]:
+            named = {images[row[key]]: row for row in rows if row.get(key) in images}
+            if key and len(named) >= FEWEST_NAMED * count and (label := _label_key(rows, key)):
+                return {name: str(row[label]) for name, row in named.items() if row.get(label)}
+    return {}
 
 
 def _label_key(rows: list[dict[str, Any]], file_key: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
@@ -88,8 +89,8 @@ def _rows(file: Path, encoding: str, report: IngestReport) -> Iterator[tuple[int
     with closing(inflated(file)) as stream:
         text = Decoded(stream, encoding, file)
         head = text.read(1 << 16)
-        if head.lstrip()[:1] == b"[":
-            yield from _items(file, head + text.read(LIST_LIMIT))
+        if head.lstrip()[:1] == b"[" or _one_object(head):
+            yield from enumerate(_items(file, head + text.read(LIST_LIMIT)), 1)
             return
         number, ready = 0, head
         while ready:
@@ -121,17 +122,47 @@ def _line(file: Path, number: int, line: bytes, report: IngestReport) -> Iterato
     report.reject(f"{file}: row {number}", "not a JSON object", f'expected an object such as {{"a": 1}}, got {got}')
 
 
-def _items(file: Path, body: bytes) -> Iterator[tuple[int, dict[str, Any]]]:
+def _one_object(head: bytes) -> bool:
+    """Whether a file that begins so holds one object: it has one line, or one that leaves off in its midst."""
+    line, _, rest = head.lstrip().partition(b"\n")
+    return line[:1] == b"{" and (not rest.strip() or re.search(rb"[{\[,]\s*$", line) is not None)
+
+
+def _items(file: Path, body: bytes) -> list[dict[str, Any]]:
+    """The rows of a file that is one JSON value."""
     if len(body) >= LIST_LIMIT:
-        raise ValueError(f"{file} is a JSON list of more than {LIST_LIMIT >> 20} MiB: write it as JSON lines (.jsonl).")
+        raise ValueError(
+            f"{file} is a JSON value of more than {LIST_LIMIT >> 20} MiB: write it as JSON lines (.jsonl)."
+        )
     try:
         items = json.loads(body)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{file} is no valid JSON: {error}. Fix the file.") from None
-    for number, item in enumerate(items, 1):
+        raise ValueError(
+            f"{file} is no valid JSON: {error}. Fix the file; JSON lines are objects, one a line, not lists."
+        ) from None
+    rows = _rows_of(items) if isinstance(items, dict) else items
+    for number, item in enumerate(rows, 1):
         if not isinstance(item, dict):
             raise ValueError(f"{file}: item {number} of the list is no object but a {type(item).__name__}.")
-        yield number, item
+    return rows
+
+
+def _rows_of(value: dict[str, Any]) -> list[Any]:
+    """The rows of an object: pandas' forms (`columns`, `split`, `table`), columns as lists, GeoJSON, a list within."""
+    if isinstance(value.get("columns"), list) and isinstance(value.get("data"), list):
+        names = [str(name) for name in value["columns"]]
+        return [dict(zip(names, row, strict=False)) if isinstance(row, list) else row for row in value["data"]]
+    if value.get("type") == "FeatureCollection" and isinstance(value.get("features"), list):
+        return [{**(item.get("properties") or {}), "geometry": item.get("geometry")} for item in value["features"]]
+    cells = list(value.values())
+    if cells and all(isinstance(cell, dict) for cell in cells):
+        places = dict.fromkeys(place for cell in cells for place in cell)
+        return [{name: column.get(place) for name, column in value.items()} for place in places]
+    even = len({len(cell) for cell in cells if isinstance(cell, list)}) == 1
+    if even and all(isinstance(cell, list) and not any(isinstance(item, dict) for item in cell) for cell in cells):
+        return [dict(zip(value, row, strict=True)) for row in zip(*cells, strict=True)]
+    lists = [cell for cell in cells if isinstance(cell, list) and cell and all(isinstance(i, dict) for i in cell)]
+    return lists[0] if len(lists) == 1 else [value]
 
 
 def kind_of(value: Any) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 
-from data.formats import is_plain
+from data.formats import SCALES, is_plain
 
 CODES = (
     r"AED|ARS|AUD|BDT|BGN|BHD|BRL|CAD|CHF|CLP|CNY|COP|CZK|DKK|EGP|EUR|GBP|GHS|HKD|HRK|"
@@ -24,12 +24,14 @@ class NumberPattern:
     BODY = re.compile(
         r"(?P<open>\(?)(?P<sign>[+\-−]?)\s?(?P<before>[^\d+\-−()]*?)\s?(?P<sign2>[+\-−]?)"
         r"(?P<body>\d[\d.,' \u00a0\u202f’]*\d|\d|\.\d+)"
-        r"(?P<after>[^\d()]*?)(?P<close>\)?)"
+        r"(?P<after>[^\d()]*?)(?P<last>(?:(?<!/)[-−])?)(?P<close>\)?)"
     )
     SEPARATORS = (
         ("", "."), (",", "."), ("", ","), (".", ","), (" ", "."), (" ", ","), ("\u00a0", ","), ("\u202f", ","),
-        ("\u00a0", "."), ("\u202f", "."), ("'", "."), ("’", "."), ("'", ","),
+        ("\u00a0", "."), ("\u202f", "."), ("'", "."), ("’", "."), ("'", ","), (",,", "."),
     )  # fmt: skip
+    UNMARKED = 0.05
+    """The share of numbers above a thousand that may lack the marks which the others have."""
 
     @staticmethod
     def of(fewest: int, most: int) -> str:
@@ -37,30 +39,50 @@ class NumberPattern:
         return "0" + ("." + "0" * fewest + "#" * (most - fewest) if most else "")
 
     @classmethod
-    def guess(cls, shapes: Counter[str], samples: dict[str, str]) -> tuple[str, list[str]]:
-        """The pattern that most cells have, and the shapes that fit it; empty when there is none."""
+    def guess(cls, shapes: Counter[str], samples: dict[str, str], *, comma: bool = False) -> tuple[str, list[str]]:
+        """The pattern that most cells have, and the shapes that fit it; empty when there is none.
+
+        Arguments:
+            shapes: Of the cells, with how many there are.
+            samples: A text of each shape.
+            comma: Whether a comma before three digits is one before decimals.
+        """
         split: dict[str, re.Match[str]] = {}
-        around: Counter[tuple[str, str]] = Counter()
-        for shape, count in shapes.items():
+        for shape in shapes:
             text = samples[shape]
             found = cls.BODY.fullmatch(text)
-            if found is None or bool(found["open"]) != bool(found["close"]) or (found["sign"] and found["sign2"]):
+            if found is None or bool(found["open"]) != bool(found["close"]):
+                continue
+            if len(found["sign"] + found["sign2"] + found["last"]) > 1:
                 continue
             if not cls._proper(found["before"], found["after"]):
                 continue
             split[shape] = found
-            around[cls._edges(found)] += count
-        if not around:
+        if not split:
             return "", []
-        edges = around.most_common(1)[0][0]
-        mine = {shape: found for shape, found in split.items() if cls._edges(found) == edges}
+        around = cls._scaled({shape: cls._edges(found) for shape, found in split.items()}, shapes)
+        counts: Counter[tuple[str, str]] = Counter()
+        for shape, place in around.items():
+            counts[place] += shapes[shape]
+        edges = counts.most_common(1)[0][0]
+        mine = {shape: found for shape, found in split.items() if around[shape] == edges}
         if any(re.match(r"z9*$", cls._zeros(found["body"])) for found in mine.values()):
             return "", []
-        for sep, dec in cls.SEPARATORS:
-            pattern = cls._with(edges, sep, dec, list(mine.values()))
+        for sep, dec in sorted(cls.SEPARATORS, key=lambda pair: comma and pair[1] != ","):
+            pattern = cls._with(edges, sep, dec, {shape: (found, shapes[shape]) for shape, found in mine.items()})
             if pattern and not is_plain(pattern):
                 return pattern, list(mine)
         return "", []
+
+    @staticmethod
+    def _scaled(around: dict[str, tuple[str, str]], shapes: Counter[str]) -> dict[str, tuple[str, str]]:
+        """Texts before and after the numbers; letters for thousands, millions, … as one where there are several."""
+        scaled = {shape for shape, (_, after) in around.items() if after in SCALES}
+        letters = sorted({around[shape][1] for shape in scaled})
+        if len(set(letters) - {""}) < 2 or sum(shapes[s] for s in scaled) < 0.9 * sum(shapes[s] for s in around):
+            return around
+        one = f"[{'|'.join(letters)}]"
+        return {shape: (before, one if shape in scaled else after) for shape, (before, after) in around.items()}
 
     @staticmethod
     def _zeros(body: str) -> str:
@@ -71,37 +93,43 @@ class NumberPattern:
         before, after = before.strip(), after.strip()
         if before and not CURRENCIES.fullmatch(before):
             return False
-        return len(after) <= 12 and not re.search(r"[,;:=@#\"]|^[.\-/_]", after)
+        return after == "/-" or (len(after) <= 12 and not re.search(r"[,;:=@#\"]|^[.\-/_]", after))
 
     @staticmethod
     def _edges(found: re.Match[str]) -> tuple[str, str]:
         text, at = found.string, found.start("body")
         before = text[:at].lstrip("(").lstrip("+-−")
         before = re.sub(r"[+\-−]", "", before)
-        end = found.end("body")
-        return before, text[end:].removesuffix(")") if found["open"] else text[end:]
+        return before, text[found.end("body") : found.start("last")]
 
     @classmethod
-    def _with(cls, edges: tuple[str, str], sep: str, dec: str, found: list[re.Match[str]]) -> str:
+    def _with(cls, edges: tuple[str, str], sep: str, dec: str, counted: dict[str, tuple[re.Match[str], int]]) -> str:
         """The pattern with these separators, empty if a text does not fit it."""
+        lakh, sep = len(sep) == 2, sep[:1]
         mark = re.escape(sep)
-        whole = rf"(?:\d{{1,3}}(?:{mark}\d{{3}})+|\d{{1,3}})" if sep else r"\d+"
-        regex = re.compile(rf"(?:{whole})?(?:{re.escape(dec)}(?P<part>\d+))?")
-        lengths = set()
-        marked = False
-        for item in found:
+        groups = rf"[1-9]\d?(?:{mark}\d{{2}})*{mark}\d{{3}}" if lakh else rf"[1-9]\d{{0,2}}(?:{mark}\d{{3}})+"
+        whole = rf"(?:{groups}|\d+)" if sep else r"\d+"
+        regex = re.compile(rf"(?P<whole>{whole})?(?:{re.escape(dec)}(?P<part>\d+))?")
+        lengths: set[int] = set()
+        marked, without, total = False, 0, 0
+        found = [item for item, _ in counted.values()]
+        for item, count in counted.values():
             fit = regex.fullmatch(item["body"])
             if fit is None:
                 return ""
             lengths.add(len(fit["part"] or ""))
             marked |= bool(sep) and sep in item["body"]
-        if sep and not marked:
+            total += count
+            without += count if len(fit["whole"] or "") > 3 and sep not in item["body"] else 0
+        if sep and (not marked or without > cls.UNMARKED * total):
             return ""
         digits = cls.of(min(lengths), max(lengths)).replace(".", dec)
-        core = f"#{sep}##{digits}" if sep else digits
+        core = f"#{sep}##{sep + '##' if lakh else ''}{digits}" if sep else digits
         negative = ""
         if any(item["open"] for item in found):
             negative = ";()"
+        elif any(item["last"] for item in found):
+            negative = ";-"
         elif edges[0] and any(item["sign2"] for item in found):
             negative = ";p-"
         if any(letter in "#0" for letter in "".join(edges)) or ";" in "".join(edges):

@@ -21,6 +21,10 @@ from data.readers.texts import Order, Texts
 
 SHAPES = 512
 BITS = 1 << 22
+DATES_AS_NUMBERS = (
+    (190001, 210012), (19000101, 21001231), (190001010000, 210012312359), (19000101000000, 21001231235959),
+)  # fmt: skip
+"""Between which numbers 202102, 20210228, 202102281530 and 20210228153000 lie."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -101,7 +105,7 @@ class CellScan:
         self.order.add(good if self.whole else good[:0], whole=self.whole)
         if self.values is not None or self.whole:
             self._distinct(pc.value_counts(as_text(array).drop_null()))
-        if self.whole and 1_9000_000 < self.low <= self.high < 2_1010_000:
+        if self.whole and any(low <= self.low <= self.high <= high for low, high in DATES_AS_NUMBERS):
             counted = pc.value_counts(as_text(array).drop_null())
             self._dates(counted.field("values").to_pylist(), counted.field("counts").to_pylist())
 

@@ -36,7 +36,9 @@ def open_table(card: Card, path: Path, report: IngestReport, mapper: Mapper) -> 
         for batch in raw.batches(report):
             chunk = _chunk(card, plan, batch, report, rules)
             for name, seen in sources.identifiers.items():
-                seen.add(as_text(batch.columns[name]))
+                texts, marks = as_text(batch.columns[name]), (*card.marks, *plan.all[name].missing)
+                absent = pc.is_in(pc.utf8_trim_whitespace(texts), value_set=pa.array(marks, pa.string()))
+                seen.add(texts.filter(pc.invert(absent)))
             anomalies += int(chunk.anomaly.sum())
             yield chunk
         sources.finish(report)

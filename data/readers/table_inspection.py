@@ -15,7 +15,7 @@ from data.readers.encodings import detect
 from data.readers.raw_table import table_files
 from data.readers.suffixes import SUFFIXES
 from data.readers.table_plan import open_raw, scan_table
-from data.readers.workbook import sheets
+from data.readers.workbook import layout, sheets
 
 
 def inspect_table(card: Card, path: Path, size: str, fit: str) -> Inspection:
@@ -28,6 +28,9 @@ def inspect_table(card: Card, path: Path, size: str, fit: str) -> Inspection:
         if name and name not in raw.names:
             raise ValueError(f"{path}: {role} names no column: {name!r}; the columns are {', '.join(raw.names)}")
     scans = scan_table(raw, card)
+    comma = card.source.delimiter != "," and any(scan.has_comma for scan in scans.values())
+    for scan in scans.values():
+        scan.comma = comma
     columns: list[Column] = []
     for name, scan in scans.items():
         role = name in (card.label, card.anomaly.column if card.anomaly else "")
@@ -71,7 +74,7 @@ def _anyway(column: Column, scan: ColumnScan, inspection: Inspection) -> Column:
     if column.type not in ("identifier", "index", "constant") or not scan.exact or not 0 < scan.known == scan.numeric:
         return column
     inspection.warnings.append(f"column {column.name!r} is learned all the same: there is no other")
-    return Column(name=column.name, type="integer" if scan.whole else "continuous")
+    return replace(scan.as_number(), name=column.name)
 
 
 def _source(card: Card, path: Path, inspection: Inspection) -> Source:
@@ -86,7 +89,11 @@ def _source(card: Card, path: Path, inspection: Inspection) -> Source:
         found = sheets(path)
         if not source.sheet and len(found) > 1:
             inspection.warnings.append(f"read is sheet {found[0]!r}; there are others: {', '.join(found[1:6])}")
-        return replace(source, sheet=source.sheet or next(iter(found), ""))
+        source = replace(source, sheet=source.sheet or next(iter(found), ""))
+        if source.sheet in found:
+            source, notes = layout(path, source)
+            inspection.warnings += notes
+        return source
     if source.format not in ("csv", "jsonl"):
         return source
     files = table_files(path, SUFFIXES[source.format])
@@ -99,7 +106,10 @@ def _source(card: Card, path: Path, inspection: Inspection) -> Source:
     check_kind(files[0])
     dialect = sniff(files[0], encoding)
     inspection.warnings += dialect.notes
-    return replace(source, encoding=encoding, delimiter=dialect.delimiter, header=dialect.header, skip=dialect.skip)
+    return replace(
+        source, encoding=encoding, delimiter=dialect.delimiter, header=dialect.header, skip=dialect.skip,
+        below=dialect.below, footer=dialect.footer if len(files) == 1 else 0, pad=dialect.pad,
+    )  # fmt: skip
 
 
 def _check_value(anomaly: Anomaly, values: tuple[str, ...], path: Path) -> None:

@@ -107,6 +107,8 @@ def described(
         scan = scans.get(name)
         entry: dict[str, Any] = {"name": name, "title": raw.titles.get(name, name), "role": _role(card, column)}
         entry["dtype"] = type_name(raw.types[name])
+        if pa.types.is_dictionary(raw.types[name]):
+            entry["dictionary"] = True
         if pa.types.is_binary(raw.types[name]):
             entry["dtype"] = _open_type(column, plan.classes if name == plan.label else column.categories, scan)
         if name in learned:
@@ -282,5 +284,8 @@ def open_raw(card: Card, path: Path) -> RawTable:
     if form == "parquet":
         return open_parquet(path, files)
     source = card.source
-    dialect = Dialect(encoding=source.encoding, delimiter=source.delimiter, header=source.header, skip=source.skip)
+    dialect = Dialect(
+        encoding=source.encoding, delimiter=source.delimiter, header=source.header, skip=source.skip,
+        below=source.below, footer=source.footer, pad=source.pad,
+    )  # fmt: skip
     return open_csv(path, files, dialect)

@@ -14,11 +14,15 @@ from numpy.typing import NDArray
 EVIDENT = {
     "-", "--", "---", "–", "—", "?", "??", ".", "..", "...", "*", "unknown", "unk", "missing", "none", "nil", "na",
     "n.a.", "n/a", "n/d", "nd", "n.d.", "not available", "not applicable", "not known", "no data", "not reported",
-    "tbd", "(null)", "\\n", "#value!", "#div/0!", "#ref!", "#name?", "#num!", "#null!", "inf", "+inf",
+    "tbd", "tbc", "tba", "k.a.", "keine angabe", "unbekannt", "inconnu", "desconocido", "s/d",
+    "(null)", "\\n", "#value!", "#div/0!", "#ref!", "#name?", "#num!", "#null!", "inf", "+inf",
     "-inf", "infinity", "-infinity",
     "+infinity", "nan", "null", "<null>", "undefined", "unspecified", "blank", "(blank)", "empty", "x",
+    ":", *(f".{letter}" for letter in "abcdefghijklmnopqrstuvwxyz"),
 }  # fmt: skip
 """Texts that mean "not known" where all other cells are numbers or dates, in small letters."""
+NO_DATE = re.compile(r"0[0:/.\- T]*|9[9:/.\- T]*")
+"""What stands for "no date" among dates: 0000-00-00, 99/99/9999."""
 PUNCTUATION = ("-", "--", "---", "–", "—", "?", "??", "...")
 """Texts that mean "not known" in any column."""
 ODD_TEXTS = 20

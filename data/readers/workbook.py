@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import date, datetime, time, timedelta
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +15,48 @@ import pyarrow as pa
 from data.cards import Source
 from data.readers.base import IngestReport
 from data.readers.dialects import column_names, numbered
+from data.readers.headings import header_of, rows_above, rows_below, units_below
 from data.readers.raw_table import RawBatch, RawTable
 
 ROWS = 1 << 13
+FEW = 500
+"""Rows by which the header is recognized."""
 
 
 def sheets(path: Path) -> list[str]:
-    """Names of the sheets of a workbook that hold something."""
+    """Names of the sheets of a workbook that hold something, those with more than one row and column first."""
     book = _book(path)
-    return [name for name in book.sheet_names if book.get_sheet_by_name(name).total_height]
+    found = [(name, book.get_sheet_by_name(name)) for name in book.sheet_names]
+    held = [(name, min(sheet.height, 2) * min(sheet.width, 2)) for name, sheet in found if sheet.total_height]
+    return [name for name, cells in held if cells > 2] + [name for name, cells in held if cells <= 2]
+
+
+def layout(path: Path, source: Source) -> tuple[Source, list[str]]:
+    """Where in a sheet its table is, and what to say of it."""
+    rows = [[_text(_known(cell)) or "" for cell in row] for row in _rows(path, source.sheet)]
+    skip = rows_above(rows[:ROWS])
+    header, why = header_of(rows[skip : skip + FEW])
+    below = units_below(rows[skip : skip + FEW]) if header == "first" else 0
+    footer = rows_below(rows[skip + 1 :], max(map(len, rows), default=0))
+    notes = []
+    places = (skip, "before the table", 0), (below, "below the header", skip + 1), (footer, "after it", -footer)
+    for count, where, at in places:
+        shown = next((cell for row in rows[at:][:count] for cell in row if cell), "")
+        notes += [f"{count} row(s) {where} are left out" + (f", beginning with {shown[:60]!r}" if shown else "")] * (
+            count > 0
+        )
+    found = replace(source, skip=skip, header=header, below=below, footer=footer)
+    return found, notes + ([why] if why else [])
+
+
+def _rows(path: Path, name: str) -> list[list[Any]]:
+    return _read_rows(path, name, path.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=1)
+def _read_rows(path: Path, name: str, changed: int) -> list[list[Any]]:
+    """The cells of a sheet, once for all who look at them in turn."""
+    return _book(path).get_sheet_by_name(name).to_python(skip_empty_area=False)
 
 
 def open_workbook(path: Path, source: Source) -> RawTable:
@@ -37,8 +72,8 @@ def open_workbook(path: Path, source: Source) -> RawTable:
     name = source.sheet or next(iter(sheets(path)), "")
     if name not in book.sheet_names:
         raise ValueError(f"{path} has no sheet {name!r}; it has {', '.join(map(repr, book.sheet_names))}.")
-    rows = book.get_sheet_by_name(name).to_python(skip_empty_area=False)
-    rows = rows[source.skip :]
+    rows = _rows(path, name)
+    rows = rows[source.skip : len(rows) - source.footer]
     width = max((len(row) for row in rows), default=0)
     if not rows or not width:
         raise ValueError(f"{path}: sheet {name!r} is empty: expected a header row and data.")
@@ -47,7 +82,7 @@ def open_workbook(path: Path, source: Source) -> RawTable:
     else:
         titles = [_text(cell) or "" for cell in rows[0]]
         names, notes = column_names(titles)
-        rows, first = rows[1:], source.skip + 2
+        rows, first = rows[1 + source.below :], source.skip + source.below + 2
     cells = [[_known(row[i]) if i < len(row) else None for row in rows] for i in range(width)]
     filled = np.array([any(column[i] is not None for column in cells) for i in range(len(rows))], np.bool_)
     columns: dict[str, pa.Array] = {}

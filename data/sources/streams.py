@@ -5,6 +5,7 @@ from __future__ import annotations
 import bz2
 import lzma
 import os
+import re
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -20,6 +21,8 @@ MOST_RATIO = 200
 PIECE = 1 << 20
 PLAIN_TEXT = (".csv", ".tsv", ".txt", ".tab", ".data", ".dat", ".jsonl", ".ndjson", ".json")
 """Endings of text files that hold tables."""
+ABOUT = re.compile(r"(?i)(^|/)(readme|licen[cs]e|changelog|citation|notes?|about|terms)[^/]*\.txt$")
+"""Texts that lie beside a table and are about it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,6 +201,7 @@ def zipped_table(path: Path) -> str:
             names = [
                 item.filename for item in archive.infolist()
                 if item.filename.lower().endswith(PLAIN_TEXT) and "__MACOSX" not in item.filename
+                and not ABOUT.search(item.filename)
             ]  # fmt: skip
     except (zipfile.BadZipFile, OSError):
         return ""

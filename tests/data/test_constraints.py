@@ -125,6 +125,22 @@ def test_rules_are_found_and_kept_by_whatever_is_drawn(tmp_path: Path, gaps: flo
     assert len(set(drawn.total.dropna())) > 100
 
 
+def test_columns_that_name_a_row_each_are_said_but_not_stated(tmp_path: Path) -> None:
+    """A day each, shuffled; beside it large whole numbers, which differ by chance, and days of which one is twice."""
+    random, n = np.random.default_rng(3), 300
+    day = pd.Timestamp("2019-01-01") + pd.to_timedelta(random.permutation(n), "D")
+    twice = np.roll(np.where(day == day.min(), day.max(), day), 1).astype("M8[D]")
+    pd.DataFrame({
+        "day": day.strftime("%Y-%m-%d"), "twice": twice,
+        "count": random.integers(0, 10**7, n), "x": random.normal(size=n).round(3),
+    }).to_csv(tmp_path / "t.csv", index=False)  # fmt: skip
+    found = inspect("t.csv", "t", tmp_path)
+    assert [line.partition(",")[0] for line in found.warnings if "no two rows" in line] == [
+        "no two rows have the same 'day'"
+    ]
+    assert not found.card.constraints
+
+
 def test_what_holds_by_accident_is_not_proposed(tmp_path: Path) -> None:
     """Independent columns, ranges that do not meet, a constant factor, few rows."""
     random = np.random.default_rng(3)
