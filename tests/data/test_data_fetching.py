@@ -17,6 +17,7 @@ from email.message import Message
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import ClassVar
 from urllib.parse import unquote, urlsplit
 
@@ -143,8 +144,21 @@ def test_a_table_over_http(store: str, tmp_path: Path) -> None:
     assert len(Store.log) == before + 1
 
 
-def test_an_interrupted_download_continues(store: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("spare", [0, -1])
+def test_an_interrupted_download_continues(
+    store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spare: int
+) -> None:
+    """On a disk as large as the file: what is there already needs no more room. One byte less is too little."""
+    monkeypatch.setattr(
+        download.shutil,
+        "disk_usage",
+        lambda folder: SimpleNamespace(free=len(TABLE) + spare - sum(f.stat().st_size for f in folder.glob("*.part"))),
+    )
     Store.files["/x.csv"], Store.hang_up_after = TABLE, 1_000_000
+    if spare < 0:
+        with pytest.raises(ValueError, match=rf"has {len(TABLE)} more bytes, the disk of .* has {len(TABLE) - 1} free"):
+            fetch(f"{store}/x.csv", tmp_path, sha(TABLE))
+        return
     assert fetch(f"{store}/x.csv", tmp_path, sha(TABLE)).read_bytes() == TABLE
     assert [asked for _, asked in Store.log] == ["", "bytes=1000000-"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["x.csv"]

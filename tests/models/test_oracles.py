@@ -166,6 +166,14 @@ def test_a_mixtures_conditional_and_marginal_densities_are_scipys():
     expected = np.where(label.numpy() < 0, marginal, np.log(exact[np.arange(200), label.clamp(min=0).numpy()]))
     assert np.allclose(found, expected)
     assert np.allclose(mixture.log_prob(torch.tensor(z), None, frequencies), marginal)
+    for classes in (0, 1):  # one group of codes
+        mixture = GaussianMixture(2, classes, 2).double()
+        mixture.log_weight.copy_(torch.tensor(WEIGHTS[0]).log())
+        mixture.mean.copy_(torch.tensor(MEANS[0]))
+        mixture.scale.copy_(torch.linalg.cholesky(torch.tensor(COVARIANCES[0])))
+        joint = mixture.joint_log_prob(torch.tensor(z), torch.ones(classes))
+        assert np.allclose(joint, np.log(exact[:, :1]))
+        assert np.allclose(mixture.log_prob(torch.tensor(z), None, torch.ones(classes)), np.log(exact[:, 0]))
 
 
 def test_a_mixtures_draws_have_the_moments_of_their_class(double):

@@ -236,7 +236,7 @@ def tree(root: Path, dataset: str = "digits", names: tuple[str, ...] = FAMILIES)
         "data_digest": "da7a" * 16,
         "class_names": CLASSES,
         "domain": model("vae", 0)["domain"],
-        "seed": 0,
+        "seed": 7,
         "networks": {"judge": {"accuracy": {"test": 0.9916}}, "random": {}},
         "baseline": {"what": "a Gaussian mixture per class", "components": 16},
         "reference": {"samples": 1258, **both},
@@ -286,6 +286,7 @@ def test_the_page_says_what_the_files_say(whole: Path) -> None:
     for what in (
         "Handwritten digits, 8×8",
         "1 258 train",
+        "Seed 0, 7 ",
         "c0ffeec0ffee and uncommitted changes",
         'mlflow.pyfunc.load_model("models:/digits@generation")',
         "fivefold sample digits",
@@ -377,7 +378,12 @@ def test_links_that_do_not_fit_are_said(tmp_path: Path) -> None:
         write(path, replaced(original, place, "other"))
         said = text(report("digits", ("vae",), root=tmp_path).read_text(encoding="utf-8"))
         assert {f for f in faults if f in said} == {fault}
+        data = "other" if path == yardstick and place == ("data_digest",) else "da7a" * 3
+        assert f" Data {data} " in said  # the yardstick's, whatever the models'
         write(path, original)
+    yardstick.unlink()
+    said = text(report("digits", ("vae",), root=tmp_path).read_text(encoding="utf-8"))
+    assert f" Data {'da7a' * 3} " in said  # without a yardstick the models'
 
 
 def crowned(page: Path) -> dict[str, tuple[str, str, list[str]]]:
