@@ -617,6 +617,9 @@ def test_the_best_is_marked_and_what_cannot_be_told_from_it() -> None:
         (-0.5, "\u22120.5"),
         (0.0, "0"),
         (2e-5, "2.00e\u22125"),
+        (1e-3, "0.001"),
+        (99_999.0, f"99{numbers.THIN}999"),
+        (1e5, "1.00e5"),
         (None, numbers.DASH),
     ],
 )
@@ -663,6 +666,8 @@ def test_a_curve_marks_its_best_point_and_says_where_it_is() -> None:
     assert decades.note == "last 1; log scale"
     fall = charts.curve("loss", [(0.0, 100.0), *((float(i), 1 + i / 1000) for i in range(1, 60))], log=False)
     assert fall.note == "last 1.06; begins at 100"
+    slope = charts.curve("loss", [(0.0, 100.0), *((float(i), float(i)) for i in range(1, 60))], log=False)
+    assert slope.note == "last 59"  # the rest takes up more than a third of the whole
 
 
 def test_the_forest_stands_in_order_from_the_best() -> None:
