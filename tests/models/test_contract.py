@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict
+from dataclasses import asdict, fields
 
 import pytest
 import torch
@@ -236,10 +236,22 @@ def test_the_state_dict_holds_everything(case, family, domain):
         assert torch.equal(*answers)
 
 
-@pytest.mark.parametrize(("name", "value"), [("width", 0), ("nonsense", 1)])
-def test_bad_settings_are_refused(family, name, value):
-    with pytest.raises((ValueError, TypeError), match=name):
-        FAMILIES[family].Config(**{name: value})
+SHARES = {"hide", "dropout", "label_dropout", "jumps"}
+ANY_SIGN = {"p_mean"}
+
+
+@pytest.mark.parametrize("kind", list(FAMILIES))
+def test_bad_settings_are_refused_by_name(kind):
+    """None that is not there; no number below 0 (-1 stands for a choice), no share above 1, no layer without units."""
+    classes = FAMILIES[kind].Config, FAMILIES[kind].SamplingConfig
+    numbers = [(cls, field) for cls in classes for field in fields(cls) if type(field.default) in (int, float)]
+    bad = [(cls, field.name, type(field.default)(-3)) for cls, field in numbers if field.name not in ANY_SIGN]
+    bad += [(cls, field.name, 1.5) for cls, field in numbers if field.name in SHARES]
+    for cls, name, value in [*bad, (classes[0], "width", 0)]:
+        with pytest.raises(ValueError, match=name):
+            cls(**{name: value})
+    with pytest.raises(TypeError, match="nonsense"):
+        classes[0](nonsense=1)
 
 
 @pytest.mark.parametrize("kind", list(FAMILIES))
