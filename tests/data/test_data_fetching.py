@@ -463,16 +463,17 @@ def test_s3_survives_failures_and_continues(
 def test_s3_folder(s3: fs.S3FileSystem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for part in range(3):
         rows = "".join(f"{v}\n" for v in np.arange(50) + 50 * part)
-        put(s3, f"three/tables/part-{part}.csv", f"v\n{rows}".encode())
+        put(s3, f"three/tables/X-{part}.csv", f"v\n{rows}".encode())
     monkeypatch.setattr(download.time, "sleep", lambda seconds: None)
     monkeypatch.setattr(download, "ATTEMPTS", 1)
     Faulty.faults = [0, 0, *[500] * 200]
     with pytest.raises(ConnectionError):
         add("s3://three/tables", "t", root=tmp_path, quiet=True)
     Faulty.faults, Faulty.read = [], []
-    put(s3, "three/tables/part-1.csv", b"v\n" + b"".join(b"%d\n" % v for v in range(1050, 1100)))
+    put(s3, "three/tables/X-1.csv", b"v\n" + b"".join(b"%d\n" % v for v in range(1050, 1100)))
     add("s3://three/tables", "t", root=tmp_path, quiet=True)
-    assert {path.rpartition("/")[2] for path, _ in Faulty.read} == {"part-1.csv", "part-2.csv"}
+    assert {path.rpartition("/")[2] for path, _ in Faulty.read} == {"X-1.csv", "X-2.csv"}
+    assert sorted(path.name for path in tmp_path.rglob("*.csv")) == ["X-0.csv", "X-1.csv", "X-2.csv"]
     prepare("t", root=tmp_path)
     data = Dataset.open(tmp_path / "data/prepared/t")
     values = np.concatenate([data.split(name).all().x[:, 0] for name in data.splits])

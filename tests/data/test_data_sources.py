@@ -21,6 +21,7 @@ from PIL import Image
 
 from data.cards import ImageShape
 from data.dataset import Dataset
+from data.domains.image import images_as_text
 from data.readers.image_decoding import Fault, decode
 from data.readers.image_folder import scan_layout
 from data.sources.archive import members
@@ -331,6 +332,13 @@ def test_show_prints_what_there_is(tmp_path: Path, capsys: pytest.CaptureFixture
         add(str(tmp_path / "t.csv"), "d", root=tmp_path)
     with pytest.raises(FileNotFoundError, match=r"no dataset 'dd'.*Did you mean 'd'"):
         show("dd", root=tmp_path)
+
+
+def test_images_are_shown_in_shades_side_by_side() -> None:
+    x = np.array([[[0, 255], [128, 0]], [[255, 0], [0, 255]]], np.uint8)[..., None]
+    assert images_as_text(x).split("\n") == ["  @@   @@  ", "++       @@"]
+    wide = images_as_text(np.full((1, 64, 64, 3), 255, np.uint8)).split("\n")
+    assert [len(line) for line in wide] == [64] * 32  # every second pixel, twice as wide as a letter
 
 
 @given(
