@@ -304,6 +304,30 @@ def test_parquet_types(tmp_path: Path) -> None:
     assert 'name: "s", type: identifier, why: "every row has a value of its own"' in card
 
 
+@pytest.mark.parametrize("anomaly", ["", "class=eel"])
+def test_parquet_of_images(tmp_path: Path, anomaly: str) -> None:
+    """As Hugging Face writes them: bytes in a struct, classes as codes whose names stand in the metadata."""
+    names, codes = ["dog", "eel", "cat"], [None if i % 10 == 9 else i % 3 for i in range(60)]
+    features = {"label": {"names": names, "_type": "ClassLabel"}}
+    schema = pa.schema(
+        {"image": pa.struct({"bytes": pa.binary(), "path": pa.string()}), "label": pa.int64()},
+        metadata={"huggingface": json.dumps({"info": {"features": features}})},
+    )
+    images = [{"bytes": png(picture(i)), "path": f"{i}.png"} for i in range(60)]
+    pq.write_table(pa.table({"image": images, "label": codes}, schema=schema), tmp_path / "i.parquet")
+    data = prepared(tmp_path, tmp_path / "i.parquet", anomaly=anomaly)
+    assert set(data.class_names) == set(names) - ({"eel"} if anomaly else set())
+    found = contents(data)
+    assert len(found) == 60
+    for i, code in enumerate(codes):
+        split, label = found[picture(i).tobytes()]
+        assert (split == "anomaly") == bool(anomaly and code == 1)
+        if split != "anomaly":
+            assert (data.class_names[label] if label >= 0 else None) == (None if code is None else names[code])
+            assert label >= -1
+    assert json.loads((data.folder / "report.json").read_text())["without_label"] == 6
+
+
 def test_a_card_is_strict_about_its_columns(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("a,b\n" + "1,x\n2,y\n2,x\n" * 20)
     columns = "columns: [{name: a, type: integer}, {name: b, type: categorical, categories: [x]}]"
