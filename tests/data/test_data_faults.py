@@ -329,6 +329,7 @@ def test_53_constant_column(tmp_path: Path) -> None:
 
 def test_54_labels(tmp_path: Path) -> None:
     source = csv_at(tmp_path, GOOD.replace("\n17,2.429,y", "\n17,2.429,"))
+    refused(tmp_path, source, "anomaly names no column: 'z'", anomaly="z=1")
     refused(tmp_path, source, "label names no column: 'z'", label="z")
     data = accepted(tmp_path, source, label="c")
     assert (
@@ -429,6 +430,36 @@ def test_a_tar_member_is_as_large_as_its_header_says(tmp_path: Path, size: int) 
     (tmp_path / "a.tar").write_bytes(info.tobuf(tarfile.GNU_FORMAT) + bytes(1024))
     with pytest.raises(ValueError, match=r"a\.tar ends early.*truncated"):
         list(members(tmp_path / "a.tar"))
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+def test_a_member_beyond_the_limit_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    monkeypatch.setattr(f"data.sources.{kind}.MEMBER_LIMIT", 100)
+    files = {f"{size}.png": bytes(size) for size in (99, 100, 101)}
+    for name, body in files.items():
+        (tmp_path / name).write_bytes(body)
+    source = tmp_path / f"a.{kind}"
+    if kind == "zip":
+        make_zip(source, files)
+    else:
+        with tarfile.open(source, "w") as archive:
+            for name in files:
+                archive.add(tmp_path / name, name)
+    faults = {member.name: member.fault for member in members(source)}
+    assert faults == {"99.png": "", "100.png": "", "101.png": "it has 101 bytes, more than 100"}
+
+
+@pytest.mark.parametrize("tail", [60_000, 70_000])
+def test_a_zip_archive_ends_where_the_standard_library_says(tmp_path: Path, tail: int) -> None:
+    """Its end record lies within the last 65,557 bytes, the longest comment and itself; who looks further reads all."""
+    source = make_zip(tmp_path / "a.zip", good_entries())
+    source.write_bytes(source.read_bytes() + bytes(tail))
+    if zipfile.is_zipfile(source):
+        assert {member.name for member in members(source)} == set(good_entries())
+    else:
+        with pytest.raises(ValueError, match="its table of contents is missing"):
+            list(members(source))
+    assert zipfile.is_zipfile(source) == (tail < 65_557)
 
 
 def test_57_zip_symlink(tmp_path: Path) -> None:
