@@ -432,6 +432,20 @@ def test_a_tar_member_is_as_large_as_its_header_says(tmp_path: Path, size: int) 
         list(members(tmp_path / "a.tar"))
 
 
+def test_a_json_list_holds_objects(tmp_path: Path) -> None:
+    (tmp_path / "t.json").write_text(json.dumps([{"a": i} for i in range(30)] + [[7]]))
+    refused(tmp_path, tmp_path / "t.json", "t.json: item 31 of the list is no object but a list")
+
+
+def test_a_large_file_is_no_bomb_unless_it_swells() -> None:
+    path, most, free = Path("t.csv.gz"), streams.MOST_RATIO, streams.RATIO_FREE_BYTES
+    streams.check_decompression_ratio(path, free, 0)
+    streams.check_decompression_ratio(path, most * free, free)
+    for given, taken in ((free + 1, 0), (most * free + 1, free)):
+        with pytest.raises(ValueError, match="an expansion bomb"):
+            streams.check_decompression_ratio(path, given, taken)
+
+
 @pytest.mark.parametrize("kind", ["zip", "tar"])
 def test_a_member_beyond_the_limit_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     monkeypatch.setattr(f"data.sources.{kind}.MEMBER_LIMIT", 100)

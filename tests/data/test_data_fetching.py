@@ -256,11 +256,13 @@ def test_a_whole_chunked_file_and_one_with_a_digest_are_taken(tmp_path: Path) ->
             assert fetch(server.url, tmp_path / str(number), digest).read_bytes() == b"a,b\n1,2\n"
 
 
-def test_a_server_that_drips_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("first", [0, 100_000])
+def test_a_server_that_drips_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: int) -> None:
+    """However much it sent before."""
     for name, value in {"ATTEMPTS": 1, "SLOW_S": 0.2}.items():
         monkeypatch.setattr(download, name, value)
     with (
-        Hostile(OK + b"Content-Length: 300\r\n\r\n", b"x" * 300, 0.02) as server,
+        Hostile(OK + b"Content-Length: %d\r\n\r\n" % (first + 300) + bytes(first), b"x" * 300, 0.02) as server,
         pytest.raises(ConnectionError, match="it sends less than 1024 bytes a second"),
     ):
         fetch(server.url, tmp_path, "")

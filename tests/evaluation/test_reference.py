@@ -335,11 +335,10 @@ def test_augmentation_is_slight():
 def test_a_reference_is_made_by_one_thread_and_leaves_as_many_as_there_were():
     """The order of a sum, hence a digest, depends on how many there are."""
     before = torch.get_num_threads()
-    torch.set_num_threads(2)
+    torch.set_num_threads(3)
     try:
-        with pytest.raises(KeyError), fixed_threads():
-            assert torch.get_num_threads() == 1
-            raise KeyError
-        assert torch.get_num_threads() == 2
+        with fixed_threads():
+            within = torch.get_num_threads()
+        assert (within, torch.get_num_threads()) == (1, 3)
     finally:
         torch.set_num_threads(before)
