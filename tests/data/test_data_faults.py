@@ -19,9 +19,11 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from data.cards import parse_card
 from data.dataset import Dataset
 from data.readers import open_source
 from data.sources import streams
+from data.sources.archive import members
 from pipelines.cli.data import add
 from pipelines.stages.prepare import prepare
 
@@ -327,6 +329,7 @@ def test_53_constant_column(tmp_path: Path) -> None:
 
 def test_54_labels(tmp_path: Path) -> None:
     source = csv_at(tmp_path, GOOD.replace("\n17,2.429,y", "\n17,2.429,"))
+    refused(tmp_path, source, "anomaly names no column: 'z'", anomaly="z=1")
     refused(tmp_path, source, "label names no column: 'z'", label="z")
     data = accepted(tmp_path, source, label="c")
     assert (
@@ -419,6 +422,60 @@ def test_57_links_and_devices(tmp_path: Path, kind: bytes) -> None:
     refused(tmp_path, tmp_path / "a.tar", "a/0/link.png", "unsafe or unreadable file")
 
 
+@pytest.mark.parametrize("size", [9 << 30, 1 << 84])
+def test_a_tar_member_is_as_large_as_its_header_says(tmp_path: Path, size: int) -> None:
+    """Also where eleven octal digits do not hold it, up to the last byte there is for it."""
+    info = tarfile.TarInfo("a/0/0.png")
+    info.size = size
+    (tmp_path / "a.tar").write_bytes(info.tobuf(tarfile.GNU_FORMAT) + bytes(1024))
+    with pytest.raises(ValueError, match=r"a\.tar ends early.*truncated"):
+        list(members(tmp_path / "a.tar"))
+
+
+def test_a_json_list_holds_objects(tmp_path: Path) -> None:
+    (tmp_path / "t.json").write_text(json.dumps([{"a": i} for i in range(30)] + [[7]]))
+    refused(tmp_path, tmp_path / "t.json", "t.json: item 31 of the list is no object but a list")
+
+
+def test_a_large_file_is_no_bomb_unless_it_swells() -> None:
+    path, most, free = Path("t.csv.gz"), streams.MOST_RATIO, streams.RATIO_FREE_BYTES
+    streams.check_decompression_ratio(path, free, 0)
+    streams.check_decompression_ratio(path, most * free, free)
+    for given, taken in ((free + 1, 0), (most * free + 1, free)):
+        with pytest.raises(ValueError, match="an expansion bomb"):
+            streams.check_decompression_ratio(path, given, taken)
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+def test_a_member_beyond_the_limit_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    monkeypatch.setattr(f"data.sources.{kind}.MEMBER_LIMIT", 100)
+    files = {f"{size}.png": bytes(size) for size in (99, 100, 101)}
+    for name, body in files.items():
+        (tmp_path / name).write_bytes(body)
+    source = tmp_path / f"a.{kind}"
+    if kind == "zip":
+        make_zip(source, files)
+    else:
+        with tarfile.open(source, "w") as archive:
+            for name in files:
+                archive.add(tmp_path / name, name)
+    faults = {member.name: member.fault for member in members(source)}
+    assert faults == {"99.png": "", "100.png": "", "101.png": "it has 101 bytes, more than 100"}
+
+
+@pytest.mark.parametrize("tail", [60_000, 70_000])
+def test_a_zip_archive_ends_where_the_standard_library_says(tmp_path: Path, tail: int) -> None:
+    """Its end record lies within the last 65,557 bytes, the longest comment and itself; who looks further reads all."""
+    source = make_zip(tmp_path / "a.zip", good_entries())
+    source.write_bytes(source.read_bytes() + bytes(tail))
+    if zipfile.is_zipfile(source):
+        assert {member.name for member in members(source)} == set(good_entries())
+    else:
+        with pytest.raises(ValueError, match="its table of contents is missing"):
+            list(members(source))
+    assert zipfile.is_zipfile(source) == (tail < 65_557)
+
+
 def test_57_zip_symlink(tmp_path: Path) -> None:
     make_zip(tmp_path / "a.zip", good_entries())
     with zipfile.ZipFile(tmp_path / "a.zip", "a") as archive:
@@ -507,3 +564,78 @@ def test_a_recipe_is_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.Monk
         with pytest.raises(OSError, match="No space left"):
             add("t.csv", "t", root=tmp_path, quiet=True)
     assert not list((tmp_path / "recipes").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("text", "faults"),
+    [
+        (
+            "name: other\nkind: table\nsource: {path: a, url: b, sha256: ab, delimiter: ab, header: no, skip: -1, "
+            "encoding: utf-7b}\nmissing: both\nduplicates: drop\non_bad: skip\nmax_categories: 0\nmax_bad: 1.5\n"
+            "image: {height: 1, width: 1, channels: 1}\nclasses: [x, x]\nlabel: incom\n"
+            "anomaly: {column: Age, value: 1}\ncolumns: [{name: age, type: integer}, {name: age, type: number}, "
+            "{name: income, type: categorical, categories: [x, x]}, {name: day, type: datetime, format: '%Y'}, "
+            "{name: who, type: text, format: x}]\n"
+            "splits: {train: 0.8, val: 0.2, test: 0.1, seed: -1, column: dya, rows: {val: [0, 5], test: [4, 9]}}\n"
+            "constraints: [{rule: age < day, unique: [age]}, {rule: age < income, by: luck}]\n",
+            (
+                "name must be that of the file, 'd', got 'other'",
+                "source needs exactly one of builtin, path and url, got path, url",
+                "source.sha256 must be 64 hexadecimal digits, got 'ab'",
+                "source.delimiter must be one character, got 'ab'",
+                "source.header must be first or none, got 'no'",
+                "source.skip must be at least 0, got -1",
+                "source.encoding must be an encoding that Python knows (utf-8, cp1252, …), got 'utf-7b'",
+                "on_bad must be one of fail, drop, got 'skip'",
+                "duplicates must be one of separate, fail, keep, got 'drop'",
+                "missing must be one of model, fill, got 'both'",
+                "max_categories must be at least 1, got 0",
+                "max_bad is a share from 0 to 1, got 1.5",
+                "image belongs to kind: image",
+                "classes must not repeat",
+                "column 'age' is listed more than once",
+                "the type of column 'age' must be one of continuous, integer, categorical",
+                "the categories of column 'income' must not repeat",
+                "column 'day' needs parts, such as",
+                "column 'who' is text: format and parts belong to numbers, dates and times",
+                "label names no column: 'incom' (did you mean 'income'?)",
+                "anomaly.column names no column: 'Age' (did you mean 'age'?)",
+                "splits.column names no column: 'dya' (did you mean 'day'?)",
+                "constraints[0] needs exactly one of rule, combination and unique, got rule, unique",
+                "constraints[1].by must be redraw or left out, got 'luck'",
+                "splits: train, val and test must not exceed 1 together",
+                "splits.seed must be at least 0, got -1",
+                "splits.rows must have train",
+                "splits.rows overlap",
+            ),
+        ),
+        (
+            "name: d\nkind: image\nsource: {}\nimage: {height: 0, width: 1, channels: 2, levels: 1, resize: cut, "
+            "alpha: red, max_pixels: 0}\nclasses: [x, x]\nlabel: a\nanomaly: {column: a, value: b}\n"
+            "constraints: [{rule: a < b}]\nsplits: {train: 0, rows: {other: [0, 5], train: [5, 5]}}\n",
+            (
+                "source needs exactly one of builtin, path and url, got none",
+                "image.height must be at least 1, got 0",
+                "image.max_pixels must be at least 1, got 0",
+                "image.channels must be 1 or 3, got 2",
+                "image.levels must be from 2 to 256, got 1",
+                "image.resize must be one of none, stretch, crop, pad, got 'cut'",
+                "image.alpha must be white or black, got 'red'",
+                "constraints belong to tables",
+                "columns and label belong to tables; the class of an image is its folder's name",
+                "anomaly.column must be 'class' for images, got 'a'",
+                "classes must not repeat",
+                "splits: train, val and test are shares from 0 to 1 (train above 0)",
+                "splits.rows: expected train, val or test with [first, end], got other: [0, 5]",
+                "splits.rows: expected train, val or test with [first, end], got train: [5, 5]",
+            ),
+        ),
+    ],
+    ids=["table", "image"],
+)
+def test_a_card_says_all_of_its_faults_at_once(text: str, faults: tuple[str, ...]) -> None:
+    with pytest.raises(ValueError, match=r"has \d+ faults: ") as refusal:
+        parse_card(text, Path("data/catalog/d.yaml"))
+    said = str(refusal.value)
+    assert [fault for fault in faults if fault not in said] == []
+    assert f"has {len(faults)} faults: " in said, said

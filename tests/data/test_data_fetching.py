@@ -17,6 +17,7 @@ from email.message import Message
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import ClassVar
 from urllib.parse import unquote, urlsplit
 
@@ -143,8 +144,21 @@ def test_a_table_over_http(store: str, tmp_path: Path) -> None:
     assert len(Store.log) == before + 1
 
 
-def test_an_interrupted_download_continues(store: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("spare", [0, -1])
+def test_an_interrupted_download_continues(
+    store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spare: int
+) -> None:
+    """On a disk as large as the file: what is there already needs no more room. One byte less is too little."""
+    monkeypatch.setattr(
+        download.shutil,
+        "disk_usage",
+        lambda folder: SimpleNamespace(free=len(TABLE) + spare - sum(f.stat().st_size for f in folder.glob("*.part"))),
+    )
     Store.files["/x.csv"], Store.hang_up_after = TABLE, 1_000_000
+    if spare < 0:
+        with pytest.raises(ValueError, match=rf"has {len(TABLE)} more bytes, the disk of .* has {len(TABLE) - 1} free"):
+            fetch(f"{store}/x.csv", tmp_path, sha(TABLE))
+        return
     assert fetch(f"{store}/x.csv", tmp_path, sha(TABLE)).read_bytes() == TABLE
     assert [asked for _, asked in Store.log] == ["", "bytes=1000000-"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["x.csv"]
@@ -242,11 +256,13 @@ def test_a_whole_chunked_file_and_one_with_a_digest_are_taken(tmp_path: Path) ->
             assert fetch(server.url, tmp_path / str(number), digest).read_bytes() == b"a,b\n1,2\n"
 
 
-def test_a_server_that_drips_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("first", [0, 100_000])
+def test_a_server_that_drips_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: int) -> None:
+    """However much it sent before."""
     for name, value in {"ATTEMPTS": 1, "SLOW_S": 0.2}.items():
         monkeypatch.setattr(download, name, value)
     with (
-        Hostile(OK + b"Content-Length: 300\r\n\r\n", b"x" * 300, 0.02) as server,
+        Hostile(OK + b"Content-Length: %d\r\n\r\n" % (first + 300) + bytes(first), b"x" * 300, 0.02) as server,
         pytest.raises(ConnectionError, match="it sends less than 1024 bytes a second"),
     ):
         fetch(server.url, tmp_path, "")
@@ -449,16 +465,17 @@ def test_s3_survives_failures_and_continues(
 def test_s3_folder(s3: fs.S3FileSystem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for part in range(3):
         rows = "".join(f"{v}\n" for v in np.arange(50) + 50 * part)
-        put(s3, f"three/tables/part-{part}.csv", f"v\n{rows}".encode())
+        put(s3, f"three/tables/X-{part}.csv", f"v\n{rows}".encode())
     monkeypatch.setattr(download.time, "sleep", lambda seconds: None)
     monkeypatch.setattr(download, "ATTEMPTS", 1)
     Faulty.faults = [0, 0, *[500] * 200]
     with pytest.raises(ConnectionError):
         add("s3://three/tables", "t", root=tmp_path, quiet=True)
     Faulty.faults, Faulty.read = [], []
-    put(s3, "three/tables/part-1.csv", b"v\n" + b"".join(b"%d\n" % v for v in range(1050, 1100)))
+    put(s3, "three/tables/X-1.csv", b"v\n" + b"".join(b"%d\n" % v for v in range(1050, 1100)))
     add("s3://three/tables", "t", root=tmp_path, quiet=True)
-    assert {path.rpartition("/")[2] for path, _ in Faulty.read} == {"part-1.csv", "part-2.csv"}
+    assert {path.rpartition("/")[2] for path, _ in Faulty.read} == {"X-1.csv", "X-2.csv"}
+    assert sorted(path.name for path in tmp_path.rglob("*.csv")) == ["X-0.csv", "X-1.csv", "X-2.csv"]
     prepare("t", root=tmp_path)
     data = Dataset.open(tmp_path / "data/prepared/t")
     values = np.concatenate([data.split(name).all().x[:, 0] for name in data.splits])

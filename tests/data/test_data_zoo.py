@@ -75,6 +75,7 @@ TEXT: dict[str, tuple[str, Callable[[int], str]]] = {
     "german": ("datetime", lambda i: days(i).strftime("%d.%m.%Y")),
     "word": ("datetime", lambda i: days(i).strftime("%d %b %Y")),
     "press": ("datetime", lambda i: f"{days(i):%B} {days(i).day}, {days(i).year}"),
+    "diary": ("datetime", lambda i: days(i).strftime("%A, %d %B %Y")),
     "compact": ("datetime", lambda i: days(i).strftime("%Y%m%d")),
     "stamp": ("datetime", lambda i: moment(i).strftime("%Y-%m-%d %H:%M:%S")),
     "zulu": ("datetime", lambda i: moment(i).strftime("%Y-%m-%dT%H:%M:%SZ")),
@@ -105,9 +106,11 @@ TEXT: dict[str, tuple[str, Callable[[int], str]]] = {
     "dashes": ("integer", lambda i: "-" if i % 7 == 3 else str(i * i % 17)),
     "unknown": ("continuous", lambda i: "Unknown" if i % 11 == 3 else f"{i * 3 % 19 / 2:.1f}"),
     "lost": ("datetime", lambda i: "NA" if i % 9 == 4 else days(i).isoformat()),
+    "bare": ("categorical", lambda i: "-" if i % 8 == 5 else ("ash", "elm")[i % 2]),
     "gaps": ("categorical", lambda i: "" if i % 4 == 1 else ("x", "y, z", 'a "b"')[i % 3]),
     "customer_id": ("identifier", lambda i: str(100000 + i)),
     "ticket": ("identifier", lambda i: f"T-{i * 7919 % 10007:05}"),
+    "account": ("identifier", lambda i: f"{100_000 + i * 48_271 % 899_981}-{i % 7}"),
     "uuid": ("identifier", lambda i: str(uuid.UUID(int=i * 0x9E3779B97F4A7C15F39CC0605CEDC835 % 2**128, version=4))),
     "note": ("text", lambda i: f"the {i}th of these notes, written in a hurry on a rainy day by somebody"),
     "same": ("constant", lambda i: "2.50"),
@@ -208,6 +211,7 @@ def test_every_text_comes_back_as_it_was(tmp_path: Path, container: str) -> None
             assert len(set(drawn)) == ROWS
             assert not set(drawn) & set(source)
             assert {len(text) for text in drawn} == {len(text) for text in source}
+            assert "0" not in {text[0] for text in drawn} - {text[0] for text in source}
         elif TEXT[column][0] == "text":
             assert set(drawn) == {PLACEHOLDER}
         elif column in ("free", "tiny"):

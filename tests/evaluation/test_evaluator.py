@@ -34,6 +34,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from data.dataset import Examples
 from pipelines.evaluation import inference
+from pipelines.evaluation.domains.table import cell_text
 from pipelines.evaluation.validation import validation_score
 from pipelines.report.metrics import explained
 
@@ -471,6 +472,9 @@ def test_the_exhibits_show_what_was_measured(table: SimpleNamespace):
     real = [row for row in shown["tables"]["samples"] if row["name"].startswith("real")]
     assert [row["cells"] for row in real] == cells[:8]
     assert [row["name"] for row in real] == [f"real · {('low', 'high')[int(c)]}" for c in table.test.label[:8]]
+    for name, both in {"reconstructions": ["test row", "rebuilt"], "nearest": ["sample", "training row"]}.items():
+        assert [row["name"] for row in shown["tables"][name]] == both * 5
+    assert {cell_text(math.nan, column) for column in table.dataset.domain["columns"]} == {""}
     truth = [row for row in shown["tables"]["imputations"] if row["name"] == "truth"]
     assert [row["cells"] for row in truth] == cells[:4]
     hidden = [(~observed).nonzero()[:, 0].tolist() for observed in table.model.told["impute"][0][0][:4]]

@@ -18,7 +18,7 @@ from pipelines.evaluation.config import ReferenceConfig
 from pipelines.evaluation.domains import evaluation_domain
 from pipelines.evaluation.domains.grid import jittered
 from pipelines.evaluation.domains.table import noisy
-from pipelines.evaluation.reference.fit import fit
+from pipelines.evaluation.reference.fit import fit, fixed_threads
 from pipelines.evaluation.reference.networks import network
 from pipelines.evaluation.reference.reference import Reference, standardized
 from pipelines.evaluation.reference_builder import build_reference
@@ -330,3 +330,15 @@ def test_augmentation_is_slight():
     assert float(down.std()) == pytest.approx(math.hypot(shift, 10 * math.radians(10) / math.sqrt(3)), rel=0.12)
     rows = torch.zeros(200, 50)
     assert float(noisy(rows, streams).std()) == pytest.approx(0.05, rel=0.05)
+
+
+def test_a_reference_is_made_by_one_thread_and_leaves_as_many_as_there_were():
+    """The order of a sum, hence a digest, depends on how many there are."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        with fixed_threads():
+            within = torch.get_num_threads()
+        assert (within, torch.get_num_threads()) == (1, 3)
+    finally:
+        torch.set_num_threads(before)

@@ -400,6 +400,7 @@ def test_a_settled_row_takes_no_middle_for_a_missing_cell(policy):
     for given, changes in ((None, [False, True]), (known, [False, False])):
         one, two = (settler.draw(y, given, None, Streams.seeded(0)) for y in (noisy, other))
         assert [not torch.equal(*pair) for pair in zip(one.T, two.T, strict=True)] == changes
+        assert not one.isnan().any()  # rows are complete unless gaps are asked for
     nats = [settler.nats(x[:200], y, None, Streams.seeded(0), x[:200].isnan()) for y in (noisy, other)]
     lacking = x[:200, 1].isnan()
     assert torch.equal(nats[0][lacking], nats[1][lacking])

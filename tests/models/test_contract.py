@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict
+from dataclasses import asdict, fields
 
 import pytest
 import torch
@@ -89,6 +89,11 @@ def assert_valid(x: torch.Tensor, domain: dict, n: int) -> None:
     assert torch.equal(x, ((x / step).round() * step).round().to(torch.uint8))
 
 
+def elsewhere() -> torch.device:
+    """Within it a tensor made without a word of its device cannot meet the examples, as on a GPU."""
+    return torch.device("meta")
+
+
 @pytest.fixture(scope="module", params=list(FAMILIES))
 def family(request) -> str:
     return request.param
@@ -114,14 +119,15 @@ def case(family, setting) -> tuple[GenerativeModel, Batch]:
     torch.manual_seed(0)
     model = build({"family": family, "config": SMALL[family], "domain": domain, "classes": classes})
     batch = examples(domain, 48, classes)
-    model.initialize(batch, Streams.seeded("initialize"))
     optimizers = [torch.optim.Adam(objective.parameters(), 1e-3) for objective in model.objectives()]
-    for step in range(3):
-        for objective, optimizer in zip(model.objectives(), optimizers, strict=True):
-            optimizer.zero_grad()
-            objective(batch, Streams.seeded(step, ranks=range(8))).total.mean().backward()
-            optimizer.step()
-    model.eval().finalize(batch, Streams.seeded("finalize"))
+    with elsewhere():
+        model.initialize(batch, Streams.seeded("initialize"))
+        for step in range(3):
+            for objective, optimizer in zip(model.objectives(), optimizers, strict=True):
+                optimizer.zero_grad()
+                objective(batch, Streams.seeded(step, ranks=range(8))).total.mean().backward()
+                optimizer.step()
+        model.eval().finalize(batch, Streams.seeded("finalize"))
     return model, batch
 
 
@@ -155,12 +161,14 @@ def test_objectives_share_no_parameter(case):
 def test_samples_are_valid_examples(case, domain):
     model, _ = case
     label = torch.arange(6) % 3 if model.classes else None
-    assert_valid(model.sample(6, label, Streams.seeded(0)), domain, 6)
+    with elsewhere():
+        drawn = model.sample(6, label, Streams.seeded(0))
+    assert_valid(drawn, domain, 6)
 
 
 def test_every_other_task_answers_per_example_in_its_space(case, domain):
     model, batch = case
-    x = batch.x[:5]
+    x, label = batch.x[:5], torch.arange(5) % 4 - 1 if model.classes else None
     answers = {
         "log_prob": lambda: model.log_prob(x, Streams.seeded(0)),
         "elbo": lambda: model.elbo(x, Streams.seeded(0), samples=2),
@@ -170,12 +178,11 @@ def test_every_other_task_answers_per_example_in_its_space(case, domain):
         "interpolate": lambda: model.decode(model.encode(x).lerp(model.encode(x.flip(0)), 0.5)),
         "reconstruct": lambda: model.reconstruct(x, Streams.seeded(0)),
         "denoise": lambda: model.denoise(x + (0 if domain["kind"] == "table" else 3.0), 20.0),
-        "translate": lambda: model.translate(
-            x, torch.arange(5) % 4 - 1 if model.classes else None, 0.5, Streams.seeded(0)
-        ),
+        "translate": lambda: model.translate(x, label, 0.5, Streams.seeded(0)),
     }
     for task in set(tasks(model)) - {"sample", "impute"}:
-        answer = answers[task]()
+        with elsewhere():
+            answer = answers[task]()
         assert len(answer) == 5, task
         assert torch.isfinite(answer.float()).all(), task
         if task in ("log_prob", "elbo", "anomaly_score"):
@@ -190,7 +197,8 @@ def test_imputed_examples_are_valid_and_keep_what_is_observed(case, domain):
     observed = torch.rand(x.shape, generator=torch.Generator().manual_seed(1)) < 0.5
     observed[0], observed[1] = False, True
     observed &= model.domain.observed(x)
-    draws = model.impute(x, observed, Streams.seeded(0), draws=2)
+    with elsewhere():
+        draws = model.impute(x, observed, Streams.seeded(0), draws=2)
     for draw in draws:
         assert_valid(draw, domain, 3)
         assert torch.equal(draw[observed], x[observed])
@@ -228,10 +236,22 @@ def test_the_state_dict_holds_everything(case, family, domain):
         assert torch.equal(*answers)
 
 
-@pytest.mark.parametrize(("name", "value"), [("width", 0), ("nonsense", 1)])
-def test_bad_settings_are_refused(family, name, value):
-    with pytest.raises((ValueError, TypeError), match=name):
-        FAMILIES[family].Config(**{name: value})
+SHARES = {"hide", "dropout", "label_dropout", "jumps"}
+ANY_SIGN = {"p_mean"}
+
+
+@pytest.mark.parametrize("kind", list(FAMILIES))
+def test_bad_settings_are_refused_by_name(kind):
+    """None that is not there; no number below 0 (-1 stands for a choice), no share above 1, no layer without units."""
+    classes = FAMILIES[kind].Config, FAMILIES[kind].SamplingConfig
+    numbers = [(cls, field) for cls in classes for field in fields(cls) if type(field.default) in (int, float)]
+    bad = [(cls, field.name, type(field.default)(-3)) for cls, field in numbers if field.name not in ANY_SIGN]
+    bad += [(cls, field.name, 1.5) for cls, field in numbers if field.name in SHARES]
+    for cls, name, value in [*bad, (classes[0], "width", 0)]:
+        with pytest.raises(ValueError, match=name):
+            cls(**{name: value})
+    with pytest.raises(TypeError, match="nonsense"):
+        classes[0](nonsense=1)
 
 
 @pytest.mark.parametrize("kind", list(FAMILIES))

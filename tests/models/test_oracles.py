@@ -166,6 +166,14 @@ def test_a_mixtures_conditional_and_marginal_densities_are_scipys():
     expected = np.where(label.numpy() < 0, marginal, np.log(exact[np.arange(200), label.clamp(min=0).numpy()]))
     assert np.allclose(found, expected)
     assert np.allclose(mixture.log_prob(torch.tensor(z), None, frequencies), marginal)
+    for classes in (0, 1):  # one group of codes
+        mixture = GaussianMixture(2, classes, 2).double()
+        mixture.log_weight.copy_(torch.tensor(WEIGHTS[0]).log())
+        mixture.mean.copy_(torch.tensor(MEANS[0]))
+        mixture.scale.copy_(torch.linalg.cholesky(torch.tensor(COVARIANCES[0])))
+        joint = mixture.joint_log_prob(torch.tensor(z), torch.ones(classes))
+        assert np.allclose(joint, np.log(exact[:, :1]))
+        assert np.allclose(mixture.log_prob(torch.tensor(z), None, torch.ones(classes)), np.log(exact[:, 0]))
 
 
 def test_a_mixtures_draws_have_the_moments_of_their_class(double):
@@ -209,7 +217,9 @@ def test_a_fitted_mixture_is_as_good_as_scikit_learns(double):
     strangers = torch.full((200, 2), 30.0) + torch.randn(200, 2, generator=rng)
     mixture = GaussianMixture(2, 2, 2)
     unknown = torch.full((200,), -1)
-    mixture.fit(torch.cat([z, strangers]), torch.cat([label, unknown]), Streams.seeded(0))
+    codes, labels, streams = torch.cat([z, strangers]), torch.cat([label, unknown]), Streams.seeded(0)
+    with torch.device("meta"):  # what it makes must be said to lie where the codes do
+        mixture.fit(codes, labels, streams)
     fresh = known_mixture().sample(4000, label, Streams.seeded(4))
     found = mixture.log_prob(fresh, label, torch.full((2,), 0.5))
     exact = np.log(exact_density(fresh.numpy()))

@@ -177,6 +177,8 @@ def test_doctor_leaves_nothing_behind(project, tmp_path_factory, unused_port):
             found = json.loads(doctor.communicate()[0])
         assert ("fix" in {entry["mark"] for entry in found}) == bool(more)
         assert doctor.returncode == bool(more)
+        (free,) = (int(told[1]) for entry in found if (told := re.match(r"(\d+) GB free", entry["text"])))
+        assert free == pytest.approx(shutil.disk_usage(project).free / 1e9, abs=2)
         assert not [p for p in psutil.process_iter() if _session(p.pid) == doctor.pid]
     assert sorted(project.rglob("*")) == before
     assert not list(temporary.iterdir())

@@ -132,6 +132,28 @@ def test_the_digits_are_trained_as_their_figures_say() -> None:
     assert [settings[name]["training"]["batch_size"] for name in FAMILIES] == [256, 256, 64, 256, 128]
 
 
+def test_a_search_begins_from_what_the_rules_say() -> None:
+    """Learning rates to try lie on both sides of the one that is used without a search."""
+    for facts in (Facts(shape=(8, 8, 1), examples=1_258, classes=10), Facts(shape=(28, 28, 1), examples=9_000)):
+        settings, _ = defaults(facts)
+        for name in ("autoencoder", "vae", "flow", "diffusion"):
+            searched = settings[name].get("search", {}).get("training", {})
+            assert name == "flow" or "lr" in searched
+            if "lr" in searched:
+                span = searched["lr"]
+                assert span["low"] < settings[name]["training"]["lr"] < span["high"]
+
+
+def test_what_a_training_takes_is_its_start_its_evaluations_and_its_updates() -> None:
+    facts = Facts(shape=(28, 28, 1), examples=9_000, classes=10)
+    ten, twenty, forty = (
+        expected_seconds("vae", facts, {"total_examples": n, "evaluations": 2}, cores=1)
+        for n in (10_000, 20_000, 40_000)
+    )
+    assert forty - twenty == pytest.approx(2 * (twenty - ten))
+    assert ten - (twenty - ten) == pytest.approx(12 + 2 * 3)
+
+
 class Noise:
     """Random images of some size, as the loop wants its data."""
 

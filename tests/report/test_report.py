@@ -236,7 +236,7 @@ def tree(root: Path, dataset: str = "digits", names: tuple[str, ...] = FAMILIES)
         "data_digest": "da7a" * 16,
         "class_names": CLASSES,
         "domain": model("vae", 0)["domain"],
-        "seed": 0,
+        "seed": 7,
         "networks": {"judge": {"accuracy": {"test": 0.9916}}, "random": {}},
         "baseline": {"what": "a Gaussian mixture per class", "components": 16},
         "reference": {"samples": 1258, **both},
@@ -286,6 +286,7 @@ def test_the_page_says_what_the_files_say(whole: Path) -> None:
     for what in (
         "Handwritten digits, 8×8",
         "1 258 train",
+        "Seed 0, 7 ",
         "c0ffeec0ffee and uncommitted changes",
         'mlflow.pyfunc.load_model("models:/digits@generation")',
         "fivefold sample digits",
@@ -377,7 +378,12 @@ def test_links_that_do_not_fit_are_said(tmp_path: Path) -> None:
         write(path, replaced(original, place, "other"))
         said = text(report("digits", ("vae",), root=tmp_path).read_text(encoding="utf-8"))
         assert {f for f in faults if f in said} == {fault}
+        data = "other" if path == yardstick and place == ("data_digest",) else "da7a" * 3
+        assert f" Data {data} " in said  # the yardstick's, whatever the models'
         write(path, original)
+    yardstick.unlink()
+    said = text(report("digits", ("vae",), root=tmp_path).read_text(encoding="utf-8"))
+    assert f" Data {'da7a' * 3} " in said  # without a yardstick the models'
 
 
 def crowned(page: Path) -> dict[str, tuple[str, str, list[str]]]:
@@ -611,6 +617,9 @@ def test_the_best_is_marked_and_what_cannot_be_told_from_it() -> None:
         (-0.5, "\u22120.5"),
         (0.0, "0"),
         (2e-5, "2.00e\u22125"),
+        (1e-3, "0.001"),
+        (99_999.0, f"99{numbers.THIN}999"),
+        (1e5, "1.00e5"),
         (None, numbers.DASH),
     ],
 )
@@ -657,6 +666,8 @@ def test_a_curve_marks_its_best_point_and_says_where_it_is() -> None:
     assert decades.note == "last 1; log scale"
     fall = charts.curve("loss", [(0.0, 100.0), *((float(i), 1 + i / 1000) for i in range(1, 60))], log=False)
     assert fall.note == "last 1.06; begins at 100"
+    slope = charts.curve("loss", [(0.0, 100.0), *((float(i), float(i)) for i in range(1, 60))], log=False)
+    assert slope.note == "last 59"  # the rest takes up more than a third of the whole
 
 
 def test_the_forest_stands_in_order_from_the_best() -> None:
