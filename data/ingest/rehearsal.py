@@ -83,7 +83,7 @@ def _with_bad(card: Card, report: IngestReport, source: str, say: Callable[[str]
     if unsafe is not None:
         raise ValueError(f"{unsafe['where']}: {UNSAFE}: {unsafe['detail'].rstrip('.')}. Take it out of the source.")
     if report.dropped > report.read:
-        hint = "Is row 1 the header, and is the delimiter right? " if card.kind == "table" else ""
+        hint = "Is row 1 the header, and is the delimiter right? " if card.columns else ""
         raise ValueError(
             f"{shown}, and so in {report.dropped} of {report.read + report.dropped} examples. {hint}Fix the source."
         )
