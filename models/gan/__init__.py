@@ -129,7 +129,12 @@ def gradient_penalty(score: Float[Tensor, " batch"], y: Float[Tensor, "batch *ev
 
 
 class GeneratorObjective(Objective):
-    """What the generator minimizes: the critic's verdict on its examples, turned round (no unit)."""
+    """What the generator minimizes: the critic's verdict on its examples, turned round (no unit).
+
+    References:
+        | GANs trained by a two time-scale update rule (Heusel et al., 2017), section 2
+        | https://arxiv.org/abs/1706.08500
+    """
 
     name = "generator"
 
@@ -138,7 +143,7 @@ class GeneratorObjective(Objective):
         self.generator = model.generator
         self._opponent = (model.critic,)
         self.domain, self.config = model.domain, model.config
-        self.every = model.config.critic_steps
+        self.every, self.speed = model.config.critic_steps, model.config.generator_rate
 
     def forward(self, batch: Batch, generator: Streams) -> Losses:
         (critic,) = self._opponent

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from ..config import check_at_least_one, check_choices, check_dropout, check_not_negative
+from ..config import check_at_least_one, check_choices, check_dropout, check_not_negative, check_positive
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,6 +41,8 @@ class Config:
         principal: Leading principal components (of images, at most `latent`) along which the generator starts to draw,
             so that it learns the rest; 0 for none.
         critic_steps: Updates of the critic per update of the generator.
+        generator_rate: Learning rate of the generator as a multiple of the critic's, which is the training's: below 1,
+            a generator with a good start does not leave it before the critic knows where to.
         features: Length of the critic's feature vector.
         shift: Largest random shift, as a part of the size, applied to real and generated examples
             alike before the critic (differentiable augmentation for small data); 0 for none. On very
@@ -62,6 +64,7 @@ class Config:
     patch: int = 0
     principal: int = 0
     critic_steps: int = 1
+    generator_rate: float = 1.0
     features: int = 64
     shift: float = 0.0
     attention: bool = False
@@ -75,3 +78,4 @@ class Config:
         if not 0 <= self.shift < 0.5:
             raise ValueError(f"shift must be at least 0 and below 0.5, got {self.shift}")
         check_not_negative(self, "patch", "principal", "gamma", "penalty", "settle")
+        check_positive(self, "generator_rate")

@@ -53,6 +53,7 @@ NUMBERS: dict[str, dict[str, Any]] = {
         "gamma": 1.0,
         "penalty": 1.0,
         "critic_steps": 2,
+        "generator_rate": 0.5,
         "shift": 0.2,
         "inversion_steps": 1,
         "settle": 0.0,
@@ -168,7 +169,7 @@ def answers(family: str, domain: str, config: dict[str, Any]) -> Iterator[tuple]
     model, batch = build(spec), examples(DOMAINS[domain], 16, 3)
     model.initialize(batch, Streams.seeded("initialize"))
     yield tuple((name, tuple(parameter.shape)) for name, parameter in model.named_parameters())
-    yield tuple(objective.every for objective in model.objectives())
+    yield tuple((objective.every, objective.speed) for objective in model.objectives())
     torch.manual_seed(1)
     for parameter in model.parameters():
         parameter.data += 0.1 * torch.randn_like(parameter)
