@@ -30,7 +30,7 @@ from ..chunking import map_chunks
 from ..contract import Batch, Objective
 from ..domains.base import Domain
 from ..imputation import repeated, with_gaps
-from ..networks.principal import FITTED_VALUES, measure_components
+from ..networks.principal import fitted_examples, measure_components
 from ..rng import Streams
 from ..shapes import Bool, Float, Int, Num
 from .config import Config, SamplingConfig
@@ -97,14 +97,13 @@ class Diffusion(
 
     @torch.no_grad()
     def initialize(self, batch: Batch, generator: Streams) -> None:
-        """Measure sigma_data: the standard deviation of the known values around their overall mean."""
+        """Measure what the denoiser starts from, and sigma_data: the standard deviation of the known values around
+        their overall mean."""
         super().initialize(batch, generator)
         x = batch.visible
         measure_components(self, self.domain, x)
         if (mixture := self.denoiser.mixture) is not None:
-            few = x[: max(2, FITTED_VALUES // self.domain.dimensions)]
-            label = None if batch.label is None else batch.label[: len(few)]
-            mixture.measure(self.domain.to_model(few), label, self.label_frequencies, generator)
+            mixture.measure(*fitted_examples(self.domain, batch), self.label_frequencies, generator)
         known = self.domain.spread(x, generator)[self.domain.expand(self.domain.observed(x))]
         deviation = known.std() if len(known) > 1 else known.new_ones(())
         self.denoiser.sigma_data.copy_(deviation.clamp(min=1e-3))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..capabilities import Density, DensityBound
 from ..contract import GenerativeModel
@@ -27,15 +27,7 @@ class Densities(GenerativeModel, Density, DensityBound):
     denoiser: Denoiser
 
     @abstractmethod
-    def denoised(
-        self,
-        x: Tensor,
-        sigma: Tensor | float,
-        label: Tensor | None,
-        given: Tensor | None = None,
-        network: nn.Module | None = None,
-        detail: float = 1.0,
-    ) -> Float[Tensor, "batch *event"]:
+    def denoised(self, x: Tensor, sigma: Tensor | float, label: Tensor | None) -> Float[Tensor, "batch *event"]:
         """Output of the denoiser as it is sampled with."""
 
     @property

@@ -60,16 +60,13 @@ class MixtureDenoiser(nn.Module):
     ) -> None:
         """Fit the mixture to examples, of which the components were measured."""
         mixture = GaussianMixture(self.components.count, self.groups if self.groups > 1 else 0, GAUSSIANS)
-        mixture.to(y.device).fit(self._coordinates(y), label, generator)
+        mixture.to(y.device).fit(self.components.along(y), label, generator)
         values, vectors = torch.linalg.eigh((mixture.scale @ mixture.scale.mT).flatten(0, 1).double())
         shares = frequencies.log()[:, None] if self.groups > 1 else 0.0
         self.log_weight.copy_((mixture.log_weight + shares).flatten())
         self.mean.copy_(mixture.mean.flatten(0, 1))
         self.axes.copy_(vectors)
         self.variances.copy_(values.clamp(min=0))
-
-    def _coordinates(self, y: Float[Tensor, "batch *event"]) -> Float[Tensor, "batch count"]:
-        return (full_precision(y).flatten(1) - self.components.mean) @ self.components.basis
 
     def forward(
         self,
@@ -80,7 +77,7 @@ class MixtureDenoiser(nn.Module):
     ) -> Float[Tensor, "batch *event"]:
         """The expected clean example; `detail` is a factor on the standard deviation along all other directions."""
         with torch.autocast(x.device.type, enabled=False):
-            h = self._coordinates(x)
+            h = self.components.along(x)
             noise = sigma.to(h.dtype).square()
             total = self.variances + noise[:, None, None]
             away = torch.einsum("bc,kcd->bkd", h, self.axes) - torch.einsum("kc,kcd->kd", self.mean, self.axes)

@@ -20,7 +20,7 @@ from ..domains.base import Domain
 from ..domains.table_rows import Settler
 from ..imputation import sample_nearest, with_gaps
 from ..networks.embeddings import full_precision
-from ..networks.principal import FITTED_VALUES, measure_components
+from ..networks.principal import fitted_examples, measure_components
 from ..rng import Streams
 from ..shapes import Bool, Float, Int, Num
 from .config import Config, SamplingConfig
@@ -204,9 +204,7 @@ class GAN(GenerativeModel, Sampling, Reconstruction, AnomalyScoring, Filling):
         super().initialize(batch, generator)
         measure_components(self, self.domain, batch.visible)
         if (start := self.generator.start) is not None:
-            few = batch.visible[: max(2, FITTED_VALUES // self.domain.dimensions)]
-            label = None if batch.label is None else batch.label[: len(few)]
-            start.measure(self.domain.to_model(few), label, generator)
+            start.measure(*fitted_examples(self.domain, batch), generator)
 
     def objectives(self) -> tuple[Objective, ...]:
         players = (CriticObjective(self), GeneratorObjective(self))

@@ -33,7 +33,7 @@ class ClassGaussians(nn.Module):
     def measure(self, y: Float[Tensor, "n *event"], label: Int[Tensor, " n"] | None, generator: Streams) -> None:
         """Fit the Gaussians to examples, of which the components were measured."""
         coordinates = self.components.coordinates(y)
-        for classes in {0, self.classes}:
+        for classes in (0, self.classes) if self.classes else (0,):
             mixture = GaussianMixture(self.components.count, classes, 1).to(y.device)
             mixture.fit(coordinates, label if classes else None, generator)
             rows = slice(0, classes) if classes else slice(self.classes, None)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..shapes import Float, Num
+from ..shapes import Float, Int, Num
 from .embeddings import full_precision
 
 MEASURED_VALUES = 1 << 24
@@ -78,10 +78,14 @@ class PrincipalComponents(nn.Module):
     def _scale(self) -> Float[Tensor, " count"]:
         return self.variances.clamp(min=1e-8).sqrt()
 
+    def along(self, y: Float[Tensor, "batch *event"]) -> Float[Tensor, "batch count"]:
+        """Coordinates along the components, as long as the examples are."""
+        with torch.autocast(y.device.type, enabled=False):
+            return (full_precision(y).flatten(1) - self.mean) @ self.basis
+
     def coordinates(self, y: Float[Tensor, "batch *event"]) -> Float[Tensor, "batch count"]:
         """Coordinates along the components, of unit variance."""
-        with torch.autocast(y.device.type, enabled=False):
-            return (full_precision(y).flatten(1) - self.mean) @ self.basis / self._scale
+        return self.along(y) / self._scale
 
     def example(self, coordinates: Float[Tensor, "batch count"]) -> Float[Tensor, "batch *event"]:
         """The example with these coordinates, and none along other directions."""
@@ -96,6 +100,12 @@ def measure_components(model: nn.Module, domain: Any, x: Num[Tensor, "n *data"])
         parts[0].measure(domain.to_model(x[: max(2, MEASURED_VALUES // domain.dimensions)]))
         for part in parts[1:]:
             part.load_state_dict(parts[0].state_dict())
+
+
+def fitted_examples(domain: Any, batch: Any) -> tuple[Float[Tensor, "n *event"], Int[Tensor, " n"] | None]:
+    """The examples of a batch that a density of coordinates is fitted to, in model space, and their labels."""
+    few = batch.visible[: max(2, FITTED_VALUES // domain.dimensions)]
+    return domain.to_model(few), None if batch.label is None else batch.label[: len(few)]
 
 
 class EncoderFromComponents(nn.Module):

@@ -65,6 +65,16 @@ def test_settings_are_valid_and_fit_whatever_the_data(machine: dict[str, bool]) 
                 assert 0 < expected_seconds(name, facts, settings[name]["training"], cores=2) < 6 * 60
 
 
+@pytest.mark.parametrize("classes", [0, 8, 1_000])
+@pytest.mark.parametrize("family", ["gan", "diffusion"])
+def test_what_a_model_of_large_images_starts_from_stays_small_whatever_the_classes(family: str, classes: int) -> None:
+    """A covariance of 256 components in four Gaussians of each of 1,000 classes would be a gigabyte."""
+    settings, _ = defaults(Facts(shape=(64, 64, 3), examples=1_000_000, classes=classes))
+    domain = {"kind": "image", "height": 64, "width": 64, "channels": 3, "levels": 256}
+    model = build({"family": family, "config": settings[family]["model"], "domain": domain, "classes": classes})
+    assert 1_000_000 < sum(buffer.nbytes for buffer in model.buffers()) < 100_000_000
+
+
 @pytest.mark.parametrize("machine", MACHINES, ids=lambda machine: " ".join(key for key in machine if machine[key]))
 def test_a_model_can_be_built_of_the_settings_whatever_the_size(machine: dict[str, bool]) -> None:
     """Also of what a configuration cannot know by itself: how often a side can be halved, what a fold leaves."""

@@ -172,26 +172,28 @@ def _image(facts: Facts) -> dict[str, Rules]:
 def _from_components(facts: Facts, latent: int) -> dict[str, Rules]:
     """Where networks of large images start, which minutes are too few to learn from nothing."""
 
-    def principal(most: int, why: str) -> Rules:
-        return {"model.principal": (_components(facts, most), why)}
+    def principal(most: int, why: str, gaussians: int = 0) -> Rules:
+        return {"model.principal": (_components(facts, most, gaussians), why)}
 
     return {
         "autoencoder": principal(latent, "to start from; of 4,000 faces of 64x64: distance 2.9, not 13"),
         "vae": principal(latent, "to start from; of 4,000 faces of 64x64: distance 2.5, not 35"),
         "gan": {
-            **principal(128, "with a Gaussian per class on them, to start from"), "model.latent": 128,
+            **principal(128, "with a Gaussian per class on them, to start from", 1), "model.latent": 128,
             "training.lr": 5e-4, "model.gamma": 1.0,
             "model.generator_rate": (0.1, "with 1 it leaves a good start faster than the critic learns what is wrong"),
         },
         "diffusion": {
-            **principal(256, "with Gaussians per class, to start from; of 4,000 faces of 64x64: distance 2.0, not 29"),
+            **principal(256, "with Gaussians per class, to start from; 4,000 faces of 64x64: distance 2.0, not 29", 4),
             "sampling.detail": (0.3, "less of the noise that details start with"),
         },
     }  # fmt: skip
 
 
-def _components(facts: Facts, most: int) -> int:
-    """Principal components that so many examples tell."""
+def _components(facts: Facts, most: int, gaussians: int = 0) -> int:
+    """Principal components that so many examples tell, and of which as many Gaussians a class have 2^24 covariances."""
+    if gaussians:
+        most = min(most, math.isqrt(2**24 // (gaussians * max(1, facts.classes))))
     return min(most, facts.values, max(8, facts.examples // 20)) if facts.examples else most
 
 
