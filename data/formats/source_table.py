@@ -135,11 +135,17 @@ class SourceTable:
             numbers = plain_numbers(values[:, 0], entry["pattern"], whole=whole)
             if "string" not in entry["dtype"]:
                 return numbers
-            return [None if text == "" else text for text in as_text(numbers, {**entry, "mark": ""})]
+            return [text or _bound(entry) for text in as_text(numbers, {**entry, "mark": ""})]
         form = format_of(role, entry["pattern"], tuple(entry.get("parts", ())))
         if not entry["pattern"]:  # native dates: nanoseconds since 1970, or of the day, or of the duration
             return _native(values, form, entry["dtype"])
-        return list(form.write(values))
+        return [_bound(entry) if text is None else text for text in form.write(values)]
+
+
+def _bound(entry: Mapping[str, Any]) -> str | None:
+    """What a cell of texts holds that is not known: nothing, or the bound (`<0.5`) that its column has for most."""
+    mark = entry.get("mark", "")
+    return mark if mark[:1] in ("<", ">", "≤", "≥") else None
 
 
 def _native(values: NDArray[np.float64], form: Any, dtype: str) -> list[int | None]:

@@ -109,6 +109,20 @@ def test_labels_of_the_pipeline_have_the_type_of_their_source(dtype: str, expect
     pd.testing.assert_frame_equal(drawn, pd.DataFrame({"y": pd.Series(expected, dtype=dtypes), "v": [1, 1]}))
 
 
+def test_values_below_a_bound_come_back_as_the_bound_as_often() -> None:
+    """A laboratory's `<0.5` among texts of numbers: neither gone nor a number, and taken back as what it was."""
+    random = np.random.default_rng(0)
+    true = random.exponential(1, 600)
+    frame = pd.DataFrame(
+        {"lead": [f"{v:.1f}" if v >= 0.5 else "<0.5" for v in true], "depth": random.normal(9, 2, 600)}
+    )
+    model = fivefold.fit(frame, "flow", examples=6_000, settings={"model.width": 16, "training.lr": 3e-3})
+    drawn = model.sample(600)["lead"]
+    assert drawn.str.fullmatch(r"<0\.5|\d+\.\d").all()
+    assert abs((drawn == "<0.5").mean() - (frame["lead"] == "<0.5").mean()) < 0.1  # three standard errors, and learning
+    assert np.isfinite(model.anomaly_score(frame.head(20))).all()
+
+
 def test_labels_are_kept_and_asked_for(flow: fivefold.Model) -> None:
     """Hours are above 40 exactly where the label says so."""
     assert flow.classes == ["<=50K", ">50K"]
