@@ -69,11 +69,11 @@ def fields(manifest: Mapping[str, Any]) -> list[pa.Field]:
     kinds = {entry["name"]: entry_type(entry) for entry in source_table(manifest).written}
     wholes = [name for name, kind in kinds.items() if pa.types.is_integer(kind)]
     for name, texts in _identifiers(manifest, wholes).items():  # fresh ones may be longer than those of the source
-        kinds[name] = named_type(whole_type([int(text) for text in texts], str(kinds[name]))) or pa.string()
+        kinds[name] = named_type(whole_type([int(text) for text in texts if text], str(kinds[name]))) or pa.string()
     return [pa.field(name, kind) for name, kind in kinds.items()]
 
 
-def _identifiers(manifest: Mapping[str, Any], among: Sequence[str] | None = None) -> dict[str, list[str]]:
+def _identifiers(manifest: Mapping[str, Any], among: Sequence[str] | None = None) -> dict[str, list[str | None]]:
     """Fresh identifiers by column, drawn for all splits together, so that none comes twice."""
     table = source_table(manifest)
     source = [entry for entry in table.written if entry["role"] == "identifier"]

@@ -121,12 +121,11 @@ class SourceTable:
             return [self.class_names[code] if code >= 0 else None for code in codes.tolist()]
         if role == "constant":
             return [entry["value"] if entry["value"] != "" else None] * n
-        if role == "text":
-            return [PLACEHOLDER] * n
-        if role == "identifier":
-            return IdentifierFormat(
-                **{key: tuple(v) if isinstance(v, list) else v for key, v in entry["identifier"].items()}
-            ).draw(n, random)
+        if role in ("text", "identifier"):  # not learned: cells are missing as often as in the source, by chance
+            form = {key: tuple(v) if isinstance(v, list) else v for key, v in entry.get("identifier", {}).items()}
+            found = IdentifierFormat(**form).draw(n, random) if role == "identifier" else [PLACEHOLDER] * n
+            blank = random.random(n) < entry.get("missing", 0.0)
+            return [None if gap else text for text, gap in zip(found, blank.tolist(), strict=True)]
         if role == "category":
             names = self.full[entry["columns"][0]]["categories"]
             return [None if value != value else names[int(value)] for value in values[:, 0].tolist()]

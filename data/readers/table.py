@@ -35,10 +35,7 @@ def open_table(card: Card, path: Path, report: IngestReport, mapper: Mapper) -> 
         anomalies = 0
         for batch in raw.batches(report):
             chunk = _chunk(card, plan, batch, report, rules)
-            for name, seen in sources.identifiers.items():
-                texts, marks = as_text(batch.columns[name]), (*card.marks, *plan.all[name].missing)
-                absent = pc.is_in(pc.utf8_trim_whitespace(texts), value_set=pa.array(marks, pa.string()))
-                seen.add(texts.filter(pc.invert(absent)))
+            sources.add(batch, lambda name: (*card.marks, *plan.all[name].missing), report)
             anomalies += int(chunk.anomaly.sum())
             yield chunk
         sources.finish(report)

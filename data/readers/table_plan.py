@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from data.cards import LEARNED, Card, Column
 from data.formats import Part, is_plain
 from data.readers.base import IngestReport, class_list
-from data.readers.columns import TRUTH, type_name
+from data.readers.columns import TRUTH, as_text, type_name
 from data.readers.csv import open_csv
 from data.readers.detect import ColumnScan
 from data.readers.dialects import Dialect
 from data.readers.identifiers import IdentifiersSeen
 from data.readers.parquet import open_parquet
-from data.readers.raw_table import RawTable, table_files
+from data.readers.raw_table import RawBatch, RawTable, table_files
 from data.readers.suffixes import SUFFIXES
 from data.schema import closest
 
@@ -75,10 +77,29 @@ class Sources:
     Arguments:
         entries: The columns of the source; see `data.formats.SourceTable`.
         identifiers: What was seen of the columns of identifiers.
+        rows: How many rows there are.
     """
 
     entries: list[dict[str, Any]]
-    identifiers: dict[str, IdentifiersSeen]
+    identifiers: dict[str, IdentifiersSeen] = field(default_factory=dict)
+    rows: int = 0
+
+    def add(self, batch: RawBatch, marks: Callable[[str], Sequence[str]], report: IngestReport) -> None:
+        """Note a batch's cells of columns that are not learned but have a place; `marks` are texts that mean none."""
+        self.rows += len(batch.rows)
+        for entry in self.entries:
+            name = entry["name"]
+            if entry["role"] not in ("identifier", "text"):
+                continue
+            texts = as_text(batch.columns[name])
+            cells = pc.fill_null(pc.utf8_trim_whitespace(texts), "")
+            absent = pc.is_in(cells, value_set=pa.array(["", *marks(name)], pa.string()))
+            if pc.any(absent).as_py():
+                counts = pc.value_counts(cells.filter(absent)).to_pylist()
+                found = {entry["values"]: entry["counts"] for entry in counts}
+                report.missing.setdefault(name, Counter()).update(found)
+            if name in self.identifiers:
+                self.identifiers[name].add(texts.filter(pc.invert(absent)))
 
     def finish(self, report: IngestReport) -> None:
         """Add what only the whole table tells: fresh identifiers, the mark of missing cells."""
@@ -87,6 +108,8 @@ class Sources:
             if marks and entry["role"] != "skip":
                 mark = marks.most_common(1)[0][0]
                 entry["mark"] = "" if mark in ("null", "nan", "inf") else mark
+                if entry["role"] in ("identifier", "text"):
+                    entry["missing"] = marks.total() / self.rows
             if entry["name"] in self.identifiers:
                 seen = self.identifiers[entry["name"]]
                 entry["identifier"] = seen.fresh()
@@ -99,7 +122,7 @@ def described(
 ) -> tuple[list[dict[str, Any]], Sources]:
     """The columns that a model learns, as the manifest's domain lists them, and those of the source."""
     domain: list[dict[str, Any]] = []
-    sources = Sources(entries=[], identifiers={})
+    sources = Sources(entries=[])
     learned = {column.name: column for column in plan.columns}
     taken = set(raw.names)
     for name in raw.names:

@@ -48,7 +48,7 @@ def test_tables_keep_names_types_categories_and_gaps(tmp_path: Path) -> None:
     kept = table.drop_columns(["i"])
     for name, found in tables.items():
         assert found.schema.names == table.schema.names
-        assert not set(found["i"].to_pylist()) & set(table["i"].to_pylist())  # an identifier: fresh ones
+        assert not set(found["i"].drop_null().to_pylist()) & set(table["i"].to_pylist())  # an identifier: fresh ones
         found = found.drop_columns(["i"])
         assert [str(found.schema.field(c).type) for c in ("f", "whole", "b", "day")] == [
             "float",
@@ -120,6 +120,28 @@ def prepared_again(root: Path, **options: str) -> Dataset:
     add("out", "again", root=root, quiet=True, **options)
     prepare("again", root=root)
     return Dataset.open(root / "data/prepared/again")
+
+
+def test_columns_that_are_not_learned_keep_their_share_of_gaps(tmp_path: Path) -> None:
+    n = 400
+    random = np.random.default_rng(0)
+    table = pa.table(
+        {
+            "number": pa.array([v if v % 7 else None for v in range(n)], pa.int32()),
+            "code": [f"A-{v:05d}" if v % 4 else "n/a" for v in random.permutation(n).tolist()],
+            "note": [" ".join(random.permutation(list("abcdefghijkl"))) if v % 2 else None for v in range(n)],
+            "x": random.normal(size=n),
+        }
+    )
+    pq.write_table(table, tmp_path / "t.parquet")
+    _, tables = exported(tmp_path, "t.parquet")
+    found = pa.concat_tables(list(tables.values()))
+    for name, share in (("number", 1 / 7), ("code", 1 / 4), ("note", 1 / 2)):
+        deviation = (n * share * (1 - share)) ** 0.5
+        assert found[name].null_count == pytest.approx(n * share, abs=4 * deviation), name
+    fresh = found["number"].drop_null().to_pylist()
+    assert len(set(fresh)) == len(fresh)
+    assert not set(fresh) & set(table["number"].to_pylist())
 
 
 @pytest.mark.parametrize("channels", [1, 3])
