@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from data.formats import NO_LABEL
 from fivefold.rows import Rows
 from models import GenerativeModel, Streams, tasks
 from pipelines.evaluation import inference
@@ -60,7 +61,7 @@ class Model:
     @property
     def classes(self) -> list[str]:
         """Names of the classes that `sample` takes as `label`; empty for a model without labels."""
-        return list(self.facts.get("class_names") or [])
+        return [name for name in self.facts.get("class_names") or [] if name != NO_LABEL]
 
     @property
     def tasks(self) -> tuple[str, ...]:

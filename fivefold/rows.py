@@ -7,6 +7,7 @@ every other model. Here stands only what these cannot know: what the caller's ow
 from __future__ import annotations
 
 import base64
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -152,7 +153,7 @@ class Rows:
         container = "pandas" if hasattr(self.conversion, "columns") else "images"
         self.layout = {"container": container, **of_source, **layout}
         label = {"name": self.layout["label"], "type": "categorical", "dtype": self.layout.get("label_dtype", "string")}
-        self.labels = Tables({"columns": [{**label, "categories": list(class_names)}]})
+        self.labels = Tables({"columns": [{**label, "categories": [n for n in class_names if n != formats.NO_LABEL]}]})
         self.frames = self.layout["container"] in ("pandas", "arrow")
         source = [entry["name"] for entry in facts.get("table") or () if entry["role"] != "skip"]
         self.order = [column["name"] for column in self.layout.get("columns", ())] or source
@@ -210,7 +211,9 @@ class Rows:
         if self.layout["container"] == "numbers":
             return written[self.conversion.names].to_numpy(self.layout["dtype"]).reshape(*x.shape[:-1], -1)
         if isinstance(beside, torch.Tensor):
-            written[self.layout["label"]] = self.labels.write(beside[:, None].double()).iloc[:, 0]
+            known = beside < len(self.labels.columns[0]["categories"])  # the last class may be that of missing labels
+            codes = torch.where(known, beside.double(), math.nan)
+            written[self.layout["label"]] = self.labels.write(codes[:, None]).iloc[:, 0]
         written = self._typed(written)
         return self._contained(beside.restore(written) if isinstance(beside, Read) else written)
 

@@ -16,12 +16,13 @@ from .month_names import MONTHS as LANGUAGES
 from .numbers import SCALES, NumberFormat, is_plain, plain_numbers
 from .parts import DAY, UNITS, WEEKDAYS, Instants, InstantsSeen, Part, fitting_parts, instants_of, parts_of
 from .rules import parse_rule, written_name
-from .source_table import PLACEHOLDER, SourceTable, as_text, format_of
+from .source_table import NO_LABEL, PLACEHOLDER, SourceTable, as_text, format_of
 
 __all__ = [
     "DAY",
     "DURATIONS",
     "LANGUAGES",
+    "NO_LABEL",
     "PLACEHOLDER",
     "SCALES",
     "SPANS",

@@ -19,6 +19,8 @@ from .numbers import NumberFormat, is_plain, plain_numbers
 from .parts import DAY, Part, instants_of
 
 PLACEHOLDER = "[text]"
+NO_LABEL = "(missing)"
+"""The class of the rows whose label is missing, where this is learned as everything else that can be missing is."""
 """What stands in the place of free text, which is not learned."""
 Format = NumberFormat | DateTimeFormat | DurationFormat
 
@@ -118,7 +120,8 @@ class SourceTable:
         n, role = len(values), entry["role"]
         if role == "label":
             codes = np.full(n, -1) if label is None else label
-            return [self.class_names[code] if code >= 0 else None for code in codes.tolist()]
+            names = [None if name == NO_LABEL else name for name in self.class_names]
+            return [names[code] if code >= 0 else None for code in codes.tolist()]
         if role == "constant":
             return [entry["value"] if entry["value"] != "" else None] * n
         if role in ("text", "identifier"):  # not learned: cells are missing as often as in the source, by chance

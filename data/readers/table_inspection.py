@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from data.cards import LEARNED, NOT_LEARNED, Anomaly, Card, Column, Inspection, Source
+from data.formats import NO_LABEL
 from data.readers.csv import check_kind
 from data.readers.database import tables
 from data.readers.detect import ColumnScan
@@ -16,6 +17,9 @@ from data.readers.raw_table import table_files
 from data.readers.suffixes import SUFFIXES
 from data.readers.table_plan import open_raw, scan_table
 from data.readers.workbook import layout, sheets
+
+GAPS = 10
+"""Rows without a label from which on, if they are one in a hundred at least, they are a class of their own."""
 
 
 def inspect_table(card: Card, path: Path, size: str, fit: str) -> Inspection:
@@ -46,6 +50,12 @@ def inspect_table(card: Card, path: Path, size: str, fit: str) -> Inspection:
         if missing and column.type in LEARNED:
             shown = ", ".join(f"{count} × {mark!r}" for mark, count in scan.missing.most_common(4))
             inspection.found.append(f"column {name!r}: {missing / scan.cells:.1%} of its cells are missing ({shown})")
+        if name == card.label and _learned_gaps(card, column, missing, scan.cells):
+            column = replace(column, categories=(*column.categories, ""))
+            inspection.found.append(
+                f"column {name!r}: rows without a label are a class of their own, {NO_LABEL!r}, drawn as often as they "
+                'occur; where their label is only not known, take "" out of its categories: they are then kept without'
+            )
         if notes:
             inspection.column_warnings[name] = "; ".join(notes)
             inspection.warnings.append(f"column {name!r}: {'; '.join(notes)}")
@@ -67,6 +77,12 @@ def inspect_table(card: Card, path: Path, size: str, fit: str) -> Inspection:
     if not card.label and not card.anomaly:
         inspection.warnings.append("no label: give --label COLUMN if a column names the class of a row")
     return inspection
+
+
+def _learned_gaps(card: Card, label: Column, missing: int, cells: int) -> bool:
+    """Whether that a label is missing is learned: not of a handful of rows, nor where the missing are filled in."""
+    aside = card.anomaly is not None and card.anomaly.column == card.label
+    return card.missing == "model" and not aside and bool(label.categories) and missing >= max(GAPS, cells / 100)
 
 
 def _anyway(column: Column, scan: ColumnScan, inspection: Inspection) -> Column:

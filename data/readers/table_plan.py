@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from data.cards import LEARNED, Card, Column
-from data.formats import Part, is_plain
+from data.formats import NO_LABEL, Part, is_plain
 from data.readers.base import IngestReport, class_list
 from data.readers.columns import TRUTH, as_text, type_name
 from data.readers.csv import open_csv
@@ -280,7 +280,8 @@ def _classes(card: Card, given: dict[str, Column], scans: dict[str, ColumnScan],
             )
         found = column.categories
     same = card.anomaly is not None and card.anomaly.column == card.label
-    return class_list(card if same else replace(card, anomaly=None), found)
+    names = class_list(card if same else replace(card, anomaly=None), found)
+    return [*(name for name in names if name), NO_LABEL] if "" in names else names
 
 
 def open_raw(card: Card, path: Path) -> RawTable:

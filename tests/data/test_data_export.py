@@ -144,6 +144,26 @@ def test_columns_that_are_not_learned_keep_their_share_of_gaps(tmp_path: Path) -
     assert not set(fresh) & set(table["number"].to_pylist())
 
 
+@pytest.mark.parametrize("learned", [True, False])
+def test_rows_without_a_label_are_a_class_of_their_own_or_of_none(tmp_path: Path, learned: bool) -> None:
+    tiers = ["gold", "silver", "", "gold", "NA"] * 40
+    (tmp_path / "t.csv").write_text("x,tier\n" + "".join(f"{i / 7:.3f},{tier}\n" for i, tier in enumerate(tiers)))
+    add("t.csv", "d", "tier", root=tmp_path, quiet=True)
+    card = tmp_path / "data/catalog/d.yaml"
+    assert 'categories: ["gold", "silver", ""]' in card.read_text()
+    if not learned:
+        card.write_text(card.read_text().replace('"silver", ""]', '"silver"]'))
+    manifest = prepare("d", root=tmp_path)
+    counts = [split["labels"] for split in manifest["splits"].values()]
+    found = {name: sum(count[name] for count in counts) for name in counts[0]}
+    assert found == {"gold": 80, "silver": 40, **({"(missing)": 80} if learned else {})}
+    assert sum(split["unlabelled"] for split in manifest["splits"].values()) == (0 if learned else 80)
+    export("d", Path("out"), "csv", root=tmp_path)
+    rows = [row for path in (tmp_path / "out").iterdir() for row in csv.reader(path.read_text().splitlines()[1:])]
+    expected = [(f"{i / 7:.3f}", tier if tier in ("gold", "silver") else "") for i, tier in enumerate(tiers)]
+    assert sorted((x, tier if tier in ("gold", "silver") else "") for x, tier in rows) == sorted(expected)
+
+
 @pytest.mark.parametrize("channels", [1, 3])
 def test_images_are_the_same_pixels(tmp_path: Path, channels: int) -> None:
     random = np.random.default_rng(channels)

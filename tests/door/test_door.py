@@ -123,6 +123,26 @@ def test_values_below_a_bound_come_back_as_the_bound_as_often() -> None:
     assert np.isfinite(model.anomaly_score(frame.head(20))).all()
 
 
+@pytest.mark.parametrize("names", [["gold", "silver"], [1.0, 2.0]], ids=["texts", "numbers"])
+def test_rows_without_a_label_are_drawn_as_often_and_as_they_are(names: list[object]) -> None:
+    """They lie six deviations off the others, which no row with a label may take on."""
+    random = np.random.default_rng(0)
+    tier = random.choice(3, 900, p=[0.3, 0.4, 0.3])
+    frame = pd.DataFrame(
+        {"x": random.normal(size=900) + 6 * (tier == 2), "tier": pd.Series([*names, None])[tier].array}
+    )
+    small = {"model.width": 16, "model.steps": 2, "training.lr": 5e-3}
+    model = fivefold.fit(frame, "flow", label="tier", examples=16_000, settings=small)
+    assert model.classes == [f"{name:g}" if isinstance(name, float) else name for name in names]
+    drawn = model.sample(1000)
+    without = drawn["tier"].isna()
+    assert set(drawn["tier"].dropna()) == set(names)
+    assert without.mean() == pytest.approx((tier == 2).mean(), abs=0.06)  # four standard errors
+    assert (drawn["x"][without] > 3).mean() > 0.97
+    assert (drawn["x"][~without] > 3).mean() < 0.03
+    assert model.sample(50, label=names[0])["x"].mean() == pytest.approx(0, abs=0.8)
+
+
 def test_labels_are_kept_and_asked_for(flow: fivefold.Model) -> None:
     """Hours are above 40 exactly where the label says so."""
     assert flow.classes == ["<=50K", ">50K"]

@@ -432,6 +432,20 @@ def test_fresh_identifiers_are_held_by_a_type_wide_enough(
     pd.testing.assert_series_equal(drawn["c"], pd.Series(expected[1], dtype=expected[0], name="c"))
 
 
+def test_a_missing_label_is_served_as_missing() -> None:
+    facts = {
+        "domain": {"kind": "table", "columns": [{"name": "v", "type": "integer", "dtype": "int64", "categories": []}]},
+        "class_names": ["7", "8", "(missing)"],
+        "table": [
+            {"name": "y", "role": "label", "dtype": "int64"},
+            {"name": "v", "role": "number", "dtype": "int64", "pattern": "", "columns": [0]},
+        ],
+    }
+    rows = conversion(facts, {}, formats)
+    drawn = rows.labelled(rows.write(torch.ones(3, 1)), torch.tensor([1, 2, 0]))
+    pd.testing.assert_frame_equal(drawn, pd.DataFrame({"y": pd.array([8, None, 7], "Int64"), "v": [1, 1, 1]}))
+
+
 @pytest.mark.parametrize("dtype", ["int64", "float64", "bool", "string"])
 def test_free_text_has_its_place_whatever_its_source_holds(dtype: str) -> None:
     assert columns_of("text", dtype, {}).write(torch.ones(2, 1))["c"].tolist() == [PLACEHOLDER] * 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import math
 import re
 from collections.abc import Mapping, Sequence
 from types import ModuleType
@@ -97,7 +98,9 @@ class SourceTables(Tables):
 
     def labelled(self, examples: Any, labels: torch.Tensor) -> Any:
         """Rows with the column of their labels in its place, in the type of its source."""
-        return self._in_order(super().labelled(examples, labels))
+        gaps = [code for code, name in enumerate(self.classes) if name == self.formats.NO_LABEL]
+        codes = torch.where(torch.isin(labels, torch.tensor(gaps, device=labels.device)), math.nan, labels.double())
+        return self._in_order(super().labelled(examples, codes))
 
     def _in_order(self, frame: Any) -> Any:
         """The number of the draw, the columns of the source in their order, further ones."""

@@ -92,7 +92,8 @@ class Tables(Conversion):
         """Rows with the column of their labels, in the type of its source: whole numbers, booleans or texts."""
         import pandas as pd
 
-        values = np.asarray(self._originals(labels.cpu().numpy(), self._label_column))
+        found = self._originals(labels.cpu().numpy(), self._label_column)
+        values = found.array if isinstance(found, pd.Series) else np.asarray(found)  # nullable where one is missing
         return examples.assign(**{self.label: pd.Series(values, index=examples.index, dtype=values.dtype)})
 
     def read_given(self, given: Mapping[str, Any]) -> tuple[torch.Tensor, Any]:
