@@ -193,7 +193,7 @@ def card_text(inspection: Inspection) -> str:
         for key, what in (("skip", "before the table"), ("below", "below the header"), ("footer", "after the table")):
             lines += [f"  {key}: {count}  # lines {what}"] if (count := getattr(source, key)) else []
         lines += ["  pad: true  # rows with fewer cells than the header end in missing ones"] if source.pad else []
-    if source.format in ("csv", "jsonl"):
+    if source.format in ("csv", "jsonl", "arff"):
         lines.append(f"  encoding: {source.encoding}")
     lines += [
         f"  {key}: {quoted(value)}" for key in ("sheet", "query", "image", "label") if (value := getattr(source, key))

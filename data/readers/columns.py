@@ -105,6 +105,13 @@ def as_text(array: pa.Array) -> pa.Array:
     return array.cast(pa.string())
 
 
+def as_floats(array: pa.Array) -> NDArray[np.float64]:
+    """Numbers as the nearest floats, NaN where missing."""
+    if pa.types.is_decimal(array.type):  # Arrow divides, and is off by the last digit
+        array = array.cast(pa.string())
+    return array.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+
+
 def numbers(array: pa.Array, *, integer: bool, tokens: tuple[str, ...]) -> Cells:
     """Read a column as numbers.
 
@@ -121,7 +128,7 @@ def numbers(array: pa.Array, *, integer: bool, tokens: tuple[str, ...]) -> Cells
     else:
         if pa.types.is_boolean(array.type):
             array = array.cast(pa.int8())
-        values = array.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+        values = as_floats(array)
         absent = np.isnan(values)
         nulls = array.null_count
         missing.update({name: count for name, count in (("null", nulls), ("nan", int(absent.sum()) - nulls)) if count})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
@@ -20,6 +20,8 @@ from data.readers.texts import EVIDENT, NO_DATE, ODD_TEXTS, PUNCTUATION, shape_o
 
 ODD_SHARE = 0.01
 BEYOND = re.compile(r"[<>≤≥]=?\s*\d[\d.,]*")
+VARIED = 10
+"""Distinct numbers that there must be where most cells mean "not known"."""
 FEW_BEYOND = 3
 """Bounds beyond which a laboratory does not measure (`<0.01`), of one column."""
 MANY = 20
@@ -127,8 +129,7 @@ class ColumnScan(CellScan):
         """
         evident = {
             text for text in wrong
-            if text.removeprefix(around[0]).removesuffix(around[1]).strip().casefold() in EVIDENT
-            or (dates and NO_DATE.fullmatch(text))
+            if self._evident(text, around) or (dates and NO_DATE.fullmatch(text))
         }  # fmt: skip
         odd = {text: n for text, n in wrong.items() if text not in evident}
         beyond = {text for text in odd if BEYOND.fullmatch(text)}
@@ -172,10 +173,26 @@ class ColumnScan(CellScan):
             return None
         wrong = self._wrong_texts([shape for shape in self.shapes if re.match(NUMBER, self.samples[shape])])
         marks = self._odd(wrong) if wrong is not None else None
-        if wrong is None or marks is None or sum(wrong.values()) * 2 > self.known:
+        if wrong is None or marks is None or self._outnumbered(wrong):
             return None
         low, high = self._decimals
         return self._number("" if high == 99 else NumberPattern.of(low, high), *marks)
+
+    def _outnumbered(self, wrong: Counter[str], around: tuple[str, str] = ("", "")) -> bool:
+        """Whether too many cells are no number: most of them, or most though they mean "not known" and few values vary.
+
+        Arguments:
+            wrong: The texts that are none.
+            around: What stands before and after a number.
+        """
+        total = sum(wrong.values())
+        unknown = sum(n for text, n in wrong.items() if self._evident(text, around))
+        few = self.known - total < 0.05 * self.known or self.distinct - len(wrong) < VARIED
+        return 2 * (total - unknown) > self.known or (2 * total > self.known and few)
+
+    @staticmethod
+    def _evident(text: str, around: tuple[str, str]) -> bool:
+        return text.removeprefix(around[0]).removesuffix(around[1]).strip().casefold() in EVIDENT
 
     @property
     def _in_thousands(self) -> bool:
@@ -196,7 +213,8 @@ class ColumnScan(CellScan):
             if found is not None:
                 return found
         if whole and self._identifies(number=True):
-            return self._identifier(notes)
+            column, notes = self._identifier(notes)
+            return replace(column, missing=marks), notes
         if self.whole and not self.exact:
             why = "its numbers are too large to be exact (above 2^53)"
             if self.values is not None and self.distinct <= 0.5 * self.known:
@@ -275,7 +293,7 @@ class ColumnScan(CellScan):
             return None
         wrong, form = self._wrong_texts(fits), NumberFormat(pattern)
         marks = self._odd(wrong, around=form.around) if wrong is not None else None
-        if wrong is None or marks is None or sum(wrong.values()) * 2 > self.known:
+        if wrong is None or marks is None or self._outnumbered(wrong, form.around):
             return None
         named = ID_NAME.search(self.name) or ID_TAIL.search(self.name)
         if named and form.decimals == 0 and self._identifies(number=False):
@@ -299,7 +317,8 @@ class ColumnScan(CellScan):
         if pa.types.is_floating(self.kind):
             return named
         dense = self.high - self.low < 2 * self.known and self.distinct >= 0.99 * self.known and self.known >= 20
-        return named or self.order.steady or dense
+        counts = self.order.steady and self.numeric == self.known
+        return named or counts or dense
 
     def _identifier(self, notes: list[str]) -> tuple[Column, list[str]]:
         blank = not self.name.strip() or INDEX_NAME.match(self.name.strip())

@@ -116,6 +116,7 @@ def head_of(path: Path, encoding: str) -> str:
 
 def cells(text: str, delimiter: str) -> list[list[str]]:
     """The rows of a text; empty if it cannot be read as such."""
+    csv.field_size_limit(max(csv.field_size_limit(), HEAD))
     if delimiter == BLANKS:
         return [_split_blanks(line) for line in text.splitlines()]
     try:

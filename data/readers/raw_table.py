@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from data.cards import SPLITS
 from data.readers.base import SPLIT_NAMES, UNPUBLISHED, IngestReport
-from data.readers.dialects import column_names
 from data.sources.files import tree
 
 
@@ -124,79 +123,6 @@ def with_columns(batch: RawBatch, names: list[str], types: dict[str, pa.DataType
         for name in names
     }  # fmt: skip
     return replace(batch, columns=columns)
-
-
-def columnar(
-    path: Path,
-    files: list[Path],
-    schemas: list[pa.Schema],
-    read: Callable[[Path, list[str]], Iterator[pa.RecordBatch]],
-) -> RawTable:
-    """A table of files that state the types of their columns.
-
-    Arguments:
-        path: The source.
-        files: Its files.
-        schemas: Theirs.
-        read: Reads columns of a file.
-    """
-    splits = splits_of(path, files)
-    listed = [list(schema.names) for schema in schemas]
-    for file, found in zip(files, listed, strict=True):
-        repeated = sorted({name for name in found if found.count(name) > 1})
-        if repeated:
-            raise ValueError(
-                f"{file}: {', '.join(map(repr, repeated))} names more than one column. Rename the columns."
-            )
-    originals = united(listed, files, splits)
-    names, renamed = column_names(originals)
-    types: dict[str, pa.DataType] = {}
-    for file, schema in zip(files, schemas, strict=True):
-        for original, name in zip(originals, names, strict=True):
-            if original in schema.names:
-                types[name] = _common(types.get(name), schema.field(original).type, name, file, files[0])
-
-    def batches(report: IngestReport) -> Iterator[RawBatch]:
-        offset = 0
-        for file, found, split in zip(files, listed, splits, strict=True):
-            start = 0
-            for batch in read(file, found):
-                rows = np.arange(start, start + batch.num_rows)
-                start += batch.num_rows
-                held = dict(zip(batch.schema.names, batch.columns, strict=True))
-                columns = {
-                    name: held[original] if held[original].type == types[name] else held[original].cast(types[name])
-                    for original, name in zip(originals, names, strict=True)
-                    if original in held
-                }
-                raw = RawBatch(file=file, rows=rows + 1, positions=rows + offset, split=split, columns=columns)
-                yield with_columns(raw, names, types)
-            offset += start
-
-    return RawTable(
-        name=str(path), names=names, types=types, batches=batches,
-        titles={name: original for name, original in zip(names, originals, strict=True) if name != original},
-        notes=renamed + absent_notes(listed, files, originals),
-    )  # fmt: skip
-
-
-def _common(known: pa.DataType | None, found: pa.DataType, name: str, file: Path, first: Path) -> pa.DataType:
-    """The type that holds the cells of both.
-
-    Raises:
-        ValueError: If they are of different kinds.
-    """
-    if known is None or known == found or pa.types.is_null(found):
-        return known or found
-    if pa.types.is_null(known):
-        return found
-    numeric = [pa.types.is_integer(kind) or pa.types.is_floating(kind) for kind in (known, found)]
-    if all(numeric):
-        return pa.float64() if not (pa.types.is_integer(known) and pa.types.is_integer(found)) else pa.int64()
-    raise ValueError(
-        f"{file}: column {name!r} has type {found}, in {first.name} it has {known}. "
-        "Write all files with the same types."
-    )
 
 
 def one_line(error: Exception) -> str:

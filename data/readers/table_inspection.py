@@ -82,8 +82,12 @@ def _source(card: Card, path: Path, inspection: Inspection) -> Source:
     source = card.source
     if source.format == "sql":
         if not source.query:
-            known = ", ".join(tables(path)) or "none"
-            raise ValueError(f"{path} is a database: give --query 'SELECT …' (its tables: {known}).")
+            known = tables(path)
+            if len(known) != 1:
+                shown = ", ".join(known) or "none"
+                raise ValueError(f"{path} is a database: give --query 'SELECT …' (its tables: {shown}).")
+            inspection.warnings.append(f"read is its one table, {known[0]!r}")
+            source = replace(source, query='SELECT * FROM "{}"'.format(known[0].replace('"', '""')))
         return source
     if source.format == "excel":
         found = sheets(path)
@@ -94,14 +98,14 @@ def _source(card: Card, path: Path, inspection: Inspection) -> Source:
             source, notes = layout(path, source)
             inspection.warnings += notes
         return source
-    if source.format not in ("csv", "jsonl"):
+    if source.format not in ("csv", "jsonl", "arff"):
         return source
     files = table_files(path, SUFFIXES[source.format])
     encodings = [detect(file) for file in files]
     encoding, why = next((found for found in encodings if found[1]), encodings[0])
     if why:
         inspection.warnings.append(f"read as {encoding}: {why}; set source.encoding in the card if it is another")
-    if source.format == "jsonl":
+    if source.format in ("jsonl", "arff"):
         return replace(source, encoding=encoding)
     check_kind(files[0])
     dialect = sniff(files[0], encoding)

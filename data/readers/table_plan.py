@@ -266,9 +266,11 @@ def open_raw(card: Card, path: Path) -> RawTable:
     Raises:
         ValueError: If a file is empty, damaged, or has other columns than the first.
     """
+    from data.readers.arff import open_arff
     from data.readers.arrow import open_arrow
     from data.readers.database import open_query
     from data.readers.jsonlines import open_json_lines
+    from data.readers.statistical import open_statistical
     from data.readers.workbook import open_workbook
 
     form = card.source.format
@@ -279,6 +281,10 @@ def open_raw(card: Card, path: Path) -> RawTable:
     files = table_files(path, SUFFIXES[form])
     if form == "jsonl":
         return open_json_lines(path, files, card.source.encoding)
+    if form == "arff":
+        return open_arff(path, files, card.source.encoding)
+    if form in ("stata", "sas", "orc"):
+        return open_statistical(path, files, form)
     if form == "arrow":
         return open_arrow(path, files)
     if form == "parquet":

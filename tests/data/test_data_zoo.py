@@ -267,7 +267,7 @@ NATIVE: dict[str, tuple[str, pa.DataType, Callable[[int], object]]] = {
     "key": ("identifier", pa.int64(), lambda i: 7_000_000 + i * i * 31),
     "fixed": ("constant", pa.float64(), lambda i: 2.5),
     "nothing": ("constant", pa.null(), lambda i: None),
-    "nested": ("skip", pa.struct([("a", pa.int64())]), lambda i: {"a": i}),
+    "nested": ("skip", pa.map_(pa.string(), pa.int64()), lambda i: [("a", i)]),
     "blob": ("skip", pa.binary(), lambda i: b"\xff\xfe\x00" + bytes([i])),
 }  # fmt: skip
 
@@ -495,7 +495,7 @@ AROUND: dict[str, tuple[str, bytes, str]] = {
     "lists": ("t.json", json.dumps({name: [row[name] for row in OBJECTS] for name in OBJECTS[0]}).encode(), "size"),
     "within": ("t.json", json.dumps({"count": ROWS, "results": OBJECTS}, indent=1).encode(), "size"),
     "features": ("t.json", json.dumps({"type": "FeatureCollection", "features": [
-        {"type": "Feature", "properties": row, "geometry": {"type": "Point"}} for row in OBJECTS]}).encode(),
+        {"type": "Feature", "properties": row, "geometry": {"coordinates": [1, 2]}} for row in OBJECTS]}).encode(),
         "lists and objects within cells are not learned from"),
     "sheets": ("t.xlsx", b"", "2 row(s) before the table are left out, beginning with 'Trees of the town'"),
 }  # fmt: skip

@@ -1,0 +1,166 @@
+"""The same rows in the forms that people keep them in: whichever it is, these rows and no others are read."""
+
+from __future__ import annotations
+
+import json
+import re
+import sqlite3
+import uuid
+import warnings
+from collections.abc import Callable
+from decimal import Decimal
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.feather
+import pyarrow.orc
+import pyarrow.parquet as pq
+import pytest
+from test_data_zoo import ASKEW, OBJECTS, PLAIN_ROWS, ROWS, added, prepared
+
+from pipelines.cli.data import export
+
+LISTS = [list(row.values()) for row in OBJECTS]
+TABLE = pa.Table.from_pylist(OBJECTS)
+NAMES = list(OBJECTS[0])
+
+
+def json_at(value: object) -> Callable[[Path], str]:
+    def write(root: Path) -> str:
+        (root / "t.json").write_text(value if isinstance(value, str) else json.dumps(value))
+        return "t.json"
+
+    return write
+
+
+def text_at(name: str, text: str) -> Callable[[Path], str]:
+    def write(root: Path) -> str:
+        (root / name).write_text(text)
+        return name
+
+    return write
+
+
+def stata(root: Path) -> str:
+    frame = pd.DataFrame(OBJECTS).astype({"kind": "category"})
+    frame.to_stata(root / "t.dta", write_index=False)
+    return "t.dta"
+
+
+def old_feather(root: Path) -> str:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        pa.feather.write_feather(TABLE, root / "t.feather", version=1)
+    return "t.feather"
+
+
+def orc(root: Path) -> str:
+    pa.orc.write_table(TABLE, root / "t.orc")
+    return "t.orc"
+
+
+def database(root: Path) -> str:
+    opened = sqlite3.connect(root / "t.sqlite")
+    opened.execute("CREATE TABLE trees (size, n, kind)")
+    opened.executemany("INSERT INTO trees VALUES (?, ?, ?)", LISTS)
+    opened.commit()
+    opened.close()
+    return "t.sqlite"
+
+
+def folders(root: Path) -> str:
+    """Hive's: what the folders are named by stands in no file."""
+    pq.write_to_dataset(TABLE, root / "t", partition_cols=["kind", "n"])
+    return "t"
+
+
+def structs(root: Path) -> str:
+    rows = [{"size": Decimal(str(row["size"])), "at": {"n": row["n"], "as": {"kind": row["kind"]}}} for row in OBJECTS]
+    schema = {"size": pa.decimal128(9, 2), "at": pa.struct({"n": pa.int64(), "as": pa.struct({"kind": pa.string()})})}
+    pq.write_table(pa.Table.from_pylist(rows, pa.schema(schema)), root / "t.parquet")
+    return "t.parquet"
+
+
+ARFF = "% trees\n@RELATION t\n@attribute size real\n@ATTRIBUTE 'n' INTEGER\n@attribute kind {ash, elm, oak}\n@data\n"
+SPARSE = "".join(f"{{0 {a}, 1 {b}{', 2 ' + c if c != 'ash' else ''}}}\n" for a, b, c in ASKEW)
+TURNED = "".join(f"{c},{b},{a}\n" for a, b, c in ASKEW)
+NESTED = [{"size": row["size"], "at": {"n": row["n"], "as": {"kind": row["kind"]}}} for row in OBJECTS]
+META = {"view": {"columns": [{"name": name} for name in NAMES]}}
+FORMS: dict[str, Callable[[Path], str]] = {
+    "lists": json_at(LISTS),
+    "lists below names": json_at("".join(json.dumps(row) + "\n" for row in [NAMES, *LISTS])),
+    "records by name": json_at({f"tree {i}": row for i, row in enumerate(OBJECTS)}),
+    "objects within": json_at(NESTED),
+    "one after another": json_at("".join(json.dumps(row, indent=1) + "\n" for row in OBJECTS)),
+    "facts and rows": json_at([{"page": 1, "total": ROWS}, OBJECTS]),
+    "names elsewhere": json_at({"meta": META, "data": LISTS}),
+    "ARFF": text_at("t.arff", ARFF + PLAIN_ROWS.replace("oak", "'oak'")),
+    "sparse ARFF": text_at("t.arff", ARFF + SPARSE),
+    "Stata": stata,
+    "old Feather": old_feather,
+    "ORC": orc,
+    "one table of a database": database,
+    "folders that state cells": folders,
+    "structs": structs,
+    "ruled": text_at("t.md", "|size|n|kind|\n|---:|---:|:---|\n" + "".join(f"|{'|'.join(row)}|\n" for row in ASKEW)),
+    "pandas' two headers": text_at("t.csv", "Price,Close,High\nTicker,x,AAPL\nDate,,\n" + TURNED),
+}  # fmt: skip
+OTHER_NAMES = {"lists": ["column_1", "column_2", "column_3"], "pandas' two headers": ["High", "Close", "Price"]}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_the_same_rows_in_every_form(tmp_path: Path, form: str) -> None:
+    prepared(tmp_path, FORMS[form](tmp_path))
+    export("d", Path("out"), root=tmp_path)
+    found = [row for part in (tmp_path / "out").iterdir() for row in pq.read_table(part).to_pylist()]
+    rows = [{name.rpartition(".")[2]: cell for name, cell in row.items()} for row in found]
+    names = OTHER_NAMES.get(form, NAMES)
+    cells = sorted((float(row[names[0]]), row[names[1]], row[names[2]]) for row in rows)
+    assert cells == sorted((row["size"], row["n"], row["kind"]) for row in OBJECTS)
+
+
+def test_objects_named_by_what_they_count_are_no_columns(tmp_path: Path) -> None:
+    rows = [{"size": a, "votes": {f"u{i}": 1, f"v{i}": 2}} for i, (a, _, _) in enumerate(LISTS)]
+    (tmp_path / "t.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    dataset = prepared(tmp_path, "t.jsonl")
+    assert [(entry["name"], entry["role"]) for entry in dataset.manifest["table"]] == [
+        ("size", "number"), ("votes", "skip"),
+    ]  # fmt: skip
+
+
+def test_uuids_are_drawn_as_uuids(tmp_path: Path) -> None:
+    keys = [uuid.UUID(int=i * 0x9E3779B97F4A7C15F39CC0605CEDC835 % 2**128, version=4) for i in range(ROWS)]
+    column = pa.ExtensionArray.from_storage(pa.uuid(), pa.array([key.bytes for key in keys], pa.binary(16)))
+    pq.write_table(TABLE.append_column("key", column), tmp_path / "t.parquet")
+    prepared(tmp_path, "t.parquet")
+    export("d", Path("out"), root=tmp_path)
+    drawn = [text for part in (tmp_path / "out").iterdir() for text in pq.read_table(part)["key"].to_pylist()]
+    assert len({uuid.UUID(text) for text in drawn} - set(keys)) == ROWS
+    assert all(re.fullmatch(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", text) for text in drawn)
+
+
+@pytest.mark.parametrize(
+    ("one", "said"),
+    [
+        (lambda i: ".." if i % 8 else f"{i * 37 % 1000 / 7:.3f}", 'format: "0.000", missing: [".."]'),  # World Bank
+        (lambda i: "(D)" if i % 3 else str(i * 37 % 1000), 'type: integer, missing: ["(D)"]'),
+        (lambda i: "none" if i % 8 else str(i % 3), "type: categorical"),
+        (lambda i: "-" if i == 3 else str(7919 * i % 100_003), 'type: integer, missing: ["-"]'),  # each its own
+    ],
+)
+def test_marks_of_missing_numbers(tmp_path: Path, one: Callable[[int], str], said: str) -> None:
+    assert said in added(tmp_path, "people", [one(i) for i in range(200)])
+
+
+def test_words_of_a_single_column_are_no_header(tmp_path: Path) -> None:
+    (tmp_path / "t.txt").write_text("".join(f"{row[2]}\n" for row in ASKEW))
+    dataset = prepared(tmp_path, "t.txt")
+    assert sum(map(len, map(dataset.split, dataset.splits))) == ROWS
+
+
+def test_a_cell_longer_than_other_readers_take(tmp_path: Path) -> None:
+    rows = "".join(f"{a},{'z' * (200_000 if i == 7 else 5)}\n" for i, (a, _, _) in enumerate(ASKEW))
+    (tmp_path / "t.csv").write_text(f"size,note\n{rows}")
+    dataset = prepared(tmp_path, "t.csv")
+    assert sum(map(len, map(dataset.split, dataset.splits))) == ROWS
