@@ -15,7 +15,7 @@ from data.readers.base import IngestReport
 from data.readers.dialects import column_names
 from data.readers.encodings import Decoded
 from data.readers.raw_table import RawBatch, RawTable, absent_notes, splits_of, united, with_columns
-from data.sources.streams import inflated
+from data.sources.inflate import inflated
 
 ROWS = 1 << 13
 PIECE = 1 << 20

@@ -27,7 +27,8 @@ from data.readers.raw_table import (
     united,
     with_columns,
 )
-from data.sources.streams import Readable, inflated
+from data.sources.inflate import inflated
+from data.sources.streams import Readable
 
 BLOCK_BYTES = 1 << 19  # pyarrow reads up to 32 blocks ahead
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from data.readers.encodings import Decoded
 from data.readers.headings import header_of, rows_below, units_below
 from data.readers.suffixes import COMPRESSED
-from data.sources.streams import inflated
+from data.sources.inflate import inflated
 
 HEAD = 1 << 20
 ROWS = 500

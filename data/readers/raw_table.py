@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,7 +13,9 @@ from numpy.typing import NDArray
 
 from data.cards import SPLITS
 from data.readers.base import SPLIT_NAMES, UNPUBLISHED, IngestReport
+from data.readers.suffixes import COMPRESSED
 from data.sources.files import tree
+from data.sources.inflate import ABOUT
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,7 +69,24 @@ def table_files(path: Path, suffixes: tuple[str, ...]) -> list[Path]:
     files = [file for _, file in tree(path) if file.name.lower().endswith(suffixes) and not file.name.startswith("_")]
     if not files:
         raise ValueError(f"{path} holds no files named {', '.join('*' + suffix for suffix in suffixes)}.")
-    return files
+    endings = Counter(_ending(file) for file in files)
+    tables = [file for file in files if _ending(file) == endings.most_common(1)[0][0] and not ABOUT.search(file.name)]
+    return tables or files
+
+
+def _ending(file: Path) -> str:
+    """`.csv` of `part.1.csv.gz`."""
+    name = file.name.lower()
+    packed = next((end for end in COMPRESSED[1:] if name.endswith(end)), "")
+    return Path(name.removesuffix(packed)).suffix
+
+
+def beside(path: Path, suffixes: tuple[str, ...]) -> list[str]:
+    """Names of files in a folder that are not read as parts of its table."""
+    if path.is_file():
+        return []
+    read = set(table_files(path, suffixes))
+    return [inside for inside, file in tree(path) if file.name.lower().endswith(suffixes) and file not in read]
 
 
 def splits_of(path: Path, files: list[Path]) -> list[int]:
@@ -99,7 +119,7 @@ def united(listed: list[list[str]], files: list[Path], splits: list[int]) -> lis
             raise ValueError(
                 f"{file} has other columns than {first.name}: missing {', '.join(map(repr, absent))}, additional "
                 f"{', '.join(repr(n) for n in names if n not in listed[files.index(first)]) or 'none'}. "
-                "Give all files of the table the same columns."
+                "Give all files of the table the same columns, or give one of the files."
             )
     return order
 

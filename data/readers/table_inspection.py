@@ -12,10 +12,12 @@ from data.readers.database import tables
 from data.readers.detect import ColumnScan
 from data.readers.dialects import sniff
 from data.readers.encodings import detect
-from data.readers.raw_table import table_files
+from data.readers.raw_table import beside, table_files
 from data.readers.suffixes import SUFFIXES
 from data.readers.table_plan import open_raw, scan_table
 from data.readers.workbook import layout, sheets
+from data.sources.archive import is_archive
+from data.sources.inflate import archived_table
 
 
 def inspect_table(card: Card, path: Path, size: str, fit: str) -> Inspection:
@@ -98,8 +100,13 @@ def _source(card: Card, path: Path, inspection: Inspection) -> Source:
             source, notes = layout(path, source)
             inspection.warnings += notes
         return source
+    if left := beside(path, SUFFIXES[source.format]):
+        inspection.warnings.append(f"not read, as no part of the table: {', '.join(left[:5])}")
     if source.format not in ("csv", "jsonl", "arff"):
         return source
+    if is_archive(path) and (others := archived_table(path).others):
+        name = archived_table(path).name
+        inspection.warnings.append(f"read is {name!r}; it holds other tables, to be unpacked: {', '.join(others[:5])}")
     files = table_files(path, SUFFIXES[source.format])
     encodings = [detect(file) for file in files]
     encoding, why = next((found for found in encodings if found[1]), encodings[0])

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import gzip
+import io
 import json
 import re
 import sqlite3
+import tarfile
 import uuid
 import warnings
+import zipfile
 from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
@@ -19,7 +23,7 @@ import pyarrow.parquet as pq
 import pytest
 from test_data_zoo import ASKEW, OBJECTS, PLAIN_ROWS, ROWS, added, prepared
 
-from pipelines.cli.data import export
+from pipelines.cli.data import add, export
 
 LISTS = [list(row.values()) for row in OBJECTS]
 TABLE = pa.Table.from_pylist(OBJECTS)
@@ -82,6 +86,35 @@ def structs(root: Path) -> str:
     return "t.parquet"
 
 
+def archive(names: dict[str, str], end: str = ".zip") -> Callable[[Path], str]:
+    def write(root: Path) -> str:
+        if end == ".zip":
+            with zipfile.ZipFile(root / "t.zip", "w") as opened:
+                for name, body in names.items():
+                    opened.writestr(name, body)
+        else:
+            with tarfile.open(root / f"t{end}", "w:gz") as opened:
+                for name, body in names.items():
+                    entry = tarfile.TarInfo(name)
+                    entry.size = len(body.encode())
+                    opened.addfile(entry, io.BytesIO(body.encode()))
+        return f"t{end}"
+
+    return write
+
+
+def competition(root: Path) -> str:
+    """A folder of a competition: its rows in two files, what they mean and what to hand in beside them."""
+    (root / "t").mkdir()
+    lines = PLAIN_ROWS.splitlines(keepends=True)
+    (root / "t/train.csv").write_text("size,n,kind\n" + "".join(lines[:40]))
+    (root / "t/test.csv").write_text("size,n,kind\n" + "".join(lines[40:]))
+    (root / "t/sample_submission.csv").write_text("n,kind\n1,ash\n")
+    (root / "t/data_description.txt").write_text("size: in metres\n\n  n: how many\n")
+    return "t"
+
+
+WHOLE = f"size,n,kind\n{PLAIN_ROWS}"
 ARFF = "% trees\n@RELATION t\n@attribute size real\n@ATTRIBUTE 'n' INTEGER\n@attribute kind {ash, elm, oak}\n@data\n"
 SPARSE = "".join(f"{{0 {a}, 1 {b}{', 2 ' + c if c != 'ash' else ''}}}\n" for a, b, c in ASKEW)
 TURNED = "".join(f"{c},{b},{a}\n" for a, b, c in ASKEW)
@@ -103,6 +136,11 @@ FORMS: dict[str, Callable[[Path], str]] = {
     "one table of a database": database,
     "folders that state cells": folders,
     "structs": structs,
+    "a table among others": archive({"b.csv": "x,y\n1,2\n", "a.csv": WHOLE, "__MACOSX/._a.csv": "z" * 9999}),
+    "what is trained on": archive({"test.csv": "n,kind\n" + "1,ash\n" * 999, "in/train.csv": WHOLE}),
+    "tar": archive({"t/README.txt": "trees", "t/trees.csv": WHOLE}, ".tar.gz"),
+    "competition": competition,
+    "text for Excel": text_at("t.xls", WHOLE.replace(",", "\t")),
     "ruled": text_at("t.md", "|size|n|kind|\n|---:|---:|:---|\n" + "".join(f"|{'|'.join(row)}|\n" for row in ASKEW)),
     "pandas' two headers": text_at("t.csv", "Price,Close,High\nTicker,x,AAPL\nDate,,\n" + TURNED),
 }  # fmt: skip
@@ -164,3 +202,29 @@ def test_a_cell_longer_than_other_readers_take(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text(f"size,note\n{rows}")
     dataset = prepared(tmp_path, "t.csv")
     assert sum(map(len, map(dataset.split, dataset.splits))) == ROWS
+
+
+@pytest.mark.parametrize(
+    ("name", "body", "said"),
+    [
+        ("t.sav", b"$FL2@(#) SPSS", "a file of SPSS, which is not read here. In Python: pandas.read_spss"),
+        ("t.rds", gzip.compress(b"X\n\0\0\0\2"), "holds objects of R. In R: write.csv"),
+        ("t.pkl", b"\x80\4\x95", "a pickle, which may run code when it is read"),
+        ("t.xls", b"<html><table><tr><td>1</td></tr></table></html>", "a web page"),
+    ],
+)
+def test_files_that_are_not_read_say_what_to_do(tmp_path: Path, name: str, body: bytes, said: str) -> None:
+    (tmp_path / name).write_bytes(body)
+    with pytest.raises(ValueError, match=re.escape(said)):
+        add(name, "d", root=tmp_path, quiet=True)
+
+
+def test_tables_that_are_not_one_are_told_apart(tmp_path: Path) -> None:
+    """Parts of one table within an archive, and tables of a kind that is not read there: the reader has the choice."""
+    archive({"part1.csv": WHOLE, "part2.csv": WHOLE})(tmp_path)
+    with pytest.raises(ValueError, match="2 tables with the same header"):
+        add("t.zip", "d", root=tmp_path, quiet=True)
+    (tmp_path / "t.zip").unlink()
+    archive({"train.xlsx": "PK"})(tmp_path)
+    with pytest.raises(ValueError, match=re.escape("holds train.xlsx, not read within an archive. Unpack it")):
+        add("t.zip", "d", root=tmp_path, quiet=True)

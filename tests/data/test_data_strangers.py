@@ -169,7 +169,8 @@ def test_parquet_types(tmp_path: Path) -> None:
         "codes": pa.array([1, 2, 3] * 20).dictionary_encode(),
     }
     left = {
-        "map": pa.array([[("a", 1)]] * n, pa.map_(pa.string(), pa.int64())), "list": [[1, 2]] * n, "blob": [b"\xff\xfe" + bytes([i]) for i in range(n)],
+        "map": pa.array([[("a", 1)]] * n, pa.map_(pa.string(), pa.int64())),
+            "list": [[1, 2]] * n, "blob": [b"\xff\xfe" + bytes([i]) for i in range(n)],
         "null": pa.nulls(n), "identifier": pa.array([2**64 - 1 - i for i in range(n)], pa.uint64()),
     }  # fmt: skip
     moments = {
