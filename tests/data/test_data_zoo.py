@@ -561,6 +561,13 @@ def test_kanji_are_not_taken_for_western_letters(tmp_path: Path) -> None:
         (lambda i: f"user{i * 7}@example.org", r"user[1-9]\d{0,4}@example\.org"),
         (lambda i: f"10.{i % 200}.{i * 7 % 256}.{i * 13 % 256}", r"10(\.(1?\d?\d|2[0-4]\d|25[0-5])){3}"),
         (lambda i: f"https://example.org/p/{i}?q={i % 7}", r"https://example\.org/p/\d{1,4}\?q=[0-6]"),
+        (
+            lambda i: f"{('ann', 'bob', 'eve')[i % 3]}.{('li', 'smith')[i % 2]}{i * 7}@m{i % 5}.org",
+            r"user\d+@example\.com",
+        ),
+        (lambda i: f"https://example.org/{('shop', 'blog')[i % 2]}/a-{i * 7}?r=b", r"https://example\.org/\d+\?r=b"),
+        (lambda i: "".join("ACGT"[(i * 2654435761 >> 2 * k) % 4] for k in range(15)), "[ACGT]{15}"),
+        (lambda i: f"{('C', 'D')[i % 2]}{'ab'[: 1 + i % 2]}{i * 48_271 % 99_991:05}", r"(Ca|Dab|Da|Cab)\d{5}"),
         (lambda i: str(2**60 + 7919 * i), r"11529\d{14}"),
         (lambda i: "NA" if i % 9 == 1 else f"A-{1000 + 3 * (i * 7 % 200)}", r"A-[1-9]\d{3}"),
     ],
