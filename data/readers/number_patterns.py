@@ -18,17 +18,22 @@ CURRENCIES = re.compile(
 )
 
 
+OPPOSITES = (("N", "S"), ("E", "W"), ("E", "O"), ("CR", "DR"), ("Cr", "Dr"), ("cr", "dr"))
+"""What after a number states that it is above or below zero: latitudes, longitudes, credits and debits."""
+
+
 class NumberPattern:
     """Finding a number's pattern from the shapes of a column's texts."""
 
     BODY = re.compile(
         r"(?P<open>\(?)(?P<sign>[+\-−]?)\s?(?P<before>[^\d+\-−()]*?)\s?(?P<sign2>[+\-−]?)"
-        r"(?P<body>\d[\d.,' \u00a0\u202f’]*\d|\d|\.\d+)"
+        r"(?P<body>\d[\d.,' \u00a0\u202f\u2009’]*\d|\d|\.\d+)"
         r"(?P<after>[^\d()]*?)(?P<last>(?:(?<!/)[-−])?)(?P<close>\)?)"
     )
     SEPARATORS = (
         ("", "."), (",", "."), ("", ","), (".", ","), (" ", "."), (" ", ","), ("\u00a0", ","), ("\u202f", ","),
-        ("\u00a0", "."), ("\u202f", "."), ("'", "."), ("’", "."), ("'", ","), (",,", "."),
+        ("\u00a0", "."), ("\u202f", "."), ("\u2009", "."), ("\u2009", ","),
+        ("'", "."), ("’", "."), ("'", ","), (",,", "."),
     )  # fmt: skip
     UNMARKED = 0.05
     """The share of numbers above a thousand that may lack the marks which the others have."""
@@ -60,7 +65,8 @@ class NumberPattern:
             split[shape] = found
         if not split:
             return "", []
-        around = cls._scaled({shape: cls._edges(found) for shape, found in split.items()}, shapes)
+        around = {shape: cls._edges(found) for shape, found in split.items()}
+        around = cls._signed(cls._scaled(around, shapes), shapes)
         counts: Counter[tuple[str, str]] = Counter()
         for shape, place in around.items():
             counts[place] += shapes[shape]
@@ -83,6 +89,19 @@ class NumberPattern:
             return around
         one = f"[{'|'.join(letters)}]"
         return {shape: (before, one if shape in scaled else after) for shape, (before, after) in around.items()}
+
+    @staticmethod
+    def _signed(around: dict[str, tuple[str, str]], shapes: Counter[str]) -> dict[str, tuple[str, str]]:
+        """Texts before and after the numbers; those that state opposite signs (north and south) as one."""
+        for ends in OPPOSITES:
+            texts = [re.fullmatch(rf"(.*?)({'|'.join(ends)})", after) for _, after in around.values()]
+            signed = {shape: found for shape, found in zip(around, texts, strict=True) if found}
+            leads = {found[1] for found in signed.values()}
+            known = sum(shapes[shape] for shape in signed) >= 0.9 * sum(shapes[shape] for shape in around)
+            if known and len(leads) == 1 and {found[2] for found in signed.values()} == set(ends):
+                one = f"{leads.pop()}[{ends[0]}|-{ends[1]}]"
+                return {shape: (before, one if shape in signed else after) for shape, (before, after) in around.items()}
+        return around
 
     @staticmethod
     def _zeros(body: str) -> str:
@@ -132,6 +151,8 @@ class NumberPattern:
             negative = ";-"
         elif edges[0] and any(item["sign2"] for item in found):
             negative = ";p-"
+        elif any(item["sign"] == "−" for item in found):
+            negative = ";−"
         if any(letter in "#0" for letter in "".join(edges)) or ";" in "".join(edges):
             return ""
         return f"{edges[0]}{core}{edges[1]}{negative}"

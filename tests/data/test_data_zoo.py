@@ -43,6 +43,12 @@ def moment(i: int) -> datetime:
     return START + timedelta(days=37 * i % 900, minutes=15 * (i * i % 96))
 
 
+def low(i: int) -> int:
+    """The last digit of a day that is spoken as first, second or third; else 0."""
+    day = days(i).day
+    return day % 10 if day % 10 < 4 and day // 10 != 1 else 0
+
+
 def grouped(value: float, mark: str, point: str, decimals: int) -> str:
     return f"{value:,.{decimals}f}".replace(",", "\0").replace(".", point).replace("\0", mark)
 
@@ -97,6 +103,9 @@ TEXT: dict[str, tuple[str, Callable[[int], str]]] = {
     "sap": ("continuous", lambda i: f"{abs(number(i)):.2f}" + ("-" if number(i) < 0 else "")),
     "views": ("continuous", lambda i: f"{1 + i % 90}.{i * 7 % 10}" + "KM"[i % 3 == 0]),
     "lakhs": ("integer", lambda i: f"{i * 17 % 41 + 1},{i * i % 100:02},{i * 7 % 1000:03}"),
+    "south": ("continuous", lambda i: f"{abs(number(i)) / 99:.2f}° {'NS'[i % 3 == 0]}"),
+    "ledger": ("continuous", lambda i: f"{abs(number(i)):,.2f} {'CR' if number(i) > 0 else 'DR'}"),
+    "born": ("datetime", lambda i: f"{days(i):%B} {days(i).day}{'tsnr'[low(i)]}{'htdd'[low(i)]}, {days(i).year}"),
     "span": ("duration", lambda i: f"{20 + i * i % 47}:{i % 60:02}:30"),
     "pause": ("duration", lambda i: f"PT{i * i % 50 + 1}M"),
     "yes": ("categorical", lambda i: ("yes", "no")[i % 3 == 0]),
@@ -433,6 +442,11 @@ def added(root: Path, column: str, texts: list[str]) -> str:
         (lambda i: f"{1 + i % 9}.5E+0{i % 5 + 1}", "type: continuous}"),
         (lambda i: days(i).strftime("%a %b %d %H:%M:%S +0000 %Y"), 'format: "%a %b %d %H:%M:%S %z %Y"'),
         (lambda i: f"{days(i).year}年{days(i).month}月{days(i).day}日", 'format: "%Y年%-m月%-d日"'),
+        (lambda i: f"{i * i % 97 / 4 - 9:.2f}".replace("-", "\u2212"), 'type: continuous, format: "0.00;\u2212"'),
+        (lambda i: f"{123457 * (i * 7 % 200):,}".replace(",", "\u2009"), r'type: integer, format: "#\u2009##0"'),
+        (lambda i: f"{1 + i % 4}Q{10 + i % 13}", 'format: "%qQ%y"'),
+        (lambda i: moment(i).strftime("[%d/%b/%Y:%H:%M:%S +0000]"), 'format: "[%d/%b/%Y:%H:%M:%S %z]"'),
+        (lambda i: moment(i).strftime("%B %d, %Y at %I:%M %p"), 'format: "%B %d, %Y at %I:%M %p"'),
         (lambda i: days(i).strftime("%y%m%d"), 'format: "%y%m%d"'),
         (lambda i: f"{i * 37 % 24:02}{i % 60:02}", 'format: "%H%M"'),
         (lambda i: f"{i % 40 + 1:04}", "type: categorical"),  # numbers of places, no times
