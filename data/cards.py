@@ -35,13 +35,17 @@ class Source:
         url: `https://…` or `s3://bucket/key`.
         sha256: Of the file; of a folder, over its files' names and content.
         format: How to read it, one of those in `data.readers`.
-        delimiter: Between the cells of a CSV file; a blank stands for any number of blanks.
+        delimiter: Between the cells of a CSV file, one character or twice the same (`::`); a blank stands for any
+            number of blanks.
         encoding: Of a text file, a name that Python knows.
         header: `first` takes the names of the columns from the first row, `none` numbers them.
         skip: Lines before the header (a title, comments).
         below: Lines between the header and the rows (units, a second header).
         footer: Lines after the last row (totals, notes).
-        pad: Whether rows with fewer cells than the header end in missing ones; else they are bad.
+        pad: Whether rows with fewer cells than the header end in missing ones, and of those with more the empty
+            ones at the end are left out; else they are bad.
+        trim: Whether blanks before a quotation mark at the start of a cell are none of it.
+        widths: Of columns that are aligned with blanks, in characters; there is then no delimiter.
         sheet: Of a workbook; the first when empty.
         query: What is asked of a database.
         image, label: Of Parquet files with images: the columns that hold the image and its class.
@@ -59,6 +63,8 @@ class Source:
     below: int = 0
     footer: int = 0
     pad: bool = False
+    trim: bool = False
+    widths: tuple[int, ...] = ()
     sheet: str = ""
     query: str = ""
     image: str = ""
@@ -321,8 +327,10 @@ def _source_faults(source: Source) -> Iterable[str]:
     if source.sha256 and not re.fullmatch(r"[0-9a-f]{64}", source.sha256):
         quotes = " (in quotes, or YAML reads a number)" if source.sha256.isdecimal() else ""
         yield f"source.sha256 must be 64 hexadecimal digits{quotes}, got {source.sha256!r}"
-    if len(source.delimiter) != 1:
-        yield f"source.delimiter must be one character, got {source.delimiter!r}"
+    if len(source.delimiter) != 1 and not (len(source.delimiter) == 2 and len(set(source.delimiter)) == 1):
+        yield f"source.delimiter must be one character or twice the same, got {source.delimiter!r}"
+    if any(width < 1 for width in source.widths):
+        yield f"source.widths must be at least 1 each, got {list(source.widths)}"
     if source.header not in ("first", "none"):
         yield f"source.header must be first or none, got {source.header!r}"
     for key in ("skip", "below", "footer"):

@@ -19,7 +19,8 @@ SCALES = {"": 1.0, "K": 1e3, "k": 1e3, "M": 1e6, "m": 1e6, "B": 1e9, "b": 1e9, "
 @dataclass(frozen=True)
 class NumberFormat:
     """Numbers as a pattern writes them: `$#,##0.00`, `0.0%`, `#.##0,00 €`, `#,##,##0` (lakhs), `0.##` (up to two),
-    `0.0#[K|M]` (in thousands or millions), `0.00°[N|-S]` (of opposite signs).
+    `0.0#[K|M]` (in thousands or millions), `0.00°[N|-S]` (of opposite signs), `0.0{ e| p}` (marks that may
+    follow, and are not written).
 
     Arguments:
         pattern: Text before, digits, text after; after a `;` how negative numbers are written: `()` in
@@ -36,9 +37,12 @@ class NumberFormat:
     pattern: str = ""
     CORE = re.compile(r"(?:#(?P<sep>[^#0])##(?P<lakh>(?P=sep)##)?)?0(?:(?P<dec>[.,])(?P<fixed>0*)(?P<free>#*))?")
 
+    FLAGS = re.compile(r"\{([^{}]*)\}$")
+
     @cached_property
     def _parts(self) -> tuple[str, str, str, str, int, int, str, bool]:
         pattern, _, negative = self.pattern.partition(";")
+        pattern = self.FLAGS.sub("", pattern)
         core = self.CORE.search(pattern)
         if core is None or negative not in ("", "()", "p-", "-", "−"):
             raise ValueError(
@@ -88,6 +92,8 @@ class NumberFormat:
         after = f"(?P<scale>{'|'.join(self.scales)})" if self.scales else f"(?P<scale>){after}"
         if self.signs:
             after = f"(?P<scale>)(?:{'|'.join(re.escape(text.strip()) for text in self.signs)})"
+        flags = self.FLAGS.search(self.pattern.partition(";")[0])
+        after += f"(?:{'|'.join(map(re.escape, flags[1].split('|')))})?" if flags else ""
         mark, last = re.escape(sep), r"(?P<last>[\-−]?)" if negative == "-" else "(?P<last>)"
         groups = rf"\d{{1,2}}(?:{mark}\d{{2}})*{mark}\d{{3}}" if lakh else rf"\d{{1,3}}(?:{mark}\d{{3}})+"
         digits = rf"{groups}|\d+" if sep else r"\d+"

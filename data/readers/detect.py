@@ -20,6 +20,8 @@ from data.readers.texts import EVIDENT, NO_DATE, ODD_TEXTS, PUNCTUATION, shape_o
 
 ODD_SHARE = 0.01
 BEYOND = re.compile(r"[<>≤≥]=?\s*\d[\d.,]*")
+NOT_KNOWN = re.compile(r": ?[a-z]{1,3}")
+"""Eurostat's mark of a missing number with the reason."""
 VARIED = 10
 """Distinct numbers that there must be where most cells mean "not known"."""
 FEW_BEYOND = 3
@@ -192,7 +194,8 @@ class ColumnScan(CellScan):
 
     @staticmethod
     def _evident(text: str, around: tuple[str, str]) -> bool:
-        return text.removeprefix(around[0]).removesuffix(around[1]).strip().casefold() in EVIDENT
+        text = text.removeprefix(around[0]).removesuffix(around[1]).strip().casefold()
+        return text in EVIDENT or NOT_KNOWN.fullmatch(text) is not None
 
     @property
     def _in_thousands(self) -> bool:
@@ -301,7 +304,9 @@ class ColumnScan(CellScan):
         if self.values is not None and len(self.values) == 1 and self.known == self.cells:
             return self._constant(), []
         kind = "integer" if form.decimals == 0 else "continuous"
-        return Column(name=self.name, type=kind, format=pattern, missing=marks[0]), marks[1]
+        flags = form.FLAGS.search(pattern)
+        said = [f"marks after its numbers are not kept: {flags[1].replace('|', ',')}"] if flags else []
+        return Column(name=self.name, type=kind, format=pattern, missing=marks[0]), [*marks[1], *said]
 
     # Text
 

@@ -22,13 +22,20 @@ OPPOSITES = (("N", "S"), ("E", "W"), ("E", "O"), ("CR", "DR"), ("Cr", "Dr"), ("c
 """What after a number states that it is above or below zero: latitudes, longitudes, credits and debits."""
 
 
+FLAG = re.compile(r"\s[a-z]{1,3}|\s?\*{1,4}|\s?\[\w{1,2}\]|\s?[†‡§]")
+"""A mark after a number: estimated, provisional, significant, a note."""
+MOST_FLAGS = 12
+UNFLAGGED = 0.3
+"""The share of numbers without a mark, from which on what others have after them is one and no unit."""
+
+
 class NumberPattern:
     """Finding a number's pattern from the shapes of a column's texts."""
 
     BODY = re.compile(
         r"(?P<open>\(?)(?P<sign>[+\-−]?)\s?(?P<before>[^\d+\-−()]*?)\s?(?P<sign2>[+\-−]?)"
         r"(?P<body>\d[\d.,' \u00a0\u202f\u2009’]*\d|\d|\.\d+)"
-        r"(?P<after>[^\d()]*?)(?P<last>(?:(?<!/)[-−])?)(?P<close>\)?)"
+        r"(?P<after>[^\d()]*?(?:\[\w{1,2}\])?)(?P<last>(?:(?<!/)[-−])?)(?P<close>\)?)"
     )
     SEPARATORS = (
         ("", "."), (",", "."), ("", ","), (".", ","), (" ", "."), (" ", ","), ("\u00a0", ","), ("\u202f", ","),
@@ -66,7 +73,7 @@ class NumberPattern:
         if not split:
             return "", []
         around = {shape: cls._edges(found) for shape, found in split.items()}
-        around = cls._signed(cls._scaled(around, shapes), shapes)
+        around = cls._flagged(cls._signed(cls._scaled(around, shapes), shapes), shapes)
         counts: Counter[tuple[str, str]] = Counter()
         for shape, place in around.items():
             counts[place] += shapes[shape]
@@ -102,6 +109,17 @@ class NumberPattern:
                 one = f"{leads.pop()}[{ends[0]}|-{ends[1]}]"
                 return {shape: (before, one if shape in signed else after) for shape, (before, after) in around.items()}
         return around
+
+    @staticmethod
+    def _flagged(around: dict[str, tuple[str, str]], shapes: Counter[str]) -> dict[str, tuple[str, str]]:
+        """Texts before and after the numbers; marks that some have after them (estimated, provisional) as one."""
+        flags = sorted({after for before, after in around.values() if not before and FLAG.fullmatch(after)})
+        bare = sum(shapes[shape] for shape, place in around.items() if place == ("", ""))
+        if not 0 < len(flags) <= MOST_FLAGS or bare < UNFLAGGED * sum(shapes[shape] for shape in around):
+            return around
+        one = f"{{{'|'.join(flags)}}}"
+        merged = {("", after) for after in ("", *flags)}
+        return {shape: ("", one) if place in merged else place for shape, place in around.items()}
 
     @staticmethod
     def _zeros(body: str) -> str:

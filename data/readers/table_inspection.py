@@ -119,7 +119,8 @@ def _source(card: Card, path: Path, inspection: Inspection) -> Source:
     inspection.warnings += dialect.notes
     return replace(
         source, encoding=encoding, delimiter=dialect.delimiter, header=dialect.header, skip=dialect.skip,
-        below=dialect.below, footer=dialect.footer if len(files) == 1 else 0, pad=dialect.pad,
+        below=dialect.below, footer=dialect.footer if len(files) == 1 else 0, pad=dialect.pad, trim=dialect.trim,
+        widths=dialect.widths,
     )  # fmt: skip
 
 
