@@ -15,12 +15,14 @@ from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.feather
 import pyarrow.orc
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 from test_data_zoo import ASKEW, OBJECTS, PLAIN_ROWS, ROWS, added, prepared
 
 from pipelines.cli.data import add, export
@@ -198,7 +200,7 @@ def test_uuids_are_drawn_as_uuids(tmp_path: Path) -> None:
             'type: continuous, format: "0.0{ p}", missing: [":", ": c"]',
         ),
         (lambda i: f"{i * 37 % 997}" + ("", "", "[1]", "[2]")[i % 4], 'type: integer, format: "0{[1]|[2]}"'),
-        (lambda i: f"{i * 37 % 97}" + (" kg", " lbs")[i % 2], "type: categorical"),  # what counts is kept
+        (lambda i: f"{i * 37 % 41}" + (" kg", " lbs")[i % 2], "type: categorical"),  # what counts is kept
         (lambda i: "none" if i % 8 else str(i % 3), "type: categorical"),
         (lambda i: "-" if i == 3 else str(7919 * i % 100_003), 'type: integer, missing: ["-"]'),  # each its own
     ],
@@ -244,3 +246,29 @@ def test_tables_that_are_not_one_are_told_apart(tmp_path: Path) -> None:
     archive({"train.xlsx": "PK"})(tmp_path)
     with pytest.raises(ValueError, match=re.escape("holds train.xlsx, not read within an archive. Unpack it")):
         add("t.zip", "d", root=tmp_path, quiet=True)
+
+
+@pytest.mark.parametrize(
+    ("scale", "kind"), [(1 / 255, np.float32), (1.0, np.float32), (257.0, np.float32), (257, np.int32)]
+)
+def test_images_of_32_bits_are_brought_to_8_by_their_range(tmp_path: Path, scale: float, kind: type) -> None:
+    (tmp_path / "t").mkdir()
+    pixels = np.stack([np.linspace(0, 255, 64).reshape(8, 8).round() for _ in range(12)])
+    for i, image in enumerate(pixels):
+        image[0, 0] = 5 * i
+        Image.fromarray((image * scale).astype(kind)).save(tmp_path / f"t/{'owl' if i % 2 else 'tit'}.{i}.tif")
+    dataset = prepared(tmp_path, "t")
+    assert dataset.class_names == ["owl", "tit"]  # as the names say
+    for split in dataset.splits:
+        examples = dataset.split(split).all()
+        x = examples.x.numpy().reshape(-1, 64)
+        assert ((x[:, 0] % 10 == 5) == (examples.label.numpy() == 0)).all()
+        assert np.array_equal(x[:, 1:], pixels[: len(x)].reshape(-1, 64)[:, 1:])
+
+
+def test_images_of_32_bits_without_a_range_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "t").mkdir()
+    for i in range(12):
+        Image.fromarray(np.full((8, 8), -1.0 - i, np.float32)).save(tmp_path / f"t/DSC_{i:04}.tif")
+    with pytest.raises(ValueError, match=r"expected values from 0 to 1, 255 or 65535 .* got -1 to -1"):
+        add("t", "d", root=tmp_path, quiet=True)
