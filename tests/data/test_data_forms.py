@@ -23,7 +23,7 @@ import pyarrow.orc
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
-from test_data_zoo import ASKEW, OBJECTS, PLAIN_ROWS, ROWS, added, prepared
+from test_data_zoo import ASKEW, OBJECTS, PLAIN_ROWS, ROWS, added, prepared, workbook
 
 from pipelines.cli.data import add, export
 
@@ -272,3 +272,18 @@ def test_images_of_32_bits_without_a_range_are_refused(tmp_path: Path) -> None:
         Image.fromarray(np.full((8, 8), -1.0 - i, np.float32)).save(tmp_path / f"t/DSC_{i:04}.tif")
     with pytest.raises(ValueError, match=r"expected values from 0 to 1, 255 or 65535 .* got -1 to -1"):
         add("t", "d", root=tmp_path, quiet=True)
+
+
+def test_a_hidden_sheet_is_not_the_table(tmp_path: Path) -> None:
+    pytest.importorskip("python_calamine")
+    body = workbook([NAMES, *LISTS])
+    link = re.compile(rb'<Relationship Id="r1"([^>]*)sheet1.xml"/>')
+    with zipfile.ZipFile(io.BytesIO(body)) as shown, zipfile.ZipFile(tmp_path / "t.xlsx", "w") as made:
+        for name in shown.namelist():
+            text = shown.read(name).replace(
+                b"<sheets>", b'<sheets><sheet name="a" sheetId="2" state="hidden" r:id="r2"/>'
+            )
+            made.writestr(name, link.sub(rb'\g<0><Relationship Id="r2"\1sheet2.xml"/>', text))
+        made.writestr("xl/worksheets/sheet2.xml", shown.read("xl/worksheets/sheet1.xml").replace(b"size", b"old"))
+    dataset = prepared(tmp_path, "t.xlsx")
+    assert [entry["name"] for entry in dataset.manifest["table"]] == NAMES
