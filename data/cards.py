@@ -14,7 +14,7 @@ from data import schema
 from data.formats import format_of, parse_rule
 
 CATALOG = Path("data/catalog")
-LEARNED = ("continuous", "integer", "categorical", "datetime", "duration")
+LEARNED = ("continuous", "integer", "categorical", "datetime", "duration", "several")
 NOT_LEARNED = ("identifier", "index", "text", "constant", "skip")
 COLUMN_TYPES = (*LEARNED, *NOT_LEARNED)
 SPLITS = ("train", "val", "test")
@@ -423,6 +423,8 @@ def _format_faults(column: Column) -> Iterable[str]:
                 yield f'column {column.name!r} needs parts, such as [year, week, weekday] or ["clock:1min"]'
         elif numeric and column.format:
             format_of("number", column.format).read([""])
+        elif column.type == "several":
+            format_of("several", column.format).read([""])
         elif column.format or column.parts:
             yield f"column {column.name!r} is {column.type}: format and parts belong to numbers, dates and times"
     except ValueError as error:

@@ -226,6 +226,8 @@ def read_cells(array: pa.Array, column: Column, tokens: tuple[str, ...]) -> Cell
         return codes(array, list(column.categories), tokens)
     if column.type in ("datetime", "duration"):
         return _instants(array, column, tokens)
+    if column.type == "several":
+        return _several(array, column, tokens)
     if column.format and not is_plain(column.format):
         return _formatted(array, column, tokens)
     return numbers(array, integer=column.type == "integer", tokens=tokens)
@@ -239,6 +241,13 @@ def _formatted(array: pa.Array, column: Column, tokens: tuple[str, ...]) -> Cell
         bad |= (values[:, 0] != np.floor(values[:, 0])) & ~np.isnan(values[:, 0])
     values[bad] = np.nan
     return Cells(values[:, 0], bad | broken, "not a number", f"a number written as {column.format}", missing)
+
+
+def _several(array: pa.Array, column: Column, tokens: tuple[str, ...]) -> Cells:
+    missing: Counter[str] = Counter()
+    texts, broken = _known_texts(array, tokens, missing)
+    values, bad = format_of("several", column.format).read(texts)
+    return Cells(values, bad | broken, "not several numbers", f"numbers written as {column.format}", missing)
 
 
 def _instants(array: pa.Array, column: Column, tokens: tuple[str, ...]) -> Cells:

@@ -16,12 +16,15 @@ from data.readers.columns import NUMBER, is_numeric, is_readable, is_temporal, i
 from data.readers.date_patterns import FEWEST
 from data.readers.number_patterns import NumberPattern
 from data.readers.scan import CellScan
+from data.readers.several_patterns import several_numbers
 from data.readers.texts import EVIDENT, NO_DATE, ODD_TEXTS, PUNCTUATION, shape_of
 
 ODD_SHARE = 0.01
 BEYOND = re.compile(r"[<>≤≥]=?\s*\d[\d.,]*")
 NOT_KNOWN = re.compile(r": ?[a-z]{1,3}")
 """Eurostat's mark of a missing number with the reason."""
+SEVERAL = 100
+"""Distinct cells of several numbers, above which these are learned and no categories."""
 VARIED = 10
 """Distinct numbers that there must be where most cells mean "not known"."""
 FEW_BEYOND = 3
@@ -310,13 +313,19 @@ class ColumnScan(CellScan):
 
     # Text
 
+    @property
+    def _grouped_digits(self) -> bool:
+        """Whether all are digits in the same groups, as numbers of cards and accounts are."""
+        forms = {shape.replace("z", "9") for shape in self.shapes or ()}
+        return len(forms) == 1 and re.fullmatch(r"9+([ -]9+)+", next(iter(forms))) is not None
+
     def _identifies(self, *, number: bool) -> bool:
         """Whether every row (or nearly) has its own value, and the values look like names of rows."""
         if self.known < 10 or self.distinct < 0.95 * self.known:
             return False
         named = bool(ID_NAME.search(self.name) or ID_TAIL.search(self.name))
         if not number:
-            return named or self.texts.like_codes
+            return named or self.texts.like_codes or self._grouped_digits
         if YEAR_NAME.search(self.name) and 1000 <= self.low <= self.high <= 2200:
             return False
         if pa.types.is_floating(self.kind):
@@ -333,6 +342,18 @@ class ColumnScan(CellScan):
         return Column(name=self.name, type="identifier", why=f"{unique} a value of its own"), notes
 
     def _text(self, notes: list[str]) -> tuple[Column, list[str]]:
+        named = ID_NAME.search(self.name) or ID_TAIL.search(self.name)
+        if not named and self.shapes is not None and self.known >= MANY and self.distinct > 0.2 * self.known:
+            pattern = several_numbers(self.shapes, self.samples)
+            if pattern and (self.distinct > SEVERAL or self._lost(notes)):
+                return Column(name=self.name, type="several", format=pattern), notes
+        return self._words(notes)
+
+    def _lost(self, notes: list[str]) -> bool:
+        """Whether a column of texts would not be learned."""
+        return self._words(notes)[0].type in ("text", "identifier")
+
+    def _words(self, notes: list[str]) -> tuple[Column, list[str]]:
         if self._identifies(number=False):
             return self._identifier(notes)
         share = self.distinct / max(1, self.known)

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from data.cards import LEARNED, Card, Column
-from data.formats import Part, is_plain
+from data.formats import Part, SeveralFormat, is_plain
 from data.readers.base import IngestReport, class_list
 from data.readers.columns import TRUTH, type_name
 from data.readers.csv import open_csv
@@ -151,7 +151,13 @@ def _role(card: Card, column: Column) -> str:
 
 
 def _learned(column: Column, dtype: str, taken: set[str]) -> Iterator[dict[str, Any]]:
-    """What a model learns of a column: itself, or the parts of a date."""
+    """What a model learns of a column: itself, the parts of a date, or each of several numbers."""
+    if column.type == "several":
+        for place, form in enumerate(SeveralFormat(column.format).numbers, 1):
+            whole = form.decimals == 0
+            kind, dtype = ("integer", "int64") if whole else ("continuous", "float64")
+            yield {"name": _free(f"{column.name}.{place}", taken), "type": kind, "dtype": dtype, "categories": []}
+        return
     if not column.parts:
         as_stored = column.type == "categorical" or (is_plain(column.format) and "string" not in dtype)
         kind = dtype if as_stored else {"integer": "int64", "continuous": "float64"}[column.type]
@@ -161,15 +167,19 @@ def _learned(column: Column, dtype: str, taken: set[str]) -> Iterator[dict[str, 
     for part in map(Part.parse, column.parts):
         if not part.learned:
             continue
-        name = f"{column.name}.{part.name}"
-        while name in taken:
-            name += "_"
-        taken.add(name)
         yield {
-            "name": name, "type": "categorical" if part.values else "integer",
+            "name": _free(f"{column.name}.{part.name}", taken), "type": "categorical" if part.values else "integer",
             "dtype": "string" if part.values else "int64", "categories": list(part.categories),
             "source": column.name, "part": part.name,
         }  # fmt: skip
+
+
+def _free(name: str, taken: set[str]) -> str:
+    """A name that is not taken, and is now."""
+    while name in taken:
+        name += "_"
+    taken.add(name)
+    return name
 
 
 def check_names(card: Card, raw: RawTable) -> None:
