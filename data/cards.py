@@ -45,6 +45,7 @@ class Source:
         pad: Whether rows with fewer cells than the header end in missing ones, and of those with more the empty
             ones at the end are left out; else they are bad.
         trim: Whether blanks before a quotation mark at the start of a cell are none of it.
+        literal: Whether quotation marks are letters like others, and quote nothing.
         widths: Of columns that are aligned with blanks, in characters; there is then no delimiter.
         sheet: Of a workbook; the first when empty.
         query: What is asked of a database.
@@ -64,6 +65,7 @@ class Source:
     footer: int = 0
     pad: bool = False
     trim: bool = False
+    literal: bool = False
     widths: tuple[int, ...] = ()
     sheet: str = ""
     query: str = ""

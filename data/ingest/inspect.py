@@ -121,6 +121,7 @@ def card_text(inspection: Inspection) -> str:
         for key, what in (("skip", "before the table"), ("below", "below the header"), ("footer", "after the table")):
             lines += [f"  {key}: {count}  # lines {what}"] if (count := getattr(source, key)) else []
         lines += ["  trim: true  # blanks before a quotation mark are none of its cell"] if source.trim else []
+        lines += ["  literal: true  # quotation marks quote nothing"] if source.literal else []
         lines += [f"  widths: {list(source.widths)}  # of its columns, in characters"] if source.widths else []
         lines += ["  pad: true  # rows with fewer cells than the header end in missing ones"] if source.pad else []
     if source.format in ("csv", "jsonl", "arff"):

@@ -28,7 +28,7 @@ class CommonText:
     head: str | None = None
     tail: str = ""
     masks: Counter[str] = field(default_factory=Counter)
-    highest: int = 0
+    digits: int = 0
     addresses: bool = True
     numbers: bool = True
 
@@ -41,11 +41,16 @@ class CommonText:
         self.tail = tail if not self.masks else os.path.commonprefix([tail[::-1], self.tail[::-1]])[::-1]
         self.addresses &= all(text.count("@") == 1 for text in texts)
         self.numbers &= all(map(str.isdigit, texts))
-        numbers = (int(run) for text in texts for run in re.findall(r"\d{1,15}", text))
-        self.highest = max(self.highest, *numbers, 0)
-        self.masks.update(text.translate(TABLE) for text in texts if text.isascii())
+        masks = Counter(text.translate(TABLE) for text in texts)
+        self.digits = max(self.digits, *(len(run) for mask in masks for run in re.findall("9+", mask)), 0)
+        self.masks.update({mask: count for mask, count in masks.items() if mask.isascii()})
         if len(self.masks) > MOST:
             self.masks = Counter(dict(self.masks.most_common(MOST // 2)))
+
+    @property
+    def beyond(self) -> int:
+        """The least number that has more digits than any within them."""
+        return 10**self.digits
 
     def around(self) -> tuple[str, str]:
         """What stands before and after a number that makes it an identifier of this kind."""

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from data.readers.encodings import Decoded
 from data.readers.headings import header_of, rows_below, units_below
-from data.readers.line_forms import MARK, double_of, fixed_widths, is_trimmed, rewriting
+from data.readers.line_forms import MARK, double_of, fixed_widths, is_literal, is_trimmed, rewriting
 from data.readers.suffixes import COMPRESSED
 from data.sources.inflate import inflated
 
@@ -35,7 +35,7 @@ class Dialect:
     """How a file holds its table; see `data.cards.Source`.
 
     Arguments:
-        encoding, delimiter, header, skip, below, footer, pad, trim, widths: As there.
+        encoding, delimiter, header, skip, below, footer, pad, trim, literal, widths: As there.
         notes: What was found that is not the ordinary.
     """
 
@@ -47,6 +47,7 @@ class Dialect:
     footer: int = 0
     pad: bool = False
     trim: bool = False
+    literal: bool = False
     widths: tuple[int, ...] = ()
     notes: list[str] = field(default_factory=list)
 
@@ -58,7 +59,7 @@ class Dialect:
     @property
     def rewrite(self) -> Callable[[str], str] | None:
         """What makes a line one with `mark` between its cells; none where it is one."""
-        return rewriting(self.delimiter, trim=self.trim, widths=self.widths)
+        return rewriting(self.delimiter, trim=self.trim, literal=self.literal, widths=self.widths)
 
 
 def sniff(path: Path, encoding: str) -> Dialect:
@@ -110,6 +111,9 @@ def _form(lines: Sequence[str], usual: str) -> Dialect:
     if double := double_of(kept):
         return Dialect(delimiter=double)
     delimiter = _delimiter(lines, usual)
+    if is_literal(kept, delimiter):
+        notes = ["its quotation marks quote nothing: they are letters like others"]
+        return Dialect(delimiter=delimiter, literal=True, notes=notes)
     if is_trimmed(kept, delimiter):
         notes = ["blanks before quotation marks are none of the cells"]
         return Dialect(delimiter=delimiter, trim=True, notes=notes)

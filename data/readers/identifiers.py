@@ -126,7 +126,7 @@ class IdentifiersSeen:
             if unused := self._unused(alphabet):
                 return {"alphabet": alphabet, "unused": unused}
         prefix, suffix = self.common.around()
-        return {"prefix": prefix, "start": self.common.highest + 1, "suffix": suffix}
+        return {"prefix": prefix, "start": self.common.beyond, "suffix": suffix}
 
     def _alphabet(self, *, rounded: bool = False) -> list[str]:
         """The letters that may stand at each place: those seen, digits and letters rounded up to their class.

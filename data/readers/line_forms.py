@@ -1,6 +1,7 @@
 """Lines of text tables that are brought to cells with one character between them before they are read.
 
-Two characters between cells (`::`), blanks before a quotation mark, and columns of a fixed width.
+Two characters between cells (`::`), blanks before a quotation mark, quotation marks that quote nothing, and columns of
+a fixed width.
 """
 
 from __future__ import annotations
@@ -22,12 +23,13 @@ FEWEST = 10
 """Lines from which columns of a fixed width are told."""
 
 
-def rewriting(delimiter: str, *, trim: bool, widths: Sequence[int]) -> Callable[[str], str] | None:
+def rewriting(delimiter: str, *, trim: bool, literal: bool, widths: Sequence[int]) -> Callable[[str], str] | None:
     """What makes a line of the file one with a single character between its cells; none where it is one already.
 
     Arguments:
         delimiter: Of the file.
         trim: Whether blanks before a quotation mark are none of the cell.
+        literal: Whether quotation marks are letters like others.
         widths: Of the columns, in characters, the last of any width; empty for delimited cells.
     """
     if widths:
@@ -35,6 +37,8 @@ def rewriting(delimiter: str, *, trim: bool, widths: Sequence[int]) -> Callable[
         return lambda line: _sliced(line, ends)
     if len(delimiter) > 1:
         return lambda line: line.replace(delimiter, MARK)
+    if literal:
+        return lambda line: _joined(line.rstrip("\r\n").split(delimiter), delimiter, line) if '"' in line else line
     if trim:
         quoted = re.compile(rf'(^|{re.escape(delimiter)})[ \t]+(?="(?!"))')
         return lambda line: quoted.sub(r"\1", line)
@@ -46,9 +50,14 @@ def _sliced(line: str, ends: Sequence[int]) -> str:
     if not text.strip():
         return line
     cells = [text[start:end].strip() for start, end in zip([0, *ends[:-1]], [*ends[:-1], None], strict=True)]
+    return _joined(cells, MARK, line)
+
+
+def _joined(cells: Sequence[str], delimiter: str, line: str) -> str:
+    """Cells as a line of CSV that ends as another."""
     written = io.StringIO()
-    csv.writer(written, delimiter=MARK, lineterminator="").writerow(cells)
-    return written.getvalue() + line[len(text) :]
+    csv.writer(written, delimiter=delimiter, lineterminator="").writerow(cells)
+    return written.getvalue() + line[len(line.rstrip("\r\n")) :]
 
 
 class Rewritten:
@@ -90,6 +99,18 @@ def double_of(lines: Sequence[str]) -> str:
     return ""
 
 
+def is_literal(lines: Sequence[str], delimiter: str) -> bool:
+    """Whether every line has its cells as it stands, and would lose some if quotation marks joined them."""
+    if not any('"' in line for line in lines):
+        return False
+    counts = Counter(line.count(delimiter) for line in lines)
+    try:
+        rows = [row for row in csv.reader(lines, delimiter=delimiter) if row]
+    except csv.Error:
+        rows = []
+    return len(counts) == 1 and max(counts) > 0 and len(rows) < len(lines)
+
+
 def is_trimmed(lines: Sequence[str], delimiter: str) -> bool:
     """Whether cells begin with blanks and a quotation mark, so that delimiters within the quotes would divide them."""
     if delimiter.isspace() or not any(re.search(rf'{re.escape(delimiter)}[ \t]+"', line) for line in lines[:50]):
@@ -114,8 +135,8 @@ def fixed_widths(lines: Sequence[str]) -> tuple[int, ...]:
     longest = max(map(len, kept))
     filled = [any(line[place : place + 1].strip() for line in kept) for place in range(longest)]
     starts = [place for place in range(1, longest) if filled[place] and not filled[place - 1]]
-    reached = [sum(len(line) > start for line in kept) >= 0.9 * len(kept) for start in starts]
-    if not starts or not all(reached):
+    starts = [start for start in starts if sum(len(line) > start for line in kept) >= 0.9 * len(kept)]
+    if not starts:
         return ()
     named = [start for start, end in itertools.pairwise([*starts, longest]) if kept[0][start:end].strip()]
     places = [0, *named]

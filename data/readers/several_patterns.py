@@ -41,7 +41,8 @@ def several_numbers(shapes: Counter[str], samples: dict[str, str]) -> str:
     whole = all(seen == {0} for seen in decimals)
     if any("{" in piece or "}" in piece for piece in texts) or any(piece.strip() == "." for piece in texts):
         return ""
-    if whole and not all(BETWEEN.fullmatch(piece.strip()) for piece in texts[1:-1]):
+    codes = any(re.search(r"[/:@]|.{13}", piece) for piece in (texts[0], texts[-1]))  # an address, a name
+    if whole and (codes or not all(BETWEEN.fullmatch(piece.strip()) for piece in texts[1:-1])):
         return ""
     holes = [f"{{{NumberPattern.of(min(seen), max(seen))}}}" for seen in decimals]
     return "".join(piece + hole for piece, hole in zip(texts, [*holes, ""], strict=True))

@@ -120,6 +120,7 @@ def _source(card: Card, path: Path, inspection: Inspection) -> Source:
     return replace(
         source, encoding=encoding, delimiter=dialect.delimiter, header=dialect.header, skip=dialect.skip,
         below=dialect.below, footer=dialect.footer if len(files) == 1 else 0, pad=dialect.pad, trim=dialect.trim,
+        literal=dialect.literal,
         widths=dialect.widths,
     )  # fmt: skip
 

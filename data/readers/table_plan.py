@@ -302,6 +302,7 @@ def open_raw(card: Card, path: Path) -> RawTable:
     source = card.source
     dialect = Dialect(
         encoding=source.encoding, delimiter=source.delimiter, header=source.header, skip=source.skip,
-        below=source.below, footer=source.footer, pad=source.pad, trim=source.trim, widths=source.widths,
+        below=source.below, footer=source.footer, pad=source.pad, trim=source.trim,
+        literal=source.literal, widths=source.widths,
     )  # fmt: skip
     return open_csv(path, files, dialect)

@@ -25,6 +25,7 @@ import pytest
 from PIL import Image
 from test_data_zoo import ASKEW, OBJECTS, PLAIN_ROWS, ROWS, added, prepared, workbook
 
+from data.readers.line_forms import Rewritten
 from pipelines.cli.data import add, export
 
 LISTS = [list(row.values()) for row in OBJECTS]
@@ -120,6 +121,7 @@ WHOLE = f"size,n,kind\n{PLAIN_ROWS}"
 ARFF = "% trees\n@RELATION t\n@attribute size real\n@ATTRIBUTE 'n' INTEGER\n@attribute kind {ash, elm, oak}\n@data\n"
 SPARSE = "".join(f"{{0 {a}, 1 {b}{', 2 ' + c if c != 'ash' else ''}}}\n" for a, b, c in ASKEW)
 QUOTED = "".join(f'{a}, {b}, "{c}",   "{("thin", "old, tall")[i % 2]}"\n' for i, (a, b, c) in enumerate(ASKEW))
+INCHES = "".join(f"{('', chr(34), 'a ')[i % 3]}tree{i}\t{a}\t{b}\t{c}\n" for i, (a, b, c) in enumerate(ASKEW))
 WORDS = {"ash": "ash", "elm": "wych elm", "oak": "oak"}
 ALIGNED = "size     n  kind        age\n" + "".join(f"{a:<8}{b:>2}  {WORDS[c]:<10}{60:>5}\n" for a, b, c in ASKEW)
 TURNED = "".join(f"{c},{b},{a}\n" for a, b, c in ASKEW)
@@ -148,6 +150,7 @@ FORMS: dict[str, Callable[[Path], str]] = {
     "double colons": text_at("t.dat", WHOLE.replace(",", "::")),
     "colons": text_at("t.txt", WHOLE.replace(",", ":")),
     "blanks before quotes": text_at("t.csv", '"size", "n",  "kind", "note"\n' + QUOTED),
+    "quotes that quote nothing": text_at("t.tsv", "name\tsize\tn\tkind\n" + INCHES),
     "aligned": text_at("t.txt", ALIGNED),
     "delimiters at some ends": text_at("t.csv", WHOLE.replace("ash\n", "ash,\n")),
     "text for Excel": text_at("t.xls", WHOLE.replace(",", "\t")),
@@ -287,3 +290,22 @@ def test_a_hidden_sheet_is_not_the_table(tmp_path: Path) -> None:
         made.writestr("xl/worksheets/sheet2.xml", shown.read("xl/worksheets/sheet1.xml").replace(b"size", b"old"))
     dataset = prepared(tmp_path, "t.xlsx")
     assert [entry["name"] for entry in dataset.manifest["table"]] == NAMES
+
+
+def test_lines_are_rewritten_whole_however_they_come() -> None:
+    class Trickle:
+        """A stream that gives three bytes at a time."""
+
+        def __init__(self, body: bytes) -> None:
+            self.body = body
+
+        def read(self, size: int = -1, /) -> bytes:
+            piece, self.body = self.body[:3], self.body[3:]
+            return piece
+
+    text = "".join(f"{a}::{b}::{c} é\r\n" for a, b, c in ASKEW) + "1::2::3"
+    stream, pieces = Rewritten(Trickle(text.encode()), lambda line: line.replace("::", ",")), []
+    while piece := stream.read(7):
+        pieces.append(piece)
+    assert b"".join(pieces).decode() == text.replace("::", ",")
+    assert {len(piece) for piece in pieces[:-1]} == {7}
