@@ -119,9 +119,9 @@ class NumberFormat:
             return None
         if found["scale"]:
             value = round(value * self.scales[found["scale"]], 6)
-        negative = found["open"] or sign in ("-", "−")
+        negative = bool(found["open"]) or sign in ("-", "−")
         if self.signs:
-            negative ^= text.strip().endswith(self.signs[1].strip())
+            negative = negative != text.strip().endswith(self.signs[1].strip())
         value = -value if negative and value else value
         return value if math.isfinite(value) else None
 

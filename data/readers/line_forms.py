@@ -100,8 +100,11 @@ def double_of(lines: Sequence[str]) -> str:
 
 
 def is_literal(lines: Sequence[str], delimiter: str) -> bool:
-    """Whether every line has its cells as it stands, and would lose some if quotation marks joined them."""
-    if not any('"' in line for line in lines):
+    """Whether every line has its cells as it stands, and would lose some if quotation marks joined them.
+
+    Only between tabs: of other files it is more likely that a mark was never closed.
+    """
+    if delimiter != "\t" or not any('"' in line for line in lines):
         return False
     counts = Counter(line.count(delimiter) for line in lines)
     try:
