@@ -151,12 +151,13 @@ def _role(card: Card, column: Column) -> str:
 
 
 def _learned(column: Column, dtype: str, taken: set[str]) -> Iterator[dict[str, Any]]:
-    """What a model learns of a column: itself, the parts of a date, or each of several numbers."""
+    """What a model learns of a column: itself, the parts of a date, or each of several numbers and units."""
     if column.type == "several":
-        for place, form in enumerate(SeveralFormat(column.format).numbers, 1):
-            whole = form.decimals == 0
-            kind, dtype = ("integer", "int64") if whole else ("continuous", "float64")
-            yield {"name": _free(f"{column.name}.{place}", taken), "type": kind, "dtype": dtype, "categories": []}
+        for place, hole in enumerate(SeveralFormat(column.format).holes, 1):
+            units = [text.strip() for text in hole] if isinstance(hole, tuple) else []
+            kind = "categorical" if units else "continuous" if hole.decimals else "integer"  # pyright: ignore[reportAttributeAccessIssue]
+            stored = {"categorical": "string", "continuous": "float64", "integer": "int64"}[kind]
+            yield {"name": _free(f"{column.name}.{place}", taken), "type": kind, "dtype": stored, "categories": units}
         return
     if not column.parts:
         as_stored = column.type == "categorical" or (is_plain(column.format) and "string" not in dtype)

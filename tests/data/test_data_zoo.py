@@ -108,6 +108,8 @@ TEXT: dict[str, tuple[str, Callable[[int], str]]] = {
     "born": ("datetime", lambda i: f"{days(i):%B} {days(i).day}{'tsnr'[low(i)]}{'htdd'[low(i)]}, {days(i).year}"),
     "pressure": ("several", lambda i: f"{100 + i * 37 % 79}/{50 + i * 11 % 41}"),
     "place": ("several", lambda i: f"({40 + i * i % 97 / 97:.4f}, {number(i) / 99 - 70:.3f})"),
+    "load": ("several", lambda i: f"{40 + i * 37 % 79 / 2:.1f} {('kg', 'lbs')[i % 3 == 0]}"),
+    "angle": ("several", lambda i: f"{10 + i * 37 % 79}°{i * 7 % 60}'{i * 11 % 60}\"{'NS'[i % 2]}"),
     "span": ("duration", lambda i: f"{20 + i * i % 47}:{i % 60:02}:30"),
     "pause": ("duration", lambda i: f"PT{i * i % 50 + 1}M"),
     "yes": ("categorical", lambda i: ("yes", "no")[i % 3 == 0]),
