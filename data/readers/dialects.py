@@ -178,7 +178,7 @@ def _delimiter(lines: Sequence[str], usual: str) -> str:
         width, count = widths.most_common(1)[0]
         share = count / len(rows)
         heading = 1.0 if len(rows[0]) == width else 0.6
-        if delimiter == BLANKS and len(rows[0]) == width - 1:  # R's row names have no header
+        if delimiter == BLANKS and len(rows[0]) == width - 1 > 1:  # R's row names have no header
             heading = 1.0
         if delimiter == BLANKS and (share < 0.98 or heading < 1):
             continue

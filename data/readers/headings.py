@@ -23,7 +23,7 @@ NOTE = re.compile(
 MOST_BELOW = 40
 FEWEST = 20
 """Rows below the first of a single column, by which it is told from a name."""
-RULE = re.compile(r"[\s|:+=\-]*[+=\-]{2,}[\s|:+=\-]*")
+RULE = re.compile(r"[\s|:+=\-]*[+=\-]{3,}[\s|:+=\-]*")
 """What stands below the header of a table that is drawn with dashes."""
 
 

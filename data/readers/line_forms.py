@@ -94,7 +94,7 @@ def double_of(lines: Sequence[str]) -> str:
         count, most = counts.most_common(1)[0] if counts else (0, 0)
         single = sum(line.replace(double, "").count(double[0]) for line in lines)
         apart = double == "::" or single < 0.1 * len(lines)  # else an empty cell between two delimiters
-        if count and most > 0.98 * len(lines) and apart:
+        if count and most > 0.98 * len(lines) and lines[0].count(double) == count and apart:
             return double
     return ""
 
@@ -142,5 +142,7 @@ def fixed_widths(lines: Sequence[str]) -> tuple[int, ...]:
     if not starts:
         return ()
     named = [start for start, end in itertools.pairwise([*starts, longest]) if kept[0][start:end].strip()]
+    if not named:
+        return ()
     places = [0, *named]
     return (*(end - start for start, end in itertools.pairwise(places)), longest - places[-1])

@@ -309,3 +309,18 @@ def test_lines_are_rewritten_whole_however_they_come() -> None:
         pieces.append(piece)
     assert b"".join(pieces).decode() == text.replace("::", ",")
     assert {len(piece) for piece in pieces[:-1]} == {7}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "wt\n" + "".join(f"{40 + int(b)} kg\n" for _, b, _ in ASKEW),  # one column, no second of a fixed width
+        "wt,host\n" + "".join(f"{b},fe80::{b}\n" for _, b, _ in ASKEW),  # an address has two colons
+        "wt,a\n--,--\n" + "".join(f"{b},{a}\n" for a, b, _ in ASKEW[1:]),  # a row of gaps is no line drawn
+    ],
+)
+def test_ordinary_lines_are_not_rewritten(tmp_path: Path, text: str) -> None:
+    (tmp_path / "t.csv").write_text(text)
+    dataset = prepared(tmp_path, "t.csv")
+    assert [entry["name"] for entry in dataset.manifest["table"]] == text.partition("\n")[0].split(",")
+    assert sum(map(len, map(dataset.split, dataset.splits))) == ROWS
