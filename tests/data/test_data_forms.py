@@ -144,7 +144,7 @@ FORMS: dict[str, Callable[[Path], str]] = {
     "folders that state cells": folders,
     "structs": structs,
     "a table among others": archive({"b.csv": "x,y\n1,2\n", "a.csv": WHOLE, "__MACOSX/._a.csv": "z" * 9999}),
-    "what is trained on": archive({"test.csv": "n,kind\n" + "1,ash\n" * 999, "in/train.csv": WHOLE}),
+    "what is trained on": archive({"a/test.csv": "n,kind\n" + "1,ash\n" * 999, "in/train.csv": WHOLE}),
     "tar": archive({"t/README.txt": "trees", "t/trees.csv": WHOLE}, ".tar.gz"),
     "competition": competition,
     "double colons": text_at("t.dat", WHOLE.replace(",", "::")),
@@ -171,6 +171,15 @@ def test_the_same_rows_in_every_form(tmp_path: Path, form: str) -> None:
     names = OTHER_NAMES.get(form, NAMES)
     cells = sorted((float(row[names[0]]), row[names[1]], row[names[2]]) for row in rows)
     assert cells == sorted((row["size"], row["n"], row["kind"]) for row in OBJECTS)
+
+
+def test_decimals_are_learned_as_the_nearest_numbers(tmp_path: Path) -> None:
+    texts = [f"{i * 37 % 1000 / 100 - 3:.2f}" for i in range(ROWS)]
+    column = pa.array([Decimal(text) for text in texts], pa.decimal128(9, 2))
+    pq.write_table(pa.table({"size": column}), tmp_path / "t.parquet")
+    dataset = prepared(tmp_path, "t.parquet")
+    learned = [x for split in dataset.splits for x in dataset.split(split).all().x[:, 0].tolist()]
+    assert sorted(learned) == sorted(map(float, texts))
 
 
 def test_objects_named_by_what_they_count_are_no_columns(tmp_path: Path) -> None:
