@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -239,7 +240,8 @@ def plan_of(card: Card, raw: RawTable, scans: dict[str, ColumnScan], report: Ing
             columns.append(column)
         elif column.why:
             report.warn(f"column {name!r} is not learned ({column.type}): {column.why}")
-    if not columns:
+    undivided = len(every) == 1 and bool(columns) and re.search(r"\}[,;]\{", columns[0].format)
+    if not columns or undivided:
         found = f"{len(every)} column{'s' if len(every) != 1 else ''} ({', '.join(map(repr, list(every)[:8]))})"
         delimiter = f", or source.delimiter, which is {card.source.delimiter!r}" if len(every) == 1 else ""
         raise ValueError(
