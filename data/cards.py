@@ -14,7 +14,7 @@ from data import schema
 from data.formats import format_of, parse_rule
 
 CATALOG = Path("data/catalog")
-LEARNED = ("continuous", "integer", "categorical", "datetime", "duration")
+LEARNED = ("continuous", "integer", "categorical", "datetime", "duration", "several")
 NOT_LEARNED = ("identifier", "index", "text", "constant", "skip")
 COLUMN_TYPES = (*LEARNED, *NOT_LEARNED)
 SPLITS = ("train", "val", "test")
@@ -35,13 +35,18 @@ class Source:
         url: `https://…` or `s3://bucket/key`.
         sha256: Of the file; of a folder, over its files' names and content.
         format: How to read it, one of those in `data.readers`.
-        delimiter: Between the cells of a CSV file; a blank stands for any number of blanks.
+        delimiter: Between the cells of a CSV file, one character or twice the same (`::`); a blank stands for any
+            number of blanks.
         encoding: Of a text file, a name that Python knows.
         header: `first` takes the names of the columns from the first row, `none` numbers them.
         skip: Lines before the header (a title, comments).
         below: Lines between the header and the rows (units, a second header).
         footer: Lines after the last row (totals, notes).
-        pad: Whether rows with fewer cells than the header end in missing ones; else they are bad.
+        pad: Whether rows with fewer cells than the header end in missing ones, and of those with more the empty
+            ones at the end are left out; else they are bad.
+        trim: Whether blanks before a quotation mark at the start of a cell are none of it.
+        literal: Whether quotation marks are letters like others, and quote nothing.
+        widths: Of columns that are aligned with blanks, in characters; there is then no delimiter.
         sheet: Of a workbook; the first when empty.
         query: What is asked of a database.
         image, label: Of Parquet files with images: the columns that hold the image and its class.
@@ -59,6 +64,9 @@ class Source:
     below: int = 0
     footer: int = 0
     pad: bool = False
+    trim: bool = False
+    literal: bool = False
+    widths: tuple[int, ...] = ()
     sheet: str = ""
     query: str = ""
     image: str = ""
@@ -321,8 +329,10 @@ def _source_faults(source: Source) -> Iterable[str]:
     if source.sha256 and not re.fullmatch(r"[0-9a-f]{64}", source.sha256):
         quotes = " (in quotes, or YAML reads a number)" if source.sha256.isdecimal() else ""
         yield f"source.sha256 must be 64 hexadecimal digits{quotes}, got {source.sha256!r}"
-    if len(source.delimiter) != 1:
-        yield f"source.delimiter must be one character, got {source.delimiter!r}"
+    if len(source.delimiter) != 1 and not (len(source.delimiter) == 2 and len(set(source.delimiter)) == 1):
+        yield f"source.delimiter must be one character or twice the same, got {source.delimiter!r}"
+    if any(width < 1 for width in source.widths):
+        yield f"source.widths must be at least 1 each, got {list(source.widths)}"
     if source.header not in ("first", "none"):
         yield f"source.header must be first or none, got {source.header!r}"
     for key in ("skip", "below", "footer"):
@@ -415,6 +425,8 @@ def _format_faults(column: Column) -> Iterable[str]:
                 yield f'column {column.name!r} needs parts, such as [year, week, weekday] or ["clock:1min"]'
         elif numeric and column.format:
             format_of("number", column.format).read([""])
+        elif column.type == "several":
+            format_of("several", column.format).read([""])
         elif column.format or column.parts:
             yield f"column {column.name!r} is {column.type}: format and parts belong to numbers, dates and times"
     except ValueError as error:

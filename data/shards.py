@@ -76,7 +76,7 @@ def content_digest(manifest: Mapping[str, Any]) -> str:
     forms = [
         [entry["name"], entry["role"], entry.get("pattern", ""), entry.get("parts", [])]
         for entry in manifest.get("table", ())
-        if entry["role"] in ("datetime", "duration", "identifier", "text", "constant")
+        if entry["role"] in ("datetime", "duration", "several", "identifier", "text", "constant")
         or not is_plain(entry.get("pattern", ""))
     ]
     if forms:  # tables of plain numbers and categories are what they were before formats were known

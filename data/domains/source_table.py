@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pyarrow as pa
@@ -137,7 +137,8 @@ def write_text(manifest: Mapping[str, Any], split: str, parts: Parts, path: Path
     entries = source_table(manifest).written
     encoding = text.encoding if form == "csv" else "utf-8"
     with path.open("w", encoding=encoding, newline="") as file:
-        writer = csv.writer(file, delimiter=text.delimiter, lineterminator="\n")
+        single, double = text.delimiter[:1], len(text.delimiter) > 1
+        writer = csv.writer(_Doubling(file, single) if double else file, delimiter=single, lineterminator="\n")
         if form == "csv" and text.header == "first":
             writer.writerow([entry["title"] for entry in entries])
         for cells in table_cells(manifest, split, parts):
@@ -150,6 +151,17 @@ def write_text(manifest: Mapping[str, Any], split: str, parts: Parts, path: Path
             written = [_values(column, entry) for column, entry in zip(columns, entries, strict=True)]
             for row in zip(*written, strict=True):
                 file.write(json.dumps(dict(zip(titles, row, strict=True)), ensure_ascii=False) + "\n")
+
+
+class _Doubling:
+    """A file in which twice the delimiter stands between cells; cells hold none, for their file had it twice."""
+
+    def __init__(self, file: IO[str], single: str) -> None:
+        self._file, self._single = file, single
+
+    def write(self, text: str) -> int:
+        """Write a row."""
+        return self._file.write(text.replace(self._single, 2 * self._single))
 
 
 def _texts(cells: Sequence[Any], entry: Mapping[str, Any]) -> list[str]:

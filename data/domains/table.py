@@ -27,9 +27,11 @@ def table_lines(card: Card, inspection: Inspection) -> list[str]:
     lines.append(f"missing: {card.missing}  # model: draws have gaps where the data has them; fill: none")
     lines.append("marks: [" + ", ".join(map(quoted, card.marks)) + "]  # cells that mean: not known")
     lines.append(
-        "columns:  # learned: continuous, integer, categorical, datetime, duration; its place kept: identifier,"
+        "columns:  # learned: continuous, integer, categorical, datetime, duration, several (numbers in one cell); its"
     )
-    lines.append("  # index, text, constant; left out: skip. `format` is how the cells are written")
+    lines.append(
+        "  # place kept: identifier, index, text, constant; left out: skip. `format` is how the cells are written"
+    )
     for column in card.columns:
         doubt = inspection.column_warnings.get(column.name)
         comment = f"  # unsure: {one_line(doubt)}" if doubt else ""

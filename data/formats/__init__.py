@@ -16,6 +16,7 @@ from .month_names import MONTHS as LANGUAGES
 from .numbers import SCALES, NumberFormat, is_plain, plain_numbers
 from .parts import DAY, UNITS, WEEKDAYS, Instants, InstantsSeen, Part, fitting_parts, instants_of, parts_of
 from .rules import parse_rule, written_name
+from .several import SeveralFormat
 from .source_table import NO_LABEL, PLACEHOLDER, SourceTable, as_text, format_of
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "InstantsSeen",
     "NumberFormat",
     "Part",
+    "SeveralFormat",
     "SourceTable",
     "as_text",
     "fitting_parts",

@@ -35,7 +35,7 @@ class SourceColumns:
     def role(self, name: str) -> str:
         """`number`, `category`, `datetime` or `duration`; empty for a column that is not learned."""
         entry = self.source[name]
-        return str(entry["role"]) if entry.get("columns") else ""
+        return str(entry["role"]) if entry.get("columns") and entry["role"] != "several" else ""
 
     def parts(self, name: str) -> tuple[Part, ...]:
         """What a date or duration is made of; none of a number or category."""

@@ -18,7 +18,7 @@ class IdentifierFormat:
         alphabet: The letters seen at each place of the longest ones.
         unused: Starts of identifiers that no real one has, each as long as the others.
         start, step: Of a running number: what comes after the last, and the difference; step 0 for none.
-        prefix, width: What stands before a running number, and its digits with leading zeros.
+        prefix, width, suffix: What stands before a running number, its digits with leading zeros, what stands after.
         texts, ranges: Of identifiers that are texts around numbers: the texts, and the least and the greatest of each
             number and its digits with leading zeros; `unused` are then first numbers that no real one begins with.
 
@@ -33,6 +33,7 @@ class IdentifierFormat:
     step: int = 0
     prefix: str = ""
     width: int = 0
+    suffix: str = ""
     texts: tuple[str, ...] = ()
     ranges: tuple[Sequence[int], ...] = ()
 
@@ -41,7 +42,7 @@ class IdentifierFormat:
         if self.step:
             return [f"{self.prefix}{self.start + self.step * i:0{self.width}}" for i in range(n)]
         if not self.unused:
-            return [f"{self.prefix}{self.start + i:0{self.width}}" for i in range(n)]
+            return [f"{self.prefix}{self.start + i:0{self.width}}{self.suffix}" for i in range(n)]
         if self.texts:
             return self._numbered(n, random)
         rest = self.alphabet[len(self.unused[0]) :]

@@ -17,7 +17,7 @@ from .month_names import month_names
 from .parts import UNITS, WEEKDAYS, Instants, Part, instants_of, parts_of
 
 LONG_DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
-TOKEN = re.compile(r"%[-^~]?[YymbBdHIMSpaAqGVu]|%[:#]?z|%\d?f|%%")
+TOKEN = re.compile(r"%[-^~]?[YymbBdoHIMSpaAqGVu]|%[:#]?z|%\d?f|%%")
 LANGUAGE = re.compile(r"([a-z]{2}):(?=.*%)")
 COMPACT = re.compile(r"%[Yy]%m|%H%M")
 """Patterns whose fields follow one another without a mark between them: each has its full number of digits."""
@@ -25,6 +25,7 @@ FIELDS = {
     "Y": r"\d{4}", "y": r"\d{2}", "m": r"\d{1,2}", "d": r"\d{1,2}", "H": r"\d{1,2}", "I": r"\d{1,2}", "M": r"\d{1,2}",
     "S": r"\d{1,2}", "p": r"[AaPp]\.?[Mm]\.?", "z": r"Z|[+-]\d{2}:?\d{2}|[+-]\d{2}", "q": "[1-4]",
     "G": r"\d{4}", "V": r"\d{2}", "u": "[1-7]", "a": "|".join(WEEKDAYS), "A": "|".join(LONG_DAYS), "f": r"\d{1,9}",
+    "o": r"\d{1,2}(?:st|nd|rd|th)",
 }  # fmt: skip
 
 
@@ -77,7 +78,8 @@ class DateTimeFormat(InstantFormat):
 
     Arguments:
         pattern: For example `%Y-%m-%d %H:%M:%S`, `%-d/%-m/%y`, `%I:%M %p`, `%d %b %Y`, `%Y-Q%q`, `%G-W%V`,
-            `%Y-%m-%dT%H:%M:%S%:z` (`%z` without the colon, `%#z` whole hours); `%3f` are milliseconds.
+            `%Y-%m-%dT%H:%M:%S%:z` (`%z` without the colon, `%#z` whole hours); `%3f` are milliseconds, `%o` is a day
+            as `3rd`.
         parts: What is learned.
 
     Example:
@@ -174,7 +176,7 @@ class DateTimeFormat(InstantFormat):
                 month = [name.casefold() for name in names].index(got[field].casefold()) + 1
         if "q" in got:
             month = 3 * int(got["q"]) - 2
-        return date(year, month, int(got.get("d") or 1)).toordinal() - 719163
+        return date(year, month, int(got.get("d") or (got.get("o") or "1st")[:-2])).toordinal() - 719163
 
     @staticmethod
     def _clock(got: Mapping[str, str]) -> int:
@@ -197,7 +199,7 @@ class DateTimeFormat(InstantFormat):
         week = when.isocalendar()
         values: dict[str, str] = {
             "Y": f"{when.year:04}", "y": f"{when.year % 100:02}", "m": f"{when.month:02}", "d": f"{when.day:02}",
-            "b": short[when.month - 1], "B": long[when.month - 1], "H": f"{hour:02}",
+            "o": _ordinal(when.day), "b": short[when.month - 1], "B": long[when.month - 1], "H": f"{hour:02}",
             "I": f"{(hour - 1) % 12 + 1:02}", "M": f"{minute:02}", "S": f"{second:02}",
             "p": "PM" if hour > 11 else "AM",
             "a": WEEKDAYS[when.weekday()], "A": LONG_DAYS[when.weekday()], "q": str((when.month + 2) // 3),
@@ -214,6 +216,10 @@ class DateTimeFormat(InstantFormat):
             return text.upper() if "^" in token[0] else text.lower() if "~" in token[0] else text
 
         return TOKEN.sub(put, pattern)
+
+
+def _ordinal(day: int) -> str:
+    return f"{day}{'th' if 10 < day < 14 else {1: 'st', 2: 'nd', 3: 'rd'}.get(day % 10, 'th')}"
 
 
 def _minutes(zone: str) -> int:

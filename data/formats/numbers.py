@@ -19,11 +19,13 @@ SCALES = {"": 1.0, "K": 1e3, "k": 1e3, "M": 1e6, "m": 1e6, "B": 1e9, "b": 1e9, "
 @dataclass(frozen=True)
 class NumberFormat:
     """Numbers as a pattern writes them: `$#,##0.00`, `0.0%`, `#.##0,00 €`, `#,##,##0` (lakhs), `0.##` (up to two),
-    `0.0#[K|M]` (in thousands or millions).
+    `0.0#[K|M]` (in thousands or millions), `0.00°[N|-S]` (of opposite signs), `0.0{ e| p}` (marks that may
+    follow, and are not written).
 
     Arguments:
         pattern: Text before, digits, text after; after a `;` how negative numbers are written: `()` in
-            parentheses, `p-` with the sign after the text before, `-` with the sign last, else with the sign first.
+            parentheses, `p-` with the sign after the text before, `-` with the sign last, `−` with a true minus first,
+            else with a hyphen first.
 
     Example:
         >>> NumberFormat("$#,##0.00;()").read(["$1,234.50", "($7.00)"])[0].tolist()
@@ -35,13 +37,16 @@ class NumberFormat:
     pattern: str = ""
     CORE = re.compile(r"(?:#(?P<sep>[^#0])##(?P<lakh>(?P=sep)##)?)?0(?:(?P<dec>[.,])(?P<fixed>0*)(?P<free>#*))?")
 
+    FLAGS = re.compile(r"\{([^{}]*)\}$")
+
     @cached_property
     def _parts(self) -> tuple[str, str, str, str, int, int, str, bool]:
         pattern, _, negative = self.pattern.partition(";")
+        pattern = self.FLAGS.sub("", pattern)
         core = self.CORE.search(pattern)
-        if core is None or negative not in ("", "()", "p-", "-"):
+        if core is None or negative not in ("", "()", "p-", "-", "−"):
             raise ValueError(
-                f"expected a pattern of a number such as '$#,##0.00' or '0.0%' (after ';' one of '()', 'p-' and '-'), "
+                f"expected a pattern of a number such as '$#,##0.00', '0.0%' (after ';' one of '()', 'p-', '-', '−'), "
                 f"got {self.pattern!r}"
             )
         fixed = len(core["fixed"] or "")
@@ -58,6 +63,12 @@ class NumberFormat:
         if unknown := [name for name in names if name not in SCALES]:
             raise ValueError(f"expected letters of {', '.join(filter(None, SCALES))} in [], got {', '.join(unknown)}")
         return dict(sorted(((name, SCALES[name]) for name in names), key=lambda pair: -pair[1]))
+
+    @cached_property
+    def signs(self) -> tuple[str, str] | None:
+        """The texts after numbers above and below zero, where they state the sign; none where they do not."""
+        found = re.fullmatch(r"(.*)\[([A-Za-z]+)\|-([A-Za-z]+)\]", self._parts[3])
+        return (found[1] + found[2], found[1] + found[3]) if found else None
 
     @property
     def around(self) -> tuple[str, str]:
@@ -79,6 +90,10 @@ class NumberFormat:
         before, sep, dec, after, _, _, negative, lakh = self._parts
         before, after = re.escape(before.strip()), re.escape(after.strip())
         after = f"(?P<scale>{'|'.join(self.scales)})" if self.scales else f"(?P<scale>){after}"
+        if self.signs:
+            after = f"(?P<scale>)(?:{'|'.join(re.escape(text.strip()) for text in self.signs)})"
+        flags = self.FLAGS.search(self.pattern.partition(";")[0])
+        after += f"(?:{'|'.join(map(re.escape, flags[1].split('|')))})?" if flags else ""
         mark, last = re.escape(sep), r"(?P<last>[\-−]?)" if negative == "-" else "(?P<last>)"
         groups = rf"\d{{1,2}}(?:{mark}\d{{2}})*{mark}\d{{3}}" if lakh else rf"\d{{1,3}}(?:{mark}\d{{3}})+"
         digits = rf"{groups}|\d+" if sep else r"\d+"
@@ -104,7 +119,9 @@ class NumberFormat:
             return None
         if found["scale"]:
             value = round(value * self.scales[found["scale"]], 6)
-        negative = found["open"] or sign in ("-", "−")
+        negative = bool(found["open"]) or sign in ("-", "−")
+        if self.signs:
+            negative = negative != text.strip().endswith(self.signs[1].strip())
         value = -value if negative and value else value
         return value if math.isfinite(value) else None
 
@@ -129,13 +146,17 @@ class NumberFormat:
             whole = _in_lakhs(whole) if lakh else whole
             part = part[:fixed] + part[fixed:].rstrip("0")
             below = value < 0 and any(digit not in "0.," for digit in digits)
+            if self.signs:
+                after, below = self.signs[below], False
             body = whole.replace(",", sep) + (dec + part if part else "")
             if below and negative == "()":
                 texts.append(f"({before}{body}{after})")
             elif below and negative == "-":
                 texts.append(f"{before}{body}{after}-")
+            elif below and negative == "p-":
+                texts.append(f"{before}-{body}{after}")
             elif below:
-                texts.append(f"{before}-{body}{after}" if negative == "p-" else f"-{before}{body}{after}")
+                texts.append(f"{negative or '-'}{before}{body}{after}")
             else:
                 texts.append(f"{before}{body}{after}")
         return texts

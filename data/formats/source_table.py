@@ -17,12 +17,13 @@ from .identifiers import IdentifierFormat
 from .instants import DateTimeFormat
 from .numbers import NumberFormat, is_plain, plain_numbers
 from .parts import DAY, Part, instants_of
+from .several import SeveralFormat
 
 PLACEHOLDER = "[text]"
 NO_LABEL = "(missing)"
 """The class of the rows whose label is missing, where this is learned as everything else that can be missing is."""
 """What stands in the place of free text, which is not learned."""
-Format = NumberFormat | DateTimeFormat | DurationFormat
+Format = NumberFormat | SeveralFormat | DateTimeFormat | DurationFormat
 
 
 @lru_cache(maxsize=512)
@@ -30,7 +31,7 @@ def format_of(role: str, pattern: str, parts: tuple[str, ...] = ()) -> Format:
     """The format of a column.
 
     Arguments:
-        role: `number`, `datetime` or `duration`.
+        role: `number`, `several` numbers, `datetime` or `duration`.
         pattern: As the card gives it.
         parts: What dates, times and durations are learned as.
     Raises:
@@ -38,6 +39,8 @@ def format_of(role: str, pattern: str, parts: tuple[str, ...] = ()) -> Format:
     """
     if role == "number":
         return NumberFormat(pattern)
+    if role == "several":
+        return SeveralFormat(pattern)
     kind = DateTimeFormat if role == "datetime" else DurationFormat
     return kind(pattern, tuple(map(Part.parse, parts)))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -12,18 +11,14 @@ from urllib.parse import urlsplit
 from data.cards import CATALOG, Anomaly, Card, Inspection, Source, parse_card
 from data.domains import KINDS
 from data.files import write_atomically
+from data.ingest.recognition import source_format
 from data.ingest.rehearsal import rehearse
 from data.quoting import one_line, quoted
 from data.readers import INSPECTORS, kind_of
 from data.readers.base import Mapper, here
-from data.readers.idx import IDX_NAME
-from data.readers.image_decoding import SUFFIXES as IMAGE_SUFFIXES
-from data.readers.image_folder import is_image
-from data.readers.suffixes import SUFFIXES
-from data.sources.archive import is_archive, members
 from data.sources.download import fetch
-from data.sources.files import tree, tree_sha256
-from data.sources.streams import is_utf8, zipped_table
+from data.sources.files import tree_sha256
+from data.sources.streams import is_utf8
 
 __all__ = ["Inspection", "card_text", "inspect", "source_format", "write_card"]
 
@@ -99,73 +94,6 @@ def _obtain(source: str, name: str, root: Path) -> tuple[Path, Source]:
     return path, Source(path=given.as_posix())
 
 
-def source_format(path: Path) -> str:
-    """The format of a source by the names of its files.
-
-    Raises:
-        ValueError: If it is none of those read here.
-    """
-    name = path.name.lower()
-    if path.is_file():
-        if name.endswith(".zip") and zipped_table(path) and not any(True for _ in members(path, is_image)):
-            inside = zipped_table(path).lower()
-            return "jsonl" if inside.endswith((".jsonl", ".ndjson", ".json")) else "csv"
-        if is_archive(path):
-            return "images"
-        for form, suffixes in SUFFIXES.items():
-            if name.endswith(suffixes):
-                return form
-        for form in ("npy", "npz"):
-            if name.endswith(f".{form}"):
-                return form
-        if IDX_NAME.match(path.name):
-            return "idx"
-        found = _format_by_content(path)
-        if found:
-            return found
-        raise ValueError(
-            f"{path}: unknown kind of file. Read are: a folder, zip or tar of images; IDX; NPY, NPZ; CSV, TSV and "
-            "other delimited text (also .gz, .bz2, .xz, .zst, .zip); JSON lines; Parquet; Feather and Arrow; Excel and "
-            "OpenDocument workbooks; SQLite and DuckDB databases with a query."
-        )
-    kinds: Counter[str] = Counter()
-    for inside, file in tree(path):
-        lowered = file.name.lower()
-        if is_image(inside):
-            kinds["images"] += 1
-        elif IDX_NAME.match(file.name):
-            kinds["idx"] += 1
-        else:
-            kinds.update(
-                form for form, suffixes in SUFFIXES.items()
-                if lowered.endswith(suffixes) and form not in ("excel", "sql") and not lowered.startswith("_")
-                and not lowered.endswith((".txt", ".json"))
-            )  # fmt: skip
-    if kinds["images"]:  # tables beside images are their labels
-        return "images"
-    if not kinds:
-        raise ValueError(
-            f"{path} holds no images ({', '.join(sorted(s[1:] for s in IMAGE_SUFFIXES))}), IDX files or tables (CSV, "
-            "JSON lines, Parquet, Arrow); links to folders are not followed. Give another source."
-        )
-    return kinds.most_common(1)[0][0]
-
-
-def _format_by_content(path: Path) -> str:
-    """The format of a file whose name says nothing, by its first bytes; empty when unknown."""
-    with path.open("rb") as file:
-        head = file.read(4096)
-    for start, form in ((b"PAR1", "parquet"), (b"ARROW1", "arrow"), (b"SQLite format 3", "sql")):
-        if head.startswith(start):
-            return form
-    if head[8:12] == b"DUCK":
-        return "sql"
-    if head.lstrip()[:1] == b"{":
-        return "jsonl"
-    text = head.decode("utf-8", "replace")
-    return "csv" if "\n" in text and sum(not c.isprintable() and c not in "\r\n\t" for c in text) <= 1 else ""
-
-
 def card_text(inspection: Inspection) -> str:
     """The card as YAML that a person can read and edit."""
     card = inspection.card
@@ -192,8 +120,11 @@ def card_text(inspection: Inspection) -> str:
     if source.format in ("csv", "excel"):
         for key, what in (("skip", "before the table"), ("below", "below the header"), ("footer", "after the table")):
             lines += [f"  {key}: {count}  # lines {what}"] if (count := getattr(source, key)) else []
+        lines += ["  trim: true  # blanks before a quotation mark are none of its cell"] if source.trim else []
+        lines += ["  literal: true  # quotation marks quote nothing"] if source.literal else []
+        lines += [f"  widths: {list(source.widths)}  # of its columns, in characters"] if source.widths else []
         lines += ["  pad: true  # rows with fewer cells than the header end in missing ones"] if source.pad else []
-    if source.format in ("csv", "jsonl"):
+    if source.format in ("csv", "jsonl", "arff"):
         lines.append(f"  encoding: {source.encoding}")
     lines += [
         f"  {key}: {quoted(value)}" for key in ("sheet", "query", "image", "label") if (value := getattr(source, key))

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.feather
 
-from data.readers.raw_table import RawTable, columnar, one_line
+from data.readers.columnar import columnar
+from data.readers.raw_table import RawTable, one_line
 
 ROWS = 1 << 15
 
@@ -21,7 +24,12 @@ def open_arrow(path: Path, files: list[Path]) -> RawTable:
     return columnar(path, files, [_schema(file) for file in files], _batches)
 
 
-def _opened(file: Path, source: pa.NativeFile) -> pa.RecordBatchFileReader | pa.RecordBatchStreamReader:
+def _opened(file: Path, source: pa.NativeFile) -> pa.RecordBatchFileReader | pa.RecordBatchReader:
+    if source.read(4) == b"FEA1":  # Feather's first version
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return pa.feather.read_table(file).to_reader(ROWS)
+    source.seek(0)
     try:
         return pa.ipc.open_file(source)
     except (pa.ArrowInvalid, OSError) as error:

@@ -11,7 +11,7 @@ PIECE = 1 << 20
 
 
 class Padded:
-    """A stream of lines whose rows end in empty cells where they have fewer than the table.
+    """A stream of lines whose rows end in empty cells where they have fewer than the table, and do not beyond it.
 
     Arguments:
         stream: UTF-8 text.
@@ -35,7 +35,10 @@ class Padded:
         mark = self._delimiter.encode()
         quoted = b'"' in row
         cells = len(next(csv.reader([row.decode()], delimiter=self._delimiter))) if quoted else row.count(mark) + 1
-        return row + mark * max(0, self._width - cells) + line[len(row) :]
+        end = line[len(row) :]
+        if cells > self._width and row.endswith(surplus := mark * (cells - self._width)):
+            row = row.removesuffix(surplus)
+        return row + mark * max(0, self._width - cells) + end
 
     def read(self, size: int = -1, /) -> bytes:
         """Up to `size` bytes; fewer only at the end."""

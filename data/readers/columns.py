@@ -105,6 +105,13 @@ def as_text(array: pa.Array) -> pa.Array:
     return array.cast(pa.string())
 
 
+def as_floats(array: pa.Array) -> NDArray[np.float64]:
+    """Numbers as the nearest floats, NaN where missing."""
+    if pa.types.is_decimal(array.type):  # Arrow divides, and is off by the last digit
+        array = array.cast(pa.string())
+    return array.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+
+
 def numbers(array: pa.Array, *, integer: bool, tokens: tuple[str, ...]) -> Cells:
     """Read a column as numbers.
 
@@ -121,7 +128,7 @@ def numbers(array: pa.Array, *, integer: bool, tokens: tuple[str, ...]) -> Cells
     else:
         if pa.types.is_boolean(array.type):
             array = array.cast(pa.int8())
-        values = array.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+        values = as_floats(array)
         absent = np.isnan(values)
         nulls = array.null_count
         missing.update({name: count for name, count in (("null", nulls), ("nan", int(absent.sum()) - nulls)) if count})
@@ -219,6 +226,8 @@ def read_cells(array: pa.Array, column: Column, tokens: tuple[str, ...]) -> Cell
         return codes(array, list(column.categories), tokens)
     if column.type in ("datetime", "duration"):
         return _instants(array, column, tokens)
+    if column.type == "several":
+        return _several(array, column, tokens)
     if column.format and not is_plain(column.format):
         return _formatted(array, column, tokens)
     return numbers(array, integer=column.type == "integer", tokens=tokens)
@@ -232,6 +241,13 @@ def _formatted(array: pa.Array, column: Column, tokens: tuple[str, ...]) -> Cell
         bad |= (values[:, 0] != np.floor(values[:, 0])) & ~np.isnan(values[:, 0])
     values[bad] = np.nan
     return Cells(values[:, 0], bad | broken, "not a number", f"a number written as {column.format}", missing)
+
+
+def _several(array: pa.Array, column: Column, tokens: tuple[str, ...]) -> Cells:
+    missing: Counter[str] = Counter()
+    texts, broken = _known_texts(array, tokens, missing)
+    values, bad = format_of("several", column.format).read(texts)
+    return Cells(values, bad | broken, "not several numbers", f"numbers written as {column.format}", missing)
 
 
 def _instants(array: pa.Array, column: Column, tokens: tuple[str, ...]) -> Cells:

@@ -19,6 +19,7 @@ from data.readers.base import REPEATED_HEADERS, IngestReport
 from data.readers.bodies import Body, Padded
 from data.readers.dialects import BLANKS, Dialect, Heading, heading
 from data.readers.encodings import Decoded
+from data.readers.line_forms import Rewritten
 from data.readers.raw_table import (
     RawBatch,
     RawTable,
@@ -27,7 +28,8 @@ from data.readers.raw_table import (
     united,
     with_columns,
 )
-from data.sources.streams import Readable, inflated
+from data.sources.inflate import inflated
+from data.sources.streams import Readable
 
 BLOCK_BYTES = 1 << 19  # pyarrow reads up to 32 blocks ahead
 
@@ -185,7 +187,7 @@ def _csv_batches(
     file: Path, head: Heading, split: int, dialect: Dialect, report: IngestReport, offset: int
 ) -> Iterator[RawBatch]:
     ragged = _Ragged(file, report, head.first_row)
-    names, delimiter = head.names, dialect.delimiter
+    names, delimiter = head.names, dialect.mark
     emitted = 0
     ends_inside = False
     with closing(inflated(file)) as stream:
@@ -225,8 +227,10 @@ def _csv_batches(
 
 def _body(stream: Readable, file: Path, head: Heading, dialect: Dialect) -> Body:
     text: Readable = Decoded(stream, dialect.encoding, file)
+    if dialect.rewrite:
+        text = Rewritten(text, dialect.rewrite)
     if dialect.pad:
-        text = Padded(Body(text, head.lines), len(head.names), dialect.delimiter)
+        text = Padded(Body(text, head.lines), len(head.names), dialect.mark)
     skipped = 0 if dialect.pad else head.lines
     return Body(text, skipped, blanks=dialect.delimiter == BLANKS, footer=dialect.footer)
 

@@ -15,7 +15,8 @@ import pyarrow as pa
 
 from data.readers.base import IngestReport
 from data.readers.dialects import column_names
-from data.readers.jsonlines import batch_of, kind_of, type_of
+from data.readers.json_rows import kind_of
+from data.readers.jsonlines import batch_of, type_of
 from data.readers.raw_table import RawBatch, RawTable, one_line
 
 ROWS = 1 << 15

@@ -19,6 +19,9 @@ DATES = (
     "%d-%b-%y", "%d %b %y", "%d/%b/%Y", "%Y-%b-%d", "%a %d %b %Y", "%a, %d %b %Y", "%A, %B %d, %Y",
     "%A, %d %B %Y", "%a %b %d %Y", "%Y%m%d",
     "%Y-%m", "%m/%Y", "%Y/%m", "%b %Y", "%B %Y", "%b-%Y", "%b-%y", "%Y-Q%q", "%YQ%q", "Q%q %Y", "%Y Q%q",
+    "%Y/Q%q", "Q%q-%Y", "Q%q/%Y", "Q%q-%y", "Q%q'%y", "%qQ%Y", "%qQ%y", "%YM%m", "%Y %b", "%Y %B", "%Y-%B", "%B-%Y",
+    "%b '%y", "%Y %b %d", "%d-%B-%Y", "%d %B, %Y", "%d %b, %Y",
+    "%B %o, %Y", "%b %o, %Y", "%B %o %Y", "%b %o %Y", "%o %B %Y", "%o %b %Y", "%o of %B %Y", "%A, %B %o, %Y",
     "%G-W%V", "%GW%V", "%G-W%V-%u", "%Y年%m月%d日", "%Y年%m月", "%Y년 %m월 %d일",
 )  # fmt: skip
 NAMED = (
@@ -30,7 +33,8 @@ FOREIGN = tuple(f"{language}:{named}" for language in LANGUAGES if language != "
 WHOLE = (
     "%a %b %d %H:%M:%S %Y", "%a %b %d %H:%M:%S %z %Y", "%a %b %d %H:%M:%S UTC %Y", "%d/%b/%Y:%H:%M:%S %z",
     "%d%b%Y", "%d%b%y", "%d%b%Y:%H:%M:%S", "%Y%m%dT%H%M%S", "%Y%m%dT%H%M%SZ", "%Y%m%d%H%M%S", "%Y%m%d%H%M", "%Y%m",
-    "%Hh%M", "%H:%M Uhr", "%d.%m.%Y %H.%M", "%y%m%d", "%H%M",
+    "%Y-%m-%d %H", "[%d/%b/%Y:%H:%M:%S %z]", "%a %b %d %Y %H:%M:%S GMT%z", "%Hh%M", "%H:%M Uhr",
+    "%d.%m.%Y %H.%M", "%y%m%d", "%H%M",
 )  # fmt: skip
 """Dates with times in their midst, or without a mark between their fields: C's, web servers', SAS's, compact ones."""
 DIGITS = ("%Y%m", "%Y%m%d", "%Y%m%d%H%M", "%Y%m%d%H%M%S", "%y%m%d", "%H%M")
@@ -194,7 +198,7 @@ def _patterns(text: str) -> list[str]:
         rest = text[: time.start()]
     if not rest.strip():
         return [clock]
-    tail = re.search(r"[T, ]+$", rest) if clock else None
+    tail = re.search(r"(?: at | - |[T, ]+)$", rest) if clock else None
     if clock and tail is None:
         return [pattern for pattern in WHOLE if _dates(pattern, text)]
     day, between = (rest[: tail.start()], tail[0]) if tail else (rest, "")

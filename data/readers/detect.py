@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
@@ -16,10 +16,17 @@ from data.readers.columns import NUMBER, is_numeric, is_readable, is_temporal, i
 from data.readers.date_patterns import FEWEST
 from data.readers.number_patterns import NumberPattern
 from data.readers.scan import CellScan
+from data.readers.several_patterns import several_numbers
 from data.readers.texts import EVIDENT, NO_DATE, ODD_TEXTS, PUNCTUATION, shape_of
 
 ODD_SHARE = 0.01
 BEYOND = re.compile(r"[<>≤≥]=?\s*\d[\d.,]*")
+NOT_KNOWN = re.compile(r": ?[a-z]{1,3}")
+"""Eurostat's mark of a missing number with the reason."""
+SEVERAL = 100
+"""Distinct cells of several numbers, above which these are learned and no categories."""
+VARIED = 10
+"""Distinct numbers that there must be where most cells mean "not known"."""
 FEW_BEYOND = 3
 """Bounds beyond which a laboratory does not measure (`<0.01`), of one column."""
 MANY = 20
@@ -127,8 +134,7 @@ class ColumnScan(CellScan):
         """
         evident = {
             text for text in wrong
-            if text.removeprefix(around[0]).removesuffix(around[1]).strip().casefold() in EVIDENT
-            or (dates and NO_DATE.fullmatch(text))
+            if self._evident(text, around) or (dates and NO_DATE.fullmatch(text))
         }  # fmt: skip
         odd = {text: n for text, n in wrong.items() if text not in evident}
         beyond = {text for text in odd if BEYOND.fullmatch(text)}
@@ -172,10 +178,27 @@ class ColumnScan(CellScan):
             return None
         wrong = self._wrong_texts([shape for shape in self.shapes if re.match(NUMBER, self.samples[shape])])
         marks = self._odd(wrong) if wrong is not None else None
-        if wrong is None or marks is None or sum(wrong.values()) * 2 > self.known:
+        if wrong is None or marks is None or self._outnumbered(wrong):
             return None
         low, high = self._decimals
         return self._number("" if high == 99 else NumberPattern.of(low, high), *marks)
+
+    def _outnumbered(self, wrong: Counter[str], around: tuple[str, str] = ("", "")) -> bool:
+        """Whether too many cells are no number: most of them, or most though they mean "not known" and few values vary.
+
+        Arguments:
+            wrong: The texts that are none.
+            around: What stands before and after a number.
+        """
+        total = sum(wrong.values())
+        unknown = sum(n for text, n in wrong.items() if self._evident(text, around))
+        few = self.known - total < 0.05 * self.known or self.distinct - len(wrong) < VARIED
+        return 2 * (total - unknown) > self.known or (2 * total > self.known and few)
+
+    @staticmethod
+    def _evident(text: str, around: tuple[str, str]) -> bool:
+        text = text.removeprefix(around[0]).removesuffix(around[1]).strip().casefold()
+        return text in EVIDENT or NOT_KNOWN.fullmatch(text) is not None
 
     @property
     def _in_thousands(self) -> bool:
@@ -196,7 +219,8 @@ class ColumnScan(CellScan):
             if found is not None:
                 return found
         if whole and self._identifies(number=True):
-            return self._identifier(notes)
+            column, notes = self._identifier(notes)
+            return replace(column, missing=marks), notes
         if self.whole and not self.exact:
             why = "its numbers are too large to be exact (above 2^53)"
             if self.values is not None and self.distinct <= 0.5 * self.known:
@@ -275,7 +299,7 @@ class ColumnScan(CellScan):
             return None
         wrong, form = self._wrong_texts(fits), NumberFormat(pattern)
         marks = self._odd(wrong, around=form.around) if wrong is not None else None
-        if wrong is None or marks is None or sum(wrong.values()) * 2 > self.known:
+        if wrong is None or marks is None or self._outnumbered(wrong, form.around):
             return None
         named = ID_NAME.search(self.name) or ID_TAIL.search(self.name)
         if named and form.decimals == 0 and self._identifies(number=False):
@@ -283,9 +307,17 @@ class ColumnScan(CellScan):
         if self.values is not None and len(self.values) == 1 and self.known == self.cells:
             return self._constant(), []
         kind = "integer" if form.decimals == 0 else "continuous"
-        return Column(name=self.name, type=kind, format=pattern, missing=marks[0]), marks[1]
+        flags = form.FLAGS.search(pattern)
+        said = [f"marks after its numbers are not kept: {flags[1].replace('|', ',')}"] if flags else []
+        return Column(name=self.name, type=kind, format=pattern, missing=marks[0]), [*marks[1], *said]
 
     # Text
+
+    @property
+    def _grouped_digits(self) -> bool:
+        """Whether all are digits in the same groups, as numbers of cards and accounts are."""
+        forms = {shape.replace("z", "9") for shape in self.shapes or ()}
+        return len(forms) == 1 and re.fullmatch(r"9+([ -]9+)+", next(iter(forms))) is not None
 
     def _identifies(self, *, number: bool) -> bool:
         """Whether every row (or nearly) has its own value, and the values look like names of rows."""
@@ -293,13 +325,14 @@ class ColumnScan(CellScan):
             return False
         named = bool(ID_NAME.search(self.name) or ID_TAIL.search(self.name))
         if not number:
-            return named or self.texts.like_codes
+            return named or self.texts.like_codes or self._grouped_digits
         if YEAR_NAME.search(self.name) and 1000 <= self.low <= self.high <= 2200:
             return False
         if pa.types.is_floating(self.kind):
             return named
         dense = self.high - self.low < 2 * self.known and self.distinct >= 0.99 * self.known and self.known >= 20
-        return named or self.order.steady or dense
+        counts = self.order.steady and self.numeric == self.known
+        return named or counts or dense
 
     def _identifier(self, notes: list[str]) -> tuple[Column, list[str]]:
         blank = not self.name.strip() or INDEX_NAME.match(self.name.strip())
@@ -309,6 +342,18 @@ class ColumnScan(CellScan):
         return Column(name=self.name, type="identifier", why=f"{unique} a value of its own"), notes
 
     def _text(self, notes: list[str]) -> tuple[Column, list[str]]:
+        named = ID_NAME.search(self.name) or ID_TAIL.search(self.name)
+        if not named and self.shapes is not None and self.known >= MANY and self.distinct > 0.2 * self.known:
+            pattern = several_numbers(self.shapes, self.samples)
+            if pattern and (self.distinct > SEVERAL or self._lost(notes)):
+                return Column(name=self.name, type="several", format=pattern), notes
+        return self._words(notes)
+
+    def _lost(self, notes: list[str]) -> bool:
+        """Whether a column of texts would not be learned."""
+        return self._words(notes)[0].type in ("text", "identifier")
+
+    def _words(self, notes: list[str]) -> tuple[Column, list[str]]:
         if self._identifies(number=False):
             return self._identifier(notes)
         share = self.distinct / max(1, self.known)

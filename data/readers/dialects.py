@@ -9,19 +9,20 @@ import math
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from data.readers.encodings import Decoded
 from data.readers.headings import header_of, rows_below, units_below
+from data.readers.line_forms import MARK, double_of, fixed_widths, is_literal, is_trimmed, rewriting
 from data.readers.suffixes import COMPRESSED
-from data.sources.streams import inflated
+from data.sources.inflate import inflated
 
 HEAD = 1 << 20
 ROWS = 500
 DELIMITERS = ",;\t|"
-RARE = "^~\x01\x1f"
+RARE = "^~\x01\x1f:"
 """Delimiters that are tried where no other divides the lines."""
 TAIL = 1 << 16
 SHORT = 0.1
@@ -34,7 +35,7 @@ class Dialect:
     """How a file holds its table; see `data.cards.Source`.
 
     Arguments:
-        encoding, delimiter, header, skip, below, footer, pad: As there.
+        encoding, delimiter, header, skip, below, footer, pad, trim, literal, widths: As there.
         notes: What was found that is not the ordinary.
     """
 
@@ -45,7 +46,20 @@ class Dialect:
     below: int = 0
     footer: int = 0
     pad: bool = False
+    trim: bool = False
+    literal: bool = False
+    widths: tuple[int, ...] = ()
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def mark(self) -> str:
+        """The one character between cells, once lines are rewritten."""
+        return MARK if self.widths or len(self.delimiter) > 1 else self.delimiter
+
+    @property
+    def rewrite(self) -> Callable[[str], str] | None:
+        """What makes a line one with `mark` between its cells; none where it is one."""
+        return rewriting(self.delimiter, trim=self.trim, literal=self.literal, widths=self.widths)
 
 
 def sniff(path: Path, encoding: str) -> Dialect:
@@ -56,7 +70,10 @@ def sniff(path: Path, encoding: str) -> Dialect:
         lines = lines[:-1]
     lines = lines[: ROWS * 4]
     tabbed = ".tsv" in path.name.lower()
-    delimiter = _delimiter(lines, "\t" if tabbed else ",")
+    form = _form(lines, "\t" if tabbed else ",")
+    delimiter = form.mark
+    if form.rewrite:
+        lines = [form.rewrite(line) for line in lines]
     skip = _skipped(lines, delimiter)
     rows = [row for row in cells("\n".join(lines[skip:]), delimiter) if any(cell.strip() for cell in row)][:ROWS]
     notes = []
@@ -69,29 +86,44 @@ def sniff(path: Path, encoding: str) -> Dialect:
     below = units_below(rows) if header == "first" else 0
     if below:
         notes.append(f"{below} line(s) below the header are left out, beginning with {' '.join(rows[1])[:60]!r}")
-    footer, first = _footer(path, encoding, delimiter, Counter(map(len, rows)).most_common(1)[0][0] if rows else 0)
+    footer, first = _footer(path, encoding, form, Counter(map(len, rows)).most_common(1)[0][0] if rows else 0)
     if footer:
         notes.append(f"{footer} line(s) after the table are left out, beginning with {first[:60]!r}")
     body = rows[header == "first" :]
     fewer = sum(len(row) < len(rows[0]) for row in body)
-    pad = fewer > SHORT * len(body) and max(map(len, rows)) == len(rows[0]) > 1 and delimiter != BLANKS
-    if pad:
+    longest = max(len(row) if any(row[len(rows[0]) :]) else min(len(row), len(rows[0])) for row in rows) if rows else 0
+    longer = sum(len(row) > len(rows[0]) for row in body)
+    short = fewer > SHORT * len(body)
+    pad = (short or 0 < longer < len(body)) and longest == len(rows[0]) > 1 and delimiter != BLANKS
+    if pad and longer:
+        notes.append(f"{longer} of its first {len(body)} rows end in a delimiter more than its header: it is left out")
+    if pad and short:
         notes.append(f"{fewer} of its first {len(body)} rows have fewer cells than its header: the others are missing")
     if delimiter == BLANKS:
         notes.append("its cells are divided by blanks")
-    return Dialect(
-        encoding=encoding,
-        delimiter=delimiter,
-        header=header,
-        skip=skip,
-        below=below,
-        footer=footer,
-        pad=pad,
-        notes=notes,
-    )
+    return replace(form, encoding=encoding, header=header, skip=skip, below=below, footer=footer, pad=pad,
+                   notes=form.notes + notes)  # fmt: skip
 
 
-def _footer(path: Path, encoding: str, delimiter: str, width: int) -> tuple[int, str]:
+def _form(lines: Sequence[str], usual: str) -> Dialect:
+    """What divides the cells of lines."""
+    kept = [line for line in lines if line.strip() and not line.startswith("#")]
+    if double := double_of(kept):
+        return Dialect(delimiter=double)
+    delimiter = _delimiter(lines, usual)
+    if is_literal(kept, delimiter):
+        notes = ["its quotation marks quote nothing: they are letters like others"]
+        return Dialect(delimiter=delimiter, literal=True, notes=notes)
+    if is_trimmed(kept, delimiter):
+        notes = ["blanks before quotation marks are none of the cells"]
+        return Dialect(delimiter=delimiter, trim=True, notes=notes)
+    undivided = all(len(row) < 2 for row in cells("\n".join(kept[:ROWS]), delimiter))
+    if undivided and (widths := fixed_widths(kept)):
+        return Dialect(widths=widths, notes=["its columns are aligned with blanks, and so of a fixed width"])
+    return Dialect(delimiter=delimiter)
+
+
+def _footer(path: Path, encoding: str, form: Dialect, width: int) -> tuple[int, str]:
     """How many lines at the end of a file are none of its table, and the first of them; of plain files."""
     size = path.stat().st_size
     if width < 2 or path.name.lower().endswith(COMPRESSED[1:]) or codecs.lookup(encoding).name.startswith("utf-16"):
@@ -99,7 +131,9 @@ def _footer(path: Path, encoding: str, delimiter: str, width: int) -> tuple[int,
     with path.open("rb") as file:
         file.seek(max(0, size - TAIL))
         lines = file.read().decode(encoding, "replace").splitlines()[size > TAIL :]
-    rows = [next(iter(cells(line, delimiter)), []) for line in lines]
+    if form.rewrite:
+        lines = [form.rewrite(line) for line in lines]
+    rows = [next(iter(cells(line, form.mark)), []) for line in lines]
     count = rows_below(rows, width)
     whole = all(line.count('"') % 2 == 0 for line in lines[len(lines) - count - 1 :])
     return (count, next(line for line in lines[-count:] if line.strip())) if count and whole else (0, "")
@@ -116,6 +150,7 @@ def head_of(path: Path, encoding: str) -> str:
 
 def cells(text: str, delimiter: str) -> list[list[str]]:
     """The rows of a text; empty if it cannot be read as such."""
+    csv.field_size_limit(max(csv.field_size_limit(), HEAD))
     if delimiter == BLANKS:
         return [_split_blanks(line) for line in text.splitlines()]
     try:
@@ -143,7 +178,7 @@ def _delimiter(lines: Sequence[str], usual: str) -> str:
         width, count = widths.most_common(1)[0]
         share = count / len(rows)
         heading = 1.0 if len(rows[0]) == width else 0.6
-        if delimiter == BLANKS and len(rows[0]) == width - 1:  # R's row names have no header
+        if delimiter == BLANKS and len(rows[0]) == width - 1 > 1:  # R's row names have no header
             heading = 1.0
         if delimiter == BLANKS and (share < 0.98 or heading < 1):
             continue
@@ -156,7 +191,8 @@ def _delimiter(lines: Sequence[str], usual: str) -> str:
     if not best:
         for delimiter in RARE:
             widths = {len(row) for row in cells(text, delimiter) if row}
-            if len(widths) == 1 and max(widths) > 1:
+            named = delimiter != ":" or all(re.match(r"[^\W\d]", cell) for cell in kept[0].split(":"))
+            if len(widths) == 1 and max(widths) > 1 and named:  # else a time of day
                 return delimiter
     return found
 
@@ -243,21 +279,23 @@ def heading(path: Path, dialect: Dialect) -> Heading:
         raise ValueError(
             f"{path}: nothing is left below the {dialect.skip} lines that source.skip passes. Fix the card."
         )
+    if dialect.rewrite:
+        lines = [dialect.rewrite(line) for line in lines]
     if dialect.delimiter == BLANKS:
         lines = [re.sub(r"[ \t]+", " ", line.strip()) + "\n" for line in lines]
-    first, used = _first_row(lines, dialect.delimiter)
+    first, used = _first_row(lines, dialect.mark)
     if not first:
         raise ValueError(
             f"{path}: the header cannot be read (a quotation mark that is never closed?). Fix row {dialect.skip + 1}."
         )
-    body = [row for row in cells("".join(lines[used : used + ROWS]), dialect.delimiter) if row]
+    body = [row for row in cells("".join(lines[used : used + ROWS]), dialect.mark) if row]
     widths, last = Counter(len(row) for row in body), {row[-1] for row in body}
     if dialect.header == "none":
         width = max(widths.most_common(1)[0][0] if widths else 0, len(first))
         return Heading(names=numbered(width), titles=[], lines=dialect.skip, first_row=dialect.skip + 1, notes=[])
     notes: list[str] = []
     _check_text(path, first, dialect.skip + 1)
-    if widths and widths.most_common(1)[0][0] == len(first) + 1:
+    if widths and widths.most_common(1)[0][0] == len(first) + 1 and not dialect.pad:
         if last == {""}:
             first = [*first, ""]
         else:

@@ -7,7 +7,8 @@ import unicodedata
 from contextlib import closing
 from pathlib import Path
 
-from data.sources.streams import Readable, inflated
+from data.sources.inflate import inflated
+from data.sources.streams import Readable
 
 PIECE = 1 << 20
 MARKS = (

@@ -21,6 +21,10 @@ NOTE = re.compile(
     r"(?i)\W*(notes?|sources?|quelle|fuente|fonte|last updated|generated|data (from|source)|©)\b|\*|\[\d+\]"
 )
 MOST_BELOW = 40
+FEWEST = 20
+"""Rows below the first of a single column, by which it is told from a name."""
+RULE = re.compile(r"[\s|:+=\-]*[+=\-]{3,}[\s|:+=\-]*")
+"""What stands below the header of a table that is drawn with dashes."""
 
 
 def header_of(rows: list[list[str]]) -> tuple[str, str]:
@@ -50,6 +54,11 @@ def header_of(rows: list[list[str]]) -> tuple[str, str]:
         return "none", (
             f"the words of its first row come again below ({', '.join(first[:4])}), so it is taken for data; "
             "set `header: first` under source in the card if it names the columns"
+        )
+    if len(first) == 1 and not any(numeric) and len(body) >= FEWEST and columns[0].count(first[0]) > 0.02 * len(body):
+        return "none", (
+            f"the text of its first row ({first[0][:60]}) comes again and again below, so it is taken for data; "
+            "set `header: first` under source in the card if it names the column"
         )
     if sum(numbers) and not any(numeric):
         return "first", f"the first row, taken for the header, holds numbers ({', '.join(first[:4])})"
@@ -85,6 +94,12 @@ def units_below(rows: Sequence[Sequence[str]]) -> int:
         rows: The header and some rows after it.
     """
     width = len(rows[0]) if rows else 0
+    if (
+        len(rows) > 1
+        and all(RULE.fullmatch(cell) or not cell.strip() for cell in rows[1])
+        and any(map(str.strip, rows[1]))
+    ):
+        return 1
     for count in (2, 1):
         body = rows[1 + count :]
         columns = [[row[i].strip() for row in body if i < len(row)] for i in range(width)]
@@ -92,12 +107,20 @@ def units_below(rows: Sequence[Sequence[str]]) -> int:
         above = [[row[i].strip() for i in numeric if i < len(row)] for row in rows[1 : 1 + count]]
         words = [[cell for cell in row if cell] for row in above]
         unlike = all(
-            row and not any(NUMERIC.match(cell) or cell in MISSING or cell.casefold() in EVIDENT for cell in row)
-            for row in words
+            row and not any(map(NUMERIC.match, row)) and 2 * sum(map(_unknown, row)) <= len(row) for row in words
         )
         if len(numeric) > 1 and unlike and 2 * len(words[0]) > len(numeric):
-            return count
+            return count + _names_index(rows[count + 1])
     return 0
+
+
+def _unknown(cell: str) -> bool:
+    return cell in MISSING or cell.casefold() in EVIDENT
+
+
+def _names_index(row: Sequence[str]) -> bool:
+    """Whether a row below two headers only names the first column, as pandas writes it."""
+    return len(row) > 1 and bool(re.match(r"[^\W\d]", row[0].strip())) and not any(map(str.strip, row[1:]))
 
 
 def rows_below(rows: Sequence[Sequence[str]], width: int) -> int:

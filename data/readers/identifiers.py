@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from data.readers.common_text import CommonText
 from data.readers.identifier_runs import RunsSeen, mixed
 
 BITS = 1 << 21
@@ -49,6 +50,8 @@ class IdentifiersSeen:
     width: int = 0
     steady: bool = True
     highest: int = 0
+    common: CommonText = field(default_factory=CommonText)
+    count: int = 0
     runs: RunsSeen = field(default_factory=RunsSeen)
     whole: bool = True
 
@@ -63,6 +66,8 @@ class IdentifiersSeen:
         if self.steady:  # a running number is drawn as such
             self.runs.hopeless = True
         self.runs.add(texts)
+        self.common.add(known)
+        self.count += len(known)
         raw = [text.encode()[:LONGEST] for text in known]
         longest = max(map(len, raw))
         if longest > self.length:
@@ -87,7 +92,6 @@ class IdentifiersSeen:
             digits = text[len(head) :]
             self.prefix = head if self.first is None and not self.prefix else self.prefix
             number = int(digits) if digits else 0
-            self.highest = max(self.highest, number)
             self.whole &= not head and (text == "0" or text[0] != "0") and len(text) < 19
             if not self.steady:
                 continue
@@ -112,16 +116,24 @@ class IdentifiersSeen:
         found = self.runs.fresh() if self.runs.varying else {}
         if found:
             return found
-        alphabet = self._alphabet()
-        unused = self._unused(alphabet)
-        if not unused and self.runs.texts and any(self.runs.texts) and (found := self.runs.fresh()):
-            return found
-        if not unused:  # beyond the highest number at the end of any
-            return {"prefix": self.prefix, "start": self.highest + 1, "width": self.width}
-        return {"alphabet": alphabet, "unused": unused}
+        if not self.common.addresses:
+            for alphabet in (self._alphabet(), self._alphabet(rounded=True)):
+                if unused := self._unused(alphabet):
+                    return {"alphabet": alphabet, "unused": unused}
+            if self.runs.texts and any(self.runs.texts) and (found := self.runs.fresh()):
+                return found
+            alphabet = self.common.alphabet()
+            if unused := self._unused(alphabet):
+                return {"alphabet": alphabet, "unused": unused}
+        prefix, suffix = self.common.around()
+        return {"prefix": prefix, "start": self.common.beyond, "suffix": suffix}
 
-    def _alphabet(self) -> list[str]:
-        """The letters that may stand at each place: those seen, digits and letters rounded up to their class."""
+    def _alphabet(self, *, rounded: bool = False) -> list[str]:
+        """The letters that may stand at each place: those seen, digits and letters rounded up to their class.
+
+        Letters of which so many identifiers would have more, if they were any of their class, are all there are
+        (bases of DNA, the letters of a few words), unless these too are to be rounded up.
+        """
         if self.letters[:, 128:].any() or not self.length:
             return []
         seen = [{chr(code) for code in np.flatnonzero(row)} for row in self.letters[: self.length]]
@@ -132,10 +144,14 @@ class IdentifiersSeen:
                 other <= set(string.digits) and len(other) > 1 for other in near
             )
             if len(letters) > 1 or in_number:
-                rounded = next((kind for kind in CLASSES if letters <= set(kind)), "".join(sorted(letters)))
+                kind = next((kind for kind in CLASSES if letters <= set(kind)), "".join(sorted(letters)))
+                expected = len(kind) * (1 - (1 - 1 / len(kind)) ** self.count)
+                if not rounded and kind != string.digits and len(letters) < 0.5 * expected:
+                    found.append("".join(sorted(letters)))
+                    continue
                 begins = place == 0 or not seen[place - 1] <= set(string.digits)
-                first_digit = begins and rounded == string.digits and "0" not in letters
-                found.append(rounded[1:] if first_digit else rounded)
+                first_digit = begins and kind == string.digits and "0" not in letters
+                found.append(kind[1:] if first_digit else kind)
             else:
                 found.append("".join(letters))
         return found

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from data.cards import SPLITS, Card, Inspection
 from data.readers.base import SPLIT_NAMES, UNPUBLISHED, IngestReport, Mapper, Reader
 from data.readers.image_arrays import Part, array_reader, check_shape, inspect_arrays, raw_blocks
-from data.sources.streams import Readable, inflated
+from data.sources.inflate import inflated
+from data.sources.streams import Readable
 
 IDX_NAME = re.compile(r"^(.*?)(images|labels)([-.]idx[13][-.]ubyte)(\.gz)?$", re.IGNORECASE)
 

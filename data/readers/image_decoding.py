@@ -295,7 +295,7 @@ def _plain(image: Image.Image, blob: bytes, target: ImageShape, note: Callable[[
         note("16-bit to 8-bit" + (dark if wide.max() < DARK else ""))
         image = _carry(image, Image.fromarray(((wide + 128) // 257).astype(np.uint8)))
     elif image.mode in ("I", "F"):
-        raise Fault("unsupported pixel type", f"expected 8 or 16 bits per channel, got mode {image.mode}")
+        image = _carry(image, Image.fromarray(_to_bytes(np.asarray(image), note)))
     elif image.format == "PNG" and len(blob) > 24 and blob[24] == 16:
         note("16-bit to 8-bit")
     if ("exif" in image.info or image.format == "TIFF") and image.getexif().get(0x0112, 1) not in (0, 1):
@@ -317,6 +317,25 @@ def _plain(image: Image.Image, blob: bytes, target: ImageShape, note: Callable[[
             note(f"{image.mode} to RGB")
         image = image.convert("RGB")
     return image
+
+
+def _to_bytes(wide: NDArray[Any], note: Callable[[str], Any]) -> NDArray[np.uint8]:
+    """Grey values of 32 bits as those of 8, by the range that they are of: 0 to 1, to 255 or to 65535.
+
+    Raises:
+        Fault: If they are of none.
+    """
+    low, high = float(wide.min()), float(wide.max())
+    tops = (1.0, 255.0, 65_535.0)[not np.issubdtype(wide.dtype, np.floating) :]
+    top = next((top for top in tops if low >= 0 and high <= top), None)  # no number is neither
+    if top is None:
+        raise Fault(
+            "unsupported pixel type",
+            f"expected values from 0 to 1, 255 or 65535 where a pixel has 32 bits, got {low:g} to {high:g}. Scale them "
+            "to 8 or 16 bits first, all images alike",
+        )
+    note(f"32-bit of 0 to {top:g} to 8-bit")
+    return np.round(wide * (255 / top)).astype(np.uint8)
 
 
 def _carry(old: Image.Image, new: Image.Image) -> Image.Image:

@@ -27,7 +27,7 @@ from data.readers.base import (
     split_by_rows,
 )
 from data.readers.image_decoding import SUFFIXES, Decoded, Encoded, Fault, decode_batch, opened, upright_size
-from data.readers.image_metadata import listed_labels, metadata_labels
+from data.readers.image_metadata import listed_labels, metadata_labels, named_labels
 from data.readers.image_size import LOOKED_AT, image_shape
 from data.sources.archive import members
 from data.sources.files import tree
@@ -57,7 +57,8 @@ class FolderLayout:
         ignored: Other files, by suffix.
         unlabelled: Images that lie beside class folders instead of in one.
         published: Splits found.
-        labels: Classes by the names of the images, where a table beside them states them.
+        labels: Classes by the names of the images, where a table beside them states them, or these names do.
+        named: Whether they do.
     """
 
     prefix: int
@@ -69,6 +70,7 @@ class FolderLayout:
     unlabelled: int
     published: tuple[str, ...]
     labels: Mapping[str, str] = field(default_factory=dict)
+    named: bool = False
 
     def meaning(self, folder: str) -> tuple[int, str | None]:
         """Published split (its index in `SPLITS`, or -1) and class (`None` without one) of a folder's files."""
@@ -119,10 +121,13 @@ def scan_layout(path: Path) -> FolderLayout:
     stated = metadata_labels(path) if ignored[".csv"] + ignored[".jsonl"] else {}
     if not stated and not labelled and ignored[".csv"]:
         stated = listed_labels(path, lambda name: is_image(name) and not unsafe(name))
+    named = {} if stated or labelled else named_labels(path, lambda name: is_image(name) and not unsafe(name))
+    stated = stated or named
     if stated:
         return FolderLayout(
             prefix=prefix, split=split, labelled=True, classes=tuple(sorted(set(stated.values()))),
             images=sum(folders.values()), ignored=ignored, unlabelled=0, labels=stated,
+            named=bool(named),
             published=tuple(sorted({SPLIT_NAMES[parts[split].lower()] for parts in below})) if split >= 0 else (),
         )  # fmt: skip
     return FolderLayout(
@@ -328,7 +333,8 @@ def inspect_folders(card: Card, path: Path, size: str, fit: str) -> Inspection:
     inspection.found.append(f"{layout.images} images, {listed(classes, 'classes') if classes else 'no class folders'}")
     inspection.found.append(f"published splits: {', '.join(layout.published) or 'none'}")
     if layout.labels:
-        inspection.found.append(f"labels of {len(layout.labels)} images are stated by a table beside them")
+        where = "the words that their names begin with" if layout.named else "stated by a table beside them"
+        inspection.found.append(f"labels of {len(layout.labels)} images are {where}")
     if layout.ignored:
         others = ", ".join(f"{n} × {suffix}" for suffix, n in layout.ignored.most_common(5))
         inspection.warnings.append(f"files that are not images are ignored: {others}")

@@ -1,10 +1,11 @@
-"""Labels of images that a table beside them states: `metadata.csv`, `metadata.jsonl`, or another that names them."""
+"""Labels of images that a table beside them states (`metadata.csv`, `metadata.jsonl`, another) or their own names."""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
+import re
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,13 @@ NAMES = ("metadata.csv", "metadata.jsonl")
 FILE_KEYS = ("file_name", "filename", "file", "image", "path", "image_file")
 LABEL_KEYS = ("label", "labels", "class", "category", "target", "class_name", "label_name")
 MOST_CLASSES = 1000
+NUMBERED = re.compile(r"([^\W\d_].*?)[ ._-]*\(?\d+\)?")
+SERIAL = re.compile(
+    r"(?i)_?(img|image|images|dsc[a-z]?|dscn|photo|pic|picture|foto|bild|frame|screenshot|scan|page|sample|file|video|"
+    r"p|i|mg|data|test|train|val|valid|pxl|gopr|whatsapp image.*)"
+)
+"""What cameras and programs begin the names of all of their images with."""
+FEWEST_ALIKE = 5
 FEWEST_NAMED = 0.9
 """The share of the images that a table must name to be taken for their labels."""
 
@@ -79,6 +87,21 @@ def listed_labels(path: Path, is_image: Callable[[str], bool]) -> dict[str, str]
             if key and len(named) >= FEWEST_NAMED * count and (label := _label_key(rows, key)):
                 return {name: str(row[label]) for name, row in named.items() if row.get(label)}
     return {}
+
+
+def named_labels(path: Path, is_image: Callable[[str], bool]) -> dict[str, str]:
+    """The word before the number in each image's name (`cat.12.jpg`, `great_pyrenees_3.jpg`), where it names classes.
+
+    Each word must begin several names, and all names must be of that form.
+    """
+    found: dict[str, str] = {}
+    for member in members(path, is_image):
+        parsed = NUMBERED.fullmatch(member.name.rpartition("/")[2].rpartition(".")[0])
+        if parsed is None or SERIAL.fullmatch(parsed[1]):
+            return {}
+        found[member.name] = parsed[1]
+    counts = Counter(found.values())
+    return found if 1 < len(counts) <= MOST_CLASSES and min(counts.values()) >= FEWEST_ALIKE else {}
 
 
 def _label_key(rows: list[dict[str, Any]], file_key: str) -> str:

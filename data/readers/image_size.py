@@ -27,7 +27,7 @@ def image_shape(
     """
     (width, height), same = sizes.most_common(1)[0]
     total = sum(sizes.values())
-    grey = sum(modes[mode] for mode in ("L", "1", "I;16", "I;16B", "LA"))
+    grey = sum(modes[mode] for mode in ("L", "1", "I;16", "I;16B", "LA", "F", "I"))
     channels = 1 if grey == total else 3
     how = fit or "crop"
     if same < total:

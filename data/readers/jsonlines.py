@@ -16,8 +16,9 @@ import pyarrow as pa
 from data.readers.base import IngestReport
 from data.readers.dialects import column_names
 from data.readers.encodings import Decoded
+from data.readers.json_rows import Keys, flat, rows_of, values_of
 from data.readers.raw_table import RawBatch, RawTable, absent_notes, splits_of, united, with_columns
-from data.sources.streams import inflated
+from data.sources.inflate import inflated
 
 ROWS = 1 << 13
 LINE_LIMIT = 16 << 20
@@ -27,22 +28,22 @@ LIST_LIMIT = 512 << 20
 def open_json_lines(path: Path, files: list[Path], encoding: str) -> RawTable:
     """Look at all lines of JSON files, and find the type of every key.
 
-    A key that is now a number and now a text becomes text; objects and lists stay what they are and are not learned.
+    A key that is now a number and now a text becomes text; objects become keys of their own (`address.city`); lists
+    stay what they are and are not learned.
 
     Raises:
         ValueError: If a file is empty, or a line is no JSON object.
     """
     seen: list[dict[str, Counter[str]]] = []
+    whole: frozenset[str] = frozenset()
     for file in files:
-        found: dict[str, Counter[str]] = {}
-        rows = 0
+        keys = Keys()
         for _, row in _rows(file, encoding, IngestReport(on_bad="drop", max_bad=1.0)):
-            rows += 1
-            for key, value in row.items():
-                found.setdefault(key, Counter())[kind_of(value)] += 1
-        if not rows:
+            keys.add(row)
+        if not keys.rows:
             raise ValueError(f"{file} is empty or holds no JSON objects, one a line. Give another file.")
-        seen.append(found)
+        seen.append(keys.found)
+        whole |= keys.whole
     splits = splits_of(path, files)
     listed = [list(found) for found in seen]
     originals = (
@@ -69,7 +70,7 @@ def open_json_lines(path: Path, files: list[Path], encoding: str) -> RawTable:
             kept: list[tuple[int, dict[str, Any]]] = []
             last = 0
             for number, row in _rows(file, encoding, report):
-                kept.append((number, row))
+                kept.append((number, flat(row, whole)))
                 last = number
                 if len(kept) == ROWS:
                     yield batch_of(file, split, kept, originals, names, kinds, offset)
@@ -135,44 +136,14 @@ def _items(file: Path, body: bytes) -> list[dict[str, Any]]:
             f"{file} is a JSON value of more than {LIST_LIMIT >> 20} MiB: write it as JSON lines (.jsonl)."
         )
     try:
-        items = json.loads(body)
+        values = values_of(body.decode("utf-8", "replace").strip())
     except (ValueError, RecursionError) as error:
-        raise ValueError(
-            f"{file} is no valid JSON: {error}. Fix the file; JSON lines are objects, one a line, not lists."
-        ) from None
-    rows = _rows_of(items) if isinstance(items, dict) else items
+        raise ValueError(f"{file} is no valid JSON: {error}. Fix the file.") from None
+    rows = rows_of(values[0] if len(values) == 1 else values)
     for number, item in enumerate(rows, 1):
         if not isinstance(item, dict):
             raise ValueError(f"{file}: item {number} of the list is no object but a {type(item).__name__}.")
     return rows
-
-
-def _rows_of(value: dict[str, Any]) -> list[Any]:
-    """The rows of an object: pandas' forms (`columns`, `split`, `table`), columns as lists, GeoJSON, a list within."""
-    if isinstance(value.get("columns"), list) and isinstance(value.get("data"), list):
-        names = [str(name) for name in value["columns"]]
-        return [dict(zip(names, row, strict=False)) if isinstance(row, list) else row for row in value["data"]]
-    if value.get("type") == "FeatureCollection" and isinstance(value.get("features"), list):
-        return [{**(item.get("properties") or {}), "geometry": item.get("geometry")} for item in value["features"]]
-    cells = list(value.values())
-    if cells and all(isinstance(cell, dict) for cell in cells):
-        places = dict.fromkeys(place for cell in cells for place in cell)
-        return [{name: column.get(place) for name, column in value.items()} for place in places]
-    even = len({len(cell) for cell in cells if isinstance(cell, list)}) == 1
-    if even and all(isinstance(cell, list) and not any(isinstance(item, dict) for item in cell) for cell in cells):
-        return [dict(zip(value, row, strict=True)) for row in zip(*cells, strict=True)]
-    lists = [cell for cell in cells if isinstance(cell, list) and cell and all(isinstance(i, dict) for i in cell)]
-    return lists[0] if len(lists) == 1 else [value]
-
-
-def kind_of(value: Any) -> str:
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return "boolean"
-    if isinstance(value, int):
-        return "integer" if abs(value) < 2**63 else "text"
-    return {float: "number", str: "text"}.get(type(value), "nested")
 
 
 def type_of(kinds: Counter[str]) -> pa.DataType:

@@ -18,17 +18,29 @@ CURRENCIES = re.compile(
 )
 
 
+OPPOSITES = (("N", "S"), ("E", "W"), ("E", "O"), ("CR", "DR"), ("Cr", "Dr"), ("cr", "dr"))
+"""What after a number states that it is above or below zero: latitudes, longitudes, credits and debits."""
+
+
+FLAG = re.compile(r"\s[a-z]{1,3}|\s?\*{1,4}|\s?\[\w{1,2}\]|\s?[†‡§]")
+"""A mark after a number: estimated, provisional, significant, a note."""
+MOST_FLAGS = 12
+UNFLAGGED = 0.3
+"""The share of numbers without a mark, from which on what others have after them is one and no unit."""
+
+
 class NumberPattern:
     """Finding a number's pattern from the shapes of a column's texts."""
 
     BODY = re.compile(
         r"(?P<open>\(?)(?P<sign>[+\-−]?)\s?(?P<before>[^\d+\-−()]*?)\s?(?P<sign2>[+\-−]?)"
-        r"(?P<body>\d[\d.,' \u00a0\u202f’]*\d|\d|\.\d+)"
-        r"(?P<after>[^\d()]*?)(?P<last>(?:(?<!/)[-−])?)(?P<close>\)?)"
+        r"(?P<body>\d[\d.,' \u00a0\u202f\u2009’]*\d|\d|\.\d+)"
+        r"(?P<after>[^\d()]*?(?:\[\w{1,2}\])?)(?P<last>(?:(?<!/)[-−])?)(?P<close>\)?)"
     )
     SEPARATORS = (
         ("", "."), (",", "."), ("", ","), (".", ","), (" ", "."), (" ", ","), ("\u00a0", ","), ("\u202f", ","),
-        ("\u00a0", "."), ("\u202f", "."), ("'", "."), ("’", "."), ("'", ","), (",,", "."),
+        ("\u00a0", "."), ("\u202f", "."), ("\u2009", "."), ("\u2009", ","),
+        ("'", "."), ("’", "."), ("'", ","), (",,", "."),
     )  # fmt: skip
     UNMARKED = 0.05
     """The share of numbers above a thousand that may lack the marks which the others have."""
@@ -60,7 +72,8 @@ class NumberPattern:
             split[shape] = found
         if not split:
             return "", []
-        around = cls._scaled({shape: cls._edges(found) for shape, found in split.items()}, shapes)
+        around = {shape: cls._edges(found) for shape, found in split.items()}
+        around = cls._flagged(cls._signed(cls._scaled(around, shapes), shapes), shapes)
         counts: Counter[tuple[str, str]] = Counter()
         for shape, place in around.items():
             counts[place] += shapes[shape]
@@ -83,6 +96,30 @@ class NumberPattern:
             return around
         one = f"[{'|'.join(letters)}]"
         return {shape: (before, one if shape in scaled else after) for shape, (before, after) in around.items()}
+
+    @staticmethod
+    def _signed(around: dict[str, tuple[str, str]], shapes: Counter[str]) -> dict[str, tuple[str, str]]:
+        """Texts before and after the numbers; those that state opposite signs (north and south) as one."""
+        for ends in OPPOSITES:
+            texts = [re.fullmatch(rf"(.*?)({'|'.join(ends)})", after) for _, after in around.values()]
+            signed = {shape: found for shape, found in zip(around, texts, strict=True) if found}
+            leads = {found[1] for found in signed.values()}
+            known = sum(shapes[shape] for shape in signed) >= 0.9 * sum(shapes[shape] for shape in around)
+            if known and len(leads) == 1 and {found[2] for found in signed.values()} == set(ends):
+                one = f"{leads.pop()}[{ends[0]}|-{ends[1]}]"
+                return {shape: (before, one if shape in signed else after) for shape, (before, after) in around.items()}
+        return around
+
+    @staticmethod
+    def _flagged(around: dict[str, tuple[str, str]], shapes: Counter[str]) -> dict[str, tuple[str, str]]:
+        """Texts before and after the numbers; marks that some have after them (estimated, provisional) as one."""
+        flags = sorted({after for before, after in around.values() if not before and FLAG.fullmatch(after)})
+        bare = sum(shapes[shape] for shape, place in around.items() if place == ("", ""))
+        if not 0 < len(flags) <= MOST_FLAGS or bare < UNFLAGGED * sum(shapes[shape] for shape in around):
+            return around
+        one = f"{{{'|'.join(flags)}}}"
+        merged = {("", after) for after in ("", *flags)}
+        return {shape: ("", one) if place in merged else place for shape, place in around.items()}
 
     @staticmethod
     def _zeros(body: str) -> str:
@@ -132,6 +169,8 @@ class NumberPattern:
             negative = ";-"
         elif edges[0] and any(item["sign2"] for item in found):
             negative = ";p-"
+        elif any(item["sign"] == "−" for item in found):
+            negative = ";−"
         if any(letter in "#0" for letter in "".join(edges)) or ";" in "".join(edges):
             return ""
         return f"{edges[0]}{core}{edges[1]}{negative}"

@@ -8,7 +8,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data.readers.raw_table import RawTable, columnar, one_line
+from data.readers.columnar import columnar
+from data.readers.raw_table import RawTable, one_line
 
 PARQUET_ROWS = 1 << 15
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,8 +13,9 @@ from numpy.typing import NDArray
 
 from data.cards import SPLITS
 from data.readers.base import SPLIT_NAMES, UNPUBLISHED, IngestReport
-from data.readers.dialects import column_names
+from data.readers.suffixes import COMPRESSED
 from data.sources.files import tree
+from data.sources.inflate import ABOUT
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,7 +69,24 @@ def table_files(path: Path, suffixes: tuple[str, ...]) -> list[Path]:
     files = [file for _, file in tree(path) if file.name.lower().endswith(suffixes) and not file.name.startswith("_")]
     if not files:
         raise ValueError(f"{path} holds no files named {', '.join('*' + suffix for suffix in suffixes)}.")
-    return files
+    endings = Counter(_ending(file) for file in files)
+    tables = [file for file in files if _ending(file) == endings.most_common(1)[0][0] and not ABOUT.search(file.name)]
+    return tables or files
+
+
+def _ending(file: Path) -> str:
+    """`.csv` of `part.1.csv.gz`."""
+    name = file.name.lower()
+    packed = next((end for end in COMPRESSED[1:] if name.endswith(end)), "")
+    return Path(name.removesuffix(packed)).suffix
+
+
+def beside(path: Path, suffixes: tuple[str, ...]) -> list[str]:
+    """Names of files in a folder that are not read as parts of its table."""
+    if path.is_file():
+        return []
+    read = set(table_files(path, suffixes))
+    return [inside for inside, file in tree(path) if file.name.lower().endswith(suffixes) and file not in read]
 
 
 def splits_of(path: Path, files: list[Path]) -> list[int]:
@@ -100,7 +119,7 @@ def united(listed: list[list[str]], files: list[Path], splits: list[int]) -> lis
             raise ValueError(
                 f"{file} has other columns than {first.name}: missing {', '.join(map(repr, absent))}, additional "
                 f"{', '.join(repr(n) for n in names if n not in listed[files.index(first)]) or 'none'}. "
-                "Give all files of the table the same columns."
+                "Give all files of the table the same columns, or give one of the files."
             )
     return order
 
@@ -124,79 +143,6 @@ def with_columns(batch: RawBatch, names: list[str], types: dict[str, pa.DataType
         for name in names
     }  # fmt: skip
     return replace(batch, columns=columns)
-
-
-def columnar(
-    path: Path,
-    files: list[Path],
-    schemas: list[pa.Schema],
-    read: Callable[[Path, list[str]], Iterator[pa.RecordBatch]],
-) -> RawTable:
-    """A table of files that state the types of their columns.
-
-    Arguments:
-        path: The source.
-        files: Its files.
-        schemas: Theirs.
-        read: Reads columns of a file.
-    """
-    splits = splits_of(path, files)
-    listed = [list(schema.names) for schema in schemas]
-    for file, found in zip(files, listed, strict=True):
-        repeated = sorted({name for name in found if found.count(name) > 1})
-        if repeated:
-            raise ValueError(
-                f"{file}: {', '.join(map(repr, repeated))} names more than one column. Rename the columns."
-            )
-    originals = united(listed, files, splits)
-    names, renamed = column_names(originals)
-    types: dict[str, pa.DataType] = {}
-    for file, schema in zip(files, schemas, strict=True):
-        for original, name in zip(originals, names, strict=True):
-            if original in schema.names:
-                types[name] = _common(types.get(name), schema.field(original).type, name, file, files[0])
-
-    def batches(report: IngestReport) -> Iterator[RawBatch]:
-        offset = 0
-        for file, found, split in zip(files, listed, splits, strict=True):
-            start = 0
-            for batch in read(file, found):
-                rows = np.arange(start, start + batch.num_rows)
-                start += batch.num_rows
-                held = dict(zip(batch.schema.names, batch.columns, strict=True))
-                columns = {
-                    name: held[original] if held[original].type == types[name] else held[original].cast(types[name])
-                    for original, name in zip(originals, names, strict=True)
-                    if original in held
-                }
-                raw = RawBatch(file=file, rows=rows + 1, positions=rows + offset, split=split, columns=columns)
-                yield with_columns(raw, names, types)
-            offset += start
-
-    return RawTable(
-        name=str(path), names=names, types=types, batches=batches,
-        titles={name: original for name, original in zip(names, originals, strict=True) if name != original},
-        notes=renamed + absent_notes(listed, files, originals),
-    )  # fmt: skip
-
-
-def _common(known: pa.DataType | None, found: pa.DataType, name: str, file: Path, first: Path) -> pa.DataType:
-    """The type that holds the cells of both.
-
-    Raises:
-        ValueError: If they are of different kinds.
-    """
-    if known is None or known == found or pa.types.is_null(found):
-        return known or found
-    if pa.types.is_null(known):
-        return found
-    numeric = [pa.types.is_integer(kind) or pa.types.is_floating(kind) for kind in (known, found)]
-    if all(numeric):
-        return pa.float64() if not (pa.types.is_integer(known) and pa.types.is_integer(found)) else pa.int64()
-    raise ValueError(
-        f"{file}: column {name!r} has type {found}, in {first.name} it has {known}. "
-        "Write all files with the same types."
-    )
 
 
 def one_line(error: Exception) -> str:

@@ -15,7 +15,16 @@ from numpy.typing import NDArray
 
 from data.cards import MISSING
 from data.formats import Instants, InstantsSeen
-from data.readers.columns import NUMBER, as_text, is_readable, is_temporal, is_text, native_instants, not_utf8
+from data.readers.columns import (
+    NUMBER,
+    as_floats,
+    as_text,
+    is_readable,
+    is_temporal,
+    is_text,
+    native_instants,
+    not_utf8,
+)
 from data.readers.date_patterns import Candidate, candidates
 from data.readers.texts import Order, Texts
 
@@ -90,7 +99,7 @@ class CellScan:
         if pa.types.is_boolean(kind):
             values = array.cast(pa.int8()).cast(pa.float64()).to_numpy(zero_copy_only=False)
         else:
-            values = array.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+            values = as_floats(array)
         absent = np.isnan(values)
         self._missing("null", array.null_count)
         self._missing("nan", int(absent.sum()) - array.null_count)

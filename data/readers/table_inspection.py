@@ -13,10 +13,12 @@ from data.readers.database import tables
 from data.readers.detect import ColumnScan
 from data.readers.dialects import sniff
 from data.readers.encodings import detect
-from data.readers.raw_table import table_files
+from data.readers.raw_table import beside, table_files
 from data.readers.suffixes import SUFFIXES
 from data.readers.table_plan import open_raw, scan_table
 from data.readers.workbook import layout, sheets
+from data.sources.archive import is_archive
+from data.sources.inflate import archived_table
 
 GAPS = 10
 """Rows without a label from which on, if they are one in a hundred at least, they are a class of their own."""
@@ -98,8 +100,12 @@ def _source(card: Card, path: Path, inspection: Inspection) -> Source:
     source = card.source
     if source.format == "sql":
         if not source.query:
-            known = ", ".join(tables(path)) or "none"
-            raise ValueError(f"{path} is a database: give --query 'SELECT …' (its tables: {known}).")
+            known = tables(path)
+            if len(known) != 1:
+                shown = ", ".join(known) or "none"
+                raise ValueError(f"{path} is a database: give --query 'SELECT …' (its tables: {shown}).")
+            inspection.warnings.append(f"read is its one table, {known[0]!r}")
+            source = replace(source, query='SELECT * FROM "{}"'.format(known[0].replace('"', '""')))
         return source
     if source.format == "excel":
         found = sheets(path)
@@ -110,21 +116,28 @@ def _source(card: Card, path: Path, inspection: Inspection) -> Source:
             source, notes = layout(path, source)
             inspection.warnings += notes
         return source
-    if source.format not in ("csv", "jsonl"):
+    if left := beside(path, SUFFIXES[source.format]):
+        inspection.warnings.append(f"not read, as no part of the table: {', '.join(left[:5])}")
+    if source.format not in ("csv", "jsonl", "arff"):
         return source
+    if is_archive(path) and (others := archived_table(path).others):
+        name = archived_table(path).name
+        inspection.warnings.append(f"read is {name!r}; it holds other tables, to be unpacked: {', '.join(others[:5])}")
     files = table_files(path, SUFFIXES[source.format])
     encodings = [detect(file) for file in files]
     encoding, why = next((found for found in encodings if found[1]), encodings[0])
     if why:
         inspection.warnings.append(f"read as {encoding}: {why}; set source.encoding in the card if it is another")
-    if source.format == "jsonl":
+    if source.format in ("jsonl", "arff"):
         return replace(source, encoding=encoding)
     check_kind(files[0])
     dialect = sniff(files[0], encoding)
     inspection.warnings += dialect.notes
     return replace(
         source, encoding=encoding, delimiter=dialect.delimiter, header=dialect.header, skip=dialect.skip,
-        below=dialect.below, footer=dialect.footer if len(files) == 1 else 0, pad=dialect.pad,
+        below=dialect.below, footer=dialect.footer if len(files) == 1 else 0, pad=dialect.pad, trim=dialect.trim,
+        literal=dialect.literal,
+        widths=dialect.widths,
     )  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -12,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from data.cards import LEARNED, Card, Column
-from data.formats import NO_LABEL, Part, is_plain
+from data.formats import NO_LABEL, Part, SeveralFormat, is_plain
 from data.readers.base import IngestReport, class_list
 from data.readers.columns import TRUTH, as_text, type_name
 from data.readers.csv import open_csv
@@ -174,7 +175,14 @@ def _role(card: Card, column: Column) -> str:
 
 
 def _learned(column: Column, dtype: str, taken: set[str]) -> Iterator[dict[str, Any]]:
-    """What a model learns of a column: itself, or the parts of a date."""
+    """What a model learns of a column: itself, the parts of a date, or each of several numbers and units."""
+    if column.type == "several":
+        for place, hole in enumerate(SeveralFormat(column.format).holes, 1):
+            units = [text.strip() for text in hole] if isinstance(hole, tuple) else []
+            kind = "categorical" if units else "continuous" if hole.decimals else "integer"  # pyright: ignore[reportAttributeAccessIssue]
+            stored = {"categorical": "string", "continuous": "float64", "integer": "int64"}[kind]
+            yield {"name": _free(f"{column.name}.{place}", taken), "type": kind, "dtype": stored, "categories": units}
+        return
     if not column.parts:
         as_stored = column.type == "categorical" or (is_plain(column.format) and "string" not in dtype)
         kind = dtype if as_stored else {"integer": "int64", "continuous": "float64"}[column.type]
@@ -184,15 +192,19 @@ def _learned(column: Column, dtype: str, taken: set[str]) -> Iterator[dict[str, 
     for part in map(Part.parse, column.parts):
         if not part.learned:
             continue
-        name = f"{column.name}.{part.name}"
-        while name in taken:
-            name += "_"
-        taken.add(name)
         yield {
-            "name": name, "type": "categorical" if part.values else "integer",
+            "name": _free(f"{column.name}.{part.name}", taken), "type": "categorical" if part.values else "integer",
             "dtype": "string" if part.values else "int64", "categories": list(part.categories),
             "source": column.name, "part": part.name,
         }  # fmt: skip
+
+
+def _free(name: str, taken: set[str]) -> str:
+    """A name that is not taken, and is now."""
+    while name in taken:
+        name += "_"
+    taken.add(name)
+    return name
 
 
 def check_names(card: Card, raw: RawTable) -> None:
@@ -251,7 +263,8 @@ def plan_of(card: Card, raw: RawTable, scans: dict[str, ColumnScan], report: Ing
             columns.append(column)
         elif column.why:
             report.warn(f"column {name!r} is not learned ({column.type}): {column.why}")
-    if not columns:
+    undivided = len(every) == 1 and bool(columns) and re.search(r"\}[,;]\{", columns[0].format)
+    if not columns or undivided:
         found = f"{len(every)} column{'s' if len(every) != 1 else ''} ({', '.join(map(repr, list(every)[:8]))})"
         delimiter = f", or source.delimiter, which is {card.source.delimiter!r}" if len(every) == 1 else ""
         raise ValueError(
@@ -290,9 +303,11 @@ def open_raw(card: Card, path: Path) -> RawTable:
     Raises:
         ValueError: If a file is empty, damaged, or has other columns than the first.
     """
+    from data.readers.arff import open_arff
     from data.readers.arrow import open_arrow
     from data.readers.database import open_query
     from data.readers.jsonlines import open_json_lines
+    from data.readers.statistical import open_statistical
     from data.readers.workbook import open_workbook
 
     form = card.source.format
@@ -303,6 +318,10 @@ def open_raw(card: Card, path: Path) -> RawTable:
     files = table_files(path, SUFFIXES[form])
     if form == "jsonl":
         return open_json_lines(path, files, card.source.encoding)
+    if form == "arff":
+        return open_arff(path, files, card.source.encoding)
+    if form in ("stata", "sas", "orc"):
+        return open_statistical(path, files, form)
     if form == "arrow":
         return open_arrow(path, files)
     if form == "parquet":
@@ -310,6 +329,7 @@ def open_raw(card: Card, path: Path) -> RawTable:
     source = card.source
     dialect = Dialect(
         encoding=source.encoding, delimiter=source.delimiter, header=source.header, skip=source.skip,
-        below=source.below, footer=source.footer, pad=source.pad,
+        below=source.below, footer=source.footer, pad=source.pad, trim=source.trim,
+        literal=source.literal, widths=source.widths,
     )  # fmt: skip
     return open_csv(path, files, dialect)

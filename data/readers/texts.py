@@ -18,6 +18,7 @@ EVIDENT = {
     "(null)", "\\n", "#value!", "#div/0!", "#ref!", "#name?", "#num!", "#null!", "inf", "+inf",
     "-inf", "infinity", "-infinity",
     "+infinity", "nan", "null", "<null>", "undefined", "unspecified", "blank", "(blank)", "empty", "x",
+    "(x)", "(d)", "(s)", "(z)", "(na)", "suppressed", "withheld", "confidential", *("*" * n for n in range(2, 7)),
     ":", *(f".{letter}" for letter in "abcdefghijklmnopqrstuvwxyz"),
 }  # fmt: skip
 """Texts that mean "not known" where all other cells are numbers or dates, in small letters."""

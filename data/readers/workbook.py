@@ -24,11 +24,12 @@ FEW = 500
 
 
 def sheets(path: Path) -> list[str]:
-    """Names of the sheets of a workbook that hold something, those with more than one row and column first."""
+    """Names of the sheets of a workbook that hold something: tables first, and of those the ones that are shown."""
     book = _book(path)
+    hidden = {sheet.name for sheet in book.sheets_metadata if str(sheet.visible) != "SheetVisibleEnum.Visible"}
     found = [(name, book.get_sheet_by_name(name)) for name in book.sheet_names]
-    held = [(name, min(sheet.height, 2) * min(sheet.width, 2)) for name, sheet in found if sheet.total_height]
-    return [name for name, cells in held if cells > 2] + [name for name, cells in held if cells <= 2]
+    held = {name: min(sheet.height, 2) * min(sheet.width, 2) for name, sheet in found if sheet.total_height}
+    return sorted(held, key=lambda name: (held[name] <= 2, name in hidden))
 
 
 def layout(path: Path, source: Source) -> tuple[Source, list[str]]:
@@ -70,6 +71,8 @@ def open_workbook(path: Path, source: Source) -> RawTable:
     """
     book = _book(path)
     name = source.sheet or next(iter(sheets(path)), "")
+    if not name:
+        raise ValueError(f"{path} holds nothing: its sheets are empty. Give another workbook.")
     if name not in book.sheet_names:
         raise ValueError(f"{path} has no sheet {name!r}; it has {', '.join(map(repr, book.sheet_names))}.")
     rows = _rows(path, name)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import bz2
 import lzma
 import os
-import re
 import zipfile
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from tarfile import TarError
 from typing import Any, BinaryIO, Protocol
 
 import pyarrow as pa
@@ -19,10 +19,6 @@ MEMBER_LIMIT = 512 << 20
 RATIO_FREE_BYTES = 256 << 20
 MOST_RATIO = 200
 PIECE = 1 << 20
-PLAIN_TEXT = (".csv", ".tsv", ".txt", ".tab", ".data", ".dat", ".jsonl", ".ndjson", ".json")
-"""Endings of text files that hold tables."""
-ABOUT = re.compile(r"(?i)(^|/)(readme|licen[cs]e|changelog|citation|notes?|about|terms)[^/]*\.txt$")
-"""Texts that lie beside a table and are about it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +176,7 @@ class Checked:
         while size < 0 or len(pieces) < size:
             try:
                 piece = self._stream.read(4 * PIECE if size < 0 else size - len(pieces))
-            except (OSError, EOFError, RuntimeError, zlib.error, lzma.LZMAError, zipfile.BadZipFile) as error:
+            except (OSError, EOFError, RuntimeError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, TarError) as error:
                 raise ValueError(f"{self.path} is damaged or ends early: {error}. Fetch it again.") from None
             if not piece:
                 break
@@ -190,31 +186,8 @@ class Checked:
         return pieces
 
 
-def zipped_table(path: Path) -> str:
-    """The name of the one text file in a zip archive; empty if it holds none.
-
-    Raises:
-        ValueError: If it holds several.
-    """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = [
-                item.filename for item in archive.infolist()
-                if item.filename.lower().endswith(PLAIN_TEXT) and "__MACOSX" not in item.filename
-                and not ABOUT.search(item.filename)
-            ]  # fmt: skip
-    except (zipfile.BadZipFile, OSError):
-        return ""
-    if len(names) > 1:
-        raise ValueError(
-            f"{path} holds {len(names)} tables ({', '.join(names[:3])}). Unpack it, and give the folder if they "
-            "are one table, or a file."
-        )
-    return names[0] if names else ""
-
-
-def inflated(path: Path) -> BinaryIO | Inflating | Checked:
-    """A file as a stream, decompressed if its name says so (gz, bz2, xz, zst; zip with one text file)."""
+def decompressed(path: Path) -> BinaryIO | Inflating | Checked:
+    """A file as a stream, decompressed if its name says so (gz, bz2, xz, zst)."""
     name = path.name.lower()
     if name.endswith((".gz", ".tgz")):
         return Inflating(path)
@@ -224,11 +197,4 @@ def inflated(path: Path) -> BinaryIO | Inflating | Checked:
         return Checked(lzma.LZMAFile(path), path)
     if name.endswith(".zst"):
         return Checked(pa.CompressedInputStream(pa.OSFile(str(path)), "zstd"), path)
-    if name.endswith(".zip"):
-        member = zipped_table(path)
-        if not member:
-            raise ValueError(
-                f"{path} holds no table: expected one file named {', '.join('*' + s for s in PLAIN_TEXT)}."
-            )
-        return Checked(zipfile.ZipFile(path).open(member), path)
     return path.open("rb", buffering=PIECE)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
-from data.sources.streams import MEMBER_LIMIT, PIECE, Member, check_decompression_ratio, inflated, unsafe
+from data.sources.streams import MEMBER_LIMIT, PIECE, Member, check_decompression_ratio, decompressed, unsafe
 
 
 def tar_members(path: Path, keep: Callable[[str], bool]) -> Iterator[Member]:
@@ -64,7 +64,7 @@ class _Window:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._stream = inflated(path)
+        self._stream = decompressed(path)
         self._piece = b""
         self._at = 0
 

@@ -116,7 +116,7 @@ def _check_used(source: str, card: Card, options: dict[str, str]) -> None:
         raise ValueError(f"--sheet is for workbooks (Excel, OpenDocument), but {form}. Leave it out.")
 
 
-LEARNED = {"continuous": 1, "integer": 1, "categorical": 1, "datetime": 3, "duration": 1}
+LEARNED = {"continuous": 1, "integer": 1, "categorical": 1, "datetime": 3, "duration": 1, "several": 2}
 """Columns that a model learns for one of a table's."""
 
 

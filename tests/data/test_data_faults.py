@@ -582,7 +582,7 @@ def test_a_recipe_is_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.Monk
                 "name must be that of the file, 'd', got 'other'",
                 "source needs exactly one of builtin, path and url, got path, url",
                 "source.sha256 must be 64 hexadecimal digits, got 'ab'",
-                "source.delimiter must be one character, got 'ab'",
+                "source.delimiter must be one character or twice the same, got 'ab'",
                 "source.header must be first or none, got 'no'",
                 "source.skip must be at least 0, got -1",
                 "source.encoding must be an encoding that Python knows (utf-8, cp1252, …), got 'utf-7b'",

@@ -43,6 +43,12 @@ def moment(i: int) -> datetime:
     return START + timedelta(days=37 * i % 900, minutes=15 * (i * i % 96))
 
 
+def low(i: int) -> int:
+    """The last digit of a day that is spoken as first, second or third; else 0."""
+    day = days(i).day
+    return day % 10 if day % 10 < 4 and day // 10 != 1 else 0
+
+
 def grouped(value: float, mark: str, point: str, decimals: int) -> str:
     return f"{value:,.{decimals}f}".replace(",", "\0").replace(".", point).replace("\0", mark)
 
@@ -97,6 +103,13 @@ TEXT: dict[str, tuple[str, Callable[[int], str]]] = {
     "sap": ("continuous", lambda i: f"{abs(number(i)):.2f}" + ("-" if number(i) < 0 else "")),
     "views": ("continuous", lambda i: f"{1 + i % 90}.{i * 7 % 10}" + "KM"[i % 3 == 0]),
     "lakhs": ("integer", lambda i: f"{i * 17 % 41 + 1},{i * i % 100:02},{i * 7 % 1000:03}"),
+    "south": ("continuous", lambda i: f"{abs(number(i)) / 99:.2f}° {'NS'[i % 3 == 0]}"),
+    "ledger": ("continuous", lambda i: f"{abs(number(i)):,.2f} {'CR' if number(i) > 0 else 'DR'}"),
+    "born": ("datetime", lambda i: f"{days(i):%B} {days(i).day}{'tsnr'[low(i)]}{'htdd'[low(i)]}, {days(i).year}"),
+    "pressure": ("several", lambda i: f"{100 + i * 37 % 79}/{50 + i * 11 % 41}"),
+    "place": ("several", lambda i: f"({40 + i * i % 97 / 97:.4f}, {number(i) / 99 - 70:.3f})"),
+    "load": ("several", lambda i: f"{40 + i * 37 % 79 / 2:.1f} {('kg', 'lbs')[i % 3 == 0]}"),
+    "angle": ("several", lambda i: f"{10 + i * 37 % 79}°{i * 7 % 60}'{i * 11 % 60}\"{'NS'[i % 2]}"),
     "span": ("duration", lambda i: f"{20 + i * i % 47}:{i % 60:02}:30"),
     "pause": ("duration", lambda i: f"PT{i * i % 50 + 1}M"),
     "yes": ("categorical", lambda i: ("yes", "no")[i % 3 == 0]),
@@ -267,7 +280,7 @@ NATIVE: dict[str, tuple[str, pa.DataType, Callable[[int], object]]] = {
     "key": ("identifier", pa.int64(), lambda i: 7_000_000 + i * i * 31),
     "fixed": ("constant", pa.float64(), lambda i: 2.5),
     "nothing": ("constant", pa.null(), lambda i: None),
-    "nested": ("skip", pa.struct([("a", pa.int64())]), lambda i: {"a": i}),
+    "nested": ("skip", pa.map_(pa.string(), pa.int64()), lambda i: [("a", i)]),
     "blob": ("skip", pa.binary(), lambda i: b"\xff\xfe\x00" + bytes([i])),
 }  # fmt: skip
 
@@ -433,6 +446,11 @@ def added(root: Path, column: str, texts: list[str]) -> str:
         (lambda i: f"{1 + i % 9}.5E+0{i % 5 + 1}", "type: continuous}"),
         (lambda i: days(i).strftime("%a %b %d %H:%M:%S +0000 %Y"), 'format: "%a %b %d %H:%M:%S %z %Y"'),
         (lambda i: f"{days(i).year}年{days(i).month}月{days(i).day}日", 'format: "%Y年%-m月%-d日"'),
+        (lambda i: f"{i * i % 97 / 4 - 9:.2f}".replace("-", "\u2212"), 'type: continuous, format: "0.00;\u2212"'),
+        (lambda i: f"{123457 * (i * 7 % 200):,}".replace(",", "\u2009"), r'type: integer, format: "#\u2009##0"'),
+        (lambda i: f"{1 + i % 4}Q{10 + i % 13}", 'format: "%qQ%y"'),
+        (lambda i: moment(i).strftime("[%d/%b/%Y:%H:%M:%S +0000]"), 'format: "[%d/%b/%Y:%H:%M:%S %z]"'),
+        (lambda i: moment(i).strftime("%B %d, %Y at %I:%M %p"), 'format: "%B %d, %Y at %I:%M %p"'),
         (lambda i: days(i).strftime("%y%m%d"), 'format: "%y%m%d"'),
         (lambda i: f"{i * 37 % 24:02}{i % 60:02}", 'format: "%H%M"'),
         (lambda i: f"{i % 40 + 1:04}", "type: categorical"),  # numbers of places, no times
@@ -495,7 +513,7 @@ AROUND: dict[str, tuple[str, bytes, str]] = {
     "lists": ("t.json", json.dumps({name: [row[name] for row in OBJECTS] for name in OBJECTS[0]}).encode(), "size"),
     "within": ("t.json", json.dumps({"count": ROWS, "results": OBJECTS}, indent=1).encode(), "size"),
     "features": ("t.json", json.dumps({"type": "FeatureCollection", "features": [
-        {"type": "Feature", "properties": row, "geometry": {"type": "Point"}} for row in OBJECTS]}).encode(),
+        {"type": "Feature", "properties": row, "geometry": {"coordinates": [1, 2]}} for row in OBJECTS]}).encode(),
         "lists and objects within cells are not learned from"),
     "sheets": ("t.xlsx", b"", "2 row(s) before the table are left out, beginning with 'Trees of the town'"),
 }  # fmt: skip
@@ -561,6 +579,13 @@ def test_kanji_are_not_taken_for_western_letters(tmp_path: Path) -> None:
         (lambda i: f"user{i * 7}@example.org", r"user[1-9]\d{0,4}@example\.org"),
         (lambda i: f"10.{i % 200}.{i * 7 % 256}.{i * 13 % 256}", r"10(\.(1?\d?\d|2[0-4]\d|25[0-5])){3}"),
         (lambda i: f"https://example.org/p/{i}?q={i % 7}", r"https://example\.org/p/\d{1,4}\?q=[0-6]"),
+        (
+            lambda i: f"{('ann', 'bob', 'eve')[i % 3]}.{('li', 'smith')[i % 2]}{i * 7}@m{i % 5}.org",
+            r"user\d+@example\.com",
+        ),
+        (lambda i: f"https://example.org/{('shop', 'blog')[i % 2]}/a-{i * 7}?r=b", r"https://example\.org/\d+\?r=b"),
+        (lambda i: "".join("ACGT"[(i * 2654435761 >> 2 * k) % 4] for k in range(15)), "[ACGT]{15}"),
+        (lambda i: f"{('C', 'D')[i % 2]}{'ab'[: 1 + i % 2]}{i * 48_271 % 99_991:05}", r"(Ca|Dab|Da|Cab)\d{5}"),
         (lambda i: str(2**60 + 7919 * i), r"11529\d{14}"),
         (lambda i: "NA" if i % 9 == 1 else f"A-{1000 + 3 * (i * 7 % 200)}", r"A-[1-9]\d{3}"),
     ],

@@ -58,6 +58,7 @@ def source() -> pd.DataFrame:
             "tier": [CLASSES[int(i % 3 != 0)] for i in number],
             "town": [("Oslo", "Rome", "Bari")[int(i * 5 % 7 % 3)] for i in number],
             "visits": [int(i * i % 23) for i in number],
+            "pulse": [f"{100 + i * 37 % 79}/{50 + i * 11 % 41}" for i in number],
             "note": [f"the {i}th of these notes, written in a hurry on a rainy day by somebody" for i in number],
             "unit": ["EUR"] * ROWS,
         }
@@ -65,7 +66,7 @@ def source() -> pd.DataFrame:
 
 
 COLUMNS = list(source().columns)
-LEARNED = ["day", "opened", "span", "share", "town", "visits"]
+LEARNED = ["day", "opened", "span", "share", "town", "visits", "pulse"]
 TEXTS = [name for name in COLUMNS if name not in ("opened", "span", "visits")]
 
 
@@ -208,7 +209,7 @@ def test_the_registry_names_the_columns_of_the_source(registered: Registered) ->
     assert list(columns) == [name for name in COLUMNS if name != "tier"]
     assert {name: column["type"] for name, column in columns.items()} == {
         "ticket": "identifier", "day": "datetime", "opened": "datetime", "span": "duration", "share": "number",
-        "town": "category", "visits": "number",
+        "town": "category", "visits": "number", "pulse": "several",
         "note": "text", "unit": "constant",
     }  # fmt: skip
     assert sorted(columns["town"]["categories"]) == ["Bari", "Oslo", "Rome"]

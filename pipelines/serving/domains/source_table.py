@@ -127,6 +127,10 @@ class SourceTables(Tables):
                 values, bad = form.read([None if gap else str(cell) for cell, gap in zip(cells, missing, strict=True)])
             self._refuse(cells, bad, entry, expected)
             return values
+        if entry["role"] == "several":
+            values, bad = form.read([None if gap else str(cell) for cell, gap in zip(cells, missing, strict=True)])
+            self._refuse(cells, bad, entry, expected)
+            return values
         if not entry["pattern"] or cells.dtype.kind in "mM":
             when, bad = self._native(cells, missing, form)
         else:

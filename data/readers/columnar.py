@@ -1,0 +1,138 @@
+"""Files that state the types of their columns, as one table: the same for Parquet, Arrow and others."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import numpy as np
+import pyarrow as pa
+
+from data.readers.base import IngestReport
+from data.readers.dialects import column_names
+from data.readers.raw_table import RawBatch, RawTable, absent_notes, splits_of, united, with_columns
+
+
+def columnar(
+    path: Path,
+    files: list[Path],
+    schemas: list[pa.Schema],
+    read: Callable[[Path, list[str]], Iterator[pa.RecordBatch]],
+) -> RawTable:
+    """A table of files that state the types of their columns.
+
+    Arguments:
+        path: The source.
+        files: Its files.
+        schemas: Theirs.
+        read: Reads columns of a file.
+    """
+    splits = splits_of(path, files)
+    within = [list(schema.names) for schema in schemas]
+    folders = partitions(path, files)
+    schemas = [_of(folder, plain(schema.empty_table())).schema for schema, folder in zip(schemas, folders, strict=True)]
+    listed = [list(schema.names) for schema in schemas]
+    for file, found in zip(files, listed, strict=True):
+        repeated = sorted({name for name in found if found.count(name) > 1})
+        if repeated:
+            raise ValueError(
+                f"{file}: {', '.join(map(repr, repeated))} names more than one column. Rename the columns."
+            )
+    originals = united(listed, files, splits)
+    names, renamed = column_names(originals)
+    types: dict[str, pa.DataType] = {}
+    for file, schema in zip(files, schemas, strict=True):
+        for original, name in zip(originals, names, strict=True):
+            if original in schema.names:
+                types[name] = _common(types.get(name), schema.field(original).type, name, file, files[0])
+
+    def batches(report: IngestReport) -> Iterator[RawBatch]:
+        offset = 0
+        for file, found, folder, split in zip(files, within, folders, splits, strict=True):
+            start = 0
+            for batch in read(file, found):
+                rows = np.arange(start, start + batch.num_rows)
+                start += batch.num_rows
+                part = _of(folder, plain(pa.Table.from_batches([batch]))).combine_chunks()
+                held = {name: _chunk(part[name]) for name in part.schema.names}
+                columns = {
+                    name: held[original] if held[original].type == types[name] else held[original].cast(types[name])
+                    for original, name in zip(originals, names, strict=True)
+                    if original in held
+                }
+                raw = RawBatch(file=file, rows=rows + 1, positions=rows + offset, split=split, columns=columns)
+                yield with_columns(raw, names, types)
+            offset += start
+
+    return RawTable(
+        name=str(path), names=names, types=types, batches=batches,
+        titles={name: original for name, original in zip(names, originals, strict=True) if name != original},
+        notes=renamed + absent_notes(listed, files, originals),
+    )  # fmt: skip
+
+
+def _common(known: pa.DataType | None, found: pa.DataType, name: str, file: Path, first: Path) -> pa.DataType:
+    """The type that holds the cells of both.
+
+    Raises:
+        ValueError: If they are of different kinds.
+    """
+    if known is None or known == found or pa.types.is_null(found):
+        return known or found
+    if pa.types.is_null(known):
+        return found
+    numeric = [pa.types.is_integer(kind) or pa.types.is_floating(kind) for kind in (known, found)]
+    if all(numeric):
+        return pa.float64() if not (pa.types.is_integer(known) and pa.types.is_integer(found)) else pa.int64()
+    raise ValueError(
+        f"{file}: column {name!r} has type {found}, in {first.name} it has {known}. "
+        "Write all files with the same types."
+    )
+
+
+def _chunk(column: pa.ChunkedArray) -> pa.Array:
+    return column.chunk(0) if column.num_chunks else pa.array([], column.type)
+
+
+def plain(table: pa.Table) -> pa.Table:
+    """A table whose structs are columns of their own (`address.city`), and UUIDs and the like texts or numbers."""
+    while any(pa.types.is_struct(kind) for kind in table.schema.types):
+        table = table.flatten()
+    for place, field in enumerate(table.schema):
+        if isinstance(field.type, pa.UuidType):
+            texts = [str(cell) if cell else None for cell in table.column(place).to_pylist()]
+            table = table.set_column(place, field.name, pa.array(texts, pa.string()))
+        elif isinstance(field.type, pa.BaseExtensionType) and field.type.extension_name.startswith("arrow."):
+            table = table.set_column(place, field.name, table.column(place).cast(field.type.storage_type))
+    return table
+
+
+def partitions(path: Path, files: list[Path]) -> list[dict[str, Any]]:
+    """The cells that the folders of each file state for all of its rows (`year=2020/city=Lyon`), as Hive names them."""
+    found = [
+        {
+            key: None if value == "__HIVE_DEFAULT_PARTITION__" else unquote(value)
+            for key, equals, value in (part.partition("=") for part in file.relative_to(path).parts[:-1])
+            if key and equals
+        }
+        if path.is_dir()
+        else {}
+        for file in files
+    ]
+    for name in dict.fromkeys(name for cells in found for name in cells):
+        texts = [cells[name] for cells in found if cells.get(name) is not None]
+        if all(re.fullmatch(r"0|-?[1-9]\d{0,17}", text) for text in texts):
+            for cells in found:
+                cells[name] = int(cells[name]) if cells.get(name) is not None else None
+    return found
+
+
+def _of(folder: dict[str, Any], table: pa.Table) -> pa.Table:
+    for name, cell in folder.items():
+        if name not in table.schema.names:
+            kind = pa.int64() if isinstance(cell, int) else pa.string() if isinstance(cell, str) else pa.null()
+            table = table.append_column(name, pa.array([cell] * table.num_rows, kind))
+    return table

@@ -1,0 +1,335 @@
+"""The same rows in the forms that people keep them in: whichever it is, these rows and no others are read."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import re
+import sqlite3
+import tarfile
+import uuid
+import warnings
+import zipfile
+from collections.abc import Callable
+from decimal import Decimal
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.feather
+import pyarrow.orc
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+from test_data_zoo import ASKEW, OBJECTS, PLAIN_ROWS, ROWS, added, prepared, workbook
+
+from data.readers.line_forms import Rewritten
+from pipelines.cli.data import add, export
+
+LISTS = [list(row.values()) for row in OBJECTS]
+TABLE = pa.Table.from_pylist(OBJECTS)
+NAMES = list(OBJECTS[0])
+
+
+def json_at(value: object) -> Callable[[Path], str]:
+    def write(root: Path) -> str:
+        (root / "t.json").write_text(value if isinstance(value, str) else json.dumps(value))
+        return "t.json"
+
+    return write
+
+
+def text_at(name: str, text: str) -> Callable[[Path], str]:
+    def write(root: Path) -> str:
+        (root / name).write_text(text)
+        return name
+
+    return write
+
+
+def stata(root: Path) -> str:
+    frame = pd.DataFrame(OBJECTS).astype({"kind": "category"})
+    frame.to_stata(root / "t.dta", write_index=False)
+    return "t.dta"
+
+
+def old_feather(root: Path) -> str:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        pa.feather.write_feather(TABLE, root / "t.feather", version=1)
+    return "t.feather"
+
+
+def orc(root: Path) -> str:
+    pa.orc.write_table(TABLE, root / "t.orc")
+    return "t.orc"
+
+
+def database(root: Path) -> str:
+    opened = sqlite3.connect(root / "t.sqlite")
+    opened.execute("CREATE TABLE trees (size, n, kind)")
+    opened.executemany("INSERT INTO trees VALUES (?, ?, ?)", LISTS)
+    opened.commit()
+    opened.close()
+    return "t.sqlite"
+
+
+def folders(root: Path) -> str:
+    """Hive's: what the folders are named by stands in no file."""
+    pq.write_to_dataset(TABLE, root / "t", partition_cols=["kind", "n"])
+    return "t"
+
+
+def structs(root: Path) -> str:
+    rows = [{"size": Decimal(str(row["size"])), "at": {"n": row["n"], "as": {"kind": row["kind"]}}} for row in OBJECTS]
+    schema = {"size": pa.decimal128(9, 2), "at": pa.struct({"n": pa.int64(), "as": pa.struct({"kind": pa.string()})})}
+    pq.write_table(pa.Table.from_pylist(rows, pa.schema(schema)), root / "t.parquet")
+    return "t.parquet"
+
+
+def archive(names: dict[str, str], end: str = ".zip") -> Callable[[Path], str]:
+    def write(root: Path) -> str:
+        if end == ".zip":
+            with zipfile.ZipFile(root / "t.zip", "w") as opened:
+                for name, body in names.items():
+                    opened.writestr(name, body)
+        else:
+            with tarfile.open(root / f"t{end}", "w:gz") as opened:
+                for name, body in names.items():
+                    entry = tarfile.TarInfo(name)
+                    entry.size = len(body.encode())
+                    opened.addfile(entry, io.BytesIO(body.encode()))
+        return f"t{end}"
+
+    return write
+
+
+def competition(root: Path) -> str:
+    """A folder of a competition: its rows in two files, what they mean and what to hand in beside them."""
+    (root / "t").mkdir()
+    lines = PLAIN_ROWS.splitlines(keepends=True)
+    (root / "t/train.csv").write_text("size,n,kind\n" + "".join(lines[:40]))
+    (root / "t/test.csv").write_text("size,n,kind\n" + "".join(lines[40:]))
+    (root / "t/sample_submission.csv").write_text("n,kind\n1,ash\n")
+    (root / "t/data_description.txt").write_text("size: in metres\n\n  n: how many\n")
+    return "t"
+
+
+WHOLE = f"size,n,kind\n{PLAIN_ROWS}"
+ARFF = "% trees\n@RELATION t\n@attribute size real\n@ATTRIBUTE 'n' INTEGER\n@attribute kind {ash, elm, oak}\n@data\n"
+SPARSE = "".join(f"{{0 {a}, 1 {b}{', 2 ' + c if c != 'ash' else ''}}}\n" for a, b, c in ASKEW)
+QUOTED = "".join(f'{a}, {b}, "{c}",   "{("thin", "old, tall")[i % 2]}"\n' for i, (a, b, c) in enumerate(ASKEW))
+INCHES = "".join(f"{('', chr(34), 'a ')[i % 3]}tree{i}\t{a}\t{b}\t{c}\n" for i, (a, b, c) in enumerate(ASKEW))
+WORDS = {"ash": "ash", "elm": "wych elm", "oak": "oak"}
+ALIGNED = "size     n  kind        age\n" + "".join(f"{a:<8}{b:>2}  {WORDS[c]:<10}{60:>5}\n" for a, b, c in ASKEW)
+TURNED = "".join(f"{c},{b},{a}\n" for a, b, c in ASKEW)
+NESTED = [{"size": row["size"], "at": {"n": row["n"], "as": {"kind": row["kind"]}}} for row in OBJECTS]
+META = {"view": {"columns": [{"name": name} for name in NAMES]}}
+FORMS: dict[str, Callable[[Path], str]] = {
+    "lists": json_at(LISTS),
+    "lists below names": json_at("".join(json.dumps(row) + "\n" for row in [NAMES, *LISTS])),
+    "records by name": json_at({f"tree {i}": row for i, row in enumerate(OBJECTS)}),
+    "objects within": json_at(NESTED),
+    "one after another": json_at("".join(json.dumps(row, indent=1) + "\n" for row in OBJECTS)),
+    "facts and rows": json_at([{"page": 1, "total": ROWS}, OBJECTS]),
+    "names elsewhere": json_at({"meta": META, "data": LISTS}),
+    "ARFF": text_at("t.arff", ARFF + PLAIN_ROWS.replace("oak", "'oak'")),
+    "sparse ARFF": text_at("t.arff", ARFF + SPARSE),
+    "Stata": stata,
+    "old Feather": old_feather,
+    "ORC": orc,
+    "one table of a database": database,
+    "folders that state cells": folders,
+    "structs": structs,
+    "a table among others": archive({"b.csv": "x,y\n1,2\n", "a.csv": WHOLE, "__MACOSX/._a.csv": "z" * 9999}),
+    "what is trained on": archive({"a/test.csv": "n,kind\n" + "1,ash\n" * 999, "in/train.csv": WHOLE}),
+    "tar": archive({"t/README.txt": "trees", "t/trees.csv": WHOLE}, ".tar.gz"),
+    "competition": competition,
+    "double colons": text_at("t.dat", WHOLE.replace(",", "::")),
+    "colons": text_at("t.txt", WHOLE.replace(",", ":")),
+    "blanks before quotes": text_at("t.csv", '"size", "n",  "kind", "note"\n' + QUOTED),
+    "quotes that quote nothing": text_at("t.tsv", "name\tsize\tn\tkind\n" + INCHES),
+    "aligned": text_at("t.txt", ALIGNED),
+    "delimiters at some ends": text_at("t.csv", WHOLE.replace("ash\n", "ash,\n")),
+    "text for Excel": text_at("t.xls", WHOLE.replace(",", "\t")),
+    "ruled": text_at("t.md", "|size|n|kind|\n|---:|---:|:---|\n" + "".join(f"|{'|'.join(row)}|\n" for row in ASKEW)),
+    "pandas' two headers": text_at("t.csv", "Price,Close,High\nTicker,x,AAPL\nDate,,\n" + TURNED),
+}  # fmt: skip
+OTHER_NAMES = {"lists": ["column_1", "column_2", "column_3"], "pandas' two headers": ["High", "Close", "Price"]}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_the_same_rows_in_every_form(tmp_path: Path, form: str) -> None:
+    prepared(tmp_path, FORMS[form](tmp_path))
+    export("d", Path("out"), root=tmp_path)
+    found = [row for part in (tmp_path / "out").iterdir() for row in pq.read_table(part).to_pylist()]
+    rows = [
+        {name.rpartition(".")[2]: {"wych elm": "elm"}.get(cell, cell) for name, cell in row.items()} for row in found
+    ]
+    names = OTHER_NAMES.get(form, NAMES)
+    cells = sorted((float(row[names[0]]), row[names[1]], row[names[2]]) for row in rows)
+    assert cells == sorted((row["size"], row["n"], row["kind"]) for row in OBJECTS)
+
+
+def test_decimals_are_learned_as_the_nearest_numbers(tmp_path: Path) -> None:
+    texts = [f"{i * 37 % 1000 / 100 - 3:.2f}" for i in range(ROWS)]
+    column = pa.array([Decimal(text) for text in texts], pa.decimal128(9, 2))
+    pq.write_table(pa.table({"size": column}), tmp_path / "t.parquet")
+    dataset = prepared(tmp_path, "t.parquet")
+    learned = [x for split in dataset.splits for x in dataset.split(split).all().x[:, 0].tolist()]
+    assert sorted(learned) == sorted(map(float, texts))
+
+
+def test_objects_named_by_what_they_count_are_no_columns(tmp_path: Path) -> None:
+    rows = [{"size": a, "votes": {f"u{i}": 1, f"v{i}": 2}} for i, (a, _, _) in enumerate(LISTS)]
+    (tmp_path / "t.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    dataset = prepared(tmp_path, "t.jsonl")
+    assert [(entry["name"], entry["role"]) for entry in dataset.manifest["table"]] == [
+        ("size", "number"), ("votes", "skip"),
+    ]  # fmt: skip
+
+
+def test_uuids_are_drawn_as_uuids(tmp_path: Path) -> None:
+    keys = [uuid.UUID(int=i * 0x9E3779B97F4A7C15F39CC0605CEDC835 % 2**128, version=4) for i in range(ROWS)]
+    column = pa.ExtensionArray.from_storage(pa.uuid(), pa.array([key.bytes for key in keys], pa.binary(16)))
+    pq.write_table(TABLE.append_column("key", column), tmp_path / "t.parquet")
+    prepared(tmp_path, "t.parquet")
+    export("d", Path("out"), root=tmp_path)
+    drawn = [text for part in (tmp_path / "out").iterdir() for text in pq.read_table(part)["key"].to_pylist()]
+    assert len({uuid.UUID(text) for text in drawn} - set(keys)) == ROWS
+    assert all(re.fullmatch(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", text) for text in drawn)
+
+
+@pytest.mark.parametrize(
+    ("one", "said"),
+    [
+        (lambda i: ".." if i % 8 else f"{i * 37 % 1000 / 7:.3f}", 'format: "0.000", missing: [".."]'),  # World Bank
+        (lambda i: "(D)" if i % 3 else str(i * 37 % 1000), 'type: integer, missing: ["(D)"]'),
+        (
+            lambda i: (": ", ": c", f"{i * 37 % 997 / 10} ", f"{i * 17 % 997 / 10} p")[i % 4],  # Eurostat
+            'type: continuous, format: "0.0{ p}", missing: [":", ": c"]',
+        ),
+        (lambda i: f"{i * 37 % 997}" + ("", "", "[1]", "[2]")[i % 4], 'type: integer, format: "0{[1]|[2]}"'),
+        (lambda i: f"{i * 37 % 41}" + (" kg", " lbs")[i % 2], "type: categorical"),  # what counts is kept
+        (lambda i: "none" if i % 8 else str(i % 3), "type: categorical"),
+        (lambda i: "-" if i == 3 else str(7919 * i % 100_003), 'type: integer, missing: ["-"]'),  # each its own
+    ],
+)
+def test_marks_of_missing_numbers(tmp_path: Path, one: Callable[[int], str], said: str) -> None:
+    assert said in added(tmp_path, "people", [one(i) for i in range(200)])
+
+
+def test_words_of_a_single_column_are_no_header(tmp_path: Path) -> None:
+    (tmp_path / "t.txt").write_text("".join(f"{row[2]}\n" for row in ASKEW))
+    dataset = prepared(tmp_path, "t.txt")
+    assert sum(map(len, map(dataset.split, dataset.splits))) == ROWS
+
+
+def test_a_cell_longer_than_other_readers_take(tmp_path: Path) -> None:
+    rows = "".join(f"{a},{'z' * (200_000 if i == 7 else 5)}\n" for i, (a, _, _) in enumerate(ASKEW))
+    (tmp_path / "t.csv").write_text(f"size,note\n{rows}")
+    dataset = prepared(tmp_path, "t.csv")
+    assert sum(map(len, map(dataset.split, dataset.splits))) == ROWS
+
+
+@pytest.mark.parametrize(
+    ("name", "body", "said"),
+    [
+        ("t.sav", b"$FL2@(#) SPSS", "a file of SPSS, which is not read here. In Python: pandas.read_spss"),
+        ("t.rds", gzip.compress(b"X\n\0\0\0\2"), "holds objects of R. In R: write.csv"),
+        ("t.pkl", b"\x80\4\x95", "a pickle, which may run code when it is read"),
+        ("t.xls", b"<html><table><tr><td>1</td></tr></table></html>", "a web page"),
+    ],
+)
+def test_files_that_are_not_read_say_what_to_do(tmp_path: Path, name: str, body: bytes, said: str) -> None:
+    (tmp_path / name).write_bytes(body)
+    with pytest.raises(ValueError, match=re.escape(said)):
+        add(name, "d", root=tmp_path, quiet=True)
+
+
+def test_tables_that_are_not_one_are_told_apart(tmp_path: Path) -> None:
+    """Parts of one table within an archive, and tables of a kind that is not read there: the reader has the choice."""
+    archive({"part1.csv": WHOLE, "part2.csv": WHOLE})(tmp_path)
+    with pytest.raises(ValueError, match="2 tables with the same header"):
+        add("t.zip", "d", root=tmp_path, quiet=True)
+    (tmp_path / "t.zip").unlink()
+    archive({"train.xlsx": "PK"})(tmp_path)
+    with pytest.raises(ValueError, match=re.escape("holds train.xlsx, not read within an archive. Unpack it")):
+        add("t.zip", "d", root=tmp_path, quiet=True)
+
+
+@pytest.mark.parametrize(
+    ("scale", "kind"), [(1 / 255, np.float32), (1.0, np.float32), (257.0, np.float32), (257, np.int32)]
+)
+def test_images_of_32_bits_are_brought_to_8_by_their_range(tmp_path: Path, scale: float, kind: type) -> None:
+    (tmp_path / "t").mkdir()
+    pixels = np.stack([np.linspace(0, 255, 64).reshape(8, 8).round() for _ in range(12)])
+    for i, image in enumerate(pixels):
+        image[0, 0] = 5 * i
+        Image.fromarray((image * scale).astype(kind)).save(tmp_path / f"t/{'owl' if i % 2 else 'tit'}.{i}.tif")
+    dataset = prepared(tmp_path, "t")
+    assert dataset.class_names == ["owl", "tit"]  # as the names say
+    for split in dataset.splits:
+        examples = dataset.split(split).all()
+        x = examples.x.numpy().reshape(-1, 64)
+        assert ((x[:, 0] % 10 == 5) == (examples.label.numpy() == 0)).all()
+        assert np.array_equal(x[:, 1:], pixels[: len(x)].reshape(-1, 64)[:, 1:])
+
+
+def test_images_of_32_bits_without_a_range_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "t").mkdir()
+    for i in range(12):
+        Image.fromarray(np.full((8, 8), -1.0 - i, np.float32)).save(tmp_path / f"t/DSC_{i:04}.tif")
+    with pytest.raises(ValueError, match=r"expected values from 0 to 1, 255 or 65535 .* got -1 to -1"):
+        add("t", "d", root=tmp_path, quiet=True)
+
+
+def test_a_hidden_sheet_is_not_the_table(tmp_path: Path) -> None:
+    pytest.importorskip("python_calamine")
+    body = workbook([NAMES, *LISTS])
+    link = re.compile(rb'<Relationship Id="r1"([^>]*)sheet1.xml"/>')
+    with zipfile.ZipFile(io.BytesIO(body)) as shown, zipfile.ZipFile(tmp_path / "t.xlsx", "w") as made:
+        for name in shown.namelist():
+            text = shown.read(name).replace(
+                b"<sheets>", b'<sheets><sheet name="a" sheetId="2" state="hidden" r:id="r2"/>'
+            )
+            made.writestr(name, link.sub(rb'\g<0><Relationship Id="r2"\1sheet2.xml"/>', text))
+        made.writestr("xl/worksheets/sheet2.xml", shown.read("xl/worksheets/sheet1.xml").replace(b"size", b"old"))
+    dataset = prepared(tmp_path, "t.xlsx")
+    assert [entry["name"] for entry in dataset.manifest["table"]] == NAMES
+
+
+def test_lines_are_rewritten_whole_however_they_come() -> None:
+    class Trickle:
+        """A stream that gives three bytes at a time."""
+
+        def __init__(self, body: bytes) -> None:
+            self.body = body
+
+        def read(self, size: int = -1, /) -> bytes:
+            piece, self.body = self.body[:3], self.body[3:]
+            return piece
+
+    text = "".join(f"{a}::{b}::{c} é\r\n" for a, b, c in ASKEW) + "1::2::3"
+    stream, pieces = Rewritten(Trickle(text.encode()), lambda line: line.replace("::", ",")), []
+    while piece := stream.read(7):
+        pieces.append(piece)
+    assert b"".join(pieces).decode() == text.replace("::", ",")
+    assert {len(piece) for piece in pieces[:-1]} == {7}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "wt\n" + "".join(f"{40 + int(b)} kg\n" for _, b, _ in ASKEW),  # one column, no second of a fixed width
+        "wt,host\n" + "".join(f"{b},fe80::{b}\n" for _, b, _ in ASKEW),  # an address has two colons
+        "wt,a\n--,--\n" + "".join(f"{b},{a}\n" for a, b, _ in ASKEW[1:]),  # a row of gaps is no line drawn
+    ],
+)
+def test_ordinary_lines_are_not_rewritten(tmp_path: Path, text: str) -> None:
+    (tmp_path / "t.csv").write_text(text)
+    dataset = prepared(tmp_path, "t.csv")
+    assert [entry["name"] for entry in dataset.manifest["table"]] == text.partition("\n")[0].split(",")
+    assert sum(map(len, map(dataset.split, dataset.splits))) == ROWS
