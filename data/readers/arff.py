@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from data.readers.base import IngestReport
 from data.readers.dialects import column_names
 from data.readers.encodings import Decoded
-from data.readers.raw_table import RawBatch, RawTable, absent_notes, splits_of, united, with_columns
+from data.readers.raw_table import RawBatch, RawTable, absent_notes, partial_columns, splits_of, united, with_columns
 from data.sources.inflate import inflated
 
 ROWS = 1 << 13
@@ -51,6 +51,7 @@ def open_arff(path: Path, files: list[Path], encoding: str) -> RawTable:
         name=str(path), names=names, types=dict.fromkeys(names, pa.binary()), batches=batches,
         titles={name: original for name, original in zip(names, originals, strict=True) if name != original},
         notes=renamed + absent_notes(listed, files, originals),
+        partial=partial_columns(listed, originals, names),
     )  # fmt: skip
 
 

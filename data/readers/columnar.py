@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from data.readers.base import IngestReport
 from data.readers.dialects import column_names
-from data.readers.raw_table import RawBatch, RawTable, absent_notes, splits_of, united, with_columns
+from data.readers.raw_table import RawBatch, RawTable, absent_notes, partial_columns, splits_of, united, with_columns
 
 
 def columnar(
@@ -71,6 +71,7 @@ def columnar(
         name=str(path), names=names, types=types, batches=batches,
         titles={name: original for name, original in zip(names, originals, strict=True) if name != original},
         notes=renamed + absent_notes(listed, files, originals),
+        partial=partial_columns(listed, originals, names),
     )  # fmt: skip
 
 

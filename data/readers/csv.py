@@ -24,6 +24,7 @@ from data.readers.raw_table import (
     RawBatch,
     RawTable,
     absent_notes,
+    partial_columns,
     splits_of,
     united,
     with_columns,
@@ -119,6 +120,7 @@ def open_csv(path: Path, files: list[Path], dialect: Dialect) -> RawTable:
         batches=batches,
         titles=titles,
         notes=notes,
+        partial=partial_columns([head.names for head in heads], names, names),
     )
 
 

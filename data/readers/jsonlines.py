@@ -17,7 +17,7 @@ from data.readers.base import IngestReport
 from data.readers.dialects import column_names
 from data.readers.encodings import Decoded
 from data.readers.json_rows import Keys, flat, rows_of, values_of
-from data.readers.raw_table import RawBatch, RawTable, absent_notes, splits_of, united, with_columns
+from data.readers.raw_table import RawBatch, RawTable, absent_notes, partial_columns, splits_of, united, with_columns
 from data.sources.inflate import inflated
 
 ROWS = 1 << 13
@@ -82,6 +82,7 @@ def open_json_lines(path: Path, files: list[Path], encoding: str) -> RawTable:
     return RawTable(
         name=str(path), names=names, types=kinds, batches=batches, notes=notes,
         titles={name: original for name, original in zip(names, originals, strict=True) if name != original},
+        partial=partial_columns(listed, originals, names),
     )  # fmt: skip
 
 

@@ -48,6 +48,7 @@ class RawTable:
         batches: Reads it from the start, noting bad rows.
         titles: Names as the source has them, where they are others.
         notes: What was found that a person should know.
+        partial: Columns that are not in every file.
     """
 
     name: str
@@ -56,6 +57,7 @@ class RawTable:
     batches: Callable[[IngestReport], Iterator[RawBatch]]
     titles: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    partial: frozenset[str] = frozenset()
 
 
 def table_files(path: Path, suffixes: tuple[str, ...]) -> list[Path]:
@@ -132,6 +134,12 @@ def absent_notes(listed: list[list[str]], files: list[Path], names: list[str]) -
         for file, found in zip(files, listed, strict=True)
         if len(set(found)) < len(names)
     ]
+
+
+def partial_columns(listed: list[list[str]], originals: list[str], names: list[str]) -> frozenset[str]:
+    """Names of the columns that are not in every file, which list them by their original names."""
+    every = set[str].intersection(*map(set, listed)) if listed else set()
+    return frozenset(name for original, name in zip(originals, names, strict=True) if original not in every)
 
 
 def with_columns(batch: RawBatch, names: list[str], types: dict[str, pa.DataType] | None = None) -> RawBatch:

@@ -52,7 +52,7 @@ def inspect_table(card: Card, path: Path, size: str, fit: str) -> Inspection:
         if missing and column.type in LEARNED:
             shown = ", ".join(f"{count} × {mark!r}" for mark, count in scan.missing.most_common(4))
             inspection.found.append(f"column {name!r}: {missing / scan.cells:.1%} of its cells are missing ({shown})")
-        if name == card.label and _learned_gaps(card, column, missing, scan.cells):
+        if name == card.label and name not in raw.partial and _learned_gaps(card, column, missing, scan.cells):
             column = replace(column, categories=(*column.categories, ""))
             inspection.found.append(
                 f"column {name!r}: rows without a label are a class of their own, {NO_LABEL!r}, drawn as often as they "
