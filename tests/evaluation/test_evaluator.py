@@ -356,6 +356,7 @@ def test_resamples_keep_the_shares_of_labels(tmp_path: Path):
     assert found["frechet"]["high"] == pytest.approx(found["frechet"]["value"], abs=1e-6)
     assert found["accuracy"]["value"] == 1
     assert (found["exact_copies"]["value"], found["exact_copies"]["floor"]) == (1, 1)  # as are the test rows
+    assert found["near_copies"]["floor"] == pytest.approx(1 + 0.01)
     pixels = 60 + 60 * dataset.rows["test"].label.double()[yardstick.index["test"]]
     assert found["bits_per_dim"]["value"] == pytest.approx(float(pixels.mean()) / (6 * math.log(2)), rel=1e-6)
     assert {"anomaly_auroc_quadrants", "anomaly_auroc_cut", "anomaly_auroc_blended"} < set(found)  # no anomalies kept
