@@ -66,9 +66,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     folder = tmp_path_factory.mktemp("images")
     options = {"samples": 1400, "bootstrap": 200, "bound_samples": 3}
     found = measure(model, dataset, yardstick, folder / "one", **options)
-    again = measure(
-        other, dataset, yardstick, folder / "other", **options | {"samples": 1100, "seed": 1}
-    )
+    again = measure(other, dataset, yardstick, folder / "other", **options | {"samples": 1100, "seed": 1})
     train, test = (dataset.split(split).take(yardstick.index[split]) for split in ("train", "test"))
     return SimpleNamespace(
         dataset=dataset,
