@@ -34,8 +34,10 @@ from test_data_faults import (
 )
 
 from data.domains.source_table import source_table
+from data.readers.base import IngestReport
 from data.readers.bodies import Body, Padded
 from data.readers.headings import rows_below
+from data.readers.jsonlines import kind_of
 
 LINES = GOOD.splitlines(keepends=True)
 
@@ -411,3 +413,16 @@ def test_a_table_is_read_without_what_stands_around_it_however_little_at_a_time(
 )
 def test_totals_and_notes_below_a_table_are_none_of_it(last: list[list[str]], below: int) -> None:
     assert rows_below([["a", "1", "2"], ["b", "3", "4"], *last], 3) == below
+
+
+def test_whole_numbers_beyond_64_bits_are_texts_in_json() -> None:
+    kinds = [kind_of(cell) for cell in (2**63 - 1, 2**63, -(2**63), 1 - 2**63, True, 1.5, "x", None, [], {})]
+    assert kinds == ["integer", "text", "text", "integer", "boolean", "number", "text", "null", "nested", "nested"]
+
+
+def test_three_conversions_of_a_kind_are_named() -> None:
+    told = IngestReport(on_bad="fail", max_bad=0.0)
+    for row in range(5):
+        told.convert("grey to colour", f"row {row}", 2)
+    assert told.converted["grey to colour"] == 10
+    assert told.converted_first["grey to colour"] == ["row 0", "row 1", "row 2"]

@@ -14,7 +14,7 @@ from test_data_sources import prepared
 
 from data.batches import Batches
 from data.dataset import Dataset
-from data.tails import MOST, tails_of
+from data.tails import MOST, log_likelihood, tails_of
 
 ROWS = 400_000
 """More than one shard holds, more than the labels read at once, more than quantiles are taken of."""
@@ -255,3 +255,18 @@ def test_what_ends_or_is_too_few_has_no_tail() -> None:
     assert tails_of(few, few[::-1], 199) == {}
     half = np.concatenate([few, np.full(5000, few.max())])  # the largest value again and again
     assert "upper" not in tails_of(np.sort(half)[: MOST + 1], np.sort(half)[::-1][: MOST + 1], len(half))
+
+
+@pytest.mark.parametrize("shape", [-0.2, 0.0, 0.5])
+def test_the_likelihood_of_a_tail_is_that_of_scipy(shape: float) -> None:
+    excess = genpareto(shape, scale=2.0).ppf(np.linspace(0.01, 0.99, 50))
+    expected = genpareto(shape, scale=2.0).logpdf(excess).mean()
+    assert log_likelihood(excess, shape, 2.0) == pytest.approx(expected)
+    assert log_likelihood(excess, 0.1, 3.0) < expected
+
+
+def test_what_the_card_says_of_the_data_is_in_the_manifest(tmp_path: Path) -> None:
+    pd.DataFrame({"v": np.arange(60) % 13, "w": np.arange(60) / 7}).to_csv(tmp_path / "t.csv", index=False)
+    said = {"title": "Numbers", "licence": "CC0-1.0", "citation": "Nobody, 2026"}
+    data = prepared(tmp_path, tmp_path / "t.csv", *(f"{key}: {text!r}" for key, text in said.items()))
+    assert {key: data.manifest[key] for key in said} == said

@@ -272,3 +272,15 @@ def test_dates_with_a_zone_are_compared_in_universal_time(minutes: int) -> None:
     assert not columns.write("at", value, back).any()
     np.testing.assert_array_equal(back, full)
     assert form.write(back) == [when.isoformat() for when in moments]
+
+
+def test_durations_are_compared_in_microseconds() -> None:
+    entry = {"name": "took", "role": "duration", "pattern": "H:MM:SS", "parts": ["duration:1s"], "dtype": "string"}
+    columns = SourceColumns([{**entry, "columns": [0]}], [{"name": "took", "type": "integer", "dtype": "int64"}])
+    form = DurationFormat("H:MM:SS", tuple(map(Part.parse, entry["parts"])))
+    full, _ = form.read(["1:02:03", "100:00:00", "-0:00:01", None])
+    value = columns.values(full, ["took"])["took"]
+    assert value.tolist()[:3] == [timedelta(seconds=s) / timedelta(microseconds=1) for s in (3723, 360_000, -1)]
+    back = np.full_like(full, 7.0)
+    assert not columns.write("took", value, back).any()
+    np.testing.assert_array_equal(back, full)
