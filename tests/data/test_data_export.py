@@ -152,3 +152,14 @@ def test_refusals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytes
     assert main(["data", "export", "t", "--to", "."]) == 1
     assert "holds other things" in capsys.readouterr().err
     assert (tmp_path / "t.csv").exists()
+
+
+def test_text_comes_back_in_the_encoding_and_with_the_delimiter_of_its_source(tmp_path: Path) -> None:
+    rows = [f"{i},{i % 10};{('Öl', 'Süße', 'Café')[i % 3]}" for i in range(60)]
+    (tmp_path / "t.csv").write_bytes("\n".join(["größe;art", *rows, ""]).encode("cp1252"))
+    add("t.csv", "d", root=tmp_path, quiet=True)
+    prepare("d", root=tmp_path)
+    export("d", Path("out"), "csv", root=tmp_path)
+    written = [path.read_bytes().decode("cp1252").splitlines() for path in (tmp_path / "out").glob("*.csv")]
+    assert {lines[0] for lines in written} == {"größe;art"}
+    assert sorted(line for lines in written for line in lines[1:]) == sorted(rows)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import itertools
 import json
+import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -125,3 +126,22 @@ def test_killed_between_any_two_system_calls_the_old_or_the_new_is_whole(
     assert len(seen) > 20
     assert seen == sorted(seen, reverse=True)  # once it is the new, it stays the new
     assert (seen[0], seen[-1]) == ("old", "new")
+
+
+def test_what_dead_processes_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    """Files, folders and links beside a file; what a link points at stays, and so does what a living one writes."""
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/kept").write_text("x")
+    (tmp_path / f".a.json.{gone.pid}.tmp").write_text("half")
+    (tmp_path / f".a.json.{gone.pid}.old").mkdir()
+    (tmp_path / f".a.json.{gone.pid}.old/part").write_text("half")
+    (tmp_path / f".a.json.{gone.pid}.tmp.x").symlink_to(tmp_path / "other")
+    (tmp_path / ".a.json.1.tmp").write_text("of a living process")
+    (tmp_path / f".b.json.{gone.pid}.tmp").write_text("of another file")
+    files.write_json(tmp_path / "a.json", {"a": 1})
+    assert {path.name for path in tmp_path.iterdir()} == {
+        *("a.json", "other", ".a.json.1.tmp", f".b.json.{gone.pid}.tmp")
+    }
+    assert (tmp_path / "other/kept").read_text() == "x"
