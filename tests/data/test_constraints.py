@@ -323,3 +323,18 @@ def test_rows_that_repeat_what_is_unique_are_named(tmp_path: Path) -> None:
     unique = (Constraint(unique=("a", "b")),)
     with pytest.raises(ValueError, match=r"2 rows repeat earlier ones \(rows 22, 32\)"):  # the header is row 1
         prepared(frame, tmp_path, lambda card: replace(card, constraints=unique))
+
+
+def test_columns_that_are_missing_together_stay_a_combination(tmp_path: Path) -> None:
+    """In a tenth of the rows, of which nothing is lost; where one of them alone is, the other would be."""
+    places = list(PLACES)
+    random = np.random.default_rng(0)
+    city = random.integers(0, len(places), 200)
+    frame = pd.DataFrame({"city": [places[i] for i in city], "country": [PLACES[places[i]][0] for i in city]})
+    frame["x"] = random.normal(size=200).round(3)
+    for name, gone, found in (("together", ["city", "country"], {("city", "country")}), ("alone", ["city"], set())):
+        rows = frame.copy()
+        rows.loc[random.random(200) < 0.1, gone] = None
+        rows.to_csv(tmp_path / f"{name}.csv", index=False)
+        constraints = inspect(f"{name}.csv", name, tmp_path).card.constraints
+        assert {rule.combination for rule in constraints if rule.combination} == found

@@ -646,7 +646,7 @@ MARKS = (
 def test_every_mark_of_a_missing_number_is_one(tmp_path: Path) -> None:
     """A column of numbers for each mark, which stands in it three times."""
     random = np.random.default_rng(0)
-    columns = [[mark if i in (5, 17, 40) else str(random.integers(99)) for i in range(80)] for mark in MARKS]
+    columns = [[mark if i in (5, 17, 40) else str(random.integers(18)) for i in range(80)] for mark in MARKS]
     names = [f"v{place}" for place in range(len(MARKS))]
     lines = [",".join(names), *(",".join(row) for row in zip(*columns, strict=True))]
     (tmp_path / "t.csv").write_text("\n".join(lines) + "\n")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import itertools
 import json
+import os
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
@@ -145,3 +146,21 @@ def test_what_dead_processes_left_is_removed_and_nothing_else(tmp_path: Path) ->
         *("a.json", "other", ".a.json.1.tmp", f".b.json.{gone.pid}.tmp")
     }
     assert (tmp_path / "other/kept").read_text() == "x"
+
+
+def test_a_file_and_everything_below_a_folder_is_flushed_before_the_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flushed: list[Path] = []
+    monkeypatch.setattr(files.os, "fsync", lambda d: flushed.append(Path(os.readlink(f"/proc/self/fd/{d}"))))
+    (tmp_path / "a/b").mkdir(parents=True)
+    everything = [tmp_path / name for name in ("a/one", "a/b/two")]
+    for path in everything:
+        path.write_text("x")
+    files.fsync_tree(everything[0])
+    assert flushed == everything[:1]
+    flushed.clear()
+    files.fsync_tree(tmp_path / "a")
+    assert sorted(flushed) == sorted([*everything, tmp_path / "a", tmp_path / "a/b"])
+    assert all(flushed.index(path) < flushed.index(path.parent) for path in everything)
+    assert flushed[-1] == tmp_path / "a"
