@@ -641,17 +641,23 @@ MARKS = (
     *(".", ".a", ".z", "\\N", "-", "--", "?", "..", ":", "n.a.", "unknown", "missing", "not available", "k.A."),
 )
 """How programs and statistics offices write that a number is not known."""
+ANYWHERE = ("-", "--", "---", "–", "—", "?", "??", "...", "NA", "N/A", "null")
+"""What says so among words, too."""
 
 
-def test_every_mark_of_a_missing_number_is_one(tmp_path: Path) -> None:
-    """A column of numbers for each mark, which stands in it three times."""
+def test_every_mark_of_a_missing_cell_is_one(tmp_path: Path) -> None:
+    """A column of numbers, and one of words, for each mark, which stands in it three times."""
     random = np.random.default_rng(0)
-    columns = [[mark if i in (5, 17, 40) else str(random.integers(18)) for i in range(80)] for mark in MARKS]
-    names = [f"v{place}" for place in range(len(MARKS))]
-    lines = [",".join(names), *(",".join(row) for row in zip(*columns, strict=True))]
+
+    def column(mark: str, other: Callable[[], str]) -> list[str]:
+        return [mark if i in (5, 17, 40) else other() for i in range(80)]
+
+    columns = {f"v{i}": column(mark, lambda: str(random.integers(18))) for i, mark in enumerate(MARKS)}
+    columns |= {f"w{i}": column(mark, lambda: ("ash", "elm")[random.integers(2)]) for i, mark in enumerate(ANYWHERE)}
+    lines = [",".join(columns), *(",".join(row) for row in zip(*columns.values(), strict=True))]
     (tmp_path / "t.csv").write_text("\n".join(lines) + "\n")
     dataset = prepared(tmp_path, "t.csv")
-    found = {column["name"]: column["type"] for column in dataset.domain["columns"]}
-    assert found == dict.fromkeys(names, "integer")
+    found = {column["name"]: column.get("categories") or column["type"] for column in dataset.domain["columns"]}
+    assert found == {name: "integer" if name[0] == "v" else ["ash", "elm"] for name in columns}
     x = np.concatenate([dataset.split(name).all().x.numpy() for name in dataset.splits])
-    assert np.isnan(x).sum(0).tolist() == [3] * len(MARKS)
+    assert np.isnan(x).sum(0).tolist() == [3] * len(columns)
