@@ -338,3 +338,27 @@ def test_columns_that_are_missing_together_stay_a_combination(tmp_path: Path) ->
         rows.to_csv(tmp_path / f"{name}.csv", index=False)
         constraints = inspect(f"{name}.csv", name, tmp_path).card.constraints
         assert {rule.combination for rule in constraints if rule.combination} == found
+
+
+class Capped(SourceTables):
+    """Rows of one number, none above what is given of its row."""
+
+    def obeys(self, x, *, seed=0, given=None, alone=False):
+        return x[..., 0] <= torch.from_numpy(given["cap"])
+
+
+@pytest.mark.parametrize("draws", [(), (3,)])
+def test_only_what_breaks_a_rule_is_drawn_again_by_what_is_given_of_its_row(draws: tuple[int, ...]) -> None:
+    random = torch.Generator().manual_seed(0)
+    x = torch.randint(0, 10, (*draws, 40, 1), generator=random) + 0.5
+    before, given = x.clone(), {"cap": 1.0 + np.arange(40) % 9}
+
+    def again(chosen: torch.Tensor) -> torch.Tensor:
+        return torch.randint(0, 10, (*draws, len(chosen), 1), generator=random).float()
+
+    found = redrawn(x, Capped.__new__(Capped), again, given=given)[..., 0]
+    cap = torch.from_numpy(given["cap"])
+    assert (found <= cap).all()
+    kept = before[..., 0] <= cap
+    assert torch.equal(found[kept], before[..., 0][kept])
+    assert (found[~kept] % 1 == 0).all()
