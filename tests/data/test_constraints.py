@@ -18,6 +18,7 @@ from data import formats
 from data.cards import Card, Constraint, load_card
 from data.dataset import Dataset
 from data.domains.source_table import source_table
+from data.formats import Constraints, SourceTable
 from data.ingest.build import build
 from data.ingest.inspect import card_text, inspect, write_card
 from data.readers.base import here
@@ -271,3 +272,93 @@ def test_a_model_draws_fills_in_and_scores_by_the_rules() -> None:
     assert np.isneginf(model.log_density(rows)).tolist() == [False, True, False]
     with pytest.raises(ValueError, match="row 1 breaks a constraint of the data: gross = net"):
         model.impute(rows)
+
+
+def one_category(frequencies: list[int]) -> SourceTable:
+    """Two categories of which three combinations occur, learned as one."""
+    full = [{"name": n, "type": "categorical", "dtype": "string", "categories": ["x", "y"]} for n in "ab"]
+    source = [
+        {"name": n, "role": "category", "dtype": "string", "pattern": "", "columns": [i]} for i, n in enumerate("ab")
+    ]
+    learned = {"name": "a & b", "type": "categorical", "dtype": "string", "categories": ["x & x", "x & y", "y & x"]}
+    stated = {
+        "columns": full,
+        "rules": [{"combination": ["a", "b"]}],
+        "occurring": {"0": [[0, 0], [0, 1], [1, 0]]},
+    }
+    return SourceTable(source=source, columns=[learned | {"frequencies": frequencies}], stated=stated)
+
+
+def test_of_the_combinations_that_fit_what_is_given_each_is_drawn_as_often_as_it_occurs() -> None:
+    n = 400
+    table, drawn = one_category([300, 30, 500]), np.full((n, 1), 2.0)  # y & x, which fits no given x
+    given = {"a": np.zeros(n), "b": np.full(n, np.nan)}
+    rows = table.rows(drawn, given)
+    assert (rows[:, 0] == 0).all()
+    assert rows[:, 1].mean() == pytest.approx(30 / 330, abs=0.06)  # four deviations
+    np.testing.assert_array_equal(table.rows(drawn, given), rows)
+    assert (table.rows(drawn, given, seed=1) != rows).any()
+    for code, cells in enumerate(([0, 0], [0, 1], [1, 0])):  # what is drawn stands where it fits
+        told = {"a": np.full(n, np.nan), "b": np.full(n, cells[1] if code == 1 else np.nan)}
+        assert (table.rows(np.full((n, 1), code), told) == cells).all()
+    assert table.constraints.kept_how == ["they are learned as one category"]
+
+
+def test_how_each_rule_is_kept_is_said() -> None:
+    number = {"type": "integer", "dtype": "int64", "categories": []}
+    source = [
+        {"name": n, "role": "number", "dtype": "int64", "pattern": "", "columns": [i]} for i, n in enumerate("abct")
+    ]
+    rules = [{"rule": "a <= b"}, {"rule": "b <= c", "by": "redraw"}, {"rule": "t = a + c"}, {"unique": ["c"]}]
+    found = Constraints(rules, source, [{"name": n, **number} for n in "abct"])
+    again = "rows that break it are drawn again"
+    assert found.kept_how == [
+        "learned is how far 'b' is above 'a'", again, "'t' is not learned but computed", again,
+    ]  # fmt: skip
+
+
+def test_rows_that_repeat_what_is_unique_are_named(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"a": np.arange(60) % 8, "b": np.arange(60) // 8, "x": np.arange(60) / 8})
+    frame.loc[[20, 30], ["a", "b"]] = frame.loc[[10, 10], ["a", "b"]].to_numpy()
+    unique = (Constraint(unique=("a", "b")),)
+    with pytest.raises(ValueError, match=r"2 rows repeat earlier ones \(rows 22, 32\)"):  # the header is row 1
+        prepared(frame, tmp_path, lambda card: replace(card, constraints=unique))
+
+
+def test_columns_that_are_missing_together_stay_a_combination(tmp_path: Path) -> None:
+    """In a tenth of the rows, of which nothing is lost; where one of them alone is, the other would be."""
+    places = list(PLACES)
+    random = np.random.default_rng(0)
+    city = random.integers(0, len(places), 200)
+    frame = pd.DataFrame({"city": [places[i] for i in city], "country": [PLACES[places[i]][0] for i in city]})
+    frame["x"] = random.normal(size=200).round(3)
+    for name, gone, found in (("together", ["city", "country"], {("city", "country")}), ("alone", ["city"], set())):
+        rows = frame.copy()
+        rows.loc[random.random(200) < 0.1, gone] = None
+        rows.to_csv(tmp_path / f"{name}.csv", index=False)
+        constraints = inspect(f"{name}.csv", name, tmp_path).card.constraints
+        assert {rule.combination for rule in constraints if rule.combination} == found
+
+
+class Capped(SourceTables):
+    """Rows of one number, none above what is given of its row."""
+
+    def obeys(self, x, *, seed=0, given=None, alone=False):
+        return x[..., 0] <= torch.from_numpy(given["cap"])
+
+
+@pytest.mark.parametrize("draws", [(), (3,)])
+def test_only_what_breaks_a_rule_is_drawn_again_by_what_is_given_of_its_row(draws: tuple[int, ...]) -> None:
+    random = torch.Generator().manual_seed(0)
+    x = torch.randint(0, 10, (*draws, 40, 1), generator=random) + 0.5
+    before, given = x.clone(), {"cap": 1.0 + np.arange(40) % 9}
+
+    def again(chosen: torch.Tensor) -> torch.Tensor:
+        return torch.randint(0, 10, (*draws, len(chosen), 1), generator=random).float()
+
+    found = redrawn(x, Capped.__new__(Capped), again, given=given)[..., 0]
+    cap = torch.from_numpy(given["cap"])
+    assert (found <= cap).all()
+    kept = before[..., 0] <= cap
+    assert torch.equal(found[kept], before[..., 0][kept])
+    assert (found[~kept] % 1 == 0).all()

@@ -46,6 +46,8 @@ def test_tables_keep_names_types_categories_and_gaps(tmp_path: Path) -> None:
     pq.write_table(table, tmp_path / "t.parquet")
     dataset, tables = exported(tmp_path, "t.parquet", label="y")
     kept = table.drop_columns(["i"])
+    fresh = [cell for found in tables.values() for cell in found["i"].to_pylist()]
+    assert len(set(fresh)) == n  # none comes twice, in whatever split
     for name, found in tables.items():
         assert found.schema.names == table.schema.names
         assert not set(found["i"].drop_null().to_pylist()) & set(table["i"].to_pylist())  # an identifier: fresh ones
@@ -192,3 +194,14 @@ def test_refusals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytes
     assert main(["data", "export", "t", "--to", "."]) == 1
     assert "holds other things" in capsys.readouterr().err
     assert (tmp_path / "t.csv").exists()
+
+
+def test_text_comes_back_in_the_encoding_and_with_the_delimiter_of_its_source(tmp_path: Path) -> None:
+    rows = [f"{i},{i % 10};{('Öl', 'Süße', 'Café')[i % 3]}" for i in range(60)]
+    (tmp_path / "t.csv").write_bytes("\n".join(["größe;art", *rows, ""]).encode("cp1252"))
+    add("t.csv", "d", root=tmp_path, quiet=True)
+    prepare("d", root=tmp_path)
+    export("d", Path("out"), "csv", root=tmp_path)
+    written = [path.read_bytes().decode("cp1252").splitlines() for path in (tmp_path / "out").glob("*.csv")]
+    assert {lines[0] for lines in written} == {"größe;art"}
+    assert sorted(line for lines in written for line in lines[1:]) == sorted(rows)

@@ -8,7 +8,9 @@ import json
 import struct
 import tarfile
 import zipfile
+from collections.abc import Callable
 from datetime import date
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,10 +21,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from data.cards import ImageShape
+from data.cards import SPLITS, ImageShape
 from data.dataset import Dataset
 from data.domains.image import images_as_text
-from data.readers.image_decoding import Fault, PlainJpeg, decode
+from data.ingest.inspect import inspect
+from data.readers import open_source
+from data.readers.base import IngestReport, here
+from data.readers.image_decoding import Encoded, Fault, PlainJpeg, decode, decode_batch
 from data.readers.image_folder import scan_layout
 from data.sources.archive import members
 from pipelines.cli.data import add, show
@@ -409,3 +414,126 @@ def test_an_ordinary_jpeg_needs_no_more_than_its_header(mode: str, ordinary: boo
     assert noted == []
     decode(2 * stream.getvalue(), target, noted.append)
     assert noted == ["JPEG that goes on after an end mark (damaged, or more than a picture)"]
+
+
+# What is known of each example, by every reader
+
+FOLDS, PER_FOLD = ("test", "train", "val"), 20
+"""In the order of their files' names."""
+CODES = np.arange(len(FOLDS) * PER_FOLD) // 3 % 2
+"""The class of each, in another order in each fold."""
+
+
+def numbered_pixels() -> list[np.ndarray]:
+    """Images whose first pixel is their number."""
+    images = np.full((len(FOLDS) * PER_FOLD, 4, 4), 7, np.uint8)
+    images[:, 0, 0] = np.arange(len(images))
+    return list(images)
+
+
+def numbered_rows(fold: int) -> list[dict[str, object]]:
+    rows = range(PER_FOLD * fold, PER_FOLD * (fold + 1))
+    return [{"number": i + 0.5, "other": i % 7, "label": "ab"[CODES[i]]} for i in rows]
+
+
+def as_folders(root: Path) -> None:
+    images = numbered_pixels()
+    files = {f"{FOLDS[i // PER_FOLD]}/{'ab'[CODES[i]]}/{i:02}.png": png(x) for i, x in enumerate(images)}
+    packed(root, files)
+
+
+def as_idx(root: Path) -> None:
+    images = np.stack(numbered_pixels())
+    root.mkdir()
+    for fold, name in enumerate(FOLDS):
+        rows = slice(PER_FOLD * fold, PER_FOLD * (fold + 1))
+        (root / f"{name}-images-idx3-ubyte").write_bytes(idx(images[rows]))
+        (root / f"{name}-labels-idx1-ubyte").write_bytes(idx(CODES.astype(np.uint8)[rows]))
+
+
+def as_npz(root: Path) -> None:
+    images, parts = np.stack(numbered_pixels()), {}
+    for fold, name in enumerate(FOLDS):
+        rows = slice(PER_FOLD * fold, PER_FOLD * (fold + 1))
+        parts |= {f"x_{name}": images[rows], f"y_{name}": CODES[rows]}
+    with root.open("wb") as file:
+        np.savez(file, **parts)
+
+
+def as_image_parquet(root: Path) -> None:
+    root.mkdir()
+    images = numbered_pixels()
+    for fold, name in enumerate(FOLDS):
+        places = range(PER_FOLD * fold, PER_FOLD * (fold + 1))
+        table = {"image": [png(images[i]) for i in places], "label": ["ab"[CODES[i]] for i in places]}
+        pq.write_table(pa.table(table), root / f"{name}.parquet")
+
+
+def as_tables(root: Path, form: str) -> None:
+    root.mkdir()
+    for fold, name in enumerate(FOLDS):
+        rows = numbered_rows(fold)
+        if form == "csv":
+            lines = ["number,other,label", *(",".join(map(str, row.values())) for row in rows)]
+            (root / f"{name}.csv").write_text("\n".join(lines) + "\n")
+        elif form == "jsonl":
+            (root / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        else:
+            pq.write_table(pa.Table.from_pylist(rows), root / f"{name}.parquet")
+
+
+@pytest.mark.parametrize(
+    ("name", "write"),
+    [
+        ("folders", as_folders),
+        ("mnist", as_idx),
+        ("a.npz", as_npz),
+        ("shards", as_image_parquet),
+        *((form, partial(as_tables, form=form)) for form in ("csv", "jsonl", "parquet")),
+    ],
+)
+def test_values_label_split_and_place_of_every_example(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, write: Callable[[Path], None]
+) -> None:
+    """Of sources in three files (or parts, or folders) that publish splits, the test rows' first; a few at a time."""
+    monkeypatch.setattr("data.readers.image_arrays.BLOCK_BYTES", 7 * 16)
+    for module, constant in (("image_parquet", "ROWS"), ("image_folder", "BATCH"), ("jsonlines", "ROWS")):
+        monkeypatch.setattr(f"data.readers.{module}.{constant}", 7)
+    write(tmp_path / name)
+    table, left_out = name in ("csv", "jsonl", "parquet"), 25
+    card = inspect(name, "d", tmp_path, label="label" if table else "").card
+    for file, cell, bad in (("csv/train.csv", "25.5,", "oops,"), ("jsonl/train.jsonl", ": 25.5,", ': "oops",')):
+        if (path := tmp_path / file).exists():
+            path.write_text(path.read_text().replace(cell, bad))
+            break
+    else:
+        left_out = -1
+    report = IngestReport(on_bad="drop", max_bad=0.02)
+    reader = open_source(card, tmp_path / name, report, here)
+    chunks = list(reader.chunks())
+    x, label, split, place = (
+        np.concatenate([getattr(c, n) for c in chunks]) for n in ("x", "label", "split", "source")
+    )
+    number = (x[:, 0] - 0.5 if table else x[:, 0, 0, 0]).astype(int)
+    assert sorted(number) == [i for i in range(60) if i != left_out]
+    assert [SPLITS[code] for code in split] == [FOLDS[i // PER_FOLD] for i in number]
+    assert label.tolist() == CODES[number].tolist()
+    assert len(set(place)) == len(place)  # each has a place of its own
+    if name != "folders":  # those stand by their classes
+        assert number[np.argsort(place)].tolist() == sorted(number)
+    if left_out > 0:
+        assert place[number == left_out + 1] - place[number == left_out - 1] == 2
+    if table:
+        assert x[:, 1].tolist() == (number % 7).tolist()
+
+
+def test_what_is_known_of_an_image_goes_with_it_past_broken_ones() -> None:
+    images, target = numbered_pixels()[:5], ImageShape(height=4, width=4, channels=1, levels=256)
+    blobs = [png(image) if place not in (0, 3) else b"?" for place, image in enumerate(images)]
+    known = np.arange(5)
+    found = decode_batch(
+        Encoded(target=target, names=list("abcde"), blobs=blobs, label=known, split=known.astype(np.int8), source=known)
+    )
+    for column in (found.label, found.split, found.source, found.x[:, 0, 0, 0]):
+        assert column.tolist() == [1, 2, 4]
+    assert [name for name, _, _ in found.faults] == ["a", "d"]

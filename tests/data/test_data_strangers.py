@@ -6,6 +6,7 @@ import datetime
 import decimal
 import gzip
 import io
+import itertools
 import os
 import struct
 import tarfile
@@ -33,6 +34,10 @@ from test_data_faults import (
 )
 
 from data.domains.source_table import source_table
+from data.readers.base import IngestReport
+from data.readers.bodies import Body, Padded
+from data.readers.headings import rows_below
+from data.readers.jsonlines import kind_of
 
 LINES = GOOD.splitlines(keepends=True)
 
@@ -375,3 +380,49 @@ def test_tar_archives(tmp_path: Path) -> None:
     refused(tmp_path, tmp_path / "a.tar", "a/0/sparse.png", "not a plain file")
     (tmp_path / "a.tar").write_bytes((tmp_path / "a.tar").read_bytes()[:7000])
     refused(tmp_path, tmp_path / "a.tar", "truncated")
+
+
+@pytest.mark.parametrize("size", [1, 4, 1000, -1])
+def test_a_table_is_read_without_what_stands_around_it_however_little_at_a_time(
+    monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    monkeypatch.setattr("data.readers.bodies.PIECE", 5)
+    lines = [f" row {'x' * (i % 9)} \t {i}\t\n" for i in range(30)]
+    for head, footer, blanks in itertools.product((0, 2, 29), (0, 1, 3), (False, True)):
+        body = Body(io.BytesIO("".join(lines).encode()), head, blanks=blanks, footer=footer)
+        read = body.read() if size < 0 else b"".join(iter(lambda body=body: body.read(size), b""))
+        kept = lines[head : len(lines) - footer]
+        assert read.decode() == "".join(" ".join(line.split()) + "\n" if blanks else line for line in kept)
+    padded = Padded(io.BytesIO(b"a,b,c\n1\n1,2\n\n1,2,3\n,2"), 3, ",")
+    read = padded.read() if size < 0 else b"".join(iter(lambda: padded.read(size), b""))
+    assert read.splitlines()[:3] == [b"a,b,c", b"1,,", b"1,2,"]
+    assert read.splitlines()[-2:] == [b"1,2,3", b",2,"]
+
+
+@pytest.mark.parametrize(
+    ("last", "below"),
+    [
+        ([], 0),
+        ([["", "", ""], ["whoever wrote this", "", ""]], 1),  # alone, after a blank row
+        ([["whoever wrote this"]], 1),  # alone, in a row of its own length
+        ([["whoever wrote this", "", ""]], 0),  # a row with gaps
+        ([["Source: whoever", "", ""]], 1),
+        ([["Total", "6", "8"], ["Note: of two", "", ""]], 2),
+        ([["Total", "6", "8"], ["c", "5", "6"]], 0),
+    ],
+)
+def test_totals_and_notes_below_a_table_are_none_of_it(last: list[list[str]], below: int) -> None:
+    assert rows_below([["a", "1", "2"], ["b", "3", "4"], *last], 3) == below
+
+
+def test_whole_numbers_beyond_64_bits_are_texts_in_json() -> None:
+    kinds = [kind_of(cell) for cell in (2**63 - 1, 2**63, -(2**63), 1 - 2**63, True, 1.5, "x", None, [], {})]
+    assert kinds == ["integer", "text", "text", "integer", "boolean", "number", "text", "null", "nested", "nested"]
+
+
+def test_three_conversions_of_a_kind_are_named() -> None:
+    told = IngestReport(on_bad="fail", max_bad=0.0)
+    for row in range(5):
+        told.convert("grey to colour", f"row {row}", 2)
+    assert told.converted["grey to colour"] == 10
+    assert told.converted_first["grey to colour"] == ["row 0", "row 1", "row 2"]

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import genpareto
 from test_data_sources import prepared
 
 from data.batches import Batches
 from data.dataset import Dataset
+from data.tails import MOST, log_likelihood, tails_of
 
 ROWS = 400_000
 """More than one shard holds, more than the labels read at once, more than quantiles are taken of."""
@@ -188,6 +191,7 @@ ALIKE = [
     ("0.0,1.5,x,a", "-0.0,1.5,x,a", 1, 0),  # zero has no sign
     (",1.5,x,a", ",1.5,x,a", 1, 0),  # nothing is nothing
     ("7.0,1.5,x,a", "7.0,1.5,x,b", 1, 1),  # the label is not content
+    ("7.0,1.5,x,a", "7.0,1.5,x,", 1, 0),  # one that is not known contradicts none
     ("1.5,7.0,x,a", "7.0,1.5,x,a", 0, 0),  # each column has its own
     ("7.0,,x,a", ",7.0,x,a", 0, 0),
     ("7.0,1.5,x,a", "7.0,1.5,y,a", 0, 0),
@@ -215,3 +219,54 @@ def test_a_copy_among_the_anomalies_does_not_cross_splits(tmp_path: Path) -> Non
     found = json.loads((data.folder / "report.json").read_text())["duplicates"]
     assert (found["contents_repeated"], found["across_splits"]) == (1, 0)
     assert data.split("anomaly").sources.tolist() == [100]
+
+
+LAWS = {
+    "pareto": (genpareto(0.2), 0.1),
+    "heavy, around 0": (genpareto(0.5, loc=-3), 0.1),
+    "exponential": (genpareto(0.0), 0.1),
+    "logarithms of a heavy tail": (SimpleNamespace(
+        ppf=lambda u: np.exp(genpareto(0.1).ppf(u)), sf=lambda x: genpareto(0.1).sf(np.log(x))
+    ), 0.3),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("law", LAWS)
+def test_tails_go_on_by_the_law_of_the_data(law: str) -> None:
+    """A column of 20,000 exact quantiles: a ten-millionth of the mass lies where the law puts it, at either end."""
+    (truth, error), n = LAWS[law], 20_000
+    values = truth.ppf((np.arange(n) + 0.5) / n)
+    upper = tails_of(values[: MOST + 1], values[::-1][: MOST + 1], n)["upper"]
+    x, beyond = np.array(upper["x"]), 1 - np.array(upper["u"])
+    seen, further = beyond > 4e-4, (beyond <= 4e-4) & (beyond > 1e-7)
+    assert seen.sum() > 5
+    assert further.sum() > 20
+    assert truth.sf(x[seen]) == pytest.approx(beyond[seen], rel=0.01)
+    assert np.log(truth.sf(x[further])) == pytest.approx(np.log(beyond[further]), abs=error)
+    lower = tails_of(-values[::-1][: MOST + 1], -values[: MOST + 1], n)["lower"]
+    assert lower["x"] == (-x[::-1]).tolist()
+    assert lower["u"] == pytest.approx(beyond[::-1], abs=1e-15)
+
+
+def test_what_ends_or_is_too_few_has_no_tail() -> None:
+    even = np.linspace(0, 1, 5000)
+    assert tails_of(even[: MOST + 1], even[::-1][: MOST + 1], 5000) == {}
+    few = genpareto(0.2).ppf((np.arange(199) + 0.5) / 199)
+    assert tails_of(few, few[::-1], 199) == {}
+    half = np.concatenate([few, np.full(5000, few.max())])  # the largest value again and again
+    assert "upper" not in tails_of(np.sort(half)[: MOST + 1], np.sort(half)[::-1][: MOST + 1], len(half))
+
+
+@pytest.mark.parametrize("shape", [-0.2, 0.0, 0.5])
+def test_the_likelihood_of_a_tail_is_that_of_scipy(shape: float) -> None:
+    excess = genpareto(shape, scale=2.0).ppf(np.linspace(0.01, 0.99, 50))
+    expected = genpareto(shape, scale=2.0).logpdf(excess).mean()
+    assert log_likelihood(excess, shape, 2.0) == pytest.approx(expected)
+    assert log_likelihood(excess, 0.1, 3.0) < expected
+
+
+def test_what_the_card_says_of_the_data_is_in_the_manifest(tmp_path: Path) -> None:
+    pd.DataFrame({"v": np.arange(60) % 13, "w": np.arange(60) / 7}).to_csv(tmp_path / "t.csv", index=False)
+    said = {"title": "Numbers", "licence": "CC0-1.0", "citation": "Nobody, 2026"}
+    data = prepared(tmp_path, tmp_path / "t.csv", *(f"{key}: {text!r}" for key, text in said.items()))
+    assert {key: data.manifest[key] for key in said} == said

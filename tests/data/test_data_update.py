@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from data.cards import load_card
 from data.ingest.inspect import inspect, write_card
+from data.ingest.update import changes
 from data.readers.base import here
 from pipelines.cli.data import update
 from pipelines.stages.prepare import prepare
@@ -44,3 +46,17 @@ def test_what_prepare_would_refuse_is_not_accepted(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="row 63, column 'small'"):
         update("rows", root=tmp_path, mapper=here)
     assert card.read_text() == before
+
+
+def test_a_label_alone_is_a_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the last of several parts that are compared."""
+    monkeypatch.setattr("data.ingest.update.ROWS", 7)
+    written(tmp_path, ROWS)
+    write_card(inspect("rows.csv", "rows", tmp_path, label="small"), tmp_path)
+    prepare("rows", root=tmp_path, mapper=here)
+    written(tmp_path, [*ROWS[:40], "b" + ROWS[40][1:], *ROWS[41:]])
+    found = changes(load_card("rows", tmp_path), tmp_path, here)
+    assert (found.changed, found.added, found.removed) == ((40,), (), ())
+    written(tmp_path, ROWS[:58])
+    found = changes(load_card("rows", tmp_path), tmp_path, here)
+    assert (found.changed, found.added, found.removed) == ((), (), (58, 59))

@@ -28,6 +28,7 @@ from PIL import Image
 
 from data.dataset import Dataset
 from data.formats import PLACEHOLDER
+from data.readers.workbook import sheets
 from pipelines.cli.data import add, export
 from pipelines.stages.prepare import prepare
 
@@ -380,8 +381,8 @@ def test_rows_of_values(tmp_path: Path, container: str) -> None:
             assert {k: v for k, v in row.items() if TEXT[k][0] not in FRESH} == expected
 
 
-def workbook(rows: list[list[object]]) -> bytes:
-    """A minimal .xlsx file."""
+def workbook(*sheets: list[list[object]]) -> bytes:
+    """A minimal .xlsx file of sheets `trees0`, `trees1`, …"""
     from xml.sax.saxutils import escape
 
     def cell(value: object) -> str:
@@ -392,8 +393,11 @@ def workbook(rows: list[list[object]]) -> bytes:
         return f'<c t="inlineStr"><is><t xml:space="preserve">{escape(str(value))}</t></is></c>'
 
     space = "http://schemas.openxmlformats.org"
-    sheet = "".join("<row>" + "".join(map(cell, row)) + "</row>" for row in rows)
-    relation = f'<Relationship Id="r1" Type="{space}/officeDocument/2006/relationships'
+    listed = "".join(f'<sheet name="trees{i}" sheetId="{i + 1}" r:id="r{i}"/>' for i in range(len(sheets)))
+    relation = f'<Relationship Id="r0" Type="{space}/officeDocument/2006/relationships'
+    related = "".join(
+        f'{relation.replace("r0", f"r{i}")}/worksheet" Target="worksheets/sheet{i}.xml"/>' for i in range(len(sheets))
+    )
     files = {
         "[Content_Types].xml": f'<Types xmlns="{space}/package/2006/content-types"><Default Extension="xml" '
         'ContentType="application/xml"/><Default Extension="rels" '
@@ -401,14 +405,15 @@ def workbook(rows: list[list[object]]) -> bytes:
         "_rels/.rels": f'<Relationships xmlns="{space}/package/2006/relationships">{relation}/officeDocument" '
         'Target="xl/workbook.xml"/></Relationships>',
         "xl/workbook.xml": f'<workbook xmlns="{space}/spreadsheetml/2006/main" '
-        f'xmlns:r="{space}/officeDocument/2006/relationships"><sheets><sheet name="trees" sheetId="1" r:id="r1"/>'
-        "</sheets></workbook>",
-        "xl/_rels/workbook.xml.rels": f'<Relationships xmlns="{space}/package/2006/relationships">{relation}/'
-        'worksheet" '
-        'Target="worksheets/sheet1.xml"/></Relationships>',
-        "xl/worksheets/sheet1.xml": f'<worksheet xmlns="{space}/spreadsheetml/2006/main"><sheetData>{sheet}</sheetData>'
-        "</worksheet>",
+        f'xmlns:r="{space}/officeDocument/2006/relationships"><sheets>{listed}</sheets></workbook>',
+        "xl/_rels/workbook.xml.rels": f'<Relationships xmlns="{space}/package/2006/relationships">{related}'
+        "</Relationships>",
     }
+    for i, rows in enumerate(sheets):
+        cells = "".join("<row>" + "".join(map(cell, row)) + "</row>" for row in rows)
+        files[f"xl/worksheets/sheet{i}.xml"] = (
+            f'<worksheet xmlns="{space}/spreadsheetml/2006/main"><sheetData>{cells}</sheetData></worksheet>'
+        )
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w") as archive:
         for name, body in files.items():
@@ -647,3 +652,39 @@ def test_marks_among_dates_are_counted_by_cell(tmp_path: Path) -> None:
 def test_categories_that_occur_once_are_said(tmp_path: Path) -> None:
     line = added(tmp_path, "note", [f"call {i}" if i % 4 == 0 else ("ring", "wait")[i % 2] for i in range(200)])
     assert "50 of 52 categories occur once" in line
+
+
+def test_of_several_sheets_those_that_hold_a_table_come_first(tmp_path: Path) -> None:
+    pytest.importorskip("python_calamine")
+    note: list[list[object]] = [["One"], ["column"], ["of"], ["words"]]
+    table: list[list[object]] = [["a", "b"], [1, 2], [3, 4]]
+    (tmp_path / "t.xlsx").write_bytes(workbook(note, table))
+    assert sheets(tmp_path / "t.xlsx") == ["trees1", "trees0"]
+
+
+MARKS = (
+    *("#N/A", "#VALUE!", "#REF!", "#DIV/0!", "#NUM!", "#NAME?", "#NULL!"),  # of spreadsheets
+    *("NA", "N/A", "n/a", "NaN", "nan", "NULL", "null", "None", "<NA>"),  # that pandas takes for missing
+    *(".", ".a", ".z", "\\N", "-", "--", "?", "..", ":", "n.a.", "unknown", "missing", "not available", "k.A."),
+)
+"""How programs and statistics offices write that a number is not known."""
+ANYWHERE = ("-", "--", "---", "–", "—", "?", "??", "...", "NA", "N/A", "null")
+"""What says so among words, too."""
+
+
+def test_every_mark_of_a_missing_cell_is_one(tmp_path: Path) -> None:
+    """A column of numbers, and one of words, for each mark, which stands in it three times."""
+    random = np.random.default_rng(0)
+
+    def column(mark: str, other: Callable[[], str]) -> list[str]:
+        return [mark if i in (5, 17, 40) else other() for i in range(80)]
+
+    columns = {f"v{i}": column(mark, lambda: str(random.integers(18))) for i, mark in enumerate(MARKS)}
+    columns |= {f"w{i}": column(mark, lambda: ("ash", "elm")[random.integers(2)]) for i, mark in enumerate(ANYWHERE)}
+    lines = [",".join(columns), *(",".join(row) for row in zip(*columns.values(), strict=True))]
+    (tmp_path / "t.csv").write_text("\n".join(lines) + "\n")
+    dataset = prepared(tmp_path, "t.csv")
+    found = {column["name"]: column.get("categories") or column["type"] for column in dataset.domain["columns"]}
+    assert found == {name: "integer" if name[0] == "v" else ["ash", "elm"] for name in columns}
+    x = np.concatenate([dataset.split(name).all().x.numpy() for name in dataset.splits])
+    assert np.isnan(x).sum(0).tolist() == [3] * len(columns)

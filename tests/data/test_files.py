@@ -5,6 +5,8 @@ from __future__ import annotations
 import gc
 import itertools
 import json
+import os
+import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -125,3 +127,40 @@ def test_killed_between_any_two_system_calls_the_old_or_the_new_is_whole(
     assert len(seen) > 20
     assert seen == sorted(seen, reverse=True)  # once it is the new, it stays the new
     assert (seen[0], seen[-1]) == ("old", "new")
+
+
+def test_what_dead_processes_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    """Files, folders and links beside a file; what a link points at stays, and so does what a living one writes."""
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/kept").write_text("x")
+    (tmp_path / f".a.json.{gone.pid}.tmp").write_text("half")
+    (tmp_path / f".a.json.{gone.pid}.old").mkdir()
+    (tmp_path / f".a.json.{gone.pid}.old/part").write_text("half")
+    (tmp_path / f".a.json.{gone.pid}.tmp.x").symlink_to(tmp_path / "other")
+    (tmp_path / ".a.json.1.tmp").write_text("of a living process")
+    (tmp_path / f".b.json.{gone.pid}.tmp").write_text("of another file")
+    files.write_json(tmp_path / "a.json", {"a": 1})
+    assert {path.name for path in tmp_path.iterdir()} == {
+        *("a.json", "other", ".a.json.1.tmp", f".b.json.{gone.pid}.tmp")
+    }
+    assert (tmp_path / "other/kept").read_text() == "x"
+
+
+def test_a_file_and_everything_below_a_folder_is_flushed_before_the_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flushed: list[Path] = []
+    monkeypatch.setattr(files.os, "fsync", lambda d: flushed.append(Path(os.readlink(f"/proc/self/fd/{d}"))))
+    (tmp_path / "a/b").mkdir(parents=True)
+    everything = [tmp_path / name for name in ("a/one", "a/b/two")]
+    for path in everything:
+        path.write_text("x")
+    files.fsync_tree(everything[0])
+    assert flushed == everything[:1]
+    flushed.clear()
+    files.fsync_tree(tmp_path / "a")
+    assert sorted(flushed) == sorted([*everything, tmp_path / "a", tmp_path / "a/b"])
+    assert all(flushed.index(path) < flushed.index(path.parent) for path in everything)
+    assert flushed[-1] == tmp_path / "a"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -77,6 +77,12 @@ def test_a_replay_of_training_rows_is_shown_at_one():
         assert metrics[name].value == pytest.approx(1, abs=0.02), name
         assert metrics[name].low > 0.8, name
     assert details["singling_out"]["training"][0] == 1
+    # the label is one of six secrets, and who knows the rest guesses it best without the model: it is told least
+    told = details["attribute_inference"]["columns"]
+    assert {entry["column"] for entry in told} == {f"c{i}" for i in range(5)}
+    assert {entry["attacks"] for entry in told} == {1200 / 6}
+    gained = [entry["training"][0] - entry["holdout"][0] for entry in told]
+    assert gained == sorted(gained, reverse=True)
 
 
 @pytest.mark.parametrize("seed", range(2))
@@ -100,6 +106,32 @@ def test_copies_among_fresh_draws_are_told_by_their_share_of_closest_records():
     owned = 1 / 3 + 2 / 3 * 0.8  # of the samples, of which four of five fresh ones go to a training row
     assert found.value == pytest.approx(owned / 4 / (owned / 4 + (1 - owned)), abs=0.04)
     assert found.low > 0.5
+
+
+@pytest.mark.parametrize("file", [closest_record, singling_out])
+def test_copies_of_rows_that_the_reference_does_not_keep_are_seen(file: ModuleType):
+    every = rows(600, 0)
+    kept, copied = (Examples(x=every.x[part], label=every.label[part]) for part in (slice(300), slice(300, 600)))
+    samples = sample_set(kept, rows(600, 1), copied)
+    samples.every = every.x
+    found = file.measure(samples).metrics[file.__name__.rpartition(".")[2]]
+    assert found.low > found.floor + 0.1
+
+
+def test_repeating_every_sample_tells_no_more():
+    train, test, fresh = rows(500, 0), rows(500, 1), rows(400, 2)
+    repeated = Examples(x=fresh.x.repeat(4, 1), label=fresh.label.repeat(4))
+    once, often = (closest_record.measure(sample_set(train, test, drawn)) for drawn in (fresh, repeated))
+    one, other = (found.metrics["closest_record"] for found in (once, often))
+    assert (other.value, other.low, other.high) == pytest.approx((one.value, one.low, one.high))
+
+
+@pytest.mark.parametrize("file", [membership, singling_out])
+def test_chance_is_of_the_seed_alone(file: ModuleType):
+    sides = rows(200, 0), rows(200, 1), rows(200, 2)
+    zero, again, one = (next(iter(file.measure(sample_set(*sides, seed=s)).metrics.values())) for s in (0, 0, 1))
+    assert zero == again
+    assert (zero.low, zero.high) != (one.low, one.high)
 
 
 def test_rows_equally_near_share_a_sample():

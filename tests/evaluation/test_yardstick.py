@@ -268,6 +268,16 @@ def test_nearest_is_brute_force():
     assert found.closeness == pytest.approx(order[:, 0] / order[:, 1:6].mean(1), rel=1e-5)
 
 
+def test_the_nearest_is_told_where_squares_of_distances_cancel():
+    """Values four deviations out and a two-thousandth apart: its square is less than the rounding of theirs."""
+    number = {"type": "continuous", "name": "n", "mean": 0.0, "std": 1.0, "min": -1e5, "max": 1e5, "missing": 0}
+    inputs = evaluation_domain({"kind": "table", "columns": [number]}).encoder
+    train = 4 + torch.tensor([[2.0], [0.0], [1.0], [3.0]]).double() / 2048
+    found = memorization.nearest_training_rows(train, train, inputs)
+    assert found.index.tolist() == [0, 1, 2, 3]
+    assert found.distance.tolist() == [0, 0, 0, 0]
+
+
 def test_copies_are_caught_and_fresh_draws_are_not():
     train, test = images(400, 0), images(200, 1)
     ordinary = memorization.nearest_training_rows(test, train, GREY)
@@ -335,6 +345,8 @@ def test_probe_finds_what_is_linear_and_nothing_else():
     x[:, 0] *= 0.01  # and one of small scale
     linear, hidden = (x[:, 0] > 0.005).astype(int), (x[:, 0] * x[:, 1] > 0).astype(int)
     assert probe(x[:300], linear[:300], x[300:], linear[300:]).mean() > 0.97
+    alone = [probe(x[:300], linear[:300], x[i : i + 1], linear[i : i + 1])[0] for i in range(300, 320)]
+    assert alone == probe(x[:300], linear[:300], x[300:320], linear[300:320]).tolist()  # whoever is asked beside it
     assert probe(x[:300], hidden[:300], x[300:], hidden[300:]).mean() == pytest.approx(0.5, abs=0.1)
 
 

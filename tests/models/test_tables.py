@@ -173,6 +173,17 @@ def test_places_on_the_normal_scale_are_scipys(double, count, margin):
     assert np.array_equal(domain.to_model(x * math.nan).numpy(), np.zeros((3, 5)))
 
 
+def test_the_share_of_gaps_is_the_posterior_mean_of_a_proportion():
+    """Of a uniform prior; of a column without gaps there is none to learn."""
+    x, nan = torch.tensor([1.0, 2, 3, 4, 5, 6, 7, 8]), float("nan")
+    numbers, codes = (torch.tensor([1.0, nan, 3, nan, 5, 6, 7, nan]), torch.tensor([0, 1, 2, 0, 1, nan, 1, 0.0]))
+    domain = table(torch.stack([x, numbers, codes], 1), "cc3")
+    for entry, missing in zip(domain["columns"], (0, 3, 1), strict=True):
+        entry["missing"] = missing
+    shares = Table(columns=domain["columns"]).missing_shares
+    assert shares == pytest.approx({1: stats.beta(3 + 1, 5 + 1).mean(), 2: stats.beta(1 + 1, 7 + 1).mean()})
+
+
 def ordinary() -> tuple[Table, torch.Tensor]:
     """Whole numbers and categories, and outputs that give each a narrow place within the range."""
     x = torch.stack([torch.arange(600) % 5, torch.arange(600) % 3], dim=1).double()

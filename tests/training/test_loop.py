@@ -277,6 +277,40 @@ FIVE = TrainingConfig(
 """Five updates."""
 
 
+class Player(Objective):
+    """Notes the noise that it is given."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.name, self.drawn = name, []
+        self.weight = torch.nn.Parameter(torch.zeros((), dtype=torch.float64))
+
+    def forward(self, batch: Batch, generator: Streams) -> Losses:
+        self.drawn.append(tuple(generator.normal(len(batch)).tolist()))
+        return Losses(self.weight * batch.x[:, 0], {})
+
+
+class Players(Slope):
+    def __init__(self) -> None:
+        super().__init__()
+        self.players = torch.nn.ModuleList([Player("one"), Player("other")])
+
+    def objectives(self) -> tuple[Objective, ...]:
+        return tuple(self.players)
+
+
+def test_each_objective_has_noise_of_its_own_in_each_step_and_by_the_seed() -> None:
+    def drawn(seed: int) -> list[list[tuple[float, ...]]]:
+        model = Players()
+        loop.train(model, Slopes(), FIVE, seed=seed, report=lambda report: None)
+        return [player.drawn for player in model.players]
+
+    one, again, other = drawn(0), drawn(0), drawn(1)
+    assert one == again
+    every = [noise for players in (one, other) for player in players for noise in player]
+    assert len(every) == len(set(every)) >= 20
+
+
 def descended(settings: TrainingConfig, slope=lambda step: 1.0, **options) -> tuple[Slope, list[TrainingReport]]:
     """The model that training returns, and what was reported."""
     reports: list[TrainingReport] = []
