@@ -31,9 +31,15 @@ RARE = 0.01
 """Share of a class below which the trees are not asked for it: a handful of rows makes boosting diverge."""
 
 
+def _dates(column: pd.Series) -> bool:
+    """Whether texts are dates, as ISO writes them."""
+    known = column.dropna()
+    return known.dtype == object and len(known) > 0 and known.astype(str).str.match(r"\d{4}-\d\d-\d\d").all()
+
+
 def kind(column: pd.Series) -> str:
     """SDMetrics' type of a column."""
-    if is_datetime64_any_dtype(column):
+    if is_datetime64_any_dtype(column) or _dates(column):
         return "datetime"
     return "numerical" if is_numeric_dtype(column) and not is_bool_dtype(column) else "categorical"
 
@@ -49,7 +55,7 @@ def alike(frame: pd.DataFrame, train: pd.DataFrame) -> pd.DataFrame:
     for name, column in train.items():
         found = frame[name]
         if kind(column) == "datetime":
-            result[name] = pd.to_datetime(found, errors="coerce")
+            result[name] = pd.to_datetime(found, errors="coerce", format=None if found.dtype.kind == "M" else "ISO8601")
         elif kind(column) == "numerical":
             result[name] = pd.to_numeric(found, errors="coerce").astype(float)
         else:
