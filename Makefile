@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: setup repro test test-slow benchmark mutants fuzz sbom audit check format lock clean
+.PHONY: setup repro test test-slow benchmark benchmark-tables mutants fuzz sbom audit check format lock clean
 
 setup: .venv/.ready
 
@@ -27,6 +27,9 @@ test-slow: setup
 
 benchmark: setup
 	python benchmarks/peers $(ARGS)
+
+benchmark-tables: setup
+	python benchmarks/peers/tables $(ARGS)
 
 mutants: setup
 	python -m benchmarks.mutants $(ARGS)

@@ -19,7 +19,6 @@ import json
 import os
 import subprocess
 import sys
-import venv
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -31,25 +30,13 @@ sys.path[:0] = [str(ROOT), str(HERE)]
 import mnist  # noqa: E402
 import ours  # noqa: E402
 import table  # noqa: E402
+from environment import environment  # noqa: E402
 
 from models import FAMILIES  # noqa: E402
 
 CONTESTS = (*FAMILIES, "columns")
 
 SIDES = {"throughput": ("theirs", "fp32", "bf16"), "quality": ("theirs", "ours")}
-
-
-def environment(folder: Path) -> Path:
-    """The interpreter of the peers' environment, which is made where it is missing or out of date."""
-    wanted = HERE / "requirements.txt"
-    python, stamp = folder / "bin" / "python", folder / "made-from"
-    digest = hashlib.sha256(wanted.read_bytes()).hexdigest()
-    if not stamp.exists() or stamp.read_text() != digest:
-        print(f"making {folder}", flush=True)
-        venv.create(folder, with_pip=True, clear=True)
-        subprocess.run([python, "-m", "pip", "install", "--quiet", "--no-deps", "-r", wanted], check=True)
-        stamp.write_text(digest)
-    return python
 
 
 def wanted(chosen: argparse.Namespace) -> Iterator[dict[str, Any]]:
@@ -107,7 +94,7 @@ def main() -> None:
     root.mkdir(parents=True, exist_ok=True)
     mnist.prepared_rows(root, mnist.prepared(root, chosen.data))
     judge = mnist.judge(root)
-    python = environment(ROOT / "benchmarks" / ".venv")
+    python = environment(ROOT / "benchmarks" / ".venv", HERE / "requirements.txt")
     path = root / "results.jsonl"
     results = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
     for asked in map(identity, wanted(chosen)):
