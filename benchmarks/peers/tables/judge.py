@@ -45,7 +45,7 @@ def kind(column: pd.Series) -> str:
 
 
 def free(column: pd.Series) -> bool:
-    """Whether nearly every cell is a text of its own (identifiers, remarks): nothing to learn, left out of all figures."""
+    """Whether most cells are texts of their own (identifiers, remarks): left out of all figures."""
     return kind(column) == "categorical" and column.nunique() > column.notna().sum() / 2
 
 

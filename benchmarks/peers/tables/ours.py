@@ -1,4 +1,4 @@
-"""One of our families trained on a table with its defaults and asked for rows: `python ours.py '{"who": "flow", …}'`."""
+"""One of our families trained on a table with its defaults and asked for rows: `python ours.py JSON`."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 
-import pandas as pd  # noqa: E402
-import torch  # noqa: E402
+import pandas as pd
+import torch
 
-import fivefold  # noqa: E402
-from fivefold.fitting import _prepared  # noqa: E402
-from pipelines import config  # noqa: E402
+import fivefold
+from fivefold.fitting import _prepared
+from pipelines import config
 
 PROBE = (4_096, 12_288)
 """Examples of two short trainings, which say what one costs and what comes before and after."""

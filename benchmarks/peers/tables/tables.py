@@ -1,4 +1,4 @@
-"""The tables that both sides learn: two files of one's own, and public ones that the peers' environment brings along."""
+"""The tables that both sides learn: two files, and public ones that the peers' environment brings along."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ def write(name: str, data: Path, folder: Path) -> None:
     test.reset_index(drop=True).to_parquet(folder / "test.parquet")
 
 
-def _plain(column):  # noqa: ANN001, ANN202 - pandas is the peers' environment's
+def _plain(column: Any) -> Any:
     """Texts, numbers or dates, as a CSV file would give them."""
     import pandas as pd
 

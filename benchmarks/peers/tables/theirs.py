@@ -37,7 +37,9 @@ def synthesizer(who: str, train: pd.DataFrame, **options: Any) -> Any:
     from sdv.metadata import Metadata
 
     metadata = Metadata.detect_from_dataframe(train)
-    metadata.remove_primary_key() if getattr(metadata.tables[metadata._get_single_table_name()], "primary_key", None) else None
+    (table,) = metadata.tables.values()
+    if table.primary_key:  # a column that happens to be unique
+        metadata.remove_primary_key()
     return getattr(sdv.single_table, who)(metadata, **options)
 
 
