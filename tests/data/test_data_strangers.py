@@ -37,7 +37,7 @@ from data.domains.source_table import source_table
 from data.readers.base import IngestReport
 from data.readers.bodies import Body, Padded
 from data.readers.headings import rows_below
-from data.readers.jsonlines import kind_of
+from data.readers.json_rows import kind_of
 
 LINES = GOOD.splitlines(keepends=True)
 
