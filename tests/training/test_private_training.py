@@ -165,7 +165,9 @@ def test_examples_see_the_noise_that_they_would_see_together():
         torch.testing.assert_close(parameter.grad, gradient, atol=1e-6, rtol=1e-3)
 
 
-def test_batches_take_every_example_with_the_same_probability():
+def test_batches_take_every_example_with_the_same_probability(monkeypatch: pytest.MonkeyPatch):
+    random = np.random.default_rng(0)  # once in some thousand runs a secret is four deviations off
+    monkeypatch.setattr(privacy.secrets, "token_hex", lambda size: random.bytes(size).hex())
     data = Data()
     private = gradients(fresh(), data)
     for step in range(300):
