@@ -58,6 +58,7 @@ def columnar(
                 start += batch.num_rows
                 part = _of(folder, plain(pa.Table.from_batches([batch]))).combine_chunks()
                 held = {name: _chunk(part[name]) for name in part.schema.names}
+                _check_texts(held, file)
                 columns = {
                     name: held[original] if held[original].type == types[name] else held[original].cast(types[name])
                     for original, name in zip(originals, names, strict=True)
@@ -92,6 +93,22 @@ def _common(known: pa.DataType | None, found: pa.DataType, name: str, file: Path
         f"{file}: column {name!r} has type {found}, in {first.name} it has {known}. "
         "Write all files with the same types."
     )
+
+
+def _check_texts(columns: dict[str, pa.Array], file: Path) -> None:
+    """Make sure that what a file states to be text is.
+
+    Raises:
+        ValueError: If a column of text holds other bytes than UTF-8.
+    """
+    for name, column in columns.items():
+        try:
+            column.validate(full=True)
+        except pa.ArrowInvalid as error:
+            raise ValueError(
+                f"{file}: column {name!r} holds cells that are no {column.type}, so the file is damaged or was written "
+                f"wrongly: {' '.join(str(error).split())}. Write it anew."
+            ) from None
 
 
 def _chunk(column: pa.ChunkedArray) -> pa.Array:

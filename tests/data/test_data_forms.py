@@ -286,6 +286,13 @@ def test_images_of_32_bits_without_a_range_are_refused(tmp_path: Path) -> None:
         add("t", "d", root=tmp_path, quiet=True)
 
 
+def test_bytes_that_a_file_calls_text_are_refused(tmp_path: Path) -> None:
+    words = pa.array([b"ash", b"elm", b"o\xffk"] * 20, pa.binary()).view(pa.string())
+    pq.write_table(pa.table({"kind": words, "size": [i / 7 for i in range(60)]}), tmp_path / "t.parquet")
+    with pytest.raises(ValueError, match=r"t\.parquet: column 'kind' holds cells that are no string"):
+        prepared(tmp_path, "t.parquet")
+
+
 def test_a_hidden_sheet_is_not_the_table(tmp_path: Path) -> None:
     pytest.importorskip("python_calamine")
     body = workbook([["old", *NAMES[1:]], *LISTS], [NAMES, *LISTS])
