@@ -14,6 +14,9 @@ from typing import Any
 import pandas as pd
 import torch
 
+NAME = "table"
+"""What SDV is told that the table is called."""
+
 
 def argn(train: pd.DataFrame, n: int, minutes: float, seed: int) -> pd.DataFrame:
     """TabularARGN with its defaults; it stops by itself."""
@@ -36,18 +39,24 @@ def synthesizer(who: str, train: pd.DataFrame, **options: Any) -> Any:
     import sdv.single_table
     from sdv.metadata import Metadata
 
-    metadata = Metadata.detect_from_dataframe(train)
+    metadata = Metadata.detect_from_dataframes({NAME: train})
     (table,) = metadata.tables.values()
     if table.primary_key:  # a column that happens to be unique
-        metadata.remove_primary_key()
+        metadata.remove_primary_key(NAME)
     return getattr(sdv.single_table, who)(metadata, **options)
 
 
 def copula(train: pd.DataFrame, n: int, minutes: float, seed: int) -> pd.DataFrame:
     """SDV's Gaussian copula with its defaults."""
     model = synthesizer("GaussianCopulaSynthesizer", train)
-    model.fit(train)
-    return model.sample(n)
+    model.fit({NAME: train})
+    return drawn(model, n)
+
+
+def drawn(model: Any, n: int) -> pd.DataFrame:
+    """Rows of a synthesizer of SDV's, which knows tables by name since its version 2."""
+    found = model.sample(n)
+    return found[NAME] if isinstance(found, dict) else found
 
 
 def epochs(who: str, train: pd.DataFrame, n: int, minutes: float, seed: int) -> pd.DataFrame:
@@ -55,12 +64,12 @@ def epochs(who: str, train: pd.DataFrame, n: int, minutes: float, seed: int) -> 
     took = {}
     for count in (1, 2):
         began = time.process_time()
-        synthesizer(who, train, epochs=count).fit(train)
+        synthesizer(who, train, epochs=count).fit({NAME: train})
         took[count] = time.process_time() - began
     epoch = max(took[2] - took[1], 1e-3)
     model = synthesizer(who, train, epochs=min(300, max(1, int((60 * minutes - took[1]) / epoch) + 1)))
-    model.fit(train)
-    return model.sample(n)
+    model.fit({NAME: train})
+    return drawn(model, n)
 
 
 def rows(who: str, train: pd.DataFrame, n: int, minutes: float, seed: int) -> pd.DataFrame:
