@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from data.formats import NO_LABEL
 from fivefold.rows import Rows
 from models import GenerativeModel, Streams, tasks
 from pipelines.evaluation import inference
@@ -61,7 +60,7 @@ class Model:
     @property
     def classes(self) -> list[str]:
         """Names of the classes that `sample` takes as `label`; empty for a model without labels."""
-        return [name for name in self.facts.get("class_names") or [] if name != NO_LABEL]
+        return list(self._rows.classes)
 
     @property
     def tasks(self) -> tuple[str, ...]:

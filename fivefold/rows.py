@@ -149,11 +149,13 @@ class Rows:
         self.conversion: Any = conversion({**facts, "class_names": ()}, {}, formats)  # labels are added here
         class_names, layout = facts.get("class_names") or (), facts.get("rows") or {}
         named = [entry for entry in facts.get("table") or () if entry["role"] == "label"]
+        self.blank = str(named[0].get("blank", "")) if named else ""
         of_source = {"label": named[0]["name"], "label_dtype": named[0]["dtype"]} if named else {"label": LABEL}
         container = "pandas" if hasattr(self.conversion, "columns") else "images"
         self.layout = {"container": container, **of_source, **layout}
         label = {"name": self.layout["label"], "type": "categorical", "dtype": self.layout.get("label_dtype", "string")}
-        self.labels = Tables({"columns": [{**label, "categories": [n for n in class_names if n != formats.NO_LABEL]}]})
+        self.classes = [name for name in class_names if not self.blank or name != self.blank]
+        self.labels = Tables({"columns": [{**label, "categories": self.classes}]})
         self.frames = self.layout["container"] in ("pandas", "arrow")
         source = [entry["name"] for entry in facts.get("table") or () if entry["role"] != "skip"]
         self.order = [column["name"] for column in self.layout.get("columns", ())] or source
@@ -211,8 +213,7 @@ class Rows:
         if self.layout["container"] == "numbers":
             return written[self.conversion.names].to_numpy(self.layout["dtype"]).reshape(*x.shape[:-1], -1)
         if isinstance(beside, torch.Tensor):
-            known = beside < len(self.labels.columns[0]["categories"])  # the last class may be that of missing labels
-            codes = torch.where(known, beside.double(), math.nan)
+            codes = torch.where(beside < len(self.classes), beside.double(), math.nan)  # the last may be of no label
             written[self.layout["label"]] = self.labels.write(codes[:, None]).iloc[:, 0]
         written = self._typed(written)
         return self._contained(beside.restore(written) if isinstance(beside, Read) else written)

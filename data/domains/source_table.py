@@ -23,6 +23,8 @@ PLAIN = {
     "uint8": pa.uint8(), "uint16": pa.uint16(), "uint32": pa.uint32(), "uint64": pa.uint64(),
 }  # fmt: skip
 """Types by the names that `data.readers.columns.type_name` gives them."""
+UNUSED = "\x1f"
+"""A character that no text of a table holds."""
 
 
 def source_table(manifest: Mapping[str, Any]) -> SourceTable:
@@ -137,8 +139,12 @@ def write_text(manifest: Mapping[str, Any], split: str, parts: Parts, path: Path
     entries = source_table(manifest).written
     encoding = text.encoding if form == "csv" else "utf-8"
     with path.open("w", encoding=encoding, newline="") as file:
-        single, double = text.delimiter[:1], len(text.delimiter) > 1
-        writer = csv.writer(_Doubling(file, single) if double else file, delimiter=single, lineterminator="\n")
+        double = len(text.delimiter) > 1
+        writer = csv.writer(
+            _Between(file, text.delimiter) if double else file,
+            delimiter=UNUSED if double else text.delimiter,
+            lineterminator="\n",
+        )
         if form == "csv" and text.header == "first":
             writer.writerow([entry["title"] for entry in entries])
         for cells in table_cells(manifest, split, parts):
@@ -153,15 +159,15 @@ def write_text(manifest: Mapping[str, Any], split: str, parts: Parts, path: Path
                 file.write(json.dumps(dict(zip(titles, row, strict=True)), ensure_ascii=False) + "\n")
 
 
-class _Doubling:
-    """A file in which twice the delimiter stands between cells; cells hold none, for their file had it twice."""
+class _Between:
+    """A file in which more than one character stands between cells: they come with one that no text holds."""
 
-    def __init__(self, file: IO[str], single: str) -> None:
-        self._file, self._single = file, single
+    def __init__(self, file: IO[str], delimiter: str) -> None:
+        self._file, self._delimiter = file, delimiter
 
     def write(self, text: str) -> int:
         """Write a row."""
-        return self._file.write(text.replace(self._single, 2 * self._single))
+        return self._file.write(text.replace(UNUSED, self._delimiter))
 
 
 def _texts(cells: Sequence[Any], entry: Mapping[str, Any]) -> list[str]:

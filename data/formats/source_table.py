@@ -21,7 +21,7 @@ from .several import SeveralFormat
 
 PLACEHOLDER = "[text]"
 NO_LABEL = "(missing)"
-"""The class of the rows whose label is missing, where this is learned as everything else that can be missing is."""
+"""What the class of the rows without a label is called, where no class of the source is called so."""
 """What stands in the place of free text, which is not learned."""
 Format = NumberFormat | SeveralFormat | DateTimeFormat | DurationFormat
 
@@ -123,7 +123,7 @@ class SourceTable:
         n, role = len(values), entry["role"]
         if role == "label":
             codes = np.full(n, -1) if label is None else label
-            names = [None if name == NO_LABEL else name for name in self.class_names]
+            names = [None if name == entry.get("blank") else name for name in self.class_names]
             return [names[code] if code >= 0 else None for code in codes.tolist()]
         if role == "constant":
             return [entry["value"] if entry["value"] != "" else None] * n

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from data.cards import SPLITS, Card
 from data.domains.table import row_hashes
-from data.formats import NO_LABEL
 from data.readers.base import SPLIT_NAMES, Chunk, IngestReport, Mapper, Reader, split_by_rows
 from data.readers.columns import Cells, as_text, codes, is_text, not_utf8, numbers, read_cells
 from data.readers.raw_table import RawBatch
@@ -132,11 +131,11 @@ def _labels(
         report.reject(where, "unknown label", f"expected {cells.expected}, got {shown!r}")
     bad |= wrong
     without = int((np.isnan(cells.values) & ~anomaly & ~bad).sum())
-    learned = NO_LABEL in plan.classes
+    learned = bool(plan.blank)
     if without:
         report.missing.setdefault(plan.label, Counter()).update(cells.missing)
         report.unlabelled += 0 if learned else without
-    absent = np.where(anomaly | ~np.bool_(learned), -1, len(plan.classes) - 1)
+    absent = np.where(anomaly | (not learned), -1, len(plan.classes) - 1)
     return np.where(np.isnan(cells.values), absent, cells.values).astype(np.int64)
 
 

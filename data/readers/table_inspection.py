@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from data.cards import LEARNED, NOT_LEARNED, Anomaly, Card, Column, Inspection, Source
-from data.formats import NO_LABEL
 from data.readers.csv import check_kind
 from data.readers.database import tables
 from data.readers.detect import ColumnScan
@@ -15,7 +14,7 @@ from data.readers.dialects import sniff
 from data.readers.encodings import detect
 from data.readers.raw_table import beside, table_files
 from data.readers.suffixes import SUFFIXES
-from data.readers.table_plan import open_raw, scan_table
+from data.readers.table_plan import blank_class, open_raw, scan_table
 from data.readers.workbook import layout, sheets
 from data.sources.archive import is_archive
 from data.sources.inflate import archived_table
@@ -53,9 +52,10 @@ def inspect_table(card: Card, path: Path, size: str, fit: str) -> Inspection:
             shown = ", ".join(f"{count} × {mark!r}" for mark, count in scan.missing.most_common(4))
             inspection.found.append(f"column {name!r}: {missing / scan.cells:.1%} of its cells are missing ({shown})")
         if name == card.label and name not in raw.partial and _learned_gaps(card, column, missing, scan.cells):
+            blank = blank_class(column.categories)
             column = replace(column, categories=(*column.categories, ""))
             inspection.found.append(
-                f"column {name!r}: rows without a label are a class of their own, {NO_LABEL!r}, drawn as often as they "
+                f"column {name!r}: rows without a label are a class of their own, {blank!r}, drawn as often as they "
                 'occur; where their label is only not known, take "" out of its categories: they are then kept without'
             )
         if notes:

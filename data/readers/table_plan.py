@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -63,12 +63,14 @@ class Plan:
         all: Those of the source by name.
         label: The column of classes, empty without one.
         classes: Names of the classes.
+        blank: The class of the rows without a label, the last; empty where they have none.
     """
 
     columns: tuple[Column, ...]
     all: dict[str, Column]
     label: str
     classes: list[str]
+    blank: str = ""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -149,6 +151,8 @@ def described(
             if pa.types.is_binary(raw.types[name]):
                 entry["open"] = True  # text files leave the type open
             sources.identifiers[name] = IdentifiersSeen(restart=column.type == "index")
+        elif entry["role"] == "label" and plan.blank:
+            entry["blank"] = plan.blank
         if column.why:
             entry["why"] = column.why
         sources.entries.append(entry)
@@ -197,6 +201,11 @@ def _learned(column: Column, dtype: str, taken: set[str]) -> Iterator[dict[str, 
             "dtype": "string" if part.values else "int64", "categories": list(part.categories),
             "source": column.name, "part": part.name,
         }  # fmt: skip
+
+
+def blank_class(classes: Iterable[str]) -> str:
+    """What the class of the rows without a label is called beside these."""
+    return _free(NO_LABEL, set(classes))
 
 
 def _free(name: str, taken: set[str]) -> str:
@@ -276,7 +285,12 @@ def plan_of(card: Card, raw: RawTable, scans: dict[str, ColumnScan], report: Ing
                 f"column {column.name!r} has {len(column.categories)} categories, more than max_categories: "
                 f"{card.max_categories}. Set its type to skip, or raise max_categories in the card."
             )
-    return Plan(columns=tuple(columns), all=every, label=card.label, classes=_classes(card, given, scans, raw))
+    names = _classes(card, given, scans, raw)
+    classes, blank = [name for name in names if name], ""
+    if len(classes) < len(names) and card.missing == "model":
+        blank = blank_class(classes)
+        classes.append(blank)
+    return Plan(columns=tuple(columns), all=every, label=card.label, classes=classes, blank=blank)
 
 
 def _classes(card: Card, given: dict[str, Column], scans: dict[str, ColumnScan], raw: RawTable) -> list[str]:
@@ -293,8 +307,7 @@ def _classes(card: Card, given: dict[str, Column], scans: dict[str, ColumnScan],
             )
         found = column.categories
     same = card.anomaly is not None and card.anomaly.column == card.label
-    names = class_list(card if same else replace(card, anomaly=None), found)
-    return [*(name for name in names if name), NO_LABEL] if "" in names else names
+    return class_list(card if same else replace(card, anomaly=None), found)
 
 
 def open_raw(card: Card, path: Path) -> RawTable:

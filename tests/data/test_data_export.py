@@ -146,24 +146,41 @@ def test_columns_that_are_not_learned_keep_their_share_of_gaps(tmp_path: Path) -
     assert not set(fresh) & set(table["number"].to_pylist())
 
 
-@pytest.mark.parametrize("learned", [True, False])
-def test_rows_without_a_label_are_a_class_of_their_own_or_of_none(tmp_path: Path, learned: bool) -> None:
-    tiers = ["gold", "silver", "", "gold", "NA"] * 40
+@pytest.mark.parametrize("learned", ["yes", "no", "no: they are filled in"])
+def test_rows_without_a_label_are_a_class_of_their_own_or_of_none(tmp_path: Path, learned: str) -> None:
+    """Whatever else the classes are called: `(missing)` is what one of the source may be, too."""
+    tiers = ["(missing)", "silver", "", "(missing)", "NA"] * 40
     (tmp_path / "t.csv").write_text("x,tier\n" + "".join(f"{i / 7:.3f},{tier}\n" for i, tier in enumerate(tiers)))
     add("t.csv", "d", "tier", root=tmp_path, quiet=True)
     card = tmp_path / "data/catalog/d.yaml"
-    assert 'categories: ["gold", "silver", ""]' in card.read_text()
-    if not learned:
+    assert 'categories: ["(missing)", "silver", ""]' in card.read_text()
+    if learned == "no":
         card.write_text(card.read_text().replace('"silver", ""]', '"silver"]'))
+    elif learned != "yes":
+        card.write_text(card.read_text().replace("missing: model", "missing: fill"))
     manifest = prepare("d", root=tmp_path)
     counts = [split["labels"] for split in manifest["splits"].values()]
-    found = {name: sum(count[name] for count in counts) for name in counts[0]}
-    assert found == {"gold": 80, "silver": 40, **({"(missing)": 80} if learned else {})}
-    assert sum(split["unlabelled"] for split in manifest["splits"].values()) == (0 if learned else 80)
+    found = [sum(count[name] for count in counts) for name in manifest["class_names"]]
+    assert found == ([80, 40, 80] if learned == "yes" else [80, 40])
+    assert len(set(manifest["class_names"])) == len(found)
+    assert sum(split["unlabelled"] for split in manifest["splits"].values()) == (0 if learned == "yes" else 80)
     export("d", Path("out"), "csv", root=tmp_path)
     rows = [row for path in (tmp_path / "out").iterdir() for row in csv.reader(path.read_text().splitlines()[1:])]
-    expected = [(f"{i / 7:.3f}", tier if tier in ("gold", "silver") else "") for i, tier in enumerate(tiers)]
-    assert sorted((x, tier if tier in ("gold", "silver") else "") for x, tier in rows) == sorted(expected)
+    named = [tier if tier not in ("", "NA") else "" for tier in tiers]
+    assert sorted((x, tier if tier != "NA" else "") for x, tier in rows) == sorted(
+        (f"{i / 7:.3f}", tier) for i, tier in enumerate(named)
+    )
+
+
+def test_two_characters_between_cells_may_stand_alone_in_them(tmp_path: Path) -> None:
+    titles = ["Episode: one", "Alien", "Them!", "2001: an odyssey"]
+    lines = [f"{1 + i % 5}::{titles[i % 4]}::{i / 7:.3f}" for i in range(200)]
+    (tmp_path / "t.dat").write_text("\n".join(lines) + "\n")
+    add("t.dat", "d", root=tmp_path, quiet=True)
+    prepare("d", root=tmp_path)
+    export("d", Path("out"), "csv", root=tmp_path)
+    written = [line for path in (tmp_path / "out").iterdir() for line in path.read_text().splitlines()]
+    assert sorted(written) == sorted(lines)
 
 
 @pytest.mark.parametrize("channels", [1, 3])

@@ -438,7 +438,7 @@ def test_a_missing_label_is_served_as_missing() -> None:
         "domain": {"kind": "table", "columns": [{"name": "v", "type": "integer", "dtype": "int64", "categories": []}]},
         "class_names": ["7", "8", "(missing)"],
         "table": [
-            {"name": "y", "role": "label", "dtype": "int64"},
+            {"name": "y", "role": "label", "dtype": "int64", "blank": "(missing)"},
             {"name": "v", "role": "number", "dtype": "int64", "pattern": "", "columns": [0]},
         ],
     }

@@ -41,6 +41,7 @@ class SourceTables(Tables):
         named = {"name": str(labels[0]["name"])} if labels and domain.get("label") else {}
         super().__init__({**domain, "label": {**(domain.get("label") or {}), **named}})
         self.label_dtype = str(labels[0]["dtype"]) if labels else ""
+        self.blank = str(labels[0].get("blank", "")) if labels and domain.get("label") else ""
         self.table = formats.SourceTable(source=source, columns=self.columns, class_names=self.classes, stated=stated)
         self.full = self.table.full
         self.formats = formats
@@ -98,8 +99,9 @@ class SourceTables(Tables):
 
     def labelled(self, examples: Any, labels: torch.Tensor) -> Any:
         """Rows with the column of their labels in its place, in the type of its source."""
-        gaps = [code for code, name in enumerate(self.classes) if name == self.formats.NO_LABEL]
-        codes = torch.where(torch.isin(labels, torch.tensor(gaps, device=labels.device)), math.nan, labels.double())
+        codes = labels.double()
+        if self.blank:
+            codes[labels == self.classes.index(self.blank)] = math.nan
         return self._in_order(super().labelled(examples, codes))
 
     def _in_order(self, frame: Any) -> Any:
@@ -119,16 +121,12 @@ class SourceTables(Tables):
         missing = cells.isna().to_numpy(dtype=bool)
         form = self.formats.format_of(entry["role"], entry["pattern"], tuple(entry.get("parts", ())))
         expected = f"one written as {entry['pattern'] or entry['dtype']}"
-        if entry["role"] == "number":
-            if cells.dtype.kind in "iuf":
+        if entry["role"] in ("number", "several"):
+            if entry["role"] == "number" and cells.dtype.kind in "iuf":
                 values = cells.to_numpy(dtype=np.float64)[:, None]
                 bad = np.isinf(values[:, 0])
             else:
                 values, bad = form.read([None if gap else str(cell) for cell, gap in zip(cells, missing, strict=True)])
-            self._refuse(cells, bad, entry, expected)
-            return values
-        if entry["role"] == "several":
-            values, bad = form.read([None if gap else str(cell) for cell, gap in zip(cells, missing, strict=True)])
             self._refuse(cells, bad, entry, expected)
             return values
         if not entry["pattern"] or cells.dtype.kind in "mM":
