@@ -390,7 +390,14 @@ def _table_faults(card: Card) -> Iterable[str]:
         if name and names and name not in names:
             near = schema.closest(name, names)
             yield f"{key} names no column: {name!r}" + (f" (did you mean {near!r}?)" if near else "")
-    yield from _constraint_faults(card, names)
+    yield from _constraint_faults(card, [*names, *_numbers_within(card)])
+
+
+def _numbers_within(card: Card) -> Iterable[str]:
+    """What rules call the numbers of columns with several."""
+    for column in card.columns:
+        if column.type == "several":
+            yield from (f"{column.name}.{place + 1}" for place in range(column.format.count("{")))
 
 
 def _constraint_faults(card: Card, names: list[str]) -> Iterable[str]:

@@ -16,7 +16,7 @@ from .month_names import MONTHS as LANGUAGES
 from .numbers import SCALES, NumberFormat, is_plain, plain_numbers
 from .parts import DAY, UNITS, WEEKDAYS, Instants, InstantsSeen, Part, fitting_parts, instants_of, parts_of
 from .rules import parse_rule, written_name
-from .several import SeveralFormat
+from .several import SeveralFormat, with_numbers
 from .source_table import NO_LABEL, PLACEHOLDER, SourceTable, as_text, format_of
 
 __all__ = [
@@ -48,5 +48,6 @@ __all__ = [
     "parts_of",
     "plain_numbers",
     "whole_type",
+    "with_numbers",
     "written_name",
 ]

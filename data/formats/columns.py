@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from .instants import DateTimeFormat
 from .numbers import NumberFormat
 from .parts import DAY, Instants, Part, instants_of, parts_of
+from .several import with_numbers
 
 Values = dict[str, NDArray[np.float64]]
 """Columns of the source by name, `[n]`: numbers, codes of categories, microseconds; NaN where missing."""
@@ -30,7 +31,7 @@ class SourceColumns:
 
     def __init__(self, source: Sequence[Mapping[str, Any]], columns: Sequence[Mapping[str, Any]]) -> None:
         self.columns = [dict(column) for column in columns]
-        self.source = {str(entry["name"]): entry for entry in source}
+        self.source = {str(entry["name"]): entry for entry in with_numbers(source, self.columns)}
 
     def role(self, name: str) -> str:
         """`number`, `category`, `datetime` or `duration`; empty for a column that is not learned."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -88,6 +89,28 @@ class SeveralFormat:
 
     def _joined(self, parts: list[str]) -> str:
         return "".join(text + part for text, part in zip(self.texts, parts, strict=True))
+
+
+def with_numbers(
+    source: Iterable[Mapping[str, Any]], columns: Sequence[Mapping[str, Any]]
+) -> Iterator[Mapping[str, Any]]:
+    """A table's entries, those of several numbers followed by one for each number, as rules name them (`bp.1`).
+
+    Arguments:
+        source: The manifest's `table`.
+        columns: The full columns that `columns` of its entries are places among.
+    """
+    for entry in source:
+        if entry["role"] != "several" or not entry.get("columns"):
+            yield entry
+            continue
+        holes = dict(zip(entry["columns"], SeveralFormat(entry["pattern"]).holes, strict=True))
+        yield {**entry, "columns": [place for place, hole in holes.items() if isinstance(hole, tuple)]}
+        for place, hole in holes.items():
+            if isinstance(hole, NumberFormat):
+                column = columns[place]
+                number = {"name": column["name"], "role": "number", "dtype": column["dtype"], "pattern": hole.pattern}
+                yield {**number, "columns": [place], "of": entry["name"]}
 
 
 NUMERAL = r"([+-]?\d+(?:\.\d*)?(?:[eE][+-]?\d+)?)"

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.cards import Constraint
-from data.formats import SPANS, Constraints, written_name
+from data.formats import SPANS, Constraints, with_numbers, written_name
 
 SAMPLE = 4096
 """Rows in which relations are looked for; those found are checked in all."""
@@ -43,6 +43,8 @@ class Relations:
 
     def __init__(self, source: list[dict[str, Any]], columns: list[dict[str, Any]]) -> None:
         self.source = [entry for entry in source if entry.get("columns")]
+        named = [entry for entry in with_numbers(self.source, columns) if entry["role"] != "several"]
+        self.roles = {str(entry["name"]): str(entry["role"]) for entry in named}
         self.columns = columns
         self._waiting: list[NDArray[np.float64]] = []
         self._candidates: Constraints | None = None
@@ -139,16 +141,16 @@ class Relations:
     def _without_repetition(self, x: NDArray[np.float64]) -> list[str]:
         """Dates and whole numbers of which no two rows have the same."""
         plain = Constraints([], self.source, self.columns)
-        roles = {str(entry["name"]): str(entry["role"]) for entry in self.source}
-        names = [n for n, role in roles.items() if role == "datetime" or (role == "number" and plain.decimals(n) == 0)]
+        names = [
+            n for n, role in self.roles.items() if role == "datetime" or (role == "number" and plain.decimals(n) == 0)
+        ]
         values = plain.values(x, names)
         return [name for name in names if _unique_by_nature(values[name])][:MOST_KEYS]
 
     def _found(self, x: NDArray[np.float64]) -> Iterator[Constraint]:
         plain = Constraints([], self.source, self.columns)
         sample = x[np.random.default_rng(0).permutation(len(x))]
-        values = plain.values(sample, [str(entry["name"]) for entry in self.source])
-        roles = {str(entry["name"]): str(entry["role"]) for entry in self.source}
+        roles, values = self.roles, plain.values(sample, list(self.roles))
         numbers = [n for n, role in roles.items() if role == "number" and _varies(values[n])][:MOST_NUMBERS]
         moments = [n for n, role in roles.items() if role == "datetime" and _varies(values[n])]
         computed = [*self._spans(values, moments, numbers), *self._sums(plain, values, numbers)]

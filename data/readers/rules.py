@@ -61,7 +61,9 @@ class Rules:
                 rule = self.found.rules[place]
                 more = ", ".join(map(str, batch.rows[rows[:NAMED]])) + (", …" if len(rows) > NAMED else "")
                 where = f"{batch.file}: row {batch.rows[row]}"
-                cells = ", ".join(f"{name} = {batch.columns[name][row].as_py()!r}" for name in rule.names)
+                source = self.found.source
+                names = dict.fromkeys(str(source[name].get("of", name)) for name in rule.names)
+                cells = ", ".join(f"{name} = {batch.columns[name][row].as_py()!r}" for name in names)
                 cells = cells.replace("= b'", "= '")
                 rest = f" (broken in rows {more})" if len(rows) > 1 else ""
                 report.reject(where, f"breaks the constraint {rule.text}", f"expected {rule.text}, got {cells}{rest}")

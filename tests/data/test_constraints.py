@@ -126,6 +126,30 @@ def test_rules_are_found_and_kept_by_whatever_is_drawn(tmp_path: Path, gaps: flo
     assert len(set(drawn.total.dropna())) > 100
 
 
+def test_numbers_within_a_cell_keep_their_order(tmp_path: Path) -> None:
+    """An estimate lies within its bounds, and a number is more than the first of a cell if it always is."""
+    random = np.random.default_rng(0)
+    middle = random.normal(50, 5, 400)
+    low, high = middle - random.gamma(4, 1, 400), middle + random.gamma(4, 1, 400)
+    cells = [f"{m:.1f} [{a:.1f}-{b:.1f}]" for m, a, b in zip(middle, low, high, strict=True)]
+    frame = pd.DataFrame({"est": cells, "top": (middle + 30 + random.gamma(2, 9, 400)).round(2)})
+    manifest = prepared(frame, tmp_path)
+    assert {rule["rule"] for rule in manifest["constraints"]["rules"]} == {
+        "est.2 < est.1",
+        "est.1 < est.3",
+    }
+    drawn = pd.DataFrame(source_table(manifest).cells(mixed(manifest, tmp_path)))
+    found = drawn["est"].str.extract(r"^([\d.]+) \[(-?[\d.]+)-([\d.]+)\]$").astype(float)
+    assert found.notna().all(axis=None)
+    assert ((found[1] <= found[0]) & (found[0] <= found[2])).all()
+    frame.loc[7, "est"] = "50.0 [51.0-70.0]"
+    frame.to_csv(tmp_path / "rows.csv", index=False)
+    sha256 = inspect("rows.csv", "x", tmp_path).card.source.sha256
+    card = load_card("rows", tmp_path)
+    with pytest.raises(ValueError, match=r"row 9.*est\.2 < est\.1.*est = '50\.0 \[51\.0-70\.0\]'"):
+        build(replace(card, source=replace(card.source, sha256=sha256)), tmp_path, tmp_path / "out", here)
+
+
 def test_columns_that_name_a_row_each_are_said_but_not_stated(tmp_path: Path) -> None:
     """A day each, shuffled; beside it large whole numbers, which differ by chance, and days of which one is twice."""
     random, n = np.random.default_rng(3), 300
