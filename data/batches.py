@@ -12,14 +12,12 @@ import logging
 import resource
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal
 
 import numpy as np
 import psutil
 import torch
-from jaxtyping import UInt8
 from numpy.typing import NDArray
-from torch import Tensor
 
 from data.dataset import Examples, Split
 from data.permutation import permuted
@@ -145,48 +143,6 @@ class Batches:
         if self.device.type != "cuda":
             return examples
         return Examples(x=examples.x.pin_memory(), label=examples.label.pin_memory())
-
-
-class Draws(Protocol):
-    """A source of random numbers, such as `models.rng.Streams`."""
-
-    def uniform(self, *shape: int) -> Tensor:
-        """Draws from the uniform distribution on [0, 1)."""
-        ...
-
-    def integers(self, high: int, *shape: int) -> Tensor:
-        """Integers from 0 to `high` - 1."""
-        ...
-
-
-def augment(
-    x: UInt8[Tensor, "batch height width channels"], streams_like: Draws, *, flip: bool = False, shift: int = 0
-) -> UInt8[Tensor, "batch height width channels"]:
-    """Images mirrored and moved at random, on the device they are on.
-
-    Arguments:
-        x: Images, `[batch, height, width, channels]`.
-        streams_like: Where chance comes from; on the device of `x`.
-        flip: Whether to mirror left and right, with probability 1/2.
-        shift: How far to move, in pixels: up to so many each way; edges are repeated.
-    """
-    n, height, width = x.shape[:3]
-    if not 0 <= shift < min(height, width):
-        raise ValueError(f"shift must be from 0 to {min(height, width) - 1} pixels, got {shift}")
-    if not flip and not shift:
-        return x
-    rows = torch.arange(height, device=x.device).expand(n, height)
-    columns = torch.arange(width, device=x.device).expand(n, width)
-    if flip:
-        mirrored = streams_like.uniform(n, 1) < 0.5
-        columns = torch.where(mirrored, width - 1 - columns, columns)
-    if shift:
-        down, across = (streams_like.integers(2 * shift + 1, n, 1) - shift for _ in range(2))
-        rows = (rows + down).clamp(0, height - 1)
-        moved = (torch.arange(width, device=x.device) + across).clamp(0, width - 1)
-        columns = columns.gather(1, moved)
-    batch = torch.arange(n, device=x.device)[:, None, None]
-    return x[batch, rows[:, :, None], columns[:, None, :]]
 
 
 def _resident(split: Split, device: torch.device) -> bool:

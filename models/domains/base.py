@@ -126,6 +126,7 @@ class Domain(ABC):
         anomaly_tails: `upper` if only large statistics are strange (each is a surprise), `both` if small ones are too.
         noise_unit: What noise of one unit in data space is divided by in model space.
         scales_per_value: Whether a noise process takes each value's own standard deviation for the data's.
+        augmentable: Whether `augmented` can change examples.
         any_order: Whether `row_network` gives the distribution of any value given any others.
 
     Example:
@@ -146,6 +147,7 @@ class Domain(ABC):
     anomaly_tails: Literal["upper", "both"] = "both"
     noise_unit: float = 1.0
     scales_per_value: bool = False
+    augmentable: bool = False
     any_order: bool = False
     _checked: bool = True
 
@@ -280,6 +282,21 @@ class Domain(ABC):
     ) -> Float[Tensor, "batch *event"]:
         """Each example moved by its own random whole number of places, up to `part` of the shortest side."""
         return y
+
+    def augmented(
+        self, x: Num[Tensor, "batch *data"], generator: Streams, *, flip: bool = False, shift: float = 0.0
+    ) -> Num[Tensor, "batch *data"]:
+        """Examples changed at random into others that could be.
+
+        Arguments:
+            x: In data space.
+            generator: Source of randomness, on the device of `x`.
+            flip: Whether to mirror left and right, with probability 1/2.
+            shift: How far to move, as a part of the shortest side: up to so much each way.
+        Raises:
+            ValueError: If there is no such change of this kind of data.
+        """
+        raise ValueError(f"a {self.kind} cannot be mirrored or moved")
 
     # Likelihoods
 

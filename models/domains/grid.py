@@ -215,11 +215,31 @@ class Image(Grid):
 
     kind = "image"
     axes = ("height", "width")
+    augmentable = True
 
     def __init__(self, *, channels: int, height: int, width: int, levels: int = 256) -> None:
         if channels not in (1, 3):
             raise ValueError(f"an image has 1 or 3 channels, got {channels}")
         super().__init__(channels=channels, size=(height, width), levels=levels)
+
+    def augmented(
+        self, x: Num[Tensor, "batch height width channels"], generator: Streams, *, flip: bool = False, shift: float = 0
+    ) -> Num[Tensor, "batch height width channels"]:
+        """Images mirrored and moved by whole pixels; edges are repeated."""
+        n, (height, width) = len(x), self.size
+        reach = round(shift * min(self.size))
+        if not flip and not reach:
+            return x
+        rows = torch.arange(height, device=x.device).expand(n, height)
+        columns = torch.arange(width, device=x.device).expand(n, width)
+        if flip:
+            columns = torch.where(generator.uniform(n, 1) < 0.5, width - 1 - columns, columns)
+        if reach:
+            down, across = (generator.integers(2 * reach + 1, n, 1) - reach for _ in range(2))
+            rows = (rows + down).clamp(0, height - 1)
+            columns = columns.gather(1, (torch.arange(width, device=x.device) + across).clamp(0, width - 1))
+        batch = torch.arange(n, device=x.device)[:, None, None]
+        return x[batch, rows[:, :, None], columns[:, None, :]]
 
 
 class Sound(Grid):

@@ -11,6 +11,7 @@ from typing import Any
 
 from data.schema import check_name, is_name
 from models import FAMILIES
+from models.domains import DOMAINS
 from pipelines.config.budgets import in_batches, in_budget, with_budget
 from pipelines.config.layout import ranges_of, read_yaml, section_of, with_nested_search
 from pipelines.config.sections import FAMILY, SECTIONS, SINGLE, Family, Params, Resolved
@@ -18,7 +19,7 @@ from pipelines.config.validation import checked_family, checked_params, refuse
 from pipelines.defaults import Facts, defaults, facts_of, machine_facts
 from pipelines.defaults.layers import Layer, Setting, merged, nested, stacked
 from pipelines.paths import card_file, prepared_folder, settings_file
-from pipelines.training.config import TrainingConfig
+from pipelines.training.config import NOT_AUGMENTABLE, TrainingConfig
 
 PATH = Path("params.yaml")
 DEFAULT, RECIPES = "default", Path("recipes")
@@ -63,6 +64,12 @@ def resolve(path: Path = PATH, *, dataset: str | None = None) -> Resolved:
         if {"budget", "total_examples"} <= set(_set(section_of(section_of(written, family), "training")))
     ]
     params = checked_params(settings, errors)
+    if facts.kind in DOMAINS and not DOMAINS[facts.kind].augmentable:
+        errors += [
+            f"{family}.training.augment: {NOT_AUGMENTABLE.format(kind=facts.kind)}"
+            for family, chosen in params.family.items()
+            if chosen and chosen.training.augment.active
+        ]
     if errors or misplaced:
         without: list[str] = []  # the user's settings: these errors are the recipe's
         checked_params(merged(merged(below[0].content, recipe), {key: user.get(key) for key in SINGLE}), without)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import re
 from collections.abc import Mapping
@@ -235,8 +236,7 @@ SINGLE = ("dataset", "datasets", "seed", "families", "budget")
 
 def setting_of(family: Family, name: str) -> Any:
     """The value of a dotted setting (`training.lr`)."""
-    section, _, key = name.partition(".")
-    return getattr(getattr(family, section), key)
+    return functools.reduce(getattr, name.split("."), family)
 
 
 def with_settings(family: Family, changes: Mapping[str, Any]) -> Family:
@@ -248,7 +248,7 @@ def with_settings(family: Family, changes: Mapping[str, Any]) -> Family:
     parts: dict[str, dict[str, Any]] = {"model": {}, "training": {}, "sampling": {}}
     for name, value in changes.items():
         section, _, key = name.partition(".")
-        known = [f"{s}.{f.name}" for s in parts for f in dataclasses.fields(getattr(family, s))]
+        known = [f"{s}.{each}" for s in parts for each in _names(getattr(family, s))]
         if section == "model" and name not in known and f"sampling.{key}" in known:
             raise ValueError(f"{name}: {moved(f'sampling.{key}')}")
         if name not in known:
@@ -258,9 +258,27 @@ def with_settings(family: Family, changes: Mapping[str, Any]) -> Family:
             parts[section][key] = dataclasses.replace(before, **value)  # type: ignore[type-var]
             continue
         kind = type(before)
-        parts[section][key] = round(value) if kind is int else kind(value)
+        value = round(value) if kind is int else kind(value)
+        group, _, nested = key.rpartition(".")
+        if group:
+            before = parts[section].get(group, setting_of(family, f"{section}.{group}"))
+            key, value = group, dataclasses.replace(before, **{nested: value})
+        parts[section][key] = value
     changed = {name: dataclasses.replace(getattr(family, name), **part) for name, part in parts.items()}
     return dataclasses.replace(family, **changed)
+
+
+def _names(settings: Any) -> list[str]:
+    """Of the fields of settings, and of those that are settings themselves (`privacy.epsilon`)."""
+    names = []
+    for each in dataclasses.fields(settings):
+        value = getattr(settings, each.name)
+        names += (
+            [each.name, *(f"{each.name}.{name}" for name in _names(value))]
+            if dataclasses.is_dataclass(value)
+            else [each.name]
+        )
+    return names
 
 
 def moved(place: str) -> str:

@@ -12,6 +12,8 @@ from pipelines.training.durations import parse_duration
 NOT_LEARNED = {"changes_model": False}
 """Metadata of a field that says how a training is run, watched or kept, and not what is learned."""
 
+NOT_AUGMENTABLE = "a {kind} cannot be mirrored or moved, images can; leave it out"
+
 
 def changes_model(kind: type, settings: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that change what is learned: all but those whose field in the dataclass says otherwise."""
@@ -43,6 +45,34 @@ class Privacy:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Augment:
+    """Changes at random to every image that is learned from.
+
+    Arguments:
+        flip: Mirror left and right with probability 1/2, where a mirrored image is one that could be (no digits, no
+            text): samples are mirrored as often.
+        shift: Move by up to this part of the shorter side each way, edges repeated; less and less, and not at all in
+            the last quarter of the training, so that samples are not moved.
+    """
+
+    flip: bool = False
+    shift: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.shift < 0.5:
+            raise ValueError(f"shift must be at least 0 and below 0.5, got {self.shift}")
+
+    @property
+    def active(self) -> bool:
+        """Whether anything is changed."""
+        return self.flip or self.shift > 0
+
+    def shift_at(self, progress: float) -> float:
+        """The part of the side to move by after this part of the training."""
+        return self.shift * max(0.0, 1 - progress / 0.75)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class TrainingConfig:
     """How long and how a family is trained.
 
@@ -67,6 +97,7 @@ class TrainingConfig:
         virtual_ranks: Streams of randomness per global batch; workers times `accumulate` divide it.
         accumulate: Parts in which a worker's share of a batch is seen, one after the other, to save
             memory; the update is the same up to the order of summation.
+        augment: Mirror and move the images that are learned from, to learn more from few: `flip` and `shift`.
         privacy: Train under differential privacy, which takes the flow of rows and one worker: `epsilon`, `delta` and
             `clip`. `batch_size` is then the expected size of a batch, and computing is in float32.
     """
@@ -89,9 +120,12 @@ class TrainingConfig:
     evaluations: int = 8
     virtual_ranks: int = 8
     accumulate: int = field(default=1, metadata=NOT_LEARNED)
+    augment: Augment = field(default_factory=Augment)
     privacy: Privacy = field(default_factory=Privacy)
 
     def __post_init__(self) -> None:
+        if isinstance(self.augment, Mapping):
+            object.__setattr__(self, "augment", Augment(**self.augment))
         if isinstance(self.privacy, Mapping):  # as JSON has it
             object.__setattr__(self, "privacy", Privacy(**self.privacy))
         counts = (

@@ -20,7 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 from models.contract import Batch, GenerativeModel
 from models.rng import Streams
 from pipelines.training.checkpoint_manager import CheckpointManager
-from pipelines.training.config import DivergencePolicy, TrainingConfig
+from pipelines.training.config import NOT_AUGMENTABLE, DivergencePolicy, TrainingConfig
 from pipelines.training.context import BatchSource, TrainingReport, WorkerContext
 from pipelines.training.divergence import DivergenceGuard
 from pipelines.training.errors import Interrupted
@@ -97,6 +97,8 @@ def train(
     """
     # --- Set up: model, state, schedule ---
     context, policy = context or WorkerContext(), policy or DivergencePolicy()
+    if settings.augment.active and not model.domain.augmentable:
+        raise ValueError(f"training.augment: {NOT_AUGMENTABLE.format(kind=model.domain.kind)}")
     private = PrivateGradients(model, source, settings, context, policy) if settings.privacy.epsilon else None
     ranks = context.virtual_ranks(settings.virtual_ranks, settings.accumulate)
     model.to(context.device)
@@ -130,7 +132,12 @@ def train(
                 batch = private.batch(number)
             else:
                 batch = source.batch(number, context.rank, context.world_size).to(context.device)
-            batch = Batch(batch.x, batch.label, batch.observed, seen)
+            x = batch.x
+            if settings.augment.active:
+                moved = settings.augment.shift_at(seen / settings.total_examples)
+                chance = Streams.seeded(seed, number, "augment", ranks=ranks, device=context.device)
+                x = model.domain.augmented(x, chance, flip=settings.augment.flip, shift=moved)
+            batch = Batch(x, batch.label, batch.observed, seen)
 
             # --- One update of each objective ---
             rejection_reason = None

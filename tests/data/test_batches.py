@@ -12,7 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.batches import Batches, augment
+from data.batches import Batches
 from data.dataset import Split
 from data.permutation import permuted
 from data.shards import write_shard
@@ -137,41 +137,3 @@ def test_what_exceeds_the_process_s_own_limit_stays_on_the_disk(tmp_path: Path) 
     finally:
         resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
     assert (batch.x[:, 0, 0, 0] == batch.label % 256).all()
-
-
-class Streams:
-    """Draws from one generator."""
-
-    def __init__(self, seed: int) -> None:
-        self.generator = torch.Generator().manual_seed(seed)
-
-    def uniform(self, *shape: int) -> torch.Tensor:
-        return torch.rand(shape, generator=self.generator)
-
-    def integers(self, high: int, *shape: int) -> torch.Tensor:
-        return torch.randint(high, shape, generator=self.generator)
-
-
-def test_augment_moves_and_mirrors() -> None:
-    x = torch.randint(256, (64, 9, 7, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    assert augment(x, Streams(0)) is x
-    mirrored = augment(x, Streams(0), flip=True)
-    kinds = [(a == b).all().item() or 2 * (a == b.flip(1)).all().item() for a, b in zip(mirrored, x, strict=True)]
-    assert set(map(int, kinds)) == {1, 2}
-    moved = augment(x, Streams(1), flip=True, shift=2)
-    assert (moved.shape, moved.dtype) == (x.shape, torch.uint8)
-    assert (moved == augment(x, Streams(1), flip=True, shift=2)).all()
-    padded = np.pad(x.numpy(), ((0, 0), (2, 2), (2, 2), (0, 0)), mode="edge")
-    for image, wide in zip(moved.numpy(), padded, strict=True):
-        views = [wide[i : i + 9, j : j + 7] for i in range(5) for j in range(5)]
-        views += [np.pad(view, 0) for view in (wide[:, ::-1][i : i + 9, j : j + 7] for i in range(5) for j in range(5))]
-        assert any((image == view).all() for view in views)
-    numbered = torch.arange(63, dtype=torch.uint8).reshape(1, 9, 7, 1).expand(400, 9, 7, 1)
-    middle = augment(numbered, Streams(2), shift=2)[:, 4, 3, 0].int()
-    down, across = torch.div(middle, 7, rounding_mode="floor") - 4, middle % 7 - 3
-    for offsets in (down, across):  # all five, each in about 80 of 400
-        assert np.unique(offsets).tolist() == [-2, -1, 0, 1, 2]
-        assert np.bincount(offsets + 2).min() > 50
-    assert abs(np.corrcoef(down, across)[0, 1]) < 0.2
-    with pytest.raises(ValueError, match="shift"):
-        augment(x, Streams(0), shift=7)

@@ -16,6 +16,7 @@ from torch import nn
 
 from models import Batch, Streams, build
 from models.anomaly import MahalanobisScore
+from models.domains import domain
 from models.domains.grid import Image, random_shift
 from models.gan import gradient_penalty
 from models.imputation import impute_in_random_order, mask_cells, reveal_cells, sample_nearest
@@ -552,6 +553,34 @@ def test_a_broken_dependence_between_columns_is_an_anomaly():
     apart = (x[:, 0].abs() > 0.7) & (x[:, 0].abs() < 2.5)
     intact, odd = (model.anomaly_score(rows[apart], Streams.seeded(0)) for rows in (x, broken))
     assert (odd > intact.quantile(0.99)).all()
+
+
+# Images mirrored and moved
+
+
+def test_augmented_images_are_mirrored_or_moved_ones():
+    image = Image(channels=3, height=9, width=7)
+    x = torch.randint(256, (64, 9, 7, 3), dtype=torch.uint8, generator=seeded())
+    assert image.augmented(x, Streams.seeded(0)) is x
+    mirrored = image.augmented(x, Streams.seeded(0), flip=True)
+    kinds = [(a == b).all().item() or 2 * (a == b.flip(1)).all().item() for a, b in zip(mirrored, x, strict=True)]
+    assert set(map(int, kinds)) == {1, 2}
+    assert 16 < sum(kinds) - 64 < 48
+    moved = image.augmented(x, Streams.seeded(1), flip=True, shift=0.3)  # by up to 2 of the 7 pixels
+    assert (moved.shape, moved.dtype) == (x.shape, torch.uint8)
+    padded = np.pad(x.numpy(), ((0, 0), (2, 2), (2, 2), (0, 0)), mode="edge")
+    for picture, wide in zip(moved.numpy(), padded, strict=True):
+        views = [side[i : i + 9, j : j + 7] for side in (wide, wide[:, ::-1]) for i in range(5) for j in range(5)]
+        assert any((picture == view).all() for view in views)
+    numbered = torch.arange(63, dtype=torch.uint8).reshape(1, 9, 7, 1).expand(400, 9, 7, 1)
+    middle = Image(channels=1, height=9, width=7).augmented(numbered, Streams.seeded(2), shift=0.3)[:, 4, 3, 0].int()
+    down, across = torch.div(middle, 7, rounding_mode="floor") - 4, middle % 7 - 3
+    for offsets in (down, across):  # all five, each in about 80 of 400
+        assert np.unique(offsets).tolist() == [-2, -1, 0, 1, 2]
+        assert np.bincount(offsets + 2).min() > 50
+    assert abs(np.corrcoef(down, across)[0, 1]) < 0.2
+    with pytest.raises(ValueError, match="a table cannot be mirrored or moved"):
+        domain(standard_normal_columns("cc")).augmented(torch.zeros(2, 2), Streams.seeded(0), flip=True)
 
 
 # GANs

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,25 @@ def test_what_a_model_of_large_images_starts_from_stays_small_whatever_the_class
     assert 1_000_000 < sum(buffer.nbytes for buffer in model.buffers()) < 100_000_000
 
 
+def test_a_gan_of_handwriting_starts_from_noise_and_of_photographs_from_components() -> None:
+    """An image of black and white pixels alone has contrast 1, one of all levels alike (256² - 1) / 12 / (127.5²)."""
+
+    def found(side: int, mean: float, std: float) -> tuple[float, bool]:
+        manifest = {
+            "domain": {"kind": "image", "height": side, "width": side, "channels": 1},
+            "splits": {},
+            "statistics": {"mean": [mean], "std": [std]},
+        }
+        facts = facts_of(manifest, {"cuda": False, "bf16": False})
+        return facts.contrast, "principal" in defaults(facts)[0]["gan"]["model"]
+
+    even = math.sqrt((256**2 - 1) / 12)
+    assert found(28, 127.5, even) == (pytest.approx(0.336, abs=1e-3), True)
+    assert found(28, 51.0, 102.0) == (pytest.approx(1.0), False)  # a fifth of the pixels white
+    assert found(40, 51.0, 102.0) == (pytest.approx(1.0), True)  # where nothing is learned from noise in minutes
+    assert found(28, 0.0, 0.0) == (0.0, True)  # all black
+
+
 @pytest.mark.parametrize("machine", MACHINES, ids=lambda machine: " ".join(key for key in machine if machine[key]))
 def test_a_model_can_be_built_of_the_settings_whatever_the_size(machine: dict[str, bool]) -> None:
     """Also of what a configuration cannot know by itself: how often a side can be halved, what a fold leaves."""
@@ -90,7 +110,7 @@ def test_a_model_can_be_built_of_the_settings_whatever_the_size(machine: dict[st
 @pytest.mark.parametrize(
     ("recipe", "facts"),
     [
-        ("mnist-10k", Facts(shape=(28, 28, 1), examples=9_000, classes=10, bf16=True)),
+        ("mnist-10k", Facts(shape=(28, 28, 1), contrast=0.84, examples=9_000, classes=10, bf16=True)),
         ("cifar10", Facts(shape=(32, 32, 3), examples=45_000, classes=10, cuda=True, bf16=True)),
     ],
 )

@@ -162,6 +162,22 @@ def test_searched_settings_are_checked_like_written_ones(tmp_path):
     assert config.with_settings(family, {"training.lr": 0.5, "model.latent": 8.2}).model.latent == 8
     with pytest.raises(ValueError, match="lr must be positive"):
         config.with_settings(family, {"training.lr": -1.0})
+    changed = config.with_settings(family, {"training.augment.flip": True, "training.augment.shift": 0.1}).training
+    assert (changed.augment.flip, changed.augment.shift) == (True, 0.1)
+    with pytest.raises(
+        ValueError, match=r"training\.augment\.flop is not a setting; did you mean training\.augment\.flip"
+    ):
+        config.with_settings(family, {"training.augment.flop": True})
+
+
+def test_a_table_is_not_mirrored(tmp_path):
+    (tmp_path / "data/catalog").mkdir(parents=True)
+    (tmp_path / "data/catalog/digits.yaml").write_text("kind: table\n")
+    user = "vae: {training: {augment: {shift: 0.1}}}"
+    with pytest.raises(ValueError, match=r"vae\.training\.augment: a table cannot be mirrored or moved, images can"):
+        load(tmp_path, user)
+    with pytest.raises(ValueError, match=r"vae\.training\.augment: shift must be at least 0 and below 0\.5, got 0\.5"):
+        load(tmp_path, user.replace("0.1", "0.5"))
 
 
 @pytest.mark.parametrize("recipe", sorted((WRITTEN.parent / "recipes").glob("*.yaml")), ids=lambda path: path.stem)

@@ -25,7 +25,7 @@ from pipelines.__main__ import main
 from pipelines.config import SECTIONS, Range
 from pipelines.defaults.layers import leaves
 from pipelines.stages import train
-from pipelines.training.config import Privacy, TrainingConfig
+from pipelines.training.config import Augment, Privacy, TrainingConfig
 from pipelines.training.job import TrainingJob
 
 ROOT = Path(__file__).parents[2]
@@ -112,8 +112,8 @@ def use(project: Project, dataset: str) -> None:
     project.commit()
 
 
-def kinds() -> dict[str, Any]:
-    """The type of every setting, by dotted name, of the dataclasses themselves."""
+def kinds(dataset: str) -> dict[str, Any]:
+    """The type of every setting that this dataset can have, by dotted name, of the dataclasses themselves."""
     found: dict[str, Any] = {}
     for section, cls in SECTIONS.items():
         found |= {f"{section}.{key}": kind for key, kind in get_type_hints(cls).items()}
@@ -121,8 +121,11 @@ def kinds() -> dict[str, Any]:
         found |= {f"{family}.model.{key}": kind for key, kind in get_type_hints(cls.Config).items()}
         found |= {f"{family}.sampling.{key}": kind for key, kind in get_type_hints(cls.SamplingConfig).items()}
         found |= {f"{family}.training.{key}": kind for key, kind in get_type_hints(TrainingConfig).items()}
-        del found[f"{family}.training.privacy"]
-        found |= {f"{family}.training.privacy.{key}": kind for key, kind in get_type_hints(Privacy).items()}
+        for group, cls in {"privacy": Privacy, "augment": Augment}.items():
+            del found[f"{family}.training.{group}"]
+            if group == "privacy" or dataset == "digits":  # a table cannot be mirrored
+                names = get_type_hints(cls).items()
+                found |= {f"{family}.training.{group}.{key}": kind for key, kind in names}
         for name in ("training.lr", "training.warmup_examples"):
             found |= {f"{family}.search.{name}.{key}": kind for key, kind in get_type_hints(Range).items()}
     return {key: kind for key, kind in found.items() if not key.startswith("cluster.") and not key.endswith(".budget")}
@@ -165,8 +168,8 @@ def test_every_setting_is_what_the_last_to_set_it_said(
     use(project, dataset)
     rng, values, expected = random.Random(seed), {place: {} for place in PLACES}, {}
     before = project.settings()
-    assert {key for key in kinds() if ".search." not in key} <= set(before)
-    for key, kind in kinds().items():
+    assert {key for key in kinds(dataset) if ".search." not in key} <= set(before)
+    for key, kind in kinds(dataset).items():
         places = PLACES if ".search." in key else [place for place in PLACES if rng.random() < 0.5]
         several = other(key, kind, before.get(key, {"value": 0})["value"])
         for place, value in zip(PLACES, several, strict=True):

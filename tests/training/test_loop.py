@@ -17,10 +17,11 @@ from test_contract import DOMAINS, SMALL, examples
 
 from models import FAMILIES, Batch, GenerativeModel, Losses, Objective, Streams, build
 from models.domains import domain
+from models.domains.grid import Image
 from pipelines.storage.stores import open_store
 from pipelines.training import checkpoint, loop
 from pipelines.training.checkpoint_manager import CheckpointManager
-from pipelines.training.config import DivergencePolicy, TrainingConfig
+from pipelines.training.config import Augment, DivergencePolicy, TrainingConfig
 from pipelines.training.context import TrainingReport, WorkerContext
 from pipelines.training.divergence import SPIKE_WARMUP_UPDATES, DivergenceGuard
 from pipelines.training.errors import Diverged, Interrupted, LostWorker
@@ -309,6 +310,59 @@ def test_each_objective_has_noise_of_its_own_in_each_step_and_by_the_seed() -> N
     assert one == again
     every = [noise for players in (one, other) for player in players for noise in player]
     assert len(every) == len(set(every)) >= 20
+
+
+class Pictures:
+    """Batches of 16 pictures of 20 columns, numbered from the left."""
+
+    def batch(self, step: int, rank: int, world_size: int) -> Batch:
+        return Batch(self.reference().x[: 16 // world_size])
+
+    def reference(self) -> Batch:
+        return Batch(torch.arange(20, dtype=torch.uint8).reshape(1, 1, 20, 1).expand(16, 5, 20, 1))
+
+
+class Watcher(Slope):
+    """Notes the pictures that it is given, by update."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.domain, self.given = Image(channels=1, height=5, width=20), {}
+
+    def objectives(self) -> tuple[Objective, ...]:
+        return (Watching(self),)
+
+
+class Watching(Descent):
+    name = "watching"
+
+    def forward(self, batch: Batch, generator: Streams) -> Losses:
+        self.model.given.setdefault(batch.seen // 16, []).append(batch.x[:, 2, :, 0].clone())
+        return Losses(self.model.weight * torch.ones(len(batch), dtype=torch.float64))
+
+
+def test_pictures_are_mirrored_throughout_and_moved_less_and_less() -> None:
+    def given(accumulate: int = 1, **augment) -> torch.Tensor:
+        model, settings = Watcher(), replace(FIVE, total_examples=640, batch_size=16, accumulate=accumulate)
+        settings = replace(settings, reports=1, evaluations=1, augment=Augment(**augment))
+        loop.train(model, Pictures(), settings, seed=0, report=lambda report: None)
+        return torch.stack([torch.cat(model.given[step]) for step in range(40)])
+
+    plain, left_to_right = given(), torch.arange(20, dtype=torch.uint8)
+    assert (plain == left_to_right).all()
+    mirrored = given(flip=True)
+    share = (mirrored == left_to_right.flip(0)).all(-1).double()
+    assert ((mirrored == left_to_right).all(-1) | (share == 1)).all()
+    assert all(abs(half.mean() - 0.5) < 0.11 for half in share.chunk(2))  # four deviations
+    moved = given(shift=0.4)  # two of five pixels
+    reach = (moved[..., 10].int() - 10).abs().amax(1)
+    assert [sorted(set(part.tolist())) for part in (reach[:7], reach[8:22], reach[23:])] == [[2], [1], [0]]
+    assert (moved[30:] == left_to_right).all()
+    assert torch.equal(given(accumulate=2, flip=True, shift=0.4), given(flip=True, shift=0.4))
+    rows = Watcher()
+    rows.domain = domain(next(spec for spec in DOMAINS.values() if spec["kind"] == "table"))
+    with pytest.raises(ValueError, match=r"training\.augment: a table cannot be mirrored or moved, images can"):
+        loop.train(rows, Slopes(), replace(FIVE, augment=Augment(flip=True)), seed=0, report=lambda report: None)
 
 
 def descended(settings: TrainingConfig, slope=lambda step: 1.0, **options) -> tuple[Slope, list[TrainingReport]]:
