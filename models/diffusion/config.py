@@ -90,6 +90,9 @@ class Config:
         patch: Pixels (along a side) folded into channels before the first convolution; 0 chooses by size.
         principal: Leading principal components (of images) along which the denoiser starts as that of a Gaussian
             mixture per class, so that its network learns the rest; 0 for none.
+        attention: Every block of the levels of at most so many places a side (pixels through the fold) attends over all
+            positions, of images; the middle, at the coarsest level, always does.
+        heads: Of attention; they divide `width`.
         embed: Length of the vector of noise level and label.
         p_mean: Mean of the log noise level in training (`edm`).
         p_std: Standard deviation of the log noise level in training (`edm`).
@@ -99,8 +102,8 @@ class Config:
         settle: Noise level (model space) at which the sampler hands a row of a table over to be settled cell after
             cell, each given those before it and the noisy row; below the sampler's `sigma_max`, 0 for never. Imputation
             settles no rows under `hide: 0`.
-        dropout: Share of the values of the network that settles rows that training sets to zero: without, few rows are
-            learned by heart.
+        dropout: Share of the values that training sets to zero, so that few examples are not learned by heart: of
+            images in every block, of tables in the network that settles rows.
         label_dropout: Part of the training examples whose label is hidden.
         jumps: Share of a batch from which, in the second half of the training, is learned where the sampler ends, for
             `sampler: consistency`; in weights of its own, so that all else stays as without. 0 for none.
@@ -112,6 +115,8 @@ class Config:
     blocks: int = 1
     patch: int = 0
     principal: int = 0
+    attention: int = 0
+    heads: int = 1
     embed: int = 64
     p_mean: float = -1.2
     p_std: float = 1.2
@@ -123,11 +128,13 @@ class Config:
 
     def __post_init__(self) -> None:
         check_choices(self)
-        check_at_least_one(self, "width", "blocks", "embed")
+        check_at_least_one(self, "width", "blocks", "embed", "heads")
+        if self.width % self.heads:
+            raise ValueError(f"heads must divide width ({self.width}), got {self.heads}")
         check_hide(self.hide)
         check_label_dropout(self.label_dropout)
         check_dropout(self.dropout)
         if not 0 <= self.jumps <= 1:
             raise ValueError(f"jumps must lie between 0 and 1, got {self.jumps}")
         check_positive(self, "p_std")
-        check_not_negative(self, "patch", "principal", "settle")
+        check_not_negative(self, "patch", "principal", "attention", "settle")

@@ -79,8 +79,12 @@ class Denoiser(nn.Module):
             embed=config.embed,
             blocks=config.blocks,
             patch=config.patch,
+            attention=config.attention,
+            heads=config.heads,
+            dropout=config.dropout,
             more=self.masked + (self.mixture is not None),
         )
+        self.drops = config.dropout > 0 and domain.layout == "grid"
         self.level = FourierEmbedding(config.embed)
         self.label = LabelEmbedding(classes, config.embed)
         self.sigma_data: Tensor
@@ -99,9 +103,10 @@ class Denoiser(nn.Module):
         label: Int[Tensor, " batch"] | None,
         given: Float[Tensor, "batch *event"] | None = None,
         detail: float = 1.0,
+        generator: Streams | None = None,
     ) -> Float[Tensor, "batch *event"]:
         """The expected clean example; of the values `given` (NaN: not given), which only a masked one takes, these;
-        `detail` as `MixtureDenoiser` takes it."""
+        `detail` as `MixtureDenoiser` takes it; `generator`, of a training, for dropout."""
         wide = [len(x), *[1] * (x.ndim - 1)]
         c_skip, c_out, c_in = (
             c if c.ndim > 1 else c.reshape(wide) for c in coefficients(self.objective, *self.levels(sigma))
@@ -112,15 +117,16 @@ class Denoiser(nn.Module):
         if self.mixture is not None:
             start = self.mixture(x, sigma, label, detail).to(x.dtype)
             also = [start / self.sigma_data]
+        chance = {"generator": generator} if self.drops else {}
         if not self.masked:
             seen = torch.cat([c_in * x, *also], dim=1) if also else c_in * x
-            return start + c_out * self.network(seen, c).to(x.dtype)
+            return start + c_out * self.network(seen, c, **chance).to(x.dtype)
         clean = torch.full_like(x, torch.nan) if given is None else given
         known = ~clean.isnan()
         deviation = self.sigma_data if self.spreads is None else self.spreads
         scaled = (c_skip / deviation if self.objective == "edm" else c_in) * x
         seen = torch.cat([torch.where(known, clean, scaled), known.to(x.dtype), *also], dim=1)
-        return torch.where(known, clean, start + c_out * self.network(seen, c).to(x.dtype))
+        return torch.where(known, clean, start + c_out * self.network(seen, c, **chance).to(x.dtype))
 
 
 class DenoisingObjective(Objective):
@@ -159,9 +165,10 @@ class DenoisingObjective(Objective):
         if self.denoiser.masked:
             given = reveal_cells(observed, self.denoiser.hide, generator)
             clean = torch.where(self.domain.expand(given), self.domain.to_model(batch.visible), torch.nan)
-            difference, counted = self.denoiser(noisy, sigma, label, clean) - y, observed & ~given
+            drawn = self.denoiser(noisy, sigma, label, clean, generator=generator)
+            difference, counted = drawn - y, observed & ~given
         else:
-            difference, counted = self.denoiser(noisy, sigma, label) - y, observed
+            difference, counted = self.denoiser(noisy, sigma, label, generator=generator) - y, observed
         if self.denoiser.masked or batch.visible.is_floating_point():
             difference = difference * self.domain.expand(counted)
         error = difference.flatten(1).square()

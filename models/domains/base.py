@@ -380,10 +380,23 @@ class Domain(ABC):
             self, inputs, parameters=parameters, **scale, attention=attention, **from_components
         )
 
-    def denoiser(self, *, width: int, embed: int, blocks: int = 1, patch: int = 0, more: int = 0) -> nn.Module:
+    def denoiser(
+        self,
+        *,
+        width: int,
+        embed: int,
+        blocks: int = 1,
+        patch: int = 0,
+        more: int = 0,
+        attention: int = 0,
+        heads: int = 1,
+        dropout: float = 0.0,
+    ) -> nn.Module:
         """`(y, c)` to model space, conditional on a vector `c`; `more`: `y` and, behind it along its first
-        dimension, so many times as many values."""
+        dimension, so many times as many values. `attention` (places a side up to which blocks attend), `heads` and
+        `dropout` concern grids, whose network takes a source of randomness in training."""
         scale = {"width": width, "embed": embed, "blocks": blocks, "patch": patch}
+        scale |= {"attention": attention, "heads": heads, "dropout": dropout}
         return network("denoiser", self.layout)(self, **scale, more=more)
 
     def row_network(

@@ -7,7 +7,8 @@ that modulates every block by a scale and a shift.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 
+from ..rng import Streams
 from ..shapes import Float
 from .principal import DecoderFromComponents, EncoderFromComponents
 from .registry import register
@@ -59,13 +61,20 @@ class Residual(nn.Module):
             self.skip = convolution(inputs, outputs, rank=rank, kernel=1, spectral=spectral)
         self.modulation = nn.Linear(embed, 2 * outputs) if embed else None
 
-    def forward(self, x: Float[Tensor, "batch _ *size"], c: Float[Tensor, "batch _"] | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Float[Tensor, "batch _ *size"],
+        c: Float[Tensor, "batch _"] | None = None,
+        drop: Callable[[Tensor], Tensor] | None = None,
+    ) -> Tensor:
+        """`drop` sets some of the values before the last convolution to zero."""
         h = self.conv1(F.silu(self.norm1(x)))
         h = self.norm2(h)
         if self.modulation is not None:
             scale, shift = self.modulation(c).reshape(len(c), -1, *[1] * (h.ndim - 2)).chunk(2, dim=1)
             h = h * (1 + scale) + shift
-        return self.skip(x) + self.conv2(F.silu(h))
+        h = F.silu(h)
+        return self.skip(x) + self.conv2(h if drop is None else drop(h))
 
 
 def pyramid(size: Sequence[int]) -> list[tuple[int, ...]]:
@@ -284,7 +293,10 @@ class UNet(nn.Module):
         blocks: Residual blocks per level and direction.
         embed: Length of the conditioning vector.
         patch: Places along a side folded into channels first and unfolded at the end; 0 chooses by size.
-        attention: Whether the coarsest level attends over all its positions.
+        attention: Every block of the levels of at most so many places a side attends over all positions; the middle,
+            at the coarsest level, always does.
+        heads: Of attention; they divide `width`.
+        dropout: Share of the values in every block that training sets to zero.
         inputs: Channels in, if other than `shape` says.
     """
 
@@ -296,7 +308,9 @@ class UNet(nn.Module):
         embed: int,
         blocks: int = 1,
         patch: int = 0,
-        attention: bool = True,
+        attention: int = 0,
+        heads: int = 1,
+        dropout: float = 0.0,
         inputs: int = 0,
     ) -> None:
         super().__init__()
@@ -306,8 +320,14 @@ class UNet(nn.Module):
         self.sizes = pyramid(self.patches.places)
         levels = range(len(self.sizes))
         self.stem = convolution((inputs or channels) * self.patches.volume, width, rank=rank)
+        self.dropout = dropout
+
+        def attends(level: int) -> nn.Module:
+            seen = max(self.sizes[level]) <= attention
+            return Attention(channels_at(width, level), rank=rank, heads=heads) if seen else nn.Identity()
+
         inputs, skips = width, []
-        self.down = nn.ModuleList()
+        self.down, self.down_attention = nn.ModuleList(), nn.ModuleList()
         for level in levels:
             stack = nn.ModuleList()
             for _ in range(blocks):
@@ -315,38 +335,53 @@ class UNet(nn.Module):
                 inputs = channels_at(width, level)
                 skips.append(inputs)
             self.down.append(stack)
+            self.down_attention.append(nn.ModuleList(attends(level) for _ in range(blocks)))
         self.middle = Residual(inputs, inputs, rank=rank, embed=embed)
-        self.attention = Attention(inputs, rank=rank) if attention else nn.Identity()
-        self.up = nn.ModuleList()
+        self.attention = Attention(inputs, rank=rank, heads=heads)
+        self.up, self.up_attention = nn.ModuleList(), nn.ModuleList()
         for level in reversed(levels):
             stack = nn.ModuleList()
             for _ in range(blocks):
                 stack.append(Residual(inputs + skips.pop(), channels_at(width, level), rank=rank, embed=embed))
                 inputs = channels_at(width, level)
             self.up.append(stack)
+            self.up_attention.append(nn.ModuleList(attends(level) for _ in range(blocks)))
         self.norm = nn.GroupNorm(math.gcd(8, inputs), inputs)
         self.head = convolution(inputs, channels * self.patches.volume, rank=rank, zero=True)
 
     def forward(
-        self, x: Float[Tensor, "batch inputs *size"], c: Float[Tensor, "batch embed"]
+        self,
+        x: Float[Tensor, "batch inputs *size"],
+        c: Float[Tensor, "batch embed"],
+        generator: Streams | None = None,
     ) -> Float[Tensor, "batch channels *size"]:
+        """`generator`, of a training, says which values are set to zero; without, none are."""
+        drop = None
+        if generator is not None and self.dropout:
+            drop = partial(dropped, part=self.dropout, generator=generator)
         h = self.stem(self.patches.fold(x))
         skips = []
         for level, stack in enumerate(self.down):
             h = coarsened(h, self.sizes[level]) if level else h
-            for block in stack:  # type: ignore[union-attr]
-                h = block(h, c)
+            for block, attention in zip(stack, self.down_attention[level], strict=True):  # type: ignore[arg-type]
+                h = attention(block(h, c, drop))
                 skips.append(h)
-        h = self.attention(self.middle(h, c))
+        h = self.attention(self.middle(h, c, drop))
         for level, stack in enumerate(self.up):
             h = refined(h, self.sizes[-1 - level]) if level else h
-            for block in stack:  # type: ignore[union-attr]
-                h = block(torch.cat([h, skips.pop()], dim=1), c)
+            for block, attention in zip(stack, self.up_attention[level], strict=True):  # type: ignore[arg-type]
+                h = attention(block(torch.cat([h, skips.pop()], dim=1), c, drop))
         return self.patches.unfold(self.head(F.silu(self.norm(h))))
 
 
+def dropped(h: Float[Tensor, "batch *values"], part: float, generator: Streams) -> Float[Tensor, "batch *values"]:
+    """Values of which this part is set to zero at random, the others larger for it."""
+    kept = generator.uniform(*h.shape) >= part
+    return h * kept.to(h.dtype) / (1 - part)
+
+
 class Attention(nn.Module):
-    """Residual single-head self-attention over the positions of a feature map, zero at the start.
+    """Residual self-attention over the positions of a feature map, zero at the start.
 
     Arguments:
         channels: Of the feature map.
@@ -354,21 +389,29 @@ class Attention(nn.Module):
         norm: Group normalization first; critics have none, and are differentiated twice, which the fused
             attention of torch is not made for.
         spectral: Spectral normalization of both maps (which then do not start at zero).
+        heads: Each attends by its own part of the channels.
     """
 
-    def __init__(self, channels: int, *, rank: int = 2, norm: bool = True, spectral: bool = False) -> None:
+    def __init__(
+        self, channels: int, *, rank: int = 2, norm: bool = True, spectral: bool = False, heads: int = 1
+    ) -> None:
         super().__init__()
-        self.twice = not norm
+        self.twice, self.heads = not norm, heads
         self.norm = nn.GroupNorm(math.gcd(8, channels), channels) if norm else nn.Identity()
         self.qkv = convolution(channels, 3 * channels, rank=rank, kernel=1, spectral=spectral)
         self.out = convolution(channels, channels, rank=rank, kernel=1, zero=not spectral, spectral=spectral)
 
     def forward(self, x: Float[Tensor, "batch channels *size"]) -> Float[Tensor, "batch channels *size"]:
-        q, k, v = self.qkv(self.norm(x)).flatten(2).transpose(1, 2).chunk(3, dim=2)
+        places = self.qkv(self.norm(x)).flatten(2).transpose(1, 2)  # [batch, places, 3 channels]
+        if self.heads > 1:
+            places = places.unflatten(2, (3, self.heads, -1)).movedim(3, 1).flatten(3)  # each head's own queries first
+        q, k, v = places.chunk(3, dim=-1)
         if self.twice:
-            attended = (q @ k.transpose(1, 2) / math.sqrt(q.shape[2])).softmax(2) @ v
+            attended = (q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])).softmax(-1) @ v
         else:
             attended = F.scaled_dot_product_attention(q, k, v)
+        if self.heads > 1:
+            attended = attended.transpose(1, 2).flatten(2)
         return x + self.out(attended.transpose(1, 2).unflatten(2, x.shape[2:]))
 
 
@@ -415,7 +458,19 @@ def grid_decoder(
 
 
 @register("denoiser", "grid")
-def grid_denoiser(grid: Any, *, width: int, embed: int, blocks: int, patch: int, more: int) -> UNet:
+def grid_denoiser(
+    grid: Any,
+    *,
+    width: int,
+    embed: int,
+    blocks: int,
+    patch: int,
+    more: int,
+    attention: int,
+    heads: int,
+    dropout: float,
+) -> UNet:
     """Example to example of the same shape, conditional on a vector."""
     scale = {"width": width, "embed": embed, "blocks": blocks, "patch": patch}
+    scale |= {"attention": attention, "heads": heads, "dropout": dropout}
     return UNet(grid.event_shape, inputs=(1 + more) * grid.event_shape[0], **scale)

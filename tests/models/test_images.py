@@ -10,9 +10,9 @@ import torch
 from test_tables import seeded
 from torch import nn
 
-from models import Streams
+from models import Batch, Streams, build
 from models.domains.grid import Image
-from models.networks.convolutional import Attention
+from models.networks.convolutional import Attention, Residual, dropped
 from models.networks.embeddings import LabelEmbedding
 
 
@@ -98,9 +98,10 @@ def test_texture_of_an_edge_is_the_hand_computed_one():
 
 
 @pytest.mark.parametrize("norm", [True, False], ids=["fused", "differentiated twice"])
-def test_attention_is_torchs_multihead_attention_with_one_head(norm):
+@pytest.mark.parametrize("heads", [1, 2, 8])
+def test_attention_is_torchs_multihead_attention(norm, heads):
     torch.manual_seed(0)
-    ours, theirs = Attention(8, norm=norm), nn.MultiheadAttention(8, 1, batch_first=True)
+    ours, theirs = Attention(8, norm=norm, heads=heads), nn.MultiheadAttention(8, heads, batch_first=True)
     for parameter in ours.parameters():
         parameter.data = torch.randn_like(parameter)
     with torch.no_grad():
@@ -112,6 +113,47 @@ def test_attention_is_torchs_multihead_attention_with_one_head(norm):
         h = ours.norm(x).flatten(2).transpose(1, 2)
         expected = x + theirs(h, h, h)[0].transpose(1, 2).reshape(x.shape)
         assert torch.allclose(ours(x), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize(("attention", "far"), [(15, False), (16, True)])
+def test_a_denoiser_attends_up_to_the_size_asked_for(attention, far):
+    """On 16x16 pixels, unfolded: only attention at the finest level takes all of its places as they are."""
+    torch.manual_seed(0)
+    image = Image(channels=1, height=16, width=16)
+    unet = image.denoiser(width=8, embed=6, patch=1, attention=attention, heads=2)
+    seen = []
+    for module in unet.modules():
+        if isinstance(module, Attention):
+            module.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].shape[2:].numel()))
+    unet(torch.randn(2, 1, 16, 16), torch.randn(2, 6))
+    assert sorted(seen) == sorted([16] + [16, 16, 64, 64] + 2 * far * [256])  # the middle, then down and up
+
+
+def test_dropout_of_a_denoiser_sets_its_share_to_zero_in_training_and_nothing_else():
+    torch.manual_seed(0)
+    spec = {"kind": "image", "channels": 1, "height": 16, "width": 16, "levels": 256}
+    config = {"width": 8, "dropout": 0.25, "label_dropout": 0.0}
+    model = build({"family": "diffusion", "config": config, "domain": spec, "classes": 0})
+    entered = []
+    for block in model.modules():
+        if isinstance(block, Residual):
+            block.conv2.register_forward_pre_hook(lambda _, inputs: entered.append(inputs[0].detach().flatten()))
+    x = torch.randint(256, (32, 16, 16, 1), dtype=torch.uint8)
+
+    def loss(seed):
+        entered.clear()
+        total = model.objectives()[0](Batch(x), Streams.seeded(seed)).total
+        return total, torch.cat(entered)
+
+    zeros = (loss(0)[1] == 0).double().mean().item()
+    assert zeros == pytest.approx(0.25, abs=0.005)
+    assert torch.equal(loss(0)[1], loss(0)[1])
+    assert not torch.equal(loss(0)[1] == 0, loss(1)[1] == 0)
+    kept = dropped(torch.full((1000, 4), 3.0), 0.25, Streams.seeded(0))
+    assert kept.unique().tolist() == [0, 4]
+    entered.clear()
+    model.sample(2, None, Streams.seeded(0), steps=2)
+    assert (torch.cat(entered) == 0).double().mean() < 1e-3
 
 
 def test_an_unknown_label_has_a_vector_of_its_own():

@@ -31,9 +31,9 @@ BUDGET = 450
 """Processor seconds of `MINUTES` on two cores that go into updates; the rest is evaluations, and waiting."""
 
 STROKES = 0.75
-"""Contrast (see `Facts`) from which small images are strokes on an empty ground. A GAN leaves Gaussians of these and ends
-worse: 16,000 examples, 28x28, distances from there and from noise 10.8 and 4.5 of digits (contrast .84), but 4.9 and 6.2
-of clip art (.54), .7 and 10.3 of faces (.33)."""
+"""Contrast (see `Facts`) from which small images are strokes on an empty ground. A GAN that starts from Gaussians
+leaves them for worse there: after 16,000 examples of 28x28 distances from Gaussians and from noise are 10.8 and 4.5 of
+digits (contrast .84), but 4.9 and 6.2 of clip art (.54), .7 and 10.3 of faces (.33)."""
 
 SMALL = 256
 """Values of an image below which it is small: digits of 8x8, icons."""
