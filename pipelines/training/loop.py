@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +104,9 @@ def train(
     ranks = context.virtual_ranks(settings.virtual_ranks, settings.accumulate)
     model.to(context.device)
     reference = source.reference().to(context.device)
+    if settings.augment.flip:  # what is fitted before and after the training has seen mirrored ones, too
+        chance = Streams.seeded(seed, "augment", device=context.device)
+        reference = replace(reference, x=model.domain.augmented(reference.x, chance, flip=True))
     model.initialize(reference, Streams.seeded(seed, "initialize", device=context.device))
     with naming_lost_workers(context), explaining_out_of_memory(settings):
         state = TrainingState(model, settings, context, private)

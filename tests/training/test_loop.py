@@ -332,6 +332,12 @@ class Watcher(Slope):
     def objectives(self) -> tuple[Objective, ...]:
         return (Watching(self),)
 
+    def initialize(self, batch: Batch, generator: Streams) -> None:
+        self.fitted_to = [batch.x]
+
+    def finalize(self, batch: Batch, generator: Streams) -> None:
+        self.fitted_to.append(batch.x)
+
 
 class Watching(Descent):
     name = "watching"
@@ -359,6 +365,10 @@ def test_pictures_are_mirrored_throughout_and_moved_less_and_less() -> None:
     assert [sorted(set(part.tolist())) for part in (reach[:7], reach[8:22], reach[23:])] == [[2], [1], [0]]
     assert (moved[30:] == left_to_right).all()
     assert torch.equal(given(accumulate=2, flip=True, shift=0.4), given(flip=True, shift=0.4))
+    for augment, expected in (({"shift": 0.4}, {0}), ({"flip": True, "shift": 0.4}, {0, 19})):
+        settings = replace(FIVE, batch_size=16, augment=Augment(**augment))
+        fitted_to = loop.train(Watcher(), Pictures(), settings, seed=0, report=lambda report: None).fitted_to
+        assert [set(x[:, 2, 0, 0].tolist()) for x in fitted_to] == 2 * [expected]  # what stands at the left
     rows = Watcher()
     rows.domain = domain(next(spec for spec in DOMAINS.values() if spec["kind"] == "table"))
     with pytest.raises(ValueError, match=r"training\.augment: a table cannot be mirrored or moved, images can"):
