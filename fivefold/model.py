@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ import torch
 from fivefold.rows import Rows
 from models import GenerativeModel, Streams, tasks
 from pipelines.evaluation import inference
-from pipelines.serving.domains.base import redrawn, scored
+from pipelines.serving.domains.base import drawn_given, redrawn, scored
 from pipelines.storage import model_folder
 
 if TYPE_CHECKING:
@@ -84,29 +84,37 @@ class Model:
         """How this model draws, by the names of its family's section `sampling` in `params.yaml`."""
         return dataclasses.asdict(self.network.sampling)
 
-    def sample(self, n: int, label: Any = None, *, seed: int = 0, **sampling: Any) -> Data:
+    def sample(
+        self, n: int, label: Any = None, *, given: Mapping[str, Any] | None = None, seed: int = 0, **sampling: Any
+    ) -> Data:
         """Draw new rows.
 
             model.sample(100)                      # labels as often as in the data
             model.sample(100, label=">50K")
             model.sample(2, label=["<=50K", ">50K"])
             model.sample(100, guidance=2.0)        # this time only, of a model that has it
+            model.sample(100, given={"city": "Oslo", "age": [30, 40]})  # of a flow of rows: exact draws given these
 
         Arguments:
             n: How many.
             label: A class for all, or one for each; `None` for any. Of a table the label comes back in its column.
+            given: Of a table: values of columns; of numbers and dates also a range `[least, most]` (`None` for an open
+                end), of categories a list of those that may be. The label is one of the columns.
             seed: The same seed draws the same rows.
             sampling: Settings as of `with_sampling`, for these rows.
         Raises:
-            ValueError: If there is no such class, or the model has none; if there is no such setting.
+            ValueError: If there is no such class, or the model has none; if there is no such setting; if the family
+                does not draw given columns, there is no such column, or too few draws lie in a range.
         """
         self._require("sample")
         if sampling:
-            return self.with_sampling(**sampling).sample(n, label, seed=seed)
+            return self.with_sampling(**sampling).sample(n, label, given=given, seed=seed)
         if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 1:
             raise ValueError(f"n must be a whole number of at least 1, got {n!r}.")
         if label is not None and not self.classes:
             raise ValueError(f"this model was trained without labels: label must be None, got {label!r}.")
+        if given:
+            return self._sample_given(n, label, dict(given), seed)
         if label is None:
             streams = Streams.seeded(seed, "labels", device=self.network.label_frequencies.device)
             codes = self.network.draw_labels(n, None, streams)
@@ -120,6 +128,35 @@ class Model:
                 self.network, len(rows), None if codes is None else codes[rows], next(seeds)
             ), seed=seed,
         )  # fmt: skip
+        return self._rows.write(x, codes, seed)
+
+    def _sample_given(self, n: int, label: Any, given: dict[str, Any], seed: int) -> Data:
+        if not getattr(self.network, "exact_conditionals", False):
+            raise ValueError(
+                f"the family {self.family} does not draw given the values of columns; a flow of rows does "
+                "(flow.architecture: autoregressive). Or fill in the other columns with impute."
+            )
+        named = given.pop(self._rows.layout["label"], None) if self.classes else None
+        if named is not None and label is not None:
+            raise ValueError(f"label and given both name the class: {label!r} and {named!r}. Leave one out.")
+        label = named if label is None else label
+        known = self._rows.conversion.read_given(given)
+        labels = None
+        if self.network.classes:
+            labels = torch.full((n,), -1) if label is None else self._rows.codes(label, n)
+        device = self.network.label_frequencies.device
+        streams = Streams.seeded(seed, "given", device=device)
+
+        def draw(x: torch.Tensor, labels: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor | None]:
+            wanted = itertools.repeat(None) if labels is None else labels.to(device).split(inference.CHUNK)
+            parts = [
+                self.network.sample_given(part, codes, streams)
+                for part, codes in zip(x.to(device).split(inference.CHUNK), wanted, strict=False)
+            ]
+            codes = None if labels is None else torch.cat([codes.cpu() for _, codes in parts])
+            return torch.cat([rows.cpu() for rows, _ in parts]), codes
+
+        x, codes = drawn_given(known, self._rows.conversion, draw, labels, n, seed=seed)
         return self._rows.write(x, codes, seed)
 
     def log_density(self, rows: Data, *, draws: int = 16, seed: int = 0) -> np.ndarray:

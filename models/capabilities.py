@@ -113,6 +113,24 @@ class Imputation(ABC):
         """
 
 
+class ConditionalSampling(ABC):
+    """Draws examples of which some cells are given, from the model's own distribution given these."""
+
+    @abstractmethod
+    def sample_given(
+        self, x: Num[Tensor, "batch *event"], label: Int[Tensor, " batch"] | None, generator: Streams
+    ) -> tuple[Num[Tensor, "batch *event"], Int[Tensor, " batch"] | None]:
+        """Whole examples and their labels; the given cells come back untouched, the others may be gaps as in the data.
+
+        Arguments:
+            x: Examples, NaN in the cells that are drawn.
+            label: Of each; -1 or `None` to draw it, too, given the cells.
+            generator: Source of randomness.
+        Returns:
+            The examples, and their labels; `None` for a model without labels.
+        """
+
+
 class Filling(Imputation):
     """Imputation by complete examples, into which the observed cells are put back: families give `fill`."""
 

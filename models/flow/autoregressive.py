@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from ..capabilities import ConditionalSampling
 from ..contract import Batch, Losses, Objective
 from ..domains.base import Domain
 from ..domains.row_network import RowNetwork
@@ -40,7 +41,7 @@ class RowObjective(Objective):
         return Losses(nll, {"bits_per_dim": nll / (each.shape[1] * math.log(2))})
 
 
-class AutoregressiveFlow(BaseFlow):
+class AutoregressiveFlow(BaseFlow, ConditionalSampling):
     r"""An invertible map between rows and standard normal codes, triangular in any order of the columns.
 
     .. math:: \Phi(z_j) = F_j(x_j \mid x_{<j}, y)
@@ -115,6 +116,32 @@ class AutoregressiveFlow(BaseFlow):
     ) -> Num[Tensor, "n columns"]:
         label = self.draw_labels(n, label, generator)
         return self._from_latent(self.sampling.temperature * generator.normal(n, self.values), label)
+
+    @torch.no_grad()
+    def sample_given(
+        self, x: Num[Tensor, "batch columns"], label: Int[Tensor, " batch"] | None, generator: Streams
+    ) -> tuple[Num[Tensor, "batch columns"], Int[Tensor, " batch"] | None]:
+        label = self._labels_given(x, self.checked_labels(len(x), label), generator)
+        z = self.sampling.temperature * generator.normal(len(x), self.values)
+        return self._walked(x, z, label, torch.zeros_like(x, dtype=torch.bool)), label
+
+    def _labels_given(
+        self, x: Num[Tensor, "batch columns"], label: Int[Tensor, " batch"] | None, generator: Streams
+    ) -> Int[Tensor, " batch"] | None:
+        r"""The labels asked for, unknown ones drawn given the known cells, and that these are no gaps.
+
+        .. math:: p(c \mid x) \propto p(c) \, p(x \mid c)
+        """
+        if not self.classes:
+            return None
+        rows, which = x.nan_to_num(nan=math.inf).unique(dim=0, return_inverse=True)
+        rows = torch.where(rows.isinf(), torch.nan, rows)
+        no_gaps, joint = torch.zeros_like(rows, dtype=torch.bool), []
+        for c, frequency in enumerate(self.label_frequencies):
+            context = self.label(torch.full((len(rows),), c, device=x.device), len(rows))
+            joint.append(self.network.log_prob(rows, context, gaps=no_gaps).sum(1) + frequency.log())
+        drawn = generator.choice(torch.stack(joint, dim=1)[which])
+        return drawn if label is None else torch.where(label < 0, drawn, label)
 
     @torch.no_grad()
     def encode(self, x: Num[Tensor, "batch columns"]) -> Float[Tensor, "batch columns"]:

@@ -57,7 +57,11 @@ def sample(
         typer.Option("--set", metavar="NAME=X", help="Any setting of the family's section `sampling`; repeatable."),
     ] = None,
     given: Annotated[
-        str, typer.Option(metavar="JSON", help='Of a table: columns and their values, {"city": "Oslo"}.')
+        str,
+        typer.Option(
+            metavar="JSON",
+            help='Of a table: columns and values, {"city": "Oslo", "age": [30, 40]}: ranges, lists of categories.',
+        ),
     ] = "{}",
     safe_csv: Annotated[
         bool, typer.Option("--safe-csv", help="Put ' before texts that a spreadsheet would run as formulas.")
@@ -77,7 +81,8 @@ def sample(
         guidance: Weight of classifier-free guidance.
         temperature: Standard deviation of a flow's latent draws.
         setting: Settings of the family's section `sampling` as `name=value`; `None` leaves the model's own.
-        given: Of a table: columns and their values as JSON; the others are drawn given these.
+        given: Of a table: columns and their values as JSON; the others are drawn given these. Of numbers and dates
+            also a range `[least, most]` (`null` for an open end), of categories a list of those that may be.
         safe_csv: Into CSV, put an apostrophe before texts that a spreadsheet would run as formulas.
     Returns:
         Where it was written.

@@ -68,7 +68,7 @@ from mlflow.pyfunc.model import PythonModel, PythonModelContext
 from . import artifact, deadline
 from .calibration import HeldOutScores
 from .domains import conversion
-from .domains.base import Rows, as_array, redrawn, refuse, scored
+from .domains.base import Rows, as_array, drawn_given, redrawn, refuse, scored
 from .interpolation import spherical
 from .params import JOBS, LIMITS, check_rows, check_work, checked, limit, parameters
 from .scoring import Refused, answer_requests_ourselves
@@ -263,22 +263,33 @@ class ServedModel(PythonModel):
                 f"this model ({self.facts['family']}) cannot draw exactly given the values of columns; leave `given` "
                 "out, or fill in the other columns approximately with task 'impute'."
             )
-        if options["label"] >= 0:
-            raise ValueError("`given` and `label` cannot be combined: exact draws are of the columns. Leave one out.")
-        row, known = self.rows.read_given(options["given"])
-        n, seed = options["n"], options["seed"]
-        given = known and {name: np.repeat(cells, n) for name, cells in known.items()}
+        given = self.rows.read_given(options["given"])
+        n, seed, label = options["n"], options["seed"], options["label"]
+        if given.label is not None:
+            if label not in (-1, given.label):
+                raise ValueError("`label` and `given` name different classes. Leave one out.")
+            label = given.label
 
-        def draw(n: int, _: int = 0) -> torch.Tensor:
-            x = row.expand(n, *row.shape[1:]).clone().to(self.device)
-            return self.model.impute(x, ~torch.isnan(x), generator, draws=1)[0]
+        def draw(x: torch.Tensor, labels: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor | None]:
+            parts = [
+                self.model.sample_given(
+                    x[start:stop].to(self.device),
+                    None if labels is None else labels[start:stop].to(self.device),
+                    generator,
+                )
+                for start, stop in _chunks(len(x))
+            ]
+            codes = None if labels is None else torch.cat([codes.cpu() for _, codes in parts])
+            return torch.cat([drawn.cpu() for drawn, _ in parts]), codes
 
-        if not n:
-            return self.rows.write(self.rows.empty(), seed=seed)
-        x = redrawn(
-            self._drawn(n, draw), self.rows, lambda rows: self._drawn(len(rows), draw), seed=seed, given=given
-        )  # fmt: skip
-        return self.rows.write(x, seed=seed, given=given)
+        if n:
+            labels = torch.full((n,), label) if self.facts["classes"] else None
+            x, codes = drawn_given(given, self.rows, draw, labels, n, seed=seed)
+        else:
+            x, codes = self.rows.empty(), torch.zeros(0, dtype=torch.long)
+        known = given.known and {name: np.repeat(cells, n) for name, cells in given.known.items()}
+        drawn = self.rows.write(x, seed=seed, given=known)
+        return self.rows.labelled(drawn, codes) if self.rows.takes_labels and codes is not None else drawn
 
     def _labels(self, n: int, options: Mapping[str, Any]) -> torch.Tensor | None:
         """The label asked for, once per row; `None` if the model knows none."""

@@ -74,6 +74,23 @@ def test_frames_come_back_with_their_columns_types_and_categories(flow: fivefold
         assert part.drop(columns="income").notna().all(axis=None)
 
 
+def test_rows_are_drawn_given_columns_ranges_and_the_class(flow: fivefold.Model) -> None:
+    drawn = flow.sample(60, given={"job": ["a"], "age": [30, 50], "income": ">50K", "born": ["1980-01-01", None]})
+    pd.testing.assert_series_equal(drawn.dtypes, people().dtypes)
+    assert set(drawn["job"]) == {"a"}
+    assert drawn["age"].between(30, 50).all()
+    assert (drawn["born"] >= "1980-01-01").all()
+    assert set(drawn["income"]) == {">50K"}
+    free = flow.sample(60, given={"job": "a"}, seed=1)
+    assert free["income"].nunique() == 2
+    assert free["kids"].isna().any()
+    pd.testing.assert_frame_equal(flow.sample(60, given={"job": "a"}, seed=1), free)
+    with pytest.raises(ValueError, match="label and given both name the class"):
+        flow.sample(2, ">50K", given={"income": "<=50K"})
+    with pytest.raises(ValueError, match=r"given has no column 'jobs'.*did you mean 'job'"):
+        flow.sample(2, given={"jobs": "a"})
+
+
 @pytest.mark.parametrize("pipeline", [False, True], ids=["fitted", "of the pipeline"])
 def test_what_is_not_learned_comes_back_as_it_was_given(flow: fivefold.Model, pipeline: bool) -> None:
     """Index, identifiers, labels and columns that training did not have; of several draws once for each."""

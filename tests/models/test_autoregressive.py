@@ -188,6 +188,36 @@ def test_any_conditional_is_that_of_the_data():
     assert np.average(distances, weights=weights) < 0.04
 
 
+def test_rows_given_some_cells_have_the_labels_and_gaps_that_these_have():
+    """One category tells the class; another does not, but is often missing in one: all conditionals are known."""
+    p_class, p_one, p_gap = torch.tensor([0.7, 0.3]), torch.tensor([0.2, 0.9]), torch.tensor([0.6, 0.1])
+    label = torch.multinomial(p_class, 6000, True, generator=seeded(1))
+    one = (torch.rand(6000, generator=seeded(2)) < p_one[label]).double()
+    other = torch.randint(2, (6000,), generator=seeded(3)).double()
+    other[torch.rand(6000, generator=seeded(4)) < p_gap[label]] = torch.nan
+    x = torch.stack([one, other], dim=1)
+    spec = table(x, "22")
+    spec["columns"][1]["missing"] = int(other.isnan().sum())
+    model = train("flow", x, spec, steps=300, config={"width": 16, "embed": 8}, label=label)
+    for value in (0.0, 1.0):
+        given = torch.tensor([value, torch.nan], dtype=torch.float64).expand(4000, -1)
+        rows, drawn = model.sample_given(given, None, Streams.seeded(5))
+        likely = p_class * (p_one if value else 1 - p_one)
+        likely = likely / likely.sum()
+        assert (rows[:, 0] == value).all()
+        assert abs(drawn.double().mean() - likely[1]) < 0.05
+        for c in (0, 1):
+            tolerance = 0.05 + 4 * math.sqrt(0.25 / int((drawn == c).sum()))
+            assert abs(rows[drawn == c, 1].isnan().double().mean() - p_gap[c]) < tolerance
+    given = torch.tensor([torch.nan, 1.0], dtype=torch.float64).expand(4000, -1)
+    drawn = model.sample_given(given, None, Streams.seeded(6))[1]
+    known = p_class * (1 - p_gap)
+    assert abs(drawn.double().mean() - known[1] / known.sum()) < 0.06  # .49; .30 if being known told nothing
+    asked = torch.full((4000,), -1)
+    asked[:1000] = 0
+    assert (model.sample_given(given, asked, Streams.seeded(6))[1][:1000] == 0).all()
+
+
 def test_conditionals_are_called_exact_only_of_orders_that_are_trained():
     """In the table's order alone nothing is learned of the first column given the second, which it always equals."""
     x = (torch.arange(60) % 3)[:, None].expand(-1, 2).double().contiguous()

@@ -157,12 +157,64 @@ def test_samples_given_a_date(registered: Registered) -> None:
     """The family's fillings are exact draws; the day is one column to the caller."""
     given = {"day": "2021-02-10", "span": "0 days 00:07:00", "share": "12%", "visits": 3}
     drawn = registered.model.predict(None, params={"task": "sample", "n": 30, "given": given})
-    assert list(drawn.columns) == [name for name in COLUMNS if name != "tier"]
+    assert list(drawn.columns) == COLUMNS
     for name, value in given.items():
         assert set(drawn[name].astype(type(value))) == {value}
     assert drawn["town"].nunique() > 1
+    assert set(drawn["tier"]) == set(CLASSES)
     with pytest.raises(ValueError, match=r"given has no column 'ticket' of day, opened, span, share, town, visits"):
         registered.model.predict(None, params={"task": "sample", "given": {"ticket": "T-1"}})
+
+
+@pytest.mark.parametrize(
+    ("name", "listed", "lies"),
+    [
+        ("day", ["2021-02-01", "2021-04-10"], lambda cell: "2021-02-01" <= cell <= "2021-04-10"),
+        ("opened", ["2022-01-01T00:00:00+01:00", None], lambda cell: cell >= pd.Timestamp("2021-12-31T23:00Z")),
+        ("span", [None, "0 days 00:20:00"], lambda cell: cell <= pd.Timedelta(minutes=20)),
+        ("share", ["10%", "25%"], lambda cell: 10 <= int(cell.rstrip("%")) <= 25),
+        ("visits", [5, 7], lambda cell: 5 <= cell <= 7),
+        ("town", ["Oslo", "Bari"], lambda cell: cell in ("Oslo", "Bari")),
+    ],
+)
+def test_samples_given_a_range_and_a_class(registered: Registered, name: str, listed: list, lies: Any) -> None:
+    def drawn(n: int, given: dict[str, Any], **more: Any) -> pd.DataFrame:
+        return registered.model.predict(None, params={"task": "sample", "n": n, "given": json.dumps(given), **more})
+
+    found = drawn(40, {name: listed, "tier": "gold"})
+    assert found[name].map(lies).all()
+    assert set(found["tier"]) == {"gold"}
+    assert found[name].nunique() > 1
+    assert not drawn(40, {"tier": "gold"})[name].map(lies).all()
+    assert drawn(40, {name: listed})["tier"].nunique() == 2
+    pd.testing.assert_frame_equal(drawn(5, {name: listed}, label="plain"), drawn(5, {name: listed, "tier": "plain"}))
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ({"visits": [7, 5]}, r"column 'visits': expected a value, or a range \[least, most\] with null .*got \[7, 5\]"),
+        ({"visits": [1, 2, 3]}, r"column 'visits': expected a value, or a range .*got \[1, 2, 3\]"),
+        ({"visits": [None, None]}, r"column 'visits': expected a value, or a range .*got \[None, None\]"),
+        ({"visits": [1000, 2000]}, r"3 of 3 rows do not lie in the ranges of `given` after \d+ draws.*Widen them"),
+        ({"day": ["2021-02-30", None]}, r"column 'day': expected one written as .*got '2021-02-30'"),
+        ({"town": []}, r"column 'town': expected a list of categories that may be"),
+        ({"town": ["Paris"]}, r"column 'town': expected one of 'Bari', 'Oslo', 'Rome' .*got 'Paris'"),
+        ({"tier": ["gold", "plain"]}, r"column 'tier' is the label: give one class"),
+        ({"tier": "silver"}, r"column 'tier': expected one of 'gold', 'plain' .*got 'silver'"),
+        ({"pulse": ["120/80", "130/90"]}, r"column 'pulse' holds several numbers: give one value"),
+    ],
+)
+def test_wrong_ranges_are_refused(registered: Registered, given: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(Exception, match=sentence):
+        registered.model.predict(None, params={"task": "sample", "n": 3, "given": json.dumps(given)})
+
+
+def test_a_label_and_a_given_class_must_agree(registered: Registered) -> None:
+    params = {"task": "sample", "n": 3, "given": {"tier": "gold"}}
+    assert set(registered.model.predict(None, params=params | {"label": "gold"})["tier"]) == {"gold"}
+    with pytest.raises(ValueError, match="`label` and `given` name different classes"):
+        registered.model.predict(None, params=params | {"label": "plain"})
 
 
 @pytest.mark.parametrize(

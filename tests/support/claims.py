@@ -6,6 +6,7 @@ model must have learned is stated by a rival of known quality: it must be nearer
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -192,6 +193,22 @@ def images_density(ask: Ask, task: str, *, exact: bool) -> None:
 # Imputations
 
 
+def rows_given(ask: Ask) -> None:
+    """Rows of a city, of a range of lengths: classes as often as by Bayes' rule, all columns, gaps where they are."""
+    city, low, high = "Oslo", 12.0, 16.0
+    drawn = ask(no_rows(), task="sample", n=1500, seed=11, given=json.dumps({"city": city, "length": [low, high]}))
+    assert list(drawn.columns) == [*ROWS.columns, "tier"]
+    assert set(drawn["city"]) == {city}
+    assert drawn["length"].between(low, high).all()
+    lies = stats.norm.cdf([[high], [low]], ROWS.lengths, ROWS.length_sd)
+    likely = SHARES * ROWS.city_shares[:, ROWS.cities.index(city)] * (lies[0] - lies[1])
+    for c, name in enumerate(NAMES):
+        share = likely[c] / likely.sum()
+        within(f"share of {name}", float((drawn["tier"] == name).mean()), share - 0.08, share + 0.08)
+    within("gaps", float(drawn[["mass", "spent", "visits"]].isna().to_numpy().mean()), 0.5 * GAPS, 1.6 * GAPS)
+    assert (drawn["country"].dropna() == "Norway").mean() > 0.95
+
+
 def rows_filled(ask: Ask) -> None:
     """Draws of a hidden number have its conditional mean and variance, of a hidden category its probabilities.
 
@@ -350,6 +367,7 @@ CLAIMS: dict[str, dict[str, tuple[str, Callable[[Ask, str], None]]]] = {
         "numbered": ("sample", lambda ask, _: numbered(ask, no_rows())),
         "labels": ("sample", lambda ask, _: rows_of_label(ask)),
         "possible": ("sample", lambda ask, _: possible(ask)),
+        "given": ("log_prob", lambda ask, _: rows_given(ask)),  # of the family whose conditionals are exact
         "density": ("log_prob", lambda ask, family: rows_density(ask, "log_prob", exact=family == "flow")),
         "bound": ("elbo", lambda ask, _: rows_bound(ask)),
         "bound well": ("elbo", lambda ask, _: rows_density(ask, "elbo", exact=False)),

@@ -78,6 +78,11 @@ class Echo(GenerativeModel, *dict.fromkeys(CAPABILITIES.values())):
     def translate(self, x, label, strength, generator, *, steps=0):
         return self.rows(self.told("translate", len(x), x, generator, label, steps, strength=strength))
 
+    def sample_given(self, x, label, generator):  # nor here
+        values = self.told("sample", len(x), torch.nan_to_num(x.double()), generator, label)
+        values[:, 10] = (~x.isnan()).reshape(len(x), -1).sum(1)
+        return self.rows(values), None if label is None else label.clamp(min=0)
+
     def impute(self, x, observed, generator, *, draws=1):  # given cells are not put back: they tell what was asked
         values = self.told("impute", len(x), torch.nan_to_num(x.double()), generator).repeat(draws, 1, 1)
         values[:, :, 4] = torch.arange(draws)[:, None]

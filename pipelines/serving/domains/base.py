@@ -31,6 +31,22 @@ class Rows(NamedTuple):
     broken: Sequence[str] = ()
 
 
+class Given(NamedTuple):
+    """What is known of examples that are drawn.
+
+    Attributes:
+        x: One example of which only these cells are known, NaN elsewhere.
+        known: What is given, for `Conversion.write`.
+        label: Number of the class, if one is given.
+        fits: Which examples, written with a seed, lie in the ranges and sets that are given; `None` where none are.
+    """
+
+    x: torch.Tensor
+    known: Any = None
+    label: int | None = None
+    fits: Callable[[torch.Tensor, int], torch.Tensor] | None = None
+
+
 class Conversion(ABC):
     """Between what callers hold and what the model is given, for one kind of data.
 
@@ -95,8 +111,8 @@ class Conversion(ABC):
         """Examples as callers get them, with their labels."""
         raise NotImplementedError  # only asked of those that take labels
 
-    def read_given(self, given: Mapping[str, Any]) -> tuple[torch.Tensor, Any]:
-        """One example of which only some cells are known, NaN elsewhere; and what is given, for `write`.
+    def read_given(self, given: Mapping[str, Any]) -> Given:
+        """What is known of examples by the names of cells.
 
         Raises:
             ValueError: If this kind of data has no named cells.
@@ -113,6 +129,8 @@ ROUNDS = 32
 CANDIDATES = 512
 """How many are drawn in a round, where fewer rows are left: several for each."""
 MOST_EACH = 16
+MOST_TRIED = 200
+"""How many are drawn for each that shall lie in a range, beyond `ROUNDS` times `CANDIDATES`."""
 
 
 def redrawn(
@@ -154,6 +172,61 @@ def redrawn(
         f"{len(rows)} of {x.shape[-2]} rows (the first is row {int(rows[0])}) still break a constraint of the data "
         f"after {ROUNDS} rounds of drawing again: {conversion.rules()}. Give other cells, or ask for fewer rows."
     )
+
+
+def drawn_given(
+    given: Given,
+    conversion: Conversion,
+    draw: Callable[[torch.Tensor, torch.Tensor | None], tuple[torch.Tensor, torch.Tensor | None]],
+    labels: torch.Tensor | None,
+    n: int,
+    *,
+    seed: int = 0,
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Examples and their labels, some cells given, in the ranges asked for and by the rules of the data.
+
+    Arguments:
+        given: What is known of each.
+        conversion: Knows the rules.
+        draw: The model's draws given examples with gaps and labels (-1: drawn, too).
+        labels: Of each, -1 to draw it; `None` for a model without.
+        n: How many.
+        seed: As for `Conversion.write`.
+    Raises:
+        ValueError: If too few draws lie in the ranges, or obey the rules.
+    """
+    known = given.known and {name: np.repeat(cells, n) for name, cells in given.known.items()}
+
+    def within(labels: torch.Tensor | None, n: int) -> tuple[torch.Tensor, torch.Tensor | None]:
+        x, codes = draw(given.x.expand(n, *given.x.shape[1:]).clone(), labels)
+        if given.fits is None:
+            return x, codes
+        left, tried = torch.nonzero(~given.fits(x, seed))[:, 0], n
+        while len(left):
+            if tried > MOST_TRIED * n + CANDIDATES * ROUNDS:
+                raise ValueError(
+                    f"{len(left)} of {n} rows do not lie in the ranges of `given` after {tried} draws: the model takes "
+                    "them for too rare. Widen them, or ask for fewer rows."
+                )
+            each = max(1, min(MOST_EACH, CANDIDATES // len(left)))
+            who = left.repeat_interleave(each)
+            fresh, fresh_codes = draw(
+                given.x.expand(len(who), *given.x.shape[1:]).clone(), None if labels is None else labels[who]
+            )
+            fits = given.fits(fresh, seed).reshape(len(left), each)
+            first = torch.arange(len(left)) * each + fits.int().argmax(1)
+            hit = fits.any(1)
+            x[left[hit]] = fresh[first[hit]]
+            if codes is not None and fresh_codes is not None:
+                codes[left[hit]] = fresh_codes[first[hit]]
+            left, tried = left[~hit], tried + len(who)
+        return x, codes
+
+    x, codes = within(labels, n)
+    x = redrawn(
+        x, conversion, lambda rows: within(None if codes is None else codes[rows], len(rows))[0], seed=seed, given=known
+    )
+    return x, codes
 
 
 def scored(found: np.ndarray, task: str, broken: Sequence[str]) -> np.ndarray:

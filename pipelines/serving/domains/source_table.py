@@ -5,14 +5,14 @@ from __future__ import annotations
 import datetime
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 import torch
 
-from .base import Rows, Shape
+from .base import Given, Rows, Shape
 from .table import Tables, column_kind
 
 UNLEARNED = ("identifier", "text", "constant")
@@ -129,10 +129,7 @@ class SourceTables(Tables):
                 values, bad = form.read([None if gap else str(cell) for cell, gap in zip(cells, missing, strict=True)])
             self._refuse(cells, bad, entry, expected)
             return values
-        if not entry["pattern"] or cells.dtype.kind in "mM":
-            when, bad = self._native(cells, missing, form)
-        else:
-            when, _, bad = form.instants([None if gap else str(cell) for cell, gap in zip(cells, missing, strict=True)])
+        when, bad = self._instants(cells, missing, entry, form)
         self._refuse(cells, bad, entry, expected)
         values, unknown = self.formats.parts_of(when, form.parts)
         if on_unknown == "fail":
@@ -140,6 +137,13 @@ class SourceTables(Tables):
             self._refuse(cells, unknown & ~missing, entry, f"one like those of training ({allowed})")
         values[missing | unknown] = np.nan
         return values
+
+    def _instants(self, cells: Any, missing: np.ndarray, entry: Mapping[str, Any], form: Any) -> tuple[Any, np.ndarray]:
+        """Dates, times and durations as instants, and which are none."""
+        if not entry["pattern"] or cells.dtype.kind in "mM":
+            return self._native(cells, missing, form)
+        when, _, bad = form.instants([None if gap else str(cell) for cell, gap in zip(cells, missing, strict=True)])
+        return when, bad
 
     def _native(self, cells: Any, missing: np.ndarray, form: Any) -> tuple[Any, np.ndarray]:
         """Dates, times and durations that are held as such (over HTTP: ISO 8601 texts), and which are none."""
@@ -181,15 +185,49 @@ class SourceTables(Tables):
         x = torch.from_numpy(rules.forward(full))
         return rows._replace(x=x, observed=~torch.isnan(x), given=given, broken=broken)
 
-    def read_given(self, given: Mapping[str, Any]) -> tuple[torch.Tensor, Any]:
-        full = super().read_given(given)[0]
+    def read_given(self, given: Mapping[str, Any]) -> Given:
+        found = super().read_given(given)
         rules = self.table.constraints
         if rules is None:
-            return full, None
-        values = rules.involved(full.numpy())
+            return found
+        full = found.x.numpy()
+        values = rules.involved(full)
         if broken := rules.broken(values)[0]:
             raise ValueError(f"given breaks a constraint of the data: {broken}. Give other values.")
-        return torch.from_numpy(rules.forward(full.numpy())), values
+        return found._replace(x=torch.from_numpy(rules.forward(full)), known=values)
+
+    def _rows(self, x: torch.Tensor, seed: int) -> np.ndarray:
+        return self.table.rows(self._flat(x), None, seed)
+
+    def _limit(self, name: str, values: list[Any]) -> Callable[[np.ndarray], np.ndarray]:
+        import pandas as pd
+
+        entry = self.learned[self.names.index(name)]
+        cells, places = pd.Series(values, dtype=object), list(entry["columns"])
+        if entry["role"] == "category":
+            return self._among(name, self._entry(cells, entry, "fail")[:, 0], places[0])
+        if entry["role"] == "several":
+            raise ValueError(f"given: column {name!r} holds several numbers: give one value, not a list.")
+        if entry["role"] == "number":
+            ends = self._entry(cells.infer_objects(), entry, "fail")[:, 0]
+            return self._between(name, values, ends, lambda rows: rows[:, places[0]])
+        form = self.formats.format_of(entry["role"], entry["pattern"], tuple(entry.get("parts", ())))
+        missing = cells.isna().to_numpy(dtype=bool)
+        when, bad = self._instants(cells, missing, entry, form)
+        self._refuse(cells, bad, entry, f"one written as {entry['pattern'] or entry['dtype']}")
+
+        def measured(rows: np.ndarray) -> np.ndarray:
+            parts = rows[:, places]
+            unknown = np.isnan(parts).any(axis=1)
+            found = self.formats.instants_of(np.where(unknown[:, None], 0.0, parts), form.parts)
+            return np.where(unknown, math.nan, self._nanoseconds(found))
+
+        return self._between(name, values, np.where(missing, math.nan, self._nanoseconds(when)), measured)
+
+    def _nanoseconds(self, when: Any) -> np.ndarray:
+        """Since 1970, in Greenwich; exact to a millionth of a second."""
+        minutes = when.days.astype(np.float64) * (24 * 60) - when.offset
+        return minutes * (self.formats.DAY / (24 * 60)) + when.clock
 
     def obeys(self, x: torch.Tensor, *, seed: int = 0, given: Any = None, alone: bool = False) -> torch.Tensor | None:
         """As of `Conversion`; where rows are given, they may repeat what is unique."""

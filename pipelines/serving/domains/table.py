@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
-from .base import Conversion, Rows, Shape
+from .base import Conversion, Given, Rows, Shape
 
 
 class Tables(Conversion):
@@ -96,21 +97,83 @@ class Tables(Conversion):
         values = found.array if isinstance(found, pd.Series) else np.asarray(found)  # nullable where one is missing
         return examples.assign(**{self.label: pd.Series(values, index=examples.index, dtype=values.dtype)})
 
-    def read_given(self, given: Mapping[str, Any]) -> tuple[torch.Tensor, Any]:
-        """One row of which the given cells are known, NaN elsewhere; and what is given, for `write`.
+    def read_given(self, given: Mapping[str, Any]) -> Given:
+        """What is known by the names of columns, the label's among them.
+
+        A value each; or of numbers, dates and times a range `[least, most]` (`None` for an open end), of categories a
+        list of those that may be.
 
         Raises:
             ValueError: If a column is unknown, or a value is not what its column holds.
         """
         import pandas as pd
 
-        unknown = [name for name in given if name not in self.names]
+        names = [*self.names, *([self.label] if self.takes_labels else [])]
+        unknown = [name for name in given if name not in names]
         if unknown:
-            near = difflib.get_close_matches(unknown[0], self.names, 1)
+            near = difflib.get_close_matches(unknown[0], names, 1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise ValueError(f"given has no column {unknown[0]!r} of {', '.join(self.names)}{hint}")
-        cells = pd.DataFrame({name: pd.Series([given.get(name)], dtype=object).infer_objects() for name in self.names})
-        return torch.from_numpy(self._values(cells, "fail").astype(np.float64)), None
+            raise ValueError(f"given has no column {unknown[0]!r} of {', '.join(names)}{hint}")
+        listed = {name: list(value) for name, value in given.items() if isinstance(value, (list, tuple))}
+        single = {name: None if name in listed else given.get(name) for name in names}
+        cells = pd.DataFrame({name: pd.Series([single[name]], dtype=object).infer_objects() for name in names})
+        label = None
+        if self.takes_labels:
+            if self.label in listed:
+                raise ValueError(f"given: column {self.label!r} is the label: give one class, not a list.")
+            code = self._cells(cells[self.label], self._label_column, "fail")[0]
+            label = None if np.isnan(code) else int(code)
+        x = torch.from_numpy(self._values(cells[self.names], "fail").astype(np.float64))
+        limits = [self._limit(name, values) for name, values in listed.items()]
+
+        def fits(x: torch.Tensor, seed: int) -> torch.Tensor:
+            rows = self._rows(x, seed)
+            return torch.from_numpy(np.logical_and.reduce([limit(rows) for limit in limits]))
+
+        return Given(x, None, label, fits if limits else None)
+
+    def _rows(self, x: torch.Tensor, seed: int) -> np.ndarray:
+        """Examples as rows of cells, `[rows, columns]`."""
+        return x.cpu().numpy()
+
+    def _limit(self, name: str, values: list[Any]) -> Callable[[np.ndarray], np.ndarray]:
+        """Which rows have a cell of this column that is one of the values, or of numbers in the range.
+
+        Raises:
+            ValueError: If they are none.
+        """
+        import pandas as pd
+
+        cells = pd.Series(values, dtype=object)
+        place, columns = self.names.index(name), self.columns
+        if columns[place]["type"] == "categorical":
+            return self._among(name, self._cells(cells, columns[place], "fail"), place)
+        return self._between(name, values, self._cells(cells, columns[place], "fail"), lambda rows: rows[:, place])
+
+    @staticmethod
+    def _among(name: str, codes: np.ndarray, place: int) -> Callable[[np.ndarray], np.ndarray]:
+        if not len(codes) or np.isnan(codes).any():
+            raise ValueError(f"given: column {name!r}: expected a list of categories that may be, got an empty one.")
+        return lambda rows: np.isin(rows[:, place], codes)
+
+    @staticmethod
+    def _between(
+        name: str, values: list[Any], ends: np.ndarray, measured: Callable[[np.ndarray], np.ndarray]
+    ) -> Callable[[np.ndarray], np.ndarray]:
+        """`measured`: the cells of rows on the scale of `ends`, NaN where missing."""
+        low, high = (*ends, math.nan, math.nan)[:2]
+        if len(ends) != 2 or low > high or (np.isnan(low) and np.isnan(high)):
+            raise ValueError(
+                f"given: column {name!r}: expected a value, or a range [least, most] with null for an open end, "
+                f"got {values!r}."
+            )
+        low, high = -math.inf if np.isnan(low) else low, math.inf if np.isnan(high) else high
+
+        def fits(rows: np.ndarray) -> np.ndarray:
+            found = measured(rows)
+            return (found >= low) & (found <= high)  # a missing one is in no range
+
+        return fits
 
     def described(self) -> dict[str, Any]:
         """The columns, with their categories or range."""
