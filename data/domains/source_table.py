@@ -48,7 +48,7 @@ def entry_type(entry: Mapping[str, Any]) -> pa.DataType:
     if not (role == "number" and not is_plain(entry["pattern"])):
         known = named_type(dtype)
         if known is not None:
-            return known
+            return pa.dictionary(pa.int32(), known) if entry.get("dictionary") and role == "category" else known
     return pa.dictionary(pa.int32(), pa.string()) if entry.get("dictionary") else pa.string()
 
 
@@ -103,7 +103,7 @@ def table_cells(manifest: Mapping[str, Any], split: str, parts: Parts) -> Iterat
 def as_array(cells: Sequence[Any], kind: pa.DataType) -> pa.Array:
     """Cells of `SourceTable` as a column of a type."""
     if pa.types.is_dictionary(kind):
-        return pa.array(cells, pa.string()).dictionary_encode()
+        return pa.array(cells, pa.string()).cast(kind.value_type).dictionary_encode()
     if pa.types.is_string(kind):
         return pa.array([None if cell is None else str(cell) for cell in cells], kind)
     if cells and any(isinstance(cell, str) for cell in cells):  # a constant, an identifier, a category of numbers

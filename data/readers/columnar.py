@@ -116,7 +116,10 @@ def _chunk(column: pa.ChunkedArray) -> pa.Array:
 
 
 def plain(table: pa.Table) -> pa.Table:
-    """A table whose structs are columns of their own (`address.city`), and UUIDs and the like texts or numbers."""
+    """A table whose structs are columns of their own (`address.city`), UUIDs and the like texts or numbers.
+
+    Views of texts, as polars writes them for categories, become texts, which Arrow decodes.
+    """
     while any(pa.types.is_struct(kind) for kind in table.schema.types):
         table = table.flatten()
     for place, field in enumerate(table.schema):
@@ -125,6 +128,13 @@ def plain(table: pa.Table) -> pa.Table:
             table = table.set_column(place, field.name, pa.array(texts, pa.string()))
         elif isinstance(field.type, pa.BaseExtensionType) and field.type.extension_name.startswith("arrow."):
             table = table.set_column(place, field.name, table.column(place).cast(field.type.storage_type))
+        elif pa.types.is_dictionary(field.type) and field.type.value_type == pa.string_view():
+            texts = pa.dictionary(field.type.index_type, pa.string())
+            chunks = [
+                pa.DictionaryArray.from_arrays(chunk.indices, chunk.dictionary.cast(pa.string()))
+                for chunk in table.column(place).chunks
+            ]
+            table = table.set_column(place, field.name, pa.chunked_array(chunks, texts))
     return table
 
 

@@ -12,6 +12,7 @@ import uuid
 import warnings
 import zipfile
 from collections.abc import Callable
+from datetime import datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 
@@ -200,6 +201,103 @@ def test_uuids_are_drawn_as_uuids(tmp_path: Path) -> None:
     drawn = [text for part in (tmp_path / "out").iterdir() for text in pq.read_table(part)["key"].to_pylist()]
     assert len({uuid.UUID(text) for text in drawn} - set(keys)) == ROWS
     assert all(re.fullmatch(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", text) for text in drawn)
+
+
+def moment(i: int) -> datetime:
+    return datetime(2020, 11, 3, 8, 15, 9) + timedelta(days=37 * i % 900, seconds=i * i * 61, microseconds=i * 12_350)
+
+
+def interval(i: int) -> str:
+    """As PostgreSQL writes it."""
+    day = i * i % 4
+    return f"{day} day{'s' * (day > 1)} " * (day > 0) + f"{i * 7 % 24:02}:{i * 11 % 60:02}:{i * 13 % 60:02}"
+
+
+BY_PROGRAMS: dict[str, tuple[str, Callable[[int], str]]] = {
+    "PostgreSQL": ("datetime", lambda i: f"{moment(i):%F %T.%f}".rstrip("0").rstrip(".") + "+02"),
+    "interval": ("duration", interval),
+    "Python": ("duration", lambda i: str(timedelta(minutes=i * 997 % 5000 - 900))),
+    "pandas": ("duration", lambda i: str(pd.Timedelta(seconds=i * 997 % 5000 - 900))),
+    "shift": ("duration", lambda i: f"{i % 30:02}:{i * 7 % 60:02}:00"),  # beyond midnight
+    "lap": ("duration", lambda i: f"{i % 30:02}:{i * 7 % 60:02}.{i * i % 1000:03}"),
+    "Oracle": ("datetime", lambda i: f"{moment(i):%d-%b-%y %I.%M.%S.%f}000 {moment(i):%p}".upper()),
+    "Google": ("datetime", lambda i: f"{moment(i):%Y/%m/%d %-I:%M:%S %p} GMT+{1 + (3 < moment(i).month < 11)}"),
+    "Uhr": ("datetime", lambda i: f"{moment(i):%d.%m.%Y, %H:%M} Uhr"),
+    "change": ("number", lambda i: f"{i * 37 % 100 / 10 - 4.95:+.2f}%"),
+    "Avogadro": ("number", lambda i: f"{1 + i * 37 % 97}.5e+18"),
+    "strand": ("category", lambda i: "+-"[i % 3 == 0]),
+    "narrow": ("datetime", lambda i: "########" if i % 5 == 0 else f"{moment(i):%d/%m/%Y}"),  # a column of Excel's
+    "dump": ("category", lambda i: "\\N" if i % 5 == 0 else ("ash", "elm")[i % 2]),
+    "bounds": ("number", lambda i: "<0.5" if i % 5 == 0 else ">90" if i % 15 == 1 else f"{i * 37 % 89 + 0.5}"),
+    "telephone": ("identifier", lambda i: f"({200 + i * 7 % 90}) {100 + i * 13}-{i * 7919 % 9000 + 1000}"),
+}  # fmt: skip
+"""Cells as programs write them, by name: what their column is, and the cell of a row."""
+
+
+def test_what_programs_write_comes_back_as_they_write_it(tmp_path: Path) -> None:
+    cells = {name: [one(i) for i in range(ROWS)] for name, (_, one) in BY_PROGRAMS.items()}
+    pd.DataFrame(cells).to_csv(tmp_path / "t.csv", index=False)
+    dataset = prepared(tmp_path, "t.csv")
+    assert {entry["name"]: entry["role"] for entry in dataset.manifest["table"]} == {
+        name: role for name, (role, _) in BY_PROGRAMS.items()
+    }
+    export("d", Path("out"), "csv", root=tmp_path)
+    found, places = [], []
+    for split in dataset.splits:
+        found.append(pd.read_csv(tmp_path / f"out/{split}.csv", dtype=str, keep_default_na=False))
+        places += dataset.split(split).sources.tolist()
+    back = pd.concat(found).set_axis(places).sort_index()
+    assert back["strand"].tolist() == cells["strand"]
+    assert np.isnan(dataset.split("train").all().x.numpy()).any(0).sum() == 5  # narrow: three parts; dump, bounds
+    for name in cells.keys() - {"telephone", "bounds", "Avogadro"}:
+        assert back[name].tolist() == cells[name], name
+    assert back["Avogadro"].astype(float).tolist() == [float(cell) for cell in cells["Avogadro"]]
+    assert back["telephone"].str.fullmatch(r"\(\d{3}\) \d{3}-\d{4}").all()
+    missing = pd.Series(cells["bounds"]).str.contains("[<>]")
+    assert (back["bounds"].str.contains("[<>]") == missing).all()
+    assert back["bounds"][missing].value_counts().to_dict() == pytest.approx({"<0.5": 12, ">90": 4}, abs=2)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("sep=;\n" + f"size,n,kind\n{PLAIN_ROWS}".replace(",", ";"), "beginning with 'sep=;'"),  # for Excel
+        ("##version=4\n#size\tn\tkind\n" + PLAIN_ROWS.replace(",", "\t").replace("a", "a;b"), 'delimiter: "\\t"'),
+        ("size,n,kind\n" + PLAIN_ROWS.replace("\n", "|0\n"), 'delimiter: ","'),
+        ("size,n,kind\n" + PLAIN_ROWS.replace("\n", ";b;c\n"), 'delimiter: ","'),  # several answers
+        (
+            'size,n,kind\n"How\nlarge?",How many?,What?\n'
+            + ",".join(['"{""ImportId"":""Q1""}"'] * 3)
+            + f"\n{PLAIN_ROWS}",
+            "2 line(s) below the header are left out",  # Qualtrics
+        ),
+    ],
+)
+def test_marks_within_cells_and_lines_for_programs(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "t.csv").write_text(text)
+    dataset = prepared(tmp_path, "t.csv")
+    assert said in (tmp_path / "data/catalog/d.yaml").read_text()
+    assert [entry["role"] for entry in dataset.manifest["table"]] == ["number", "number", "category"]
+    learned = [row[:2] for split in dataset.splits for row in dataset.split(split).all().x.tolist()]
+    assert sorted(learned) == sorted([row["size"], row["n"]] for row in OBJECTS)
+
+
+def test_categories_are_what_a_file_states_to_be_some(tmp_path: Path) -> None:
+    """Of numbers, as pandas has them; in views of texts, as polars writes them."""
+    codes = pa.array([i % 4 for i in range(ROWS)]).dictionary_encode()
+    views = pa.array(["ash", "elm", "oak"], pa.string_view())
+    kinds = pa.DictionaryArray.from_arrays(pa.array([i % 3 for i in range(ROWS)], pa.uint32()), views)
+    table = pa.table({"code": codes, "kind": kinds, "large": [1.5e18 * (i * 37 % 97 + 1) for i in range(ROWS)]})
+    pa.feather.write_feather(table, tmp_path / "t.feather", compression="uncompressed")
+    dataset = prepared(tmp_path, "t.feather")
+    assert [entry["role"] for entry in dataset.manifest["table"]] == ["category", "category", "number"]
+    export("d", Path("out"), root=tmp_path)
+    for split in dataset.splits:
+        found = pq.read_table(tmp_path / f"out/{split}.parquet")
+        places = dataset.split(split).sources.tolist()
+        assert [row["code"] for row in found.to_pylist()] == [i % 4 for i in places]
+        assert found["large"].to_pylist() == [1.5e18 * (i * 37 % 97 + 1) for i in places]
+        assert found["kind"].to_pylist() == [("ash", "elm", "oak")[i % 3] for i in places]
 
 
 @pytest.mark.parametrize(
