@@ -146,6 +146,7 @@ FORMS: dict[str, Callable[[Path], str]] = {
     "structs": structs,
     "a table among others": archive({"b.csv": "x,y\n1,2\n", "a.csv": WHOLE, "__MACOSX/._a.csv": "z" * 9999}),
     "what is trained on": archive({"a/test.csv": "n,kind\n" + "1,ash\n" * 999, "in/train.csv": WHOLE}),
+    "named as pandas names it": archive({"t": WHOLE}),
     "tar": archive({"t/README.txt": "trees", "t/trees.csv": WHOLE}, ".tar.gz"),
     "competition": competition,
     "double colons": text_at("t.dat", WHOLE.replace(",", "::")),
@@ -336,15 +337,18 @@ def test_a_cell_longer_than_other_readers_take(tmp_path: Path) -> None:
     ("name", "body", "said"),
     [
         ("t.sav", b"$FL2@(#) SPSS", "a file of SPSS, which is not read here. In Python: pandas.read_spss"),
+        ("t.por", b"0" * 40 + b"ASCII SPSS PORT FILE" + b"\nABC" * 20, "a file of SPSS, which is not read here"),
+        ("t/a.heic", b"", "but 1 × .heic; links to folders are not followed. Convert other images"),
         ("t.rds", gzip.compress(b"X\n\0\0\0\2"), "holds objects of R. In R: write.csv"),
         ("t.pkl", b"\x80\4\x95", "a pickle, which may run code when it is read"),
         ("t.xls", b"<html><table><tr><td>1</td></tr></table></html>", "a web page"),
     ],
 )
 def test_files_that_are_not_read_say_what_to_do(tmp_path: Path, name: str, body: bytes, said: str) -> None:
+    (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).write_bytes(body)
     with pytest.raises(ValueError, match=re.escape(said)):
-        add(name, "d", root=tmp_path, quiet=True)
+        add(name.partition("/")[0], "d", root=tmp_path, quiet=True)
 
 
 def test_tables_that_are_not_one_are_told_apart(tmp_path: Path) -> None:
