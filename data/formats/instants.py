@@ -17,7 +17,7 @@ from .month_names import month_names
 from .parts import UNITS, WEEKDAYS, Instants, Part, instants_of, parts_of
 
 LONG_DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
-TOKEN = re.compile(r"%[-^~]?[YymbBdoHIMSpaAqGVu]|%[-:#]?z|\.%-?\d?f|%\d?f|%%")
+TOKEN = re.compile(r"%[-^~]?[YymbBdoHIMSpaAqGVu]|%[-:#]?z|\.%[-~]?\d?f|%\d?f|%%")
 LANGUAGE = re.compile(r"([a-z]{2}):(?=.*%)")
 COMPACT = re.compile(r"%[Yy]%m|%H%M")
 """Patterns whose fields follow one another without a mark between them: each has its full number of digits."""
@@ -83,7 +83,8 @@ class DateTimeFormat(InstantFormat):
     Arguments:
         pattern: For example `%Y-%m-%d %H:%M:%S`, `%-d/%-m/%y`, `%I:%M %p`, `%d %b %Y`, `%Y-Q%q`, `%G-W%V`,
             `%Y-%m-%dT%H:%M:%S%:z` (`%z` without the colon, `%#z` whole hours, `%-z` as short as can be: `+1`);
-            `%3f` are milliseconds (`.%-3f` without zeros at the end), `%o` is a day as `3rd`.
+            `%3f` are milliseconds (`.%-3f` without zeros at the end, `.%~3f` none where all are 0), `%o` is a day as
+            `3rd`.
         parts: What is learned.
 
     Example:
@@ -224,7 +225,9 @@ class DateTimeFormat(InstantFormat):
             letter = token[0][-1]
             if letter == "f":
                 point, _, form = token[0].partition("%")
-                digits = f"{nanoseconds:09}"[: int(form[:-1].lstrip("-") or 6)]
+                digits = f"{nanoseconds:09}"[: int(form[:-1].lstrip("-~") or 6)]
+                if form[0] == "~" and not digits.strip("0"):
+                    return ""
                 return point + digits if form[0] != "-" else (point + digits.rstrip("0")).rstrip(".")
             text = values[letter][:3] if token[0] == "%#z" else values[letter]
             if token[0] == "%-z":

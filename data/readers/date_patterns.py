@@ -100,7 +100,8 @@ class Candidate:
             padded = base in ("H:MM:SS", "M:SS") and self.long_hours and not self.short_hours
             return (base[0] * padded) + (base if "%" in base else base + "." * bool(digits) + "f" * digits)
         if digits:
-            pattern = re.sub(r"\.%\d?f", f".%{'-' * (len(self.fractions) > 1)}{digits}f", pattern)
+            flag = "" if len(self.fractions) == 1 else "~" if self.fractions == {0, digits} else "-"
+            pattern = re.sub(r"\.%\d?f", f".%{flag}{digits}f", pattern)
         if self.short and "%Y%m" not in pattern:
             pattern = re.sub(r"%([md])", r"%-\1", pattern)
         if self.short_hours:
@@ -143,7 +144,7 @@ def candidates(texts: Sequence[str]) -> list[Candidate]:
     if not known or sum(any(c.isdigit() for c in text) for text in known) < 0.9 * len(known):
         return []
     patterns: dict[str, None] = {}
-    for text in known[:3]:
+    for text in (*known[:3], max(known, key=len)):  # the longest may alone state fractions of seconds
         patterns.update(dict.fromkeys(_patterns(text)))
     found = [Candidate(role="datetime", pattern=pattern) for pattern in patterns]
     found += [Candidate(role="duration", pattern=base) for base in DURATIONS if base not in ("HH:MM:SS", "MM:SS")]

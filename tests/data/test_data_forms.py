@@ -216,6 +216,7 @@ def interval(i: int) -> str:
 
 BY_PROGRAMS: dict[str, tuple[str, Callable[[int], str]]] = {
     "PostgreSQL": ("datetime", lambda i: f"{moment(i):%F %T.%f}".rstrip("0").rstrip(".") + "+02"),
+    "isoformat": ("datetime", lambda i: (moment(i).replace(microsecond=0) if i % 3 else moment(i)).isoformat()),
     "interval": ("duration", interval),
     "Python": ("duration", lambda i: str(timedelta(minutes=i * 997 % 5000 - 900))),
     "pandas": ("duration", lambda i: str(pd.Timedelta(seconds=i * 997 % 5000 - 900))),

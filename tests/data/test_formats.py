@@ -131,6 +131,13 @@ def test_dates_have_quarters_zones_fractions_and_fields_without_zeros() -> None:
     for text, clock in (("00:00:01.25", 1_250_000_000), ("00:00:01", SECOND)):  # no zeros at the end
         assert DateTimeFormat("%Y-%m-%d %H:%M:%S.%-6f").instant(f"2023-03-04 {text}") == (day, clock, 0)
         assert DateTimeFormat("%Y-%m-%d %H:%M:%S.%-6f").text(day, clock, 0) == f"2023-03-04 {text}"
+    for clock in (1_250_000_000, SECOND):  # as Python has it
+        form, when = (
+            DateTimeFormat("%Y-%m-%dT%H:%M:%S.%~6f"),
+            datetime(2023, 3, 4) + timedelta(microseconds=clock // 1000),
+        )
+        assert form.instant(when.isoformat()) == (day, clock, 0)
+        assert form.text(day, clock, 0) == when.isoformat()
     for zone, minutes in (("+1", 60), ("+5:30", 330), ("-11", -660)):
         assert DateTimeFormat("%Y-%m-%d GMT%-z").instant(f"2023-03-04 GMT{zone}") == (day, 0, minutes)
         assert DateTimeFormat("%Y-%m-%d GMT%-z").text(day, 0, minutes) == f"2023-03-04 GMT{zone}"
