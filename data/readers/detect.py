@@ -29,6 +29,10 @@ VARIED = 10
 """Distinct numbers that there must be where most cells mean "not known"."""
 FEW_BEYOND = 3
 """Bounds beyond which a laboratory does not measure (`<0.01`), of one column."""
+STAND_IN = re.compile(r"-9+(\.0+)?|9{2,}(\.0+)?")
+"""What is written for a number that is not known, where all cells must be numbers: -9, -999, 99, 9999.0."""
+FAR = 3
+"""By how many times the range of all other numbers such a one lies beyond them."""
 MANY = 20
 HOURS = 6
 """Hours of the day that times without a mark (0830) must be of, to be told from other codes."""
@@ -184,7 +188,26 @@ class ColumnScan(CellScan):
         if wrong is None or marks is None or self._outnumbered(wrong):
             return None
         low, high = self._decimals
-        return self._number("" if high == 99 else NumberPattern.of(low, high), *marks)
+        stand_ins = self._stand_ins()
+        shown = ", ".join(f"{count} × {text!r}" for text, count in stand_ins.items())
+        said = [f"taken as missing, for they lie far from all other numbers: {shown}"] if shown else []
+        return self._number(
+            "" if high == 99 else NumberPattern.of(low, high), (*marks[0], *stand_ins), [*marks[1], *said]
+        )
+
+    def _stand_ins(self) -> dict[str, int]:
+        """Numbers such as -999 that stand for none: they come again, and lie far from all others."""
+        numbers = {text.strip(): n for text, n in (self.values or {}).items() if re.match(NUMBER, text.strip())}
+        others = [float(text) for text in numbers if not STAND_IN.fullmatch(text)]
+        if len(others) < FEW_BEYOND:
+            return {}
+        low, high = min(others), max(others)
+        return {
+            text: count
+            for text, count in sorted(numbers.items())
+            if STAND_IN.fullmatch(text) and FEW_BEYOND <= count < 0.5 * self.known
+            and max(low - float(text), float(text) - high) > FAR * (high - low)
+        }  # fmt: skip
 
     def _outnumbered(self, wrong: Counter[str], around: tuple[str, str] = ("", "")) -> bool:
         """Whether too many cells are no number: most of them, or most though they mean "not known" and few values vary.

@@ -314,6 +314,10 @@ def test_categories_are_what_a_file_states_to_be_some(tmp_path: Path) -> None:
         (lambda i: f"{i * 37 % 997}" + ("", "", "[1]", "[2]")[i % 4], 'type: integer, format: "0{[1]|[2]}"'),
         (lambda i: f"{i * 37 % 41}" + (" kg", " lbs")[i % 2], "type: categorical"),  # what counts is kept
         (lambda i: "none" if i % 8 else str(i % 3), "type: categorical"),
+        (lambda i: "-999" if i % 9 == 1 else str(18 + i * 37 % 71), 'type: integer, missing: ["-999"]'),
+        (lambda i: "9999.0" if i % 9 == 1 else f"{i * 37 % 71 / 10}", 'format: "0.0", missing: ["9999.0"]'),
+        (lambda i: "99" if i % 9 == 1 else str(i * 37 % 71), "type: integer}"),  # not far from 70
+        (lambda i: "9999" if i == 7 else str(i * 37 % 71), "type: integer}"),  # once: a value
         (lambda i: "-" if i == 3 else str(7919 * i % 100_003), 'type: integer, missing: ["-"]'),  # each its own
     ],
 )
