@@ -75,6 +75,19 @@ def fields(manifest: Mapping[str, Any]) -> list[pa.Field]:
     return [pa.field(name, kind) for name, kind in kinds.items()]
 
 
+def pandas_notes(manifest: Mapping[str, Any], columns: Sequence[pa.Field]) -> dict[bytes, bytes]:
+    """What pandas noted in the source of the columns that come back in their type, for it to read them as they were."""
+    kinds = {column.name: column.type for column in columns}
+    noted = [
+        entry["pandas"] for entry in manifest.get("table", ())
+        if "pandas" in entry and kinds.get(entry["name"], pa.null()) == entry_type(entry)
+    ]  # fmt: skip
+    index = [column["field_name"] for column in noted if column["index"]]
+    rest = [{key: value for key, value in column.items() if key != "index"} for column in noted]
+    notes = {"index_columns": index, "column_indexes": [], "columns": rest, "pandas_version": "3.0.0"}
+    return {b"pandas": json.dumps(notes).encode()} if noted else {}
+
+
 def _identifiers(manifest: Mapping[str, Any], among: Sequence[str] | None = None) -> dict[str, list[str | None]]:
     """Fresh identifiers by column, drawn for all splits together, so that none comes twice."""
     table = source_table(manifest)

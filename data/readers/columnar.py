@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -31,6 +32,7 @@ def columnar(
         read: Reads columns of a file.
     """
     splits = splits_of(path, files)
+    noted = by_pandas(schemas[0])
     within = [list(schema.names) for schema in schemas]
     folders = partitions(path, files)
     schemas = [_of(folder, plain(schema.empty_table())).schema for schema, folder in zip(schemas, folders, strict=True)]
@@ -72,8 +74,21 @@ def columnar(
         name=str(path), names=names, types=types, batches=batches,
         titles={name: original for name, original in zip(names, originals, strict=True) if name != original},
         notes=renamed + absent_notes(listed, files, originals),
-        partial=partial_columns(listed, originals, names),
+        partial=partial_columns(listed, originals, names), pandas=noted,
     )  # fmt: skip
+
+
+def by_pandas(schema: pa.Schema) -> dict[str, dict[str, Any]]:
+    """What pandas noted of its columns by name: their types (nullable ones, too), and which are the `index`."""
+    try:
+        noted = json.loads((schema.metadata or {}).get(b"pandas", b"{}"))
+        if len(noted.get("column_indexes") or ()) > 1:  # columns on several levels are called otherwise here
+            return {}
+        index = [name for name in noted.get("index_columns", ()) if isinstance(name, str)]
+        columns = {str(column["field_name"]): column for column in noted.get("columns", ())}
+        return {name: {**column, "index": name in index} for name, column in columns.items()}
+    except (ValueError, KeyError, TypeError, AttributeError):  # a stranger's
+        return {}
 
 
 def _common(known: pa.DataType | None, found: pa.DataType, name: str, file: Path, first: Path) -> pa.DataType:

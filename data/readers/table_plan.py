@@ -159,6 +159,8 @@ def described(
             entry["blank"] = plan.blank
         if column.why:
             entry["why"] = column.why
+        if name in raw.pandas:
+            entry["pandas"] = raw.pandas[name]
         sources.entries.append(entry)
     return domain, sources
 

@@ -26,6 +26,7 @@ import pytest
 from PIL import Image
 from test_data_zoo import ASKEW, OBJECTS, PLAIN_ROWS, ROWS, added, prepared, workbook
 
+from data.readers.columnar import by_pandas
 from data.readers.line_forms import Rewritten
 from pipelines.cli.data import add, export
 
@@ -258,6 +259,32 @@ def test_what_programs_write_comes_back_as_they_write_it(tmp_path: Path) -> None
     missing = pd.Series(cells["bounds"]).str.contains("[<>]")
     assert (back["bounds"].str.contains("[<>]") == missing).all()
     assert back["bounds"][missing].value_counts().to_dict() == pytest.approx({"<0.5": 12, ">90": 4}, abs=2)
+
+
+def test_pandas_reads_its_own_types_and_index_again(tmp_path: Path) -> None:
+    """Nullable numbers, booleans and texts; an index of two levels; an identifier that outgrows its eight bits."""
+    gaps = [i % 7 == 0 for i in range(120)]
+    frame = pd.DataFrame(
+        {
+            "n": pd.array([None if gap else i * i % 50 for i, gap in enumerate(gaps)], "Int64"),
+            "b": pd.array([None if gap else i % 3 == 0 for i, gap in enumerate(gaps)], "boolean"),
+            "f": pd.array([None if gap else i * 37 % 100 / 8 for i, gap in enumerate(gaps)], "Float32"),
+            "id": pd.array([i * 7 % 120 for i in range(120)], "UInt8"),
+        },
+        index=pd.MultiIndex.from_arrays([[f"s{i // 10}" for i in range(120)], pd.date_range("2020", periods=120)]),
+    )
+    frame.to_parquet(tmp_path / "t.parquet")
+    dataset = prepared(tmp_path, "t.parquet")
+    export("d", Path("out"), root=tmp_path)
+    for split in dataset.splits:
+        found, places = pd.read_parquet(tmp_path / f"out/{split}.parquet"), dataset.split(split).sources.tolist()
+        expected = frame.iloc[places].drop(columns="id")
+        pd.testing.assert_frame_equal(found.drop(columns="id"), expected, check_index_type=True)
+
+
+@pytest.mark.parametrize("notes", [b"\xff{", b"[1]", b'{"columns": [1]}', b'{"columns": [{}], "index_columns": 3}'])
+def test_what_is_no_note_of_pandas_is_ignored(notes: bytes) -> None:
+    assert by_pandas(pa.schema({"n": pa.int64()}, metadata={b"pandas": notes})) == {}
 
 
 @pytest.mark.parametrize(
