@@ -16,6 +16,7 @@ from data.cards import Source
 from data.dataset import Dataset
 from data.domains import KINDS
 from data.domains.base import Parts
+from data.domains.source_table import pandas_notes
 from data.files import whole_folder
 
 ROWS = 4096
@@ -36,7 +37,8 @@ def export_parquet(dataset: Dataset, out: Path, label: str = "label") -> dict[st
     """
     _check_out(out, ".parquet")
     kind = KINDS[dataset.kind]
-    schema = pa.schema(kind.fields(dataset.manifest, label))
+    fields = kind.fields(dataset.manifest, label)
+    schema = pa.schema(fields, metadata=pandas_notes(dataset.manifest, fields))
     with whole_folder(out) as folder:
         for name in dataset.splits:
             with pq.ParquetWriter(folder / f"{name}.parquet", schema, write_page_checksum=True) as writer:

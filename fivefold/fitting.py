@@ -135,10 +135,10 @@ def _prepared(data: Any, label: Any, columns: Mapping[str, str], folder: Path) -
         duplicates="keep",
     )
     card = _with_types(card, {**certain, **columns})
-    left_out = [column.name for column in card.columns if column.type == "skip" and column.name not in columns]
-    if left_out:
-        reasons = "; ".join(found.column_warnings.get(name, name) for name in left_out)
-        warnings.warn(f"left out: {', '.join(left_out)} ({reasons})", stacklevel=3)
+    skipped = [column for column in card.columns if column.type == "skip" and column.name not in columns]
+    if skipped:
+        reasons = "; ".join(f"{column.name}: {column.why}" for column in skipped)
+        warnings.warn(f"left out: {reasons}", stacklevel=3)
     prepare(card, folder, folder / "prepared", lambda function, items, size: map(function, items))
     return Dataset.open(folder / "prepared"), layout
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +37,8 @@ def written(
     """Write a caller's rows as a file that the readers read.
 
     Arguments:
-        data: A DataFrame, an Arrow table, rows of numbers `[n, columns]`, or images `[n, height, width(, channels)]`.
+        data: A DataFrame, an Arrow table (or what Arrow reads: of polars, DuckDB), rows of numbers `[n, columns]`, or
+            images `[n, height, width(, channels)]`.
         label: Name of the column of labels; beside an array, the label of each row, `[n]`.
         folder: Where.
     Returns:
@@ -44,6 +46,7 @@ def written(
     Raises:
         ValueError: If the rows or labels are not of such a form.
     """
+    data = _table_of(data)
     if isinstance(data, pa.Table) or hasattr(data, "columns"):
         return (*_written_table(data, label, folder), {})
     array = np.asarray(data)
@@ -73,23 +76,53 @@ def written(
     return path, layout, {}
 
 
+def _table_of(data: Any) -> Any:
+    """Tables of other libraries as Arrow's; anything else as it is."""
+    import pandas as pd
+
+    if hasattr(data, "__arrow_c_stream__") and not isinstance(data, (pa.Table, pd.DataFrame)):
+        return pa.table(data)
+    return data
+
+
+def _named(frame: pd.DataFrame) -> pd.DataFrame:
+    """A frame whose columns are called by texts, and whose periods are the moments at which they begin."""
+    import pandas as pd
+
+    frame = frame.set_axis([str(name) for name in frame.columns], axis=1)
+    repeated = frame.columns[frame.columns.duplicated()]
+    if len(repeated):
+        raise ValueError(f"several columns are called {repeated[0]!r}. Give each a name of its own.")
+    periods = [name for name in frame.columns if isinstance(frame[name].dtype, pd.PeriodDtype)]
+    return frame.assign(**{name: frame[name].dt.to_timestamp() for name in periods})
+
+
 def _written_table(data: Any, label: Any, folder: Path) -> tuple[Path, dict[str, Any]]:
-    layout: dict[str, Any] = {"container": "arrow" if isinstance(data, pa.Table) else "pandas", "label": label or ""}
+    layout: dict[str, Any] = {"container": "arrow" if isinstance(data, pa.Table) else "pandas"}
     frame: pd.DataFrame = data.to_pandas() if isinstance(data, pa.Table) else data
-    if label is not None and not isinstance(label, str):
+    if label is not None and not isinstance(label, (str, int, np.integer, tuple)):
         raise ValueError(f"label must be the name of a column, got {type(label).__name__}.")
-    if label and label not in frame.columns:
+    names, levels = frame.columns.tolist(), list(frame.columns.names)
+    if label is not None and label not in names:
         raise ValueError(f"label names no column: {label!r}; the columns are {', '.join(map(str, frame.columns))}.")
+    layout["label"] = "" if label is None else str(names[names.index(label)])
+    if not len(frame):
+        raise ValueError("data has no rows. Give some to learn from.")
     if isinstance(data, pa.Table):
         layout["schema"] = base64.b64encode(data.schema.remove_metadata().serialize().to_pybytes()).decode()
+    if not all(isinstance(name, str) for name in names):
+        layout["names"], layout["levels"] = names, levels
+    kinds = [str(kind) for kind in frame.dtypes]
+    frame = _named(frame)
     try:
-        table = pa.Table.from_pandas(frame.rename(columns=str), preserve_index=False)
-    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        table = pa.Table.from_pandas(frame, preserve_index=False)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
         raise ValueError(_mixed(frame) or " ".join(str(error).split())) from None
     layout["columns"] = [
-        {"name": str(name), "dtype": str(frame[name].dtype), **_categories(frame[name])} for name in frame.columns
+        {"name": name, "dtype": kind, **_categories(frame[name])}
+        for name, kind in zip(frame.columns, kinds, strict=True)
     ]
-    layout["label_dtype"] = type_name(table.schema.field(label).type) if label else ""
+    layout["label_dtype"] = type_name(table.schema.field(layout["label"]).type) if label is not None else ""
     path = folder / "rows.parquet"
     pq.write_table(table, path)
     return path, layout
@@ -106,6 +139,8 @@ def _mixed(frame: pd.DataFrame) -> str:
                 f"column {str(name)!r} mixes cells of several types ({', '.join(kinds)}). Make it of one: "
                 f"data[{name!r}] = data[{name!r}].astype('string')."
             )
+        except pa.ArrowNotImplementedError:
+            return f"column {str(name)!r} is of a type that is not learned from ({frame[name].dtype}). Leave it out."
     return ""
 
 
@@ -133,7 +168,10 @@ def _categories(cells: pd.Series) -> dict[str, Any]:
         return {}
     values = cells.dtype.categories.tolist()
     if not all(isinstance(value, (str, int, float, bool)) for value in values):
-        raise ValueError(f"column {cells.name!r}: categories must be texts, numbers or booleans, got {values[:3]!r}.")
+        raise ValueError(
+            f"column {cells.name!r}: categories must be texts, numbers or booleans, got {values[:3]!r}. Make them so: "
+            f"data[{cells.name!r}] = data[{cells.name!r}].astype(str)."
+        )
     return {"categories": values, "ordered": bool(cells.dtype.ordered)}
 
 
@@ -169,8 +207,11 @@ class Rows:
         Raises:
             ValueError: If the rows are not like those that the model learned from.
         """
+        data = _table_of(data)
         if isinstance(data, pa.Table):
             data = data.to_pandas()
+        elif self.frames and hasattr(data, "set_axis"):
+            data = _named(data)
         if self.layout["container"] == "images" and self.layout.get("dimensions") == 3 and np.ndim(data) == 3:
             data = np.asarray(data)[..., None]
         rows = self.conversion.read(data, task)
@@ -231,8 +272,22 @@ class Rows:
             elif column["dtype"] == "object":
                 frame[name] = frame[name].astype(object).where(frame[name].notna(), None)
             else:
-                frame[name] = frame[name].astype(column["dtype"])
+                with suppress(OverflowError):  # a fresh identifier may be longer than those there were
+                    frame[name] = frame[name].astype(column["dtype"])
         return frame
+
+    def _as_called(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """A frame whose columns are called as in the rows of training, by numbers or on several levels, too."""
+        import pandas as pd
+
+        given = [tuple(name) if isinstance(name, list) else name for name in self.layout.get("names", ())]
+        known = dict(zip(self.order, given, strict=False))
+        names = [known.get(name, name) for name in frame.columns]
+        if not given:
+            return frame
+        if all(isinstance(name, tuple) for name in names):
+            return frame.set_axis(pd.MultiIndex.from_tuples(names, names=self.layout["levels"]), axis=1)
+        return frame.set_axis(pd.Index(names, tupleize_cols=False, name=self.layout["levels"][0]), axis=1)
 
     def _contained(self, frame: pd.DataFrame) -> Any:
         """The number of the draw, the columns in the order of training, further ones, in the caller's container."""
@@ -240,7 +295,7 @@ class Rows:
         own = [name for name in self.order if name in frame.columns]
         frame = frame.reindex(columns=[*first, *own, *(name for name in frame.columns if name not in (*first, *own))])
         if self.layout["container"] == "pandas":
-            return frame
+            return self._as_called(frame)
         table = pa.Table.from_pandas(frame, preserve_index=False)
         schema = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(self.layout["schema"])))
         fields = [schema.field(f.name) if f.name in schema.names else f for f in table.schema]

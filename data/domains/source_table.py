@@ -48,7 +48,7 @@ def entry_type(entry: Mapping[str, Any]) -> pa.DataType:
     if not (role == "number" and not is_plain(entry["pattern"])):
         known = named_type(dtype)
         if known is not None:
-            return known
+            return pa.dictionary(pa.int32(), known) if entry.get("dictionary") and role == "category" else known
     return pa.dictionary(pa.int32(), pa.string()) if entry.get("dictionary") else pa.string()
 
 
@@ -73,6 +73,19 @@ def fields(manifest: Mapping[str, Any]) -> list[pa.Field]:
     for name, texts in _identifiers(manifest, wholes).items():  # fresh ones may be longer than those of the source
         kinds[name] = named_type(whole_type([int(text) for text in texts if text], str(kinds[name]))) or pa.string()
     return [pa.field(name, kind) for name, kind in kinds.items()]
+
+
+def pandas_notes(manifest: Mapping[str, Any], columns: Sequence[pa.Field]) -> dict[bytes, bytes]:
+    """What pandas noted in the source of the columns that come back in their type, for it to read them as they were."""
+    kinds = {column.name: column.type for column in columns}
+    noted = [
+        entry["pandas"] for entry in manifest.get("table", ())
+        if "pandas" in entry and kinds.get(entry["name"], pa.null()) == entry_type(entry)
+    ]  # fmt: skip
+    index = [column["field_name"] for column in noted if column["index"]]
+    rest = [{key: value for key, value in column.items() if key != "index"} for column in noted]
+    notes = {"index_columns": index, "column_indexes": [], "columns": rest, "pandas_version": "3.0.0"}
+    return {b"pandas": json.dumps(notes).encode()} if noted else {}
 
 
 def _identifiers(manifest: Mapping[str, Any], among: Sequence[str] | None = None) -> dict[str, list[str | None]]:
@@ -103,7 +116,7 @@ def table_cells(manifest: Mapping[str, Any], split: str, parts: Parts) -> Iterat
 def as_array(cells: Sequence[Any], kind: pa.DataType) -> pa.Array:
     """Cells of `SourceTable` as a column of a type."""
     if pa.types.is_dictionary(kind):
-        return pa.array(cells, pa.string()).dictionary_encode()
+        return pa.array(cells, pa.string()).cast(kind.value_type).dictionary_encode()
     if pa.types.is_string(kind):
         return pa.array([None if cell is None else str(cell) for cell in cells], kind)
     if cells and any(isinstance(cell, str) for cell in cells):  # a constant, an identifier, a category of numbers

@@ -162,6 +162,8 @@ def row_hashes(x: NDArray[np.float64]) -> NDArray[np.uint64]:
 
 QUANTILES = 1001
 SAMPLE = 1 << 18
+SQUARED = 1e150
+"""Numbers whose squares may be beyond those of float64."""
 
 
 def table_statistics(folder: Path, splits: dict[str, Any], columns: list[dict[str, Any]]) -> dict[str, Any]:
@@ -175,7 +177,7 @@ def table_statistics(folder: Path, splits: dict[str, Any], columns: list[dict[st
 
 def _column(folder: Path, shards: list[dict[str, Any]], index: int, column: dict[str, Any]) -> dict[str, Any]:
     count = missing = 0
-    mean = spread = 0.0
+    mean, spread = 0.0, np.float64(0.0)
     low, high = np.inf, -np.inf
     kept: list[NDArray[np.float64]] = []
     room = SAMPLE
@@ -194,7 +196,8 @@ def _column(folder: Path, shards: list[dict[str, Any]], index: int, column: dict
             frequencies += np.bincount(known.astype(np.int64), minlength=len(frequencies))
         grid_search.add(known)
         here, shift = len(known), float(known.mean()) - mean
-        spread += float(((known - known.mean()) ** 2).sum()) + shift**2 * count * here / (count + here)
+        wide = np.longdouble if np.abs(known).max() > SQUARED else np.float64
+        spread += ((known - known.mean()).astype(wide) ** 2).sum() + wide(shift) ** 2 * count * here / (count + here)
         mean += shift * here / (count + here)
         count += here
         ends = np.sort(np.concatenate([ends, [known, -known]], axis=1), axis=1)[:, : MOST + 1]
@@ -220,7 +223,7 @@ def _column(folder: Path, shards: list[dict[str, Any]], index: int, column: dict
     grid[0], grid[-1] = low, high
     return {
         "count": count, "missing": missing, "min": low, "max": high,
-        "mean": mean, "std": (spread / count) ** 0.5, "quantiles": grid.tolist(),
+        "mean": mean, "std": float((spread / count) ** 0.5), "quantiles": grid.tolist(),
         "tails": tails_of(ends[0], -ends[1], count), "grid": grid_search.found(),
     }  # fmt: skip
 

@@ -7,26 +7,34 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from .instants import InstantFormat
-from .parts import UNITS, Part
+from .parts import DAY, UNITS, Part
 
+CLOCK = r"(?P<h>\d+):(?P<m>[0-5]\d):(?P<s>[0-5]\d)(?:\.(?P<f>\d{1,9}))?"
 DURATIONS = {
-    "H:MM:SS": re.compile(r"(?P<sign>-?)(?P<h>\d+):(?P<m>[0-5]\d):(?P<s>[0-5]\d)(?:\.(?P<f>\d{1,9}))?"),
+    "H:MM:SS": re.compile(rf"(?P<sign>-?){CLOCK}"),
+    "HH:MM:SS": re.compile(rf"(?P<sign>-?){CLOCK}"),
     "M:SS": re.compile(r"(?P<sign>-?)(?P<m>\d+):(?P<s>[0-5]\d)(?:\.(?P<f>\d{1,9}))?"),
-    "D days HH:MM:SS": re.compile(
-        r"(?P<sign>-?)(?P<d>\d+) days?,? (?P<h>\d{1,2}):(?P<m>[0-5]\d):(?P<s>[0-5]\d)(?:\.(?P<f>\d{1,9}))?"
-    ),
+    "MM:SS": re.compile(r"(?P<sign>-?)(?P<m>\d+):(?P<s>[0-5]\d)(?:\.(?P<f>\d{1,9}))?"),
+    "D days HH:MM:SS": re.compile(rf"(?P<sign>-?)(?P<d>\d+) days (?P<part>\+?){CLOCK}"),
+    "[D days] HH:MM:SS": re.compile(rf"(?:(?P<sign>-?)(?P<d>\d+) days? )?(?P<part>-?){CLOCK}"),
+    "[D days,] H:MM:SS": re.compile(rf"(?:(?P<sign>-?)(?P<d>\d+) days?, )?(?P<part>-?){CLOCK}"),
     "ISO": re.compile(
         r"(?P<sign>-?)P(?=.)(?:(?P<d>\d+)D)?(?:T(?=.)(?:(?P<h>\d+)H)?(?:(?P<m>\d+)M)?(?:(?P<s>\d+)(?:\.(?P<f>\d{1,9}))?S)?)?"
     ),
 }
-"""How durations are written, by the name of the pattern."""
+"""How durations are written, by the name of the pattern.
+
+Those with days are pandas', PostgreSQL's and Python's. Below zero, pandas and Python count up from a whole day
+(`-1 days +23:00:00`, `-1 day, 23:00:00`), PostgreSQL does not (`-01:00:00`); the latter two leave out 0 days.
+"""
 WORDED = re.compile(r"%(-?)(0?)([DHMS])([^%]*)")
 UNIT_SECONDS = {"D": 86_400, "H": 3_600, "M": 60, "S": 1}
 
 
 @dataclass(frozen=True)
 class DurationFormat(InstantFormat):
-    """Durations as `H:MM:SS` (hours without end), `M:SS`, `D days HH:MM:SS`, ISO 8601's `P1DT2H30M`, or with units.
+    """Durations as `H:MM:SS` (hours without end), `M:SS` (either with two digits first: `HH:MM:SS`), `D days HH:MM:SS`,
+    ISO 8601's `P1DT2H30M`, or with units.
 
     Arguments:
         pattern: A key of `DURATIONS`, with `.f` times the number of decimals of seconds appended (`H:MM:SS.fff`); or
@@ -66,11 +74,19 @@ class DurationFormat(InstantFormat):
         found = self._regex.fullmatch(text.strip())
         if found is None:
             return None
-        got = dict.fromkeys("dhmsf") | found.groupdict()
-        hours = 24 * int(got["d"] or 0) + int(got["h"] or 0)
-        seconds = 3600 * hours + 60 * int(got["m"] or 0) + int(got["s"] or 0)
-        total = seconds * UNITS["s"] + int((got["f"] or "0").ljust(9, "0"))
-        return (0, -total if got["sign"] else total, 0) if total < 2**62 else None
+        got = dict.fromkeys("dhmsf") | {"part": "", "sign": ""} | found.groupdict()
+        seconds = 3600 * int(got["h"] or 0) + 60 * int(got["m"] or 0) + int(got["s"] or 0)
+        days, clock = int(got["d"] or 0) * DAY, seconds * UNITS["s"] + int((got["f"] or "0").ljust(9, "0"))
+        if days + clock >= 2**62:
+            return None
+        up = got["part"] == "+" or self.pattern.startswith("[D days,]")  # counted up from a whole day
+        if got["sign"] and (up or got["part"] == "-"):
+            return 0, -days + (-clock if got["part"] == "-" else clock), 0
+        return 0, -days - clock if got["sign"] or got["part"] == "-" else days + clock, 0
+
+    def decimals(self, text: str) -> int:
+        found = self._regex.fullmatch(text.strip())
+        return len((found.groupdict() if found else {}).get("f") or "")
 
     def _worded(self, seconds: int) -> str:
         texts, units = [], WORDED.findall(self.pattern)
@@ -84,18 +100,28 @@ class DurationFormat(InstantFormat):
         if self.pattern.startswith("%"):
             return ("-" if clock < 0 else "") + self._worded(abs(clock) // UNITS["s"])
         base, digits = self._base
+        days = 0
+        if base in ("D days HH:MM:SS", "[D days,] H:MM:SS"):
+            days, clock = divmod(clock, DAY)
         sign = "-" if clock < 0 else ""
         seconds, nanoseconds = divmod(abs(clock), UNITS["s"])
         fraction = "." + f"{nanoseconds:09}"[:digits] if digits else ""
         hours, minutes, seconds = seconds // 3600, seconds // 60 % 60, seconds % 60
-        if base == "H:MM:SS":
-            return f"{sign}{hours}:{minutes:02}:{seconds:02}{fraction}"
-        if base == "M:SS":
-            return f"{sign}{60 * hours + minutes}:{seconds:02}{fraction}"
+        rest = f":{minutes:02}:{seconds:02}{fraction}"
+        if base in ("H:MM:SS", "HH:MM:SS"):
+            return f"{sign}{hours:0{len(base) - 6}}{rest}"
+        if base in ("M:SS", "MM:SS"):
+            return f"{sign}{60 * hours + minutes:0{len(base) - 3}}:{seconds:02}{fraction}"
         if base == "ISO":
             day = f"{hours // 24}D" if hours > 23 else ""
             rest = "".join(f"{n}{u}" for n, u in ((hours % 24, "H"), (minutes, "M")) if n)
             if seconds or nanoseconds or not (rest or day):
                 rest += f"{seconds}{fraction}S"
             return f"{sign}P{day}" + (f"T{rest}" if rest else "")
-        return f"{sign}{hours // 24} days {hours % 24:02}:{minutes:02}:{seconds:02}{fraction}"
+        if base == "D days HH:MM:SS":
+            return f"{days} days {'+' if days < 0 else ''}{hours:02}{rest}"
+        if base == "[D days,] H:MM:SS":
+            return (f"{days} day{'' if abs(days) == 1 else 's'}, " if days else "") + f"{hours}{rest}"
+        days, hours = divmod(hours, 24)
+        named = f"{sign}{days} day{'s' if sign or days > 1 else ''} " if days else ""
+        return f"{named}{sign}{hours:02}{rest}"

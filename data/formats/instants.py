@@ -17,13 +17,13 @@ from .month_names import month_names
 from .parts import UNITS, WEEKDAYS, Instants, Part, instants_of, parts_of
 
 LONG_DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
-TOKEN = re.compile(r"%[-^~]?[YymbBdoHIMSpaAqGVu]|%[:#]?z|%\d?f|%%")
+TOKEN = re.compile(r"%[-^~]?[YymbBdoHIMSpaAqGVu]|%[-:#]?z|\.%[-~]?\d?f|%\d?f|%%")
 LANGUAGE = re.compile(r"([a-z]{2}):(?=.*%)")
 COMPACT = re.compile(r"%[Yy]%m|%H%M")
 """Patterns whose fields follow one another without a mark between them: each has its full number of digits."""
 FIELDS = {
     "Y": r"\d{4}", "y": r"\d{2}", "m": r"\d{1,2}", "d": r"\d{1,2}", "H": r"\d{1,2}", "I": r"\d{1,2}", "M": r"\d{1,2}",
-    "S": r"\d{1,2}", "p": r"[AaPp]\.?[Mm]\.?", "z": r"Z|[+-]\d{2}:?\d{2}|[+-]\d{2}", "q": "[1-4]",
+    "S": r"\d{1,2}", "p": r"[AaPp]\.?[Mm]\.?", "z": r"Z|[+-]\d{2}:?\d{2}|[+-]\d{1,2}(?::\d{2})?", "q": "[1-4]",
     "G": r"\d{4}", "V": r"\d{2}", "u": "[1-7]", "a": "|".join(WEEKDAYS), "A": "|".join(LONG_DAYS), "f": r"\d{1,9}",
     "o": r"\d{1,2}(?:st|nd|rd|th)",
 }  # fmt: skip
@@ -41,6 +41,10 @@ class InstantFormat(ABC):
 
     @abstractmethod
     def instant(self, text: str) -> tuple[int, int, int] | None: ...
+
+    @abstractmethod
+    def decimals(self, text: str) -> int:
+        """The decimals of the seconds in a text of this format."""
 
     @abstractmethod
     def text(self, days: int, clock: int, offset: int) -> str: ...
@@ -78,8 +82,9 @@ class DateTimeFormat(InstantFormat):
 
     Arguments:
         pattern: For example `%Y-%m-%d %H:%M:%S`, `%-d/%-m/%y`, `%I:%M %p`, `%d %b %Y`, `%Y-Q%q`, `%G-W%V`,
-            `%Y-%m-%dT%H:%M:%S%:z` (`%z` without the colon, `%#z` whole hours); `%3f` are milliseconds, `%o` is a day
-            as `3rd`.
+            `%Y-%m-%dT%H:%M:%S%:z` (`%z` without the colon, `%#z` whole hours, `%-z` as short as can be: `+1`);
+            `%3f` are milliseconds (`.%-3f` without zeros at the end, `.%~3f` none where all are 0), `%o` is a day as
+            `3rd`.
         parts: What is learned.
 
     Example:
@@ -138,6 +143,8 @@ class DateTimeFormat(InstantFormat):
             letter = token[0][-1]
             if letter == "%":
                 regex += "%"
+            elif token[0][0] == ".":
+                regex += rf"(?:\.(?P<f>{fields['f']}))?"
             elif letter in seen:
                 raise ValueError(f"the pattern {self.pattern!r} states %{letter} twice. Fix it.")
             else:
@@ -152,11 +159,18 @@ class DateTimeFormat(InstantFormat):
         found = self._regex.fullmatch(text)
         if found is not None:
             got = found.groupdict()
+            late = self.dated and got.get("H") == "24"  # midnight, as the end of a day
             try:
-                return self._day(got), self._clock(got), _minutes(got.get("z") or "")
+                clock = self._clock({**got, "H": "0"} if late else got)
+                if not (late and clock):
+                    return self._day(got) + late, clock, _minutes(got.get("z") or "")
             except ValueError:
                 pass
         return next((when for other in self._others if (when := other.instant(text)) is not None), None)
+
+    def decimals(self, text: str) -> int:
+        found = self._regex.fullmatch(text)
+        return len((found.groupdict() if found else {}).get("f") or "")
 
     def spelled(self, text: str) -> tuple[str, str]:
         """The names of months and weekdays in a text of this format, and its AM or PM."""
@@ -210,8 +224,14 @@ class DateTimeFormat(InstantFormat):
         def put(token: re.Match[str]) -> str:
             letter = token[0][-1]
             if letter == "f":
-                return f"{nanoseconds:09}"[: int(token[0][1:-1] or 6)]
+                point, _, form = token[0].partition("%")
+                digits = f"{nanoseconds:09}"[: int(form[:-1].lstrip("-~") or 6)]
+                if form[0] == "~" and not digits.strip("0"):
+                    return ""
+                return point + digits if form[0] != "-" else (point + digits.rstrip("0")).rstrip(".")
             text = values[letter][:3] if token[0] == "%#z" else values[letter]
+            if token[0] == "%-z":
+                return f"{'-' if offset < 0 else '+'}{abs(offset) // 60}" + (f":{text[-2:]}" if offset % 60 else "")
             text = text.lstrip("0") or "0" if "-" in token[0] else text
             return text.upper() if "^" in token[0] else text.lower() if "~" in token[0] else text
 
@@ -225,8 +245,8 @@ def _ordinal(day: int) -> str:
 def _minutes(zone: str) -> int:
     if not zone or zone in "Zz":
         return 0
-    minutes = int(zone[1:3]) * 60 + int(zone[3:].lstrip(":") or 0)
-    return -minutes if zone[0] == "-" else minutes
+    hours, minutes = re.fullmatch(r"[+-](\d{1,2}):?(\d{2})?", zone).groups("0")  # pyright: ignore[reportOptionalMemberAccess]
+    return (int(hours) * 60 + int(minutes)) * (-1 if zone[0] == "-" else 1)
 
 
 def _read_whole(one: Any, texts: Sequence[str | None]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:

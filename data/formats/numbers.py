@@ -25,7 +25,7 @@ class NumberFormat:
     Arguments:
         pattern: Text before, digits, text after; after a `;` how negative numbers are written: `()` in
             parentheses, `p-` with the sign after the text before, `-` with the sign last, `−` with a true minus first,
-            else with a hyphen first.
+            `+` with a hyphen first and the others with a plus, else with a hyphen first.
 
     Example:
         >>> NumberFormat("$#,##0.00;()").read(["$1,234.50", "($7.00)"])[0].tolist()
@@ -44,10 +44,10 @@ class NumberFormat:
         pattern, _, negative = self.pattern.partition(";")
         pattern = self.FLAGS.sub("", pattern)
         core = self.CORE.search(pattern)
-        if core is None or negative not in ("", "()", "p-", "-", "−"):
+        if core is None or negative not in ("", "()", "p-", "-", "−", "+"):
             raise ValueError(
-                f"expected a pattern of a number such as '$#,##0.00', '0.0%' (after ';' one of '()', 'p-', '-', '−'), "
-                f"got {self.pattern!r}"
+                f"expected a pattern of a number such as '$#,##0.00', '0.0%' (after ';' one of '()', 'p-', '-', '−', "
+                f"'+'), got {self.pattern!r}"
             )
         fixed = len(core["fixed"] or "")
         return (
@@ -155,6 +155,8 @@ class NumberFormat:
                 texts.append(f"{before}{body}{after}-")
             elif below and negative == "p-":
                 texts.append(f"{before}-{body}{after}")
+            elif negative == "+":
+                texts.append(f"{'-' if below else '+'}{before}{body}{after}")
             elif below:
                 texts.append(f"{negative or '-'}{before}{body}{after}")
             else:

@@ -20,9 +20,12 @@ from .parts import DAY, Part, instants_of
 from .several import SeveralFormat
 
 PLACEHOLDER = "[text]"
+"""What stands in the place of free text, which is not learned."""
 NO_LABEL = "(missing)"
 """What the class of the rows without a label is called, where no class of the source is called so."""
-"""What stands in the place of free text, which is not learned."""
+BOUNDS = ("<", ">", "≤", "≥")
+"""What a mark of a missing number begins with that states where the number lies (`<0.5`)."""
+GOLDEN = (5**0.5 - 1) / 2
 Format = NumberFormat | SeveralFormat | DateTimeFormat | DurationFormat
 
 
@@ -140,17 +143,33 @@ class SourceTable:
             numbers = plain_numbers(values[:, 0], entry["pattern"], whole=whole)
             if "string" not in entry["dtype"]:
                 return numbers
-            return [text or _bound(entry) for text in as_text(numbers, {**entry, "mark": ""})]
+            return _with_bounds([text or None for text in as_text(numbers, {**entry, "mark": "", "marks": {}})], entry)
         form = format_of(role, entry["pattern"], tuple(entry.get("parts", ())))
         if not entry["pattern"]:  # native dates: nanoseconds since 1970, or of the day, or of the duration
             return _native(values, form, entry["dtype"])
-        return [_bound(entry) if text is None else text for text in form.write(values)]
+        return _with_bounds(form.write(values), entry)
 
 
-def _bound(entry: Mapping[str, Any]) -> str | None:
-    """What a cell of texts holds that is not known: nothing, or the bound (`<0.5`) that its column has for most."""
-    mark = entry.get("mark", "")
-    return mark if mark[:1] in ("<", ">", "≤", "≥") else None
+def _with_bounds(cells: list[str | None], entry: Mapping[str, Any]) -> list[str | None]:
+    """Texts, of which those that are not known hold a bound (`<0.5`), or nothing, as often as in the source."""
+    marks = _spread(entry, sum(cell is None for cell in cells))
+    bounds = [mark if mark[:1] in BOUNDS else None for mark in marks]
+    return [bounds.pop() if cell is None else cell for cell in cells]
+
+
+def _spread(entry: Mapping[str, Any], count: int, *, bounds: bool = True) -> list[str]:
+    """What so many missing cells hold: the column's marks, each as often as in the source and evenly spread.
+
+    Arguments:
+        entry: Of the source's table.
+        count: How many.
+        bounds: Whether marks that state a bound are among them, where there are others.
+    """
+    marks = entry.get("marks") or {entry.get("mark", ""): 1}
+    marks = {mark: n for mark, n in marks.items() if bounds or mark[:1] not in BOUNDS} or marks
+    names, ends = list(marks), np.cumsum(list(marks.values()))
+    places = np.searchsorted(ends / ends[-1], np.arange(1, count + 1) * GOLDEN % 1, side="right")
+    return [names[place] for place in places.tolist()]
 
 
 def _native(values: NDArray[np.float64], form: Any, dtype: str) -> list[int | None]:
@@ -163,14 +182,14 @@ def _native(values: NDArray[np.float64], form: Any, dtype: str) -> list[int | No
 
 
 def as_text(cells: Sequence[Any], entry: Mapping[str, Any]) -> list[str]:
-    """Cells of a column as a text file holds them, the missing ones by the column's own mark."""
-    mark, pattern = entry.get("mark", ""), entry.get("pattern", "")
+    """Cells of a column as a text file holds them, the missing ones by the column's own marks."""
+    marks, pattern = _spread(entry, sum(cell is None for cell in cells), bounds=False), entry.get("pattern", "")
     if entry["role"] == "number" and pattern:
         form = NumberFormat(pattern)
         known = np.array([math.nan if cell is None or isinstance(cell, str) else cell for cell in cells], np.float64)
         texts = form.write(known[:, None])
         return [
-            mark if cell is None else cell if isinstance(cell, str) else text or ""
+            marks.pop() if cell is None else cell if isinstance(cell, str) else text or ""
             for cell, text in zip(cells, texts, strict=True)
         ]
-    return [mark if cell is None else str(cell) for cell in cells]
+    return [marks.pop() if cell is None else str(cell) for cell in cells]

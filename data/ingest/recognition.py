@@ -22,9 +22,12 @@ CONTENT = {
 }  # fmt: skip
 """How files of each format begin."""
 BY_PYTHON = "In Python: pandas.{}(path).to_csv('table.csv', index=False)"
+PORTABLE = b"SPSS PORT FILE"
+"""What stands among the first 400 bytes, not at their start, of SPSS's portable files."""
 NOT_READ = {
     b"$FL2": f"a file of SPSS, which is not read here. {BY_PYTHON.format('read_spss')} (with pyreadstat)",
     b"$FL3": f"a file of SPSS, which is not read here. {BY_PYTHON.format('read_spss')} (with pyreadstat)",
+    PORTABLE: f"a file of SPSS, which is not read here. {BY_PYTHON.format('read_spss')} (with pyreadstat)",
     b"\x89HDF": f"an HDF5 file, which is not read here. {BY_PYTHON.format('read_hdf')} (or give its arrays as .npz)",
     b"MATLAB 5.0": "a file of MATLAB, which is not read here. In MATLAB: writetable(T, 'table.csv')",
     b"CDF": "a NetCDF file, which is not read here. In Python: xarray.open_dataset(path).to_dataframe().to_csv(…)",
@@ -76,8 +79,10 @@ def source_format(path: Path) -> str:
             "Stata; SAS; Excel and OpenDocument workbooks; SQLite and DuckDB databases with a query."
         )
     kinds: Counter[str] = Counter()
+    others: Counter[str] = Counter()
     for inside, file in tree(path):
         lowered = file.name.lower()
+        others[file.suffix.lower() or "without an ending"] += 1
         if is_image(inside):
             kinds["images"] += 1
         elif IDX_NAME.match(file.name):
@@ -91,9 +96,11 @@ def source_format(path: Path) -> str:
     if kinds["images"]:  # tables beside images are their labels
         return "images"
     if not kinds:
+        held = ", ".join(f"{count} × {suffix}" for suffix, count in others.most_common(5)) or "nothing"
         raise ValueError(
             f"{path} holds no images ({', '.join(sorted(s[1:] for s in IMAGE_SUFFIXES))}), IDX files or tables (CSV, "
-            "JSON lines, Parquet, Arrow); links to folders are not followed. Give another source."
+            f"JSON lines, Parquet, Arrow), but {held}; links to folders are not followed. Convert other images (HEIC) "
+            "to one of these, or give another source."
         )
     return kinds.most_common(1)[0][0]
 
@@ -108,7 +115,7 @@ def _archived_format(path: Path) -> str:
         return "images"
     inside = archived_table(path).name.lower()
     if inside:
-        return next(form for form in ("jsonl", "arff", "csv") if inside.endswith(SUFFIXES[form]))
+        return next((form for form in ("jsonl", "arff") if inside.endswith(SUFFIXES[form])), "csv")
     others = [item.name for item in members(path, lambda name: name.lower().endswith(WITHIN))]
     if others:
         raise ValueError(
@@ -133,7 +140,7 @@ def _format_by_content(path: Path) -> str:
         if head.startswith(start):
             return form
     for start, what in NOT_READ.items():
-        if head.startswith(start):
+        if head.startswith(start) or (start == PORTABLE and start in head[:400]):
             raise ValueError(f"{path} is {what}.")
     if head[8:12] == b"DUCK":
         return "sql"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -31,6 +32,7 @@ def columnar(
         read: Reads columns of a file.
     """
     splits = splits_of(path, files)
+    noted = by_pandas(schemas[0])
     within = [list(schema.names) for schema in schemas]
     folders = partitions(path, files)
     schemas = [_of(folder, plain(schema.empty_table())).schema for schema, folder in zip(schemas, folders, strict=True)]
@@ -72,8 +74,21 @@ def columnar(
         name=str(path), names=names, types=types, batches=batches,
         titles={name: original for name, original in zip(names, originals, strict=True) if name != original},
         notes=renamed + absent_notes(listed, files, originals),
-        partial=partial_columns(listed, originals, names),
+        partial=partial_columns(listed, originals, names), pandas=noted,
     )  # fmt: skip
+
+
+def by_pandas(schema: pa.Schema) -> dict[str, dict[str, Any]]:
+    """What pandas noted of its columns by name: their types (nullable ones, too), and which are the `index`."""
+    try:
+        noted = json.loads((schema.metadata or {}).get(b"pandas", b"{}"))
+        if len(noted.get("column_indexes") or ()) > 1:  # columns on several levels are called otherwise here
+            return {}
+        index = [name for name in noted.get("index_columns", ()) if isinstance(name, str)]
+        columns = {str(column["field_name"]): column for column in noted.get("columns", ())}
+        return {name: {**column, "index": name in index} for name, column in columns.items()}
+    except (ValueError, KeyError, TypeError, AttributeError):  # a stranger's
+        return {}
 
 
 def _common(known: pa.DataType | None, found: pa.DataType, name: str, file: Path, first: Path) -> pa.DataType:
@@ -116,7 +131,10 @@ def _chunk(column: pa.ChunkedArray) -> pa.Array:
 
 
 def plain(table: pa.Table) -> pa.Table:
-    """A table whose structs are columns of their own (`address.city`), and UUIDs and the like texts or numbers."""
+    """A table whose structs are columns of their own (`address.city`), UUIDs and the like texts or numbers.
+
+    Views of texts, as polars writes them for categories, become texts, which Arrow decodes.
+    """
     while any(pa.types.is_struct(kind) for kind in table.schema.types):
         table = table.flatten()
     for place, field in enumerate(table.schema):
@@ -125,6 +143,13 @@ def plain(table: pa.Table) -> pa.Table:
             table = table.set_column(place, field.name, pa.array(texts, pa.string()))
         elif isinstance(field.type, pa.BaseExtensionType) and field.type.extension_name.startswith("arrow."):
             table = table.set_column(place, field.name, table.column(place).cast(field.type.storage_type))
+        elif pa.types.is_dictionary(field.type) and field.type.value_type == pa.string_view():
+            texts = pa.dictionary(field.type.index_type, pa.string())
+            chunks = [
+                pa.DictionaryArray.from_arrays(chunk.indices, chunk.dictionary.cast(pa.string()))
+                for chunk in table.column(place).chunks
+            ]
+            table = table.set_column(place, field.name, pa.chunked_array(chunks, texts))
     return table
 
 

@@ -99,7 +99,8 @@ def as_text(array: pa.Array) -> pa.Array:
     if pa.types.is_floating(kind):
         array = array.cast(pa.float32()) if pa.types.is_float16(kind) else array  # Arrow computes little on halves
         known = pc.if_else(pc.is_nan(array), None, array)
-        if pc.all(pc.equal(known, pc.floor(known)), min_count=0).as_py() and not pc.any(pc.is_inf(known)).as_py():
+        whole = pc.and_(pc.equal(known, pc.floor(known)), pc.less(pc.abs(known), float(2**63)))
+        if pc.all(whole, min_count=0).as_py():
             return known.cast(pa.int64(), safe=False).cast(pa.string())
         return known.cast(pa.string())
     return array.cast(pa.string())

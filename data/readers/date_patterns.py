@@ -42,8 +42,9 @@ DIGITS = ("%Y%m", "%Y%m%d", "%Y%m%d%H%M", "%Y%m%d%H%M%S", "%y%m%d", "%H%M")
 FEWEST = {"%Y%m": 20, "%y%m%d": 20, "%H%M": 20}
 """Cells by which the shorter of them (202003, 210228, 0830) are told from other numbers."""
 TIME = re.compile(
-    r"(?P<H>\d{1,2}):(?P<M>\d{2})(?P<S>:\d{2}(?P<f>\.\d{1,9})?)?(?P<p>\s?[AaPp][Mm])?"
-    r"(?P<z>\s?(?:[+-]\d{2}(?::?\d{2})?|Z|UTC|GMT|[A-Z]{1,4}T))?$"
+    r"(?P<H>\d{1,2})(?P<c>:|(?<=\s\d)\.|(?<=\s\d\d)\.)(?P<M>\d{2})"
+    r"(?P<S>(?P=c)\d{2}(?P<f>\.\d{1,9})?)?(?P<p>\s?[AaPp][Mm])?"
+    r"(?P<z>\s?(?:(?:GMT|UTC)[+-]\d{1,2}(?::?\d{2})?|[+-]\d{2}(?::?\d{2})?|Z|UTC|GMT|[A-Z]{1,4}T|Uhr|h|hrs))?$"
 )
 MIXED = 3
 """Ways in which the dates of one column may be written."""
@@ -65,6 +66,9 @@ class Candidate:
     Arguments:
         role: `datetime` or `duration`.
         pattern: Of the format.
+        short, short_hours, long_hours: Whether a day or month, or an hour, has no leading zero; an hour has one.
+        late: Whether a day ends at 24:00.
+        fractions: Of seconds, the numbers of decimals.
     """
 
     role: str
@@ -74,6 +78,9 @@ class Candidate:
     seen: InstantsSeen = field(default_factory=InstantsSeen)
     short: bool = False
     short_hours: bool = False
+    long_hours: bool = False
+    late: bool = False
+    fractions: set[int] = field(default_factory=set)
     cases: tuple[set[str], set[str]] = field(default_factory=lambda: (set(), set()))
     hopeless: bool = False
 
@@ -85,9 +92,16 @@ class Candidate:
     @property
     def final(self) -> str:
         """The pattern, with fields that have no leading zeros marked as such, and names in capital or small letters."""
-        if self.role == "duration" or "|" in self.pattern:
+        if "|" in self.pattern:
             return self.pattern
-        pattern = self.pattern
+        pattern, digits = self.pattern, max(self.fractions, default=0)
+        if self.role == "duration":
+            base = pattern.partition(".")[0]
+            padded = base in ("H:MM:SS", "M:SS") and self.long_hours and not self.short_hours
+            return (base[0] * padded) + (base if "%" in base else base + "." * bool(digits) + "f" * digits)
+        if digits:
+            flag = "" if len(self.fractions) == 1 else "~" if self.fractions == {0, digits} else "-"
+            pattern = re.sub(r"\.%\d?f", f".%{flag}{digits}f", pattern)
         if self.short and "%Y%m" not in pattern:
             pattern = re.sub(r"%([md])", r"%-\1", pattern)
         if self.short_hours:
@@ -107,14 +121,18 @@ class Candidate:
         if len(self.wrong) > 4 * ODD_TEXTS:
             self.hopeless = True
         self.seen.add(Instants(when.days[good], when.clock[good], when.offset[good]))
+        for index in np.flatnonzero(good):
+            text = texts[index]
+            self.fractions.add(form.decimals(text))
+            time = TIME.search(text)
+            self.short_hours |= len(time["H"]) == 1 if time else re.search(r"(?<!\d)\d:\d", text) is not None
+            self.long_hours |= re.match(r"-?0\d", text) is not None
+            self.late |= time is not None and time["H"] == "24"
         if isinstance(form, DateTimeFormat):
             worded = re.search(r"%[bBaAp]", self.pattern) is not None
             for index in np.flatnonzero(good):
                 text = texts[index]
-                self.short |= bool(
-                    re.search(r"(?<![\d:.])[1-9](?=[/.\- ]\d|[월일月日]|\. |[/\- ][A-Za-z]{3}|, )", text)
-                )
-                self.short_hours |= bool(re.search(r"(?<!\d)\d:\d", text))
+                self.short |= bool(SHORT.search(TIME.sub("", text)))
                 for found, letters in zip(self.cases, form.spelled(text) if worded else ("", ""), strict=True):
                     if letters:
                         found.add("^" if letters.isupper() else "~" if letters.islower() else "")
@@ -126,14 +144,10 @@ def candidates(texts: Sequence[str]) -> list[Candidate]:
     if not known or sum(any(c.isdigit() for c in text) for text in known) < 0.9 * len(known):
         return []
     patterns: dict[str, None] = {}
-    for text in known[:3]:
+    for text in (*known[:3], max(known, key=len)):  # the longest may alone state fractions of seconds
         patterns.update(dict.fromkeys(_patterns(text)))
     found = [Candidate(role="datetime", pattern=pattern) for pattern in patterns]
-    found += [
-        Candidate(role="duration", pattern=pattern)
-        for base in DURATIONS
-        for pattern in dict.fromkeys(base + _fraction(text) for text in known[:3])
-    ]
+    found += [Candidate(role="duration", pattern=base) for base in DURATIONS if base not in ("HH:MM:SS", "MM:SS")]
     found += [Candidate(role="duration", pattern=pattern) for pattern in _worded(known)]
     wrong = {candidate.pattern: candidate.form.instants(known)[2] for candidate in found}
     kept = [candidate for candidate in found if wrong[candidate.pattern].sum() <= 0.1 * len(known)]
@@ -174,26 +188,29 @@ def _worded(known: Sequence[str]) -> list[str]:
     return [pattern.rstrip()]
 
 
-def _fraction(text: str) -> str:
-    found = re.search(r"\.(\d{1,9})S?$", text)
-    return "." + "f" * len(found[1]) if found else ""
-
-
 def _patterns(text: str) -> list[str]:
     """The patterns of dates and times that one text may have."""
     time = TIME.search(text)
     clock, rest = "", text
     if time is not None:
         twelve = bool(time["p"])
-        clock = ("%I" if twelve else "%H") + ":%M" + (":%S" if time["S"] else "")
+        clock = ("%I" if twelve else "%H") + f"{time['c']}%M" + (f"{time['c']}%S" if time["S"] else "")
         clock += f".%{len(time['f']) - 1}f" if time["f"] else ""
         clock += (time["p"][:-2] + "%p") if twelve else ""
         zone = time["z"] or ""
         clock += (
             zone
-            if zone.strip().isalpha()
-            else zone[: len(zone) - len(zone.lstrip())]
-            + (("%:z" if ":" in zone else "%#z" if len(zone.strip()) == 3 else "%z") if zone else "")
+            if zone.strip().isalpha() or not zone
+            else zone[:-1].rstrip("0123456789:+-")
+            + (
+                "%-z"
+                if re.search(r"[TC][+-]\d{1,2}$|[+-]\d:", zone)
+                else "%:z"
+                if ":" in zone
+                else "%#z"
+                if len(zone.strip()) == 3
+                else "%z"
+            )
         )
         rest = text[: time.start()]
     if not rest.strip():

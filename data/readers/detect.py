@@ -21,14 +21,18 @@ from data.readers.texts import EVIDENT, NO_DATE, ODD_TEXTS, PUNCTUATION, shape_o
 
 ODD_SHARE = 0.01
 BEYOND = re.compile(r"[<>≤≥]=?\s*\d[\d.,]*")
-NOT_KNOWN = re.compile(r": ?[a-z]{1,3}")
-"""Eurostat's mark of a missing number with the reason."""
+NOT_KNOWN = re.compile(r": ?[a-z]{1,3}|#{3,}")
+"""Eurostat's mark of a missing number with the reason; what Excel shows where a column is too narrow."""
 SEVERAL = 100
 """Distinct cells of several numbers, above which these are learned and no categories."""
 VARIED = 10
 """Distinct numbers that there must be where most cells mean "not known"."""
 FEW_BEYOND = 3
 """Bounds beyond which a laboratory does not measure (`<0.01`), of one column."""
+STAND_IN = re.compile(r"-9+(\.0+)?|9{2,}(\.0+)?")
+"""What is written for a number that is not known, where all cells must be numbers: -9, -999, 99, 9999.0."""
+FAR = 3
+"""By how many times the range of all other numbers such a one lies beyond them."""
 MANY = 20
 HOURS = 6
 """Hours of the day that times without a mark (0830) must be of, to be told from other codes."""
@@ -64,8 +68,10 @@ class ColumnScan(CellScan):
 
     @property
     def categories(self) -> tuple[str, ...]:
-        """Distinct values in natural order, those that mean "missing" aside."""
-        return tuple(natural_sorted(value for value in self.values or () if value.strip() not in PUNCTUATION))
+        """Distinct values in natural order, those that mean "missing" aside; beside a `+`, a `-` means something."""
+        known = [value for value in self.values or () if value.strip() not in PUNCTUATION]
+        words = not known or any(letter.isalnum() for value in known for letter in value)
+        return tuple(natural_sorted(known if words else self.values or ()))
 
     @property
     def dtype(self) -> str:
@@ -105,7 +111,8 @@ class ColumnScan(CellScan):
             why += " are not learned from" if nested else " is not learned from"
             return Column(name=self.name, type="skip", why=why), []
         kind = self.kind.value_type if pa.types.is_dictionary(self.kind) else self.kind
-        if as_category or pa.types.is_boolean(kind):
+        stated = is_numeric(kind) and not is_numeric(self.kind) and self.values is not None
+        if as_category or pa.types.is_boolean(kind) or stated:
             return self._category([], role=as_category)
         for found in (self._plain(), self._dated(), self._formatted()):
             if found is not None:
@@ -181,7 +188,26 @@ class ColumnScan(CellScan):
         if wrong is None or marks is None or self._outnumbered(wrong):
             return None
         low, high = self._decimals
-        return self._number("" if high == 99 else NumberPattern.of(low, high), *marks)
+        stand_ins = self._stand_ins()
+        shown = ", ".join(f"{count} × {text!r}" for text, count in stand_ins.items())
+        said = [f"taken as missing, for they lie far from all other numbers: {shown}"] if shown else []
+        return self._number(
+            "" if high == 99 else NumberPattern.of(low, high), (*marks[0], *stand_ins), [*marks[1], *said]
+        )
+
+    def _stand_ins(self) -> dict[str, int]:
+        """Numbers such as -999 that stand for none: they come again, and lie far from all others."""
+        numbers = {text.strip(): n for text, n in (self.values or {}).items() if re.match(NUMBER, text.strip())}
+        others = [float(text) for text in numbers if not STAND_IN.fullmatch(text)]
+        if len(others) < FEW_BEYOND:
+            return {}
+        low, high = min(others), max(others)
+        return {
+            text: count
+            for text, count in sorted(numbers.items())
+            if STAND_IN.fullmatch(text) and FEW_BEYOND <= count < 0.5 * self.known
+            and max(low - float(text), float(text) - high) > FAR * (high - low)
+        }  # fmt: skip
 
     def _outnumbered(self, wrong: Counter[str], around: tuple[str, str] = ("", "")) -> bool:
         """Whether too many cells are no number: most of them, or most though they mean "not known" and few values vary.
@@ -221,7 +247,7 @@ class ColumnScan(CellScan):
         if whole and self._identifies(number=True):
             column, notes = self._identifier(notes)
             return replace(column, missing=marks), notes
-        if self.whole and not self.exact:
+        if self.whole and not self.exact and pattern == "0" and not pa.types.is_floating(self.kind):
             why = "its numbers are too large to be exact (above 2^53)"
             if self.values is not None and self.distinct <= 0.5 * self.known:
                 return Column(name=self.name, type="categorical", categories=self.categories), [*notes, why]
@@ -230,7 +256,7 @@ class ColumnScan(CellScan):
             return self._constant(), notes
         if whole and self.distinct <= 10 and self.cells > 50:
             notes = [*notes, f"only {self.distinct} distinct whole numbers: perhaps `type: categorical`"]
-        kind = "integer" if whole else "continuous"
+        kind = "integer" if whole and self.exact else "continuous"
         return Column(name=self.name, type=kind, format=pattern if pattern != "0" else "", missing=marks), notes
 
     def as_number(self) -> Column:
@@ -269,6 +295,8 @@ class ColumnScan(CellScan):
         first, several, _ = candidate.final.partition("|")
         if several:
             notes = [*notes, f"its dates are written in several ways ({candidate.final}): they come back as {first}"]
+        if candidate.late:
+            notes = [*notes, "24:00 comes back as 00:00 of the next day"]
         form = candidate.form
         if candidate.role == "duration":
             parts = (Part("duration", step=max(1, candidate.seen.step)),)
@@ -315,9 +343,9 @@ class ColumnScan(CellScan):
 
     @property
     def _grouped_digits(self) -> bool:
-        """Whether all are digits in the same groups, as numbers of cards and accounts are."""
+        """Whether all are digits in the same groups, as numbers of cards, accounts and telephones are."""
         forms = {shape.replace("z", "9") for shape in self.shapes or ()}
-        return len(forms) == 1 and re.fullmatch(r"9+([ -]9+)+", next(iter(forms))) is not None
+        return len(forms) == 1 and re.fullmatch(r"[+(]?9+([ .()-]+9+)+", next(iter(forms))) is not None
 
     def _identifies(self, *, number: bool) -> bool:
         """Whether every row (or nearly) has its own value, and the values look like names of rows."""

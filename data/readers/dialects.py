@@ -28,6 +28,8 @@ TAIL = 1 << 16
 SHORT = 0.1
 """The share of rows with too few cells above which their last ones were left out, and no delimiter was lost."""
 BLANKS = " "
+HINT = re.compile(r'"?sep=(.)"?')
+"""The first line of a file that tells Excel its delimiter."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,12 +71,13 @@ def sniff(path: Path, encoding: str) -> Dialect:
     if len(text) >= HEAD // 2 and not text.endswith(("\n", "\r")):
         lines = lines[:-1]
     lines = lines[: ROWS * 4]
-    tabbed = ".tsv" in path.name.lower()
-    form = _form(lines, "\t" if tabbed else ",")
+    hint = HINT.fullmatch(lines[0]) if lines else None
+    hinted = hint is not None
+    form = _form(lines[hinted:], hint[1] if hint else "\t" if ".tsv" in path.name.lower() else ",")
     delimiter = form.mark
     if form.rewrite:
         lines = [form.rewrite(line) for line in lines]
-    skip = _skipped(lines, delimiter)
+    skip = hinted + _skipped(lines[hinted:], delimiter)
     rows = [row for row in cells("\n".join(lines[skip:]), delimiter) if any(cell.strip() for cell in row)][:ROWS]
     notes = []
     if skip:
@@ -169,6 +172,7 @@ def _delimiter(lines: Sequence[str], usual: str) -> str:
     if not kept:
         return usual
     text = "\n".join(kept)
+    comment = lines[lines.index(kept[0]) - 1] if lines.index(kept[0]) else ""  # may name the columns
     best, found = 0.0, usual
     for delimiter in (*DELIMITERS, BLANKS):
         rows = [row for row in cells(text, delimiter) if row]
@@ -177,13 +181,14 @@ def _delimiter(lines: Sequence[str], usual: str) -> str:
             continue
         width, count = widths.most_common(1)[0]
         share = count / len(rows)
-        heading = 1.0 if len(rows[0]) == width else 0.6
+        heads = [line for line in (comment, kept[0]) if len(next(iter(cells(line, delimiter)), [])) == width]
+        heading = 1.0 if heads else 0.6
         if delimiter == BLANKS and len(rows[0]) == width - 1 > 1:  # R's row names have no header
             heading = 1.0
         if delimiter == BLANKS and (share < 0.98 or heading < 1):
             continue
-        foreign = ";\t|".replace(delimiter, "")
-        other = re.compile(r"[;\t|]|(?<!\d),|,(?!\d)" if delimiter == BLANKS else f"[{foreign}]")
+        foreign = [mark for mark in ";\t|" if mark != delimiter and (not heads or mark in heads[0])]
+        other = re.compile(r"[;\t|]|(?<!\d),|,(?!\d)" if delimiter == BLANKS else f"[{''.join(foreign)}\0]")
         clean = sum(not any(map(other.search, row)) for row in rows) / len(rows)
         score = share * clean * heading * (1 + math.log(width)) + 1e-6 * (delimiter == usual)
         if score > best:
@@ -283,7 +288,7 @@ def heading(path: Path, dialect: Dialect) -> Heading:
         lines = [dialect.rewrite(line) for line in lines]
     if dialect.delimiter == BLANKS:
         lines = [re.sub(r"[ \t]+", " ", line.strip()) + "\n" for line in lines]
-    first, used = _first_row(lines, dialect.mark)
+    first, used = _first_row(lines, dialect.mark, dialect.below)
     if not first:
         raise ValueError(
             f"{path}: the header cannot be read (a quotation mark that is never closed?). Fix row {dialect.skip + 1}."
@@ -305,7 +310,7 @@ def heading(path: Path, dialect: Dialect) -> Heading:
     return Heading(
         names=names,
         titles=first,
-        lines=dialect.skip + used + dialect.below,
+        lines=dialect.skip + used,
         first_row=dialect.skip + 2 + dialect.below,
         notes=notes + renamed,
     )
@@ -316,13 +321,16 @@ def _lines(text: str) -> list[str]:
     return [line.decode() for line in text.encode("utf-8", "replace").splitlines(keepends=True)]
 
 
-def _first_row(lines: Sequence[str], delimiter: str) -> tuple[list[str], int]:
-    """The first row that is not blank, and how many lines it and those before it take."""
+def _first_row(lines: Sequence[str], delimiter: str, below: int) -> tuple[list[str], int]:
+    """The first row that is not blank, and how many lines it, those before it and the rows below it take."""
     reader = csv.reader(io.StringIO("".join(lines), newline=""), delimiter=delimiter)
     try:
         first = next(reader, [])
         while not first and reader.line_num < len(lines):
             first = next(reader, [])
+        for _ in range(below):
+            while next(reader, None) == []:
+                pass
     except csv.Error:
         return [], 0
     return first, reader.line_num

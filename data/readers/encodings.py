@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import re
 import unicodedata
 from contextlib import closing
 from pathlib import Path
@@ -25,7 +26,7 @@ def detect(path: Path) -> tuple[str, str]:
 
     UTF-8 is what decodes as such throughout. Otherwise letters that follow one another in long runs are no
     Western text: multi-byte encodings of East Asia, then Cyrillic ones are tried; else it is cp1252, or
-    latin-1 where a byte is not of cp1252.
+    where a byte is not of cp1252, that of old Macs or latin-1.
     """
     with closing(inflated(path)) as stream:
         head = stream.read(PIECE)
@@ -68,7 +69,12 @@ def _legacy(sample: bytes) -> tuple[str, str]:
         best = max(EAST_ASIAN + CYRILLIC, key=lambda name: _plausible(sample, name))
         if _plausible(sample, best) > 0.7:
             return best, "it is not UTF-8, and reads as letters of one script so"
-    return ("cp1252", "it is not UTF-8") if western else ("latin-1", "it is neither UTF-8 nor cp1252")
+    if western:
+        return "cp1252", "it is not UTF-8"
+    letters = [letter for letter in sample.decode("mac_roman") if letter > "\x7f"]
+    if sum(map(str.isalpha, letters)) > 0.9 * len(letters):
+        return "mac_roman", "it is neither UTF-8 nor cp1252, and reads as words so"
+    return "latin-1", "it is neither UTF-8 nor cp1252"
 
 
 def _runs(sample: bytes) -> list[bytes]:
@@ -86,6 +92,9 @@ def _plausible(sample: bytes, encoding: str) -> float:
         return 0.0
     if encoding in CYRILLIC:  # in another encoding small and capital letters change places
         return sum("а" <= letter <= "я" or letter == "ё" for letter in letters) / len(letters)
+    runs = re.findall(r"[a-z]?[^\x00-\x7f]+", text)
+    if sum(len(run) == 2 and run[0].isascii() for run in runs) > 0.3 * len(runs):  # accents within words
+        return 0.0
     kinds = [unicodedata.name(letter, "") for letter in letters]
     common = sum(kind.startswith(("CJK", "HIRAGANA", "KATAKANA LETTER", "HANGUL", "IDEOGRAPHIC")) for kind in kinds)
     script = {"shift_jis": ("HIRAGANA", "KATAKANA L"), "euc_jp": ("HIRAGANA", "KATAKANA L"), "euc_kr": ("HANGUL",)}

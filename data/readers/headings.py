@@ -94,6 +94,8 @@ def units_below(rows: Sequence[Sequence[str]]) -> int:
         rows: The header and some rows after it.
     """
     width = len(rows[0]) if rows else 0
+    if len(rows) > 2 and all(cell.startswith('{"ImportId":') for cell in rows[2]):  # Qualtrics: questions, then keys
+        return 2
     if (
         len(rows) > 1
         and all(RULE.fullmatch(cell) or not cell.strip() for cell in rows[1])

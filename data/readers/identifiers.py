@@ -19,6 +19,8 @@ BITS = 1 << 21
 LONGEST = 64
 STARTS = 16
 KEPT = 256
+LARGEST = {19: str(2**63 - 1), 20: str(2**64 - 1)}
+"""By their number of digits the largest whole numbers that files have types for."""
 CLASSES = (
     string.digits,
     string.digits + "abcdef",
@@ -154,6 +156,12 @@ class IdentifiersSeen:
                 found.append(kind[1:] if first_digit else kind)
             else:
                 found.append("".join(letters))
+        limit = LARGEST.get(len(found), "") if all(set(letters) <= set(string.digits) for letters in found) else ""
+        for place, digit in enumerate(limit):
+            below = "".join(letter for letter in found[place] if letter < digit)
+            found[place] = below or digit
+            if below:
+                break
         return found
 
     def _unused(self, alphabet: list[str]) -> list[str]:

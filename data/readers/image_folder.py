@@ -59,6 +59,7 @@ class FolderLayout:
         published: Splits found.
         labels: Classes by the names of the images, where a table beside them states them, or these names do.
         named: Whether they do.
+        lost: What a table beside them names and is not there.
     """
 
     prefix: int
@@ -71,6 +72,7 @@ class FolderLayout:
     published: tuple[str, ...]
     labels: Mapping[str, str] = field(default_factory=dict)
     named: bool = False
+    lost: tuple[str, ...] = ()
 
     def meaning(self, folder: str) -> tuple[int, str | None]:
         """Published split (its index in `SPLITS`, or -1) and class (`None` without one) of a folder's files."""
@@ -121,13 +123,16 @@ def scan_layout(path: Path) -> FolderLayout:
     stated = metadata_labels(path) if ignored[".csv"] + ignored[".jsonl"] else {}
     if not stated and not labelled and ignored[".csv"]:
         stated = listed_labels(path, lambda name: is_image(name) and not unsafe(name))
+    images = {member.name for member in members(path, is_image)} if stated else set[str]()
+    lost = [name for name in stated if name not in images]
+    stated = {name: label for name, label in stated.items() if name in images}
     named = {} if stated or labelled else named_labels(path, lambda name: is_image(name) and not unsafe(name))
     stated = stated or named
     if stated:
         return FolderLayout(
             prefix=prefix, split=split, labelled=True, classes=tuple(sorted(set(stated.values()))),
             images=sum(folders.values()), ignored=ignored, unlabelled=0, labels=stated,
-            named=bool(named),
+            named=bool(named), lost=tuple(lost),
             published=tuple(sorted({SPLIT_NAMES[parts[split].lower()] for parts in below})) if split >= 0 else (),
         )  # fmt: skip
     return FolderLayout(
@@ -139,6 +144,7 @@ def scan_layout(path: Path) -> FolderLayout:
         ignored=ignored,
         unlabelled=sum(count for parts, count in below.items() if not rests[parts]) if labelled else 0,
         published=tuple(sorted({SPLIT_NAMES[parts[split].lower()] for parts in below})) if split >= 0 else (),
+        lost=tuple(lost),
     )
 
 
@@ -335,6 +341,11 @@ def inspect_folders(card: Card, path: Path, size: str, fit: str) -> Inspection:
     if layout.labels:
         where = "the words that their names begin with" if layout.named else "stated by a table beside them"
         inspection.found.append(f"labels of {len(layout.labels)} images are {where}")
+    if layout.lost:
+        inspection.warnings.append(
+            f"a table beside the images has labels of {len(layout.lost)} files that are not there, the first of "
+            f"{layout.lost[0]!r}: its names must be the ways to the images from its own folder"
+        )
     if layout.ignored:
         others = ", ".join(f"{n} × {suffix}" for suffix, n in layout.ignored.most_common(5))
         inspection.warnings.append(f"files that are not images are ignored: {others}")

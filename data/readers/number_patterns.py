@@ -171,6 +171,8 @@ class NumberPattern:
             negative = ";p-"
         elif any(item["sign"] == "−" for item in found):
             negative = ";−"
+        elif all(item["sign"] for item in found) and any(item["sign"] == "+" for item in found):
+            negative = ";+"
         if any(letter in "#0" for letter in "".join(edges)) or ";" in "".join(edges):
             return ""
         return f"{edges[0]}{core}{edges[1]}{negative}"

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -49,6 +50,7 @@ class RawTable:
         titles: Names as the source has them, where they are others.
         notes: What was found that a person should know.
         partial: Columns that are not in every file.
+        pandas: What pandas noted of columns, where it wrote the file.
     """
 
     name: str
@@ -58,6 +60,7 @@ class RawTable:
     titles: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     partial: frozenset[str] = frozenset()
+    pandas: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 def table_files(path: Path, suffixes: tuple[str, ...]) -> list[Path]:

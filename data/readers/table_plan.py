@@ -109,8 +109,12 @@ class Sources:
         for entry in self.entries:
             marks = report.missing.get(entry["name"])
             if marks and entry["role"] != "skip":
-                mark = marks.most_common(1)[0][0]
-                entry["mark"] = "" if mark in ("null", "nan", "inf") else mark
+                known = Counter[str]()
+                for mark, count in marks.items():
+                    known["" if mark in ("null", "nan", "inf") else mark] += count
+                entry["mark"] = known.most_common(1)[0][0]
+                if len(known) > 1:
+                    entry["marks"] = dict(known.most_common())
                 if entry["role"] in ("identifier", "text"):
                     entry["missing"] = marks.total() / self.rows
             if entry["name"] in self.identifiers:
@@ -155,6 +159,8 @@ def described(
             entry["blank"] = plan.blank
         if column.why:
             entry["why"] = column.why
+        if name in raw.pandas:
+            entry["pandas"] = raw.pandas[name]
         sources.entries.append(entry)
     return domain, sources
 

@@ -24,7 +24,7 @@ EVIDENT = {
 """Texts that mean "not known" where all other cells are numbers or dates, in small letters."""
 NO_DATE = re.compile(r"0[0:/.\- T]*|9[9:/.\- T]*")
 """What stands for "no date" among dates: 0000-00-00, 99/99/9999."""
-PUNCTUATION = ("-", "--", "---", "–", "—", "?", "??", "...")
+PUNCTUATION = ("-", "--", "---", "–", "—", "?", "??", "...", "\\N")
 """Texts that mean "not known" in any column."""
 ODD_TEXTS = 20
 

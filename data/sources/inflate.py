@@ -52,7 +52,10 @@ def archived_table(path: Path) -> Archived:
 def _archived_table(path: Path, changed: int) -> Archived:
     try:
         with _opened(path) as archive:
-            sizes = {name: size for name, size in _listed(archive) if name.lower().endswith(PLAIN_TEXT)}
+            listed = dict(_listed(archive))
+            sizes = {name: size for name, size in listed.items() if name.lower().endswith(PLAIN_TEXT)}
+            if len(listed) == 1 and not sizes and _is_text(archive, next(iter(listed))):  # named by pandas
+                sizes = listed
             names = [name for name in sizes if not ABOUT.search(name)] or list(sizes)
             names.sort(key=lambda name: (TRAINING.search(name) is None, -sizes[name]))
             if not names:
@@ -79,6 +82,13 @@ def _listed(archive: zipfile.ZipFile | tarfile.TarFile) -> list[tuple[str, int]]
 
 def _member(archive: zipfile.ZipFile | tarfile.TarFile, name: str) -> Any:
     return archive.open(name) if isinstance(archive, zipfile.ZipFile) else archive.extractfile(name)
+
+
+def _is_text(archive: zipfile.ZipFile | tarfile.TarFile, name: str) -> bool:
+    """Whether a file begins with lines of text."""
+    with _member(archive, name) as file:
+        head = file.read(FIRST).decode("utf-8", "replace")
+    return "\n" in head and not re.search(r"[\0-\x08\x0e-\x1f\ufffd]", head[:-4])
 
 
 def _first_line(archive: zipfile.ZipFile | tarfile.TarFile, name: str) -> bytes:

@@ -223,8 +223,10 @@ def _as_source(frame: Any, columns: Sequence[Mapping[str, Any]]) -> Any:
     from data.formats import as_text
 
     for column in columns:
-        entry = {"role": column["type"], "pattern": column.get("format", ""), "mark": column.get("missing", "")}
-        if column["name"] in frame and (entry["mark"] or (entry["role"] == "number" and entry["pattern"])):
+        entry = {"role": column["type"], "pattern": column.get("format", ""), "mark": column.get("missing", ""),
+                 "marks": column.get("marks", {})}  # fmt: skip
+        marked = entry["mark"] or entry["marks"]
+        if column["name"] in frame and (marked or (entry["role"] == "number" and entry["pattern"])):
             cells = frame[column["name"]]
             known = [None if gap else cell for cell, gap in zip(cells.tolist(), cells.isna(), strict=True)]
             frame = frame.assign(**{column["name"]: as_text(known, entry)})

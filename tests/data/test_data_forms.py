@@ -12,6 +12,7 @@ import uuid
 import warnings
 import zipfile
 from collections.abc import Callable
+from datetime import datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 
@@ -25,6 +26,7 @@ import pytest
 from PIL import Image
 from test_data_zoo import ASKEW, OBJECTS, PLAIN_ROWS, ROWS, added, prepared, workbook
 
+from data.readers.columnar import by_pandas
 from data.readers.line_forms import Rewritten
 from pipelines.cli.data import add, export
 
@@ -145,6 +147,7 @@ FORMS: dict[str, Callable[[Path], str]] = {
     "structs": structs,
     "a table among others": archive({"b.csv": "x,y\n1,2\n", "a.csv": WHOLE, "__MACOSX/._a.csv": "z" * 9999}),
     "what is trained on": archive({"a/test.csv": "n,kind\n" + "1,ash\n" * 999, "in/train.csv": WHOLE}),
+    "named as pandas names it": archive({"t": WHOLE}),
     "tar": archive({"t/README.txt": "trees", "t/trees.csv": WHOLE}, ".tar.gz"),
     "competition": competition,
     "double colons": text_at("t.dat", WHOLE.replace(",", "::")),
@@ -202,6 +205,130 @@ def test_uuids_are_drawn_as_uuids(tmp_path: Path) -> None:
     assert all(re.fullmatch(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", text) for text in drawn)
 
 
+def moment(i: int) -> datetime:
+    return datetime(2020, 11, 3, 8, 15, 9) + timedelta(days=37 * i % 900, seconds=i * i * 61, microseconds=i * 12_350)
+
+
+def interval(i: int) -> str:
+    """As PostgreSQL writes it."""
+    day = i * i % 4
+    return f"{day} day{'s' * (day > 1)} " * (day > 0) + f"{i * 7 % 24:02}:{i * 11 % 60:02}:{i * 13 % 60:02}"
+
+
+BY_PROGRAMS: dict[str, tuple[str, Callable[[int], str]]] = {
+    "PostgreSQL": ("datetime", lambda i: f"{moment(i):%F %T.%f}".rstrip("0").rstrip(".") + "+02"),
+    "isoformat": ("datetime", lambda i: (moment(i).replace(microsecond=0) if i % 3 else moment(i)).isoformat()),
+    "interval": ("duration", interval),
+    "Python": ("duration", lambda i: str(timedelta(minutes=i * 997 % 5000 - 900))),
+    "pandas": ("duration", lambda i: str(pd.Timedelta(seconds=i * 997 % 5000 - 900))),
+    "shift": ("duration", lambda i: f"{i % 30:02}:{i * 7 % 60:02}:00"),  # beyond midnight
+    "lap": ("duration", lambda i: f"{i % 30:02}:{i * 7 % 60:02}.{i * i % 1000:03}"),
+    "Oracle": ("datetime", lambda i: f"{moment(i):%d-%b-%y %I.%M.%S.%f}000 {moment(i):%p}".upper()),
+    "Google": ("datetime", lambda i: f"{moment(i):%Y/%m/%d %-I:%M:%S %p} GMT+{1 + (3 < moment(i).month < 11)}"),
+    "Uhr": ("datetime", lambda i: f"{moment(i):%d.%m.%Y, %H:%M} Uhr"),
+    "change": ("number", lambda i: f"{i * 37 % 100 / 10 - 4.95:+.2f}%"),
+    "Avogadro": ("number", lambda i: f"{1 + i * 37 % 97}.5e+18"),
+    "strand": ("category", lambda i: "+-"[i % 3 == 0]),
+    "narrow": ("datetime", lambda i: "########" if i % 5 == 0 else f"{moment(i):%d/%m/%Y}"),  # a column of Excel's
+    "dump": ("category", lambda i: "\\N" if i % 5 == 0 else ("ash", "elm")[i % 2]),
+    "bounds": ("number", lambda i: "<0.5" if i % 5 == 0 else ">90" if i % 15 == 1 else f"{i * 37 % 89 + 0.5}"),
+    "telephone": ("identifier", lambda i: f"({200 + i * 7 % 90}) {100 + i * 13}-{i * 7919 % 9000 + 1000}"),
+}  # fmt: skip
+"""Cells as programs write them, by name: what their column is, and the cell of a row."""
+
+
+def test_what_programs_write_comes_back_as_they_write_it(tmp_path: Path) -> None:
+    cells = {name: [one(i) for i in range(ROWS)] for name, (_, one) in BY_PROGRAMS.items()}
+    pd.DataFrame(cells).to_csv(tmp_path / "t.csv", index=False)
+    dataset = prepared(tmp_path, "t.csv")
+    assert {entry["name"]: entry["role"] for entry in dataset.manifest["table"]} == {
+        name: role for name, (role, _) in BY_PROGRAMS.items()
+    }
+    export("d", Path("out"), "csv", root=tmp_path)
+    found, places = [], []
+    for split in dataset.splits:
+        found.append(pd.read_csv(tmp_path / f"out/{split}.csv", dtype=str, keep_default_na=False))
+        places += dataset.split(split).sources.tolist()
+    back = pd.concat(found).set_axis(places).sort_index()
+    assert back["strand"].tolist() == cells["strand"]
+    assert np.isnan(dataset.split("train").all().x.numpy()).any(0).sum() == 5  # narrow: three parts; dump, bounds
+    for name in cells.keys() - {"telephone", "bounds", "Avogadro"}:
+        assert back[name].tolist() == cells[name], name
+    assert back["Avogadro"].astype(float).tolist() == [float(cell) for cell in cells["Avogadro"]]
+    assert back["telephone"].str.fullmatch(r"\(\d{3}\) \d{3}-\d{4}").all()
+    missing = pd.Series(cells["bounds"]).str.contains("[<>]")
+    assert (back["bounds"].str.contains("[<>]") == missing).all()
+    assert back["bounds"][missing].value_counts().to_dict() == pytest.approx({"<0.5": 12, ">90": 4}, abs=2)
+
+
+def test_pandas_reads_its_own_types_and_index_again(tmp_path: Path) -> None:
+    """Nullable numbers, booleans and texts; an index of two levels; an identifier that outgrows its eight bits."""
+    gaps = [i % 7 == 0 for i in range(120)]
+    frame = pd.DataFrame(
+        {
+            "n": pd.array([None if gap else i * i % 50 for i, gap in enumerate(gaps)], "Int64"),
+            "b": pd.array([None if gap else i % 3 == 0 for i, gap in enumerate(gaps)], "boolean"),
+            "f": pd.array([None if gap else i * 37 % 100 / 8 for i, gap in enumerate(gaps)], "Float32"),
+            "id": pd.array([i * 7 % 120 for i in range(120)], "UInt8"),
+        },
+        index=pd.MultiIndex.from_arrays([[f"s{i // 10}" for i in range(120)], pd.date_range("2020", periods=120)]),
+    )
+    frame.to_parquet(tmp_path / "t.parquet")
+    dataset = prepared(tmp_path, "t.parquet")
+    export("d", Path("out"), root=tmp_path)
+    for split in dataset.splits:
+        found, places = pd.read_parquet(tmp_path / f"out/{split}.parquet"), dataset.split(split).sources.tolist()
+        expected = frame.iloc[places].drop(columns="id")
+        pd.testing.assert_frame_equal(found.drop(columns="id"), expected, check_index_type=True)
+
+
+@pytest.mark.parametrize("notes", [b"\xff{", b"[1]", b'{"columns": [1]}', b'{"columns": [{}], "index_columns": 3}'])
+def test_what_is_no_note_of_pandas_is_ignored(notes: bytes) -> None:
+    assert by_pandas(pa.schema({"n": pa.int64()}, metadata={b"pandas": notes})) == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("sep=;\n" + f"size,n,kind\n{PLAIN_ROWS}".replace(",", ";"), "beginning with 'sep=;'"),  # for Excel
+        ("##version=4\n#size\tn\tkind\n" + PLAIN_ROWS.replace(",", "\t").replace("a", "a;b"), 'delimiter: "\\t"'),
+        ("size,n,kind\n" + PLAIN_ROWS.replace("\n", "|0\n"), 'delimiter: ","'),
+        ("size,n,kind\n" + PLAIN_ROWS.replace("\n", ";b;c\n"), 'delimiter: ","'),  # several answers
+        (
+            'size,n,kind\n"How\nlarge?",How many?,What?\n'
+            + ",".join(['"{""ImportId"":""Q1""}"'] * 3)
+            + f"\n{PLAIN_ROWS}",
+            "2 line(s) below the header are left out",  # Qualtrics
+        ),
+    ],
+)
+def test_marks_within_cells_and_lines_for_programs(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "t.csv").write_text(text)
+    dataset = prepared(tmp_path, "t.csv")
+    assert said in (tmp_path / "data/catalog/d.yaml").read_text()
+    assert [entry["role"] for entry in dataset.manifest["table"]] == ["number", "number", "category"]
+    learned = [row[:2] for split in dataset.splits for row in dataset.split(split).all().x.tolist()]
+    assert sorted(learned) == sorted([row["size"], row["n"]] for row in OBJECTS)
+
+
+def test_categories_are_what_a_file_states_to_be_some(tmp_path: Path) -> None:
+    """Of numbers, as pandas has them; in views of texts, as polars writes them."""
+    codes = pa.array([i % 4 for i in range(ROWS)]).dictionary_encode()
+    views = pa.array(["ash", "elm", "oak"], pa.string_view())
+    kinds = pa.DictionaryArray.from_arrays(pa.array([i % 3 for i in range(ROWS)], pa.uint32()), views)
+    table = pa.table({"code": codes, "kind": kinds, "large": [1.5e18 * (i * 37 % 97 + 1) for i in range(ROWS)]})
+    pa.feather.write_feather(table, tmp_path / "t.feather", compression="uncompressed")
+    dataset = prepared(tmp_path, "t.feather")
+    assert [entry["role"] for entry in dataset.manifest["table"]] == ["category", "category", "number"]
+    export("d", Path("out"), root=tmp_path)
+    for split in dataset.splits:
+        found = pq.read_table(tmp_path / f"out/{split}.parquet")
+        places = dataset.split(split).sources.tolist()
+        assert [row["code"] for row in found.to_pylist()] == [i % 4 for i in places]
+        assert found["large"].to_pylist() == [1.5e18 * (i * 37 % 97 + 1) for i in places]
+        assert found["kind"].to_pylist() == [("ash", "elm", "oak")[i % 3] for i in places]
+
+
 @pytest.mark.parametrize(
     ("one", "said"),
     [
@@ -214,6 +341,10 @@ def test_uuids_are_drawn_as_uuids(tmp_path: Path) -> None:
         (lambda i: f"{i * 37 % 997}" + ("", "", "[1]", "[2]")[i % 4], 'type: integer, format: "0{[1]|[2]}"'),
         (lambda i: f"{i * 37 % 41}" + (" kg", " lbs")[i % 2], "type: categorical"),  # what counts is kept
         (lambda i: "none" if i % 8 else str(i % 3), "type: categorical"),
+        (lambda i: "-999" if i % 9 == 1 else str(18 + i * 37 % 71), 'type: integer, missing: ["-999"]'),
+        (lambda i: "9999.0" if i % 9 == 1 else f"{i * 37 % 71 / 10}", 'format: "0.0", missing: ["9999.0"]'),
+        (lambda i: "99" if i % 9 == 1 else str(i * 37 % 71), "type: integer}"),  # not far from 70
+        (lambda i: "9999" if i == 7 else str(i * 37 % 71), "type: integer}"),  # once: a value
         (lambda i: "-" if i == 3 else str(7919 * i % 100_003), 'type: integer, missing: ["-"]'),  # each its own
     ],
 )
@@ -238,15 +369,18 @@ def test_a_cell_longer_than_other_readers_take(tmp_path: Path) -> None:
     ("name", "body", "said"),
     [
         ("t.sav", b"$FL2@(#) SPSS", "a file of SPSS, which is not read here. In Python: pandas.read_spss"),
+        ("t.por", b"0" * 40 + b"ASCII SPSS PORT FILE" + b"\nABC" * 20, "a file of SPSS, which is not read here"),
+        ("t/a.heic", b"", "but 1 × .heic; links to folders are not followed. Convert other images"),
         ("t.rds", gzip.compress(b"X\n\0\0\0\2"), "holds objects of R. In R: write.csv"),
         ("t.pkl", b"\x80\4\x95", "a pickle, which may run code when it is read"),
         ("t.xls", b"<html><table><tr><td>1</td></tr></table></html>", "a web page"),
     ],
 )
 def test_files_that_are_not_read_say_what_to_do(tmp_path: Path, name: str, body: bytes, said: str) -> None:
+    (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).write_bytes(body)
     with pytest.raises(ValueError, match=re.escape(said)):
-        add(name, "d", root=tmp_path, quiet=True)
+        add(name.partition("/")[0], "d", root=tmp_path, quiet=True)
 
 
 def test_tables_that_are_not_one_are_told_apart(tmp_path: Path) -> None:

@@ -578,6 +578,14 @@ def test_kanji_are_not_taken_for_western_letters(tmp_path: Path) -> None:
     assert "encoding: shift_jis" in (tmp_path / "data/catalog/d.yaml").read_text()
 
 
+def test_accents_of_old_macs_are_no_kanji(tmp_path: Path) -> None:
+    towns = ("Besançon", "Nîmes", "Orléans", "Évry")
+    rows = "".join(f"{towns[i % 4]}\t{size(i)}\r" for i in range(ROWS))
+    (tmp_path / "t.csv").write_bytes(f"ville\tsurface\r{rows}".encode("mac_roman"))
+    dataset = prepared(tmp_path, "t.csv")
+    assert dataset.domain["columns"][0]["categories"] == list(towns)
+
+
 @pytest.mark.parametrize(
     ("one", "pattern"),
     [
@@ -612,13 +620,18 @@ def test_fresh_identifiers_have_the_pattern_of_the_real_ones(
     assert not set(drawn) & set(real)
 
 
-def test_a_table_beside_images_labels_them(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("table", "more"), [("train.csv", 0), ("metadata.csv", 0), ("metadata.csv", 1)])
+def test_a_table_beside_images_labels_them(tmp_path: Path, table: str, more: int) -> None:
     (tmp_path / "birds/images").mkdir(parents=True)
     for i in range(12):
         Image.fromarray(np.full((8, 8), 20 * i, np.uint8)).save(tmp_path / f"birds/images/i{i}.png")
-    rows = "".join(f"i{i},{('owl', 'tit')[i % 2]}\n" for i in range(12))
-    (tmp_path / "birds/train.csv").write_text(f"id,species\n{rows}")
+    names, head = (("images/i{}.png", "file_name"), ("i{}", "id"))[table == "train.csv"]
+    rows = "".join(f"{names.format(i)},{('owl', 'tit')[i % 2]}\n" for i in range(more, 12 + more))
+    (tmp_path / "birds" / table).write_text(f"{head},species\n{rows}")
     dataset = prepared(tmp_path, "birds")
+    card = (tmp_path / "data/catalog/d.yaml").read_text()
+    assert f"labels of {12 - more} images are stated by a table" in card
+    assert ("has labels of 1 files that are not there, the first of 'images/i12.png'" in card) == bool(more)
     assert dataset.class_names == ["owl", "tit"]
     for split in dataset.splits:
         examples = dataset.split(split).all()

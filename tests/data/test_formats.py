@@ -128,6 +128,22 @@ def test_dates_have_quarters_zones_fractions_and_fields_without_zeros() -> None:
     assert DateTimeFormat("%Y-%m-%d %H:%M:%S.%3f").instant("2023-03-04 00:00:01.25") == (day, 1_250_000_000, 0)
     assert DateTimeFormat("%Y-%m-%d %H:%M:%S.%3f").text(day, 1_250_000_000, 0) == "2023-03-04 00:00:01.250"
     assert DateTimeFormat("%-d.%-m.%y").text(day, 0, 0) == "4.3.23"
+    for text, clock in (("00:00:01.25", 1_250_000_000), ("00:00:01", SECOND)):  # no zeros at the end
+        assert DateTimeFormat("%Y-%m-%d %H:%M:%S.%-6f").instant(f"2023-03-04 {text}") == (day, clock, 0)
+        assert DateTimeFormat("%Y-%m-%d %H:%M:%S.%-6f").text(day, clock, 0) == f"2023-03-04 {text}"
+    for clock in (1_250_000_000, SECOND):  # as Python has it
+        form, when = (
+            DateTimeFormat("%Y-%m-%dT%H:%M:%S.%~6f"),
+            datetime(2023, 3, 4) + timedelta(microseconds=clock // 1000),
+        )
+        assert form.instant(when.isoformat()) == (day, clock, 0)
+        assert form.text(day, clock, 0) == when.isoformat()
+    for zone, minutes in (("+1", 60), ("+5:30", 330), ("-11", -660)):
+        assert DateTimeFormat("%Y-%m-%d GMT%-z").instant(f"2023-03-04 GMT{zone}") == (day, 0, minutes)
+        assert DateTimeFormat("%Y-%m-%d GMT%-z").text(day, 0, minutes) == f"2023-03-04 GMT{zone}"
+    assert DateTimeFormat("%Y-%m-%d %H:%M").instant("2023-03-03 24:00") == (day, 0, 0)
+    assert DateTimeFormat("%Y-%m-%d %H:%M").instant("2023-03-03 24:01") is None
+    assert DateTimeFormat("%H:%M").instant("24:00") is None  # no day after
     for hour, written in ((0, "12"), (11, "11"), (12, "12"), (23, "11")):
         text = f"{written}:30 {'AM' if hour < 12 else 'PM'}"
         assert DateTimeFormat("%I:%M %p").instant(text) == (0, (60 * hour + 30) * 60 * SECOND, 0)
@@ -198,7 +214,17 @@ def test_the_clock_counts_in_the_step_that_all_batches_share() -> None:
         ("H:MM:SS.fff", 1.25, "0:00:01.250"),
         ("M:SS", 3723, "62:03"),
         ("D days HH:MM:SS", 2 * 86400 + 3723, "2 days 01:02:03"),
-        ("D days HH:MM:SS", -3723, "-0 days 01:02:03"),
+        ("D days HH:MM:SS", -3723, str(pd.Timedelta(seconds=-3723))),
+        ("D days HH:MM:SS", -86400, str(pd.Timedelta(seconds=-86400))),
+        ("[D days,] H:MM:SS", 86400 + 3723, str(timedelta(seconds=86400 + 3723))),
+        ("[D days,] H:MM:SS", 3723, str(timedelta(seconds=3723))),
+        ("[D days,] H:MM:SS", -3723, str(timedelta(seconds=-3723))),
+        ("[D days] HH:MM:SS", 86400 + 3723, "1 day 01:02:03"),  # PostgreSQL's
+        ("[D days] HH:MM:SS", 3 * 86400, "3 days 00:00:00"),
+        ("[D days] HH:MM:SS", -(86400 + 3723), "-1 days -01:02:03"),
+        ("[D days] HH:MM:SS.ff", -1.5, "-00:00:01.50"),
+        ("HH:MM:SS", 26 * 3600, "26:00:00"),
+        ("MM:SS.f", 65.5, "01:05.5"),
         ("ISO", 86400 + 2 * 3600 + 30 * 60, "P1DT2H30M"),
         ("ISO", 3 * 86400, "P3D"),
         ("ISO", 49 * 3600 + 5, "P2DT1H5S"),

@@ -243,6 +243,41 @@ def test_densities_scores_and_gaps_are_those_of_a_gaussian() -> None:
     assert np.corrcoef(sample.T)[0, 1] == pytest.approx(0.9, abs=0.05)
 
 
+@pytest.mark.parametrize("levels", [1, 2])
+def test_columns_come_back_by_whatever_they_are_called(tmp_path: Path, levels: int) -> None:
+    """By numbers or on two levels: months, hashes near the end of their type, numbers whose squares are beyond it."""
+    random = np.random.default_rng(0)
+    cells = [
+        pd.period_range("2015-01", periods=120, freq="M"),
+        random.integers(2**63, 2**64, 120, dtype=np.uint64),
+        random.normal(5, 1, 120) * 1e300,
+        np.array(["ash", "elm"])[random.integers(2, size=120)],
+    ]
+    frame = pd.DataFrame(dict(enumerate(cells)))
+    if levels == 2:
+        frame.columns = pd.MultiIndex.from_product([[2020, 2021], ["a", "b"]], names=["year", None])
+    label = frame.columns[3]
+    fivefold.fit(frame, "flow", label=label, examples=200, settings=SMALL).save(tmp_path / "m")
+    model = fivefold.load(tmp_path / "m")
+    drawn = model.sample(50, label="elm")
+    assert drawn.columns.tolist() == frame.columns.tolist()
+    assert drawn.columns.names == frame.columns.names
+    assert drawn.dtypes.tolist() == frame.dtypes.tolist()
+    assert set(drawn[label]) == {"elm"}
+    assert drawn.iloc[:, 2].between(1e300, 9e300).all()
+    assert model.impute(frame.head(3)).to_dict("list") == frame.head(3).to_dict("list")
+
+
+def test_tables_of_other_libraries_are_read_as_arrows(tmp_path: Path) -> None:
+    duckdb = pytest.importorskip("duckdb")
+    table = duckdb.sql(
+        "SELECT i * i % 97 / 4 AS size, CASE i % 2 WHEN 0 THEN 'ash' ELSE 'elm' END AS kind FROM range(99) t(i)"
+    )
+    model = fivefold.fit(table, "flow", examples=200, settings=SMALL)
+    assert model.sample(5).schema.names == ["size", "kind"]
+    assert len(model.log_density(table)) == 99
+
+
 def test_arrow_tables_and_images_come_back_as_they_were(tmp_path: Path) -> None:
     table = pa.Table.from_pandas(people(200), preserve_index=False)
     rows = fivefold.fit(table, family="vae", label="income", examples=400, settings=VAE)
@@ -274,6 +309,9 @@ def test_arrow_tables_and_images_come_back_as_they_were(tmp_path: Path) -> None:
         (lambda: fivefold.fit(np.zeros((5, 2)), label=[1]), "one entry per row: expected 5, got 1"),
         (lambda: fivefold.fit(np.full((9, 4, 4), 0.5)), "expected whole numbers"),
         (lambda: fivefold.fit(pd.DataFrame({"n": [1, 2], "a": [1, "x"]})), r"column 'a' mixes cells of .*\(int, str\)"),
+        (lambda: fivefold.fit(pd.DataFrame({"z": [1j, 2j]})), r"column 'z' is of a type that is not learned .*complex"),
+        (lambda: fivefold.fit(pd.DataFrame([[1, 2]], columns=["n", "n"])), "several columns are called 'n'"),
+        (lambda: fivefold.fit(people().head(0)), "data has no rows"),
         (lambda: fivefold.load("nowhere"), "There is no finished model in nowhere"),
     ],
 )

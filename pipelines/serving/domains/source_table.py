@@ -85,6 +85,8 @@ class SourceTables(Tables):
                 found["format"] = entry["pattern"]
             if entry.get("mark"):
                 found["missing"] = entry["mark"]
+            if entry.get("marks"):
+                found["marks"] = entry["marks"]
             if entry["role"] in ("category", "number"):
                 learned = self.full[entry["columns"][0]]
                 found |= {key: learned[key] for key in ("categories", "min", "max") if key in learned}
@@ -114,8 +116,9 @@ class SourceTables(Tables):
         return np.concatenate([self._entry(frame[entry["name"]], entry, on_unknown) for entry in self.learned], axis=1)
 
     def _entry(self, cells: Any, entry: Mapping[str, Any], on_unknown: str) -> np.ndarray:
-        if entry.get("mark") and cells.dtype.kind not in "iufbmM":  # as `sample -o rows.csv` writes a missing cell
-            cells = cells.where(cells.astype(object) != entry["mark"], None)
+        marks = [mark for mark in entry.get("marks", {entry.get("mark"): 1}) if mark]
+        if marks and cells.dtype.kind not in "iufbmM":  # as `sample -o rows.csv` writes a missing cell
+            cells = cells.where(~cells.astype(object).isin(marks), None)
         if entry["role"] == "category" or (entry["role"] == "number" and self.formats.is_plain(entry["pattern"])):
             return self._cells(cells, self.full[entry["columns"][0]], on_unknown)[:, None]
         missing = cells.isna().to_numpy(dtype=bool)
