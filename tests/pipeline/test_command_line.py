@@ -152,7 +152,9 @@ def test_a_word_stands_where_a_bar_would_at_nothing(project, monkeypatch, capsys
         assert capsys.readouterr().err == ""
         monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
         bar.show(250, {"vae/loss": 2.0})
-    assert " 25%" in capsys.readouterr().err
+    shown = capsys.readouterr().err
+    assert " 25%" in shown
+    assert " 0%" not in shown  # nor does a bar begin at nothing that goes on from a checkpoint
     params = project / "params.yaml"
     params.write_text(params.read_text().replace("address: ", 'address: "127.0.0.1:1" '))
     assert main(["prepare"]) == 1

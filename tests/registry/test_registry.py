@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -441,6 +442,13 @@ def test_registering_twice_makes_one_version(project: Path) -> None:
     assert [version.tags.get("job", "") for version in (found, *others)] == ["", "generation", "density"]
     assert len({version.tags["model_digest"] for version in (found, *others)}) == 1
     assert tracking.aliases("digits") == {"generation": 2, "density": 3}
+    experiment = get_client().get_experiment_by_name("digits")
+    assert experiment is not None
+    runs = get_client().search_runs([experiment.experiment_id])
+    (changes,) = (run.data for run in runs if run.info.run_name == "changes of digits")  # one run, whoever changes it
+    assert changes.tags["mlflow.source.name"] == "fivefold"
+    turns = [changes.params[f"turn.{number:05d}"] for number in (1, 2)]
+    assert all(who.startswith(f"register by {tracking.user()} on {socket.gethostname()} | ") for who in turns)
     page = get_client().get_model_version("digits", "2").description
     for said in (
         "for generation",
