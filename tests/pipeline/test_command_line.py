@@ -18,6 +18,7 @@ import pytest
 
 from pipelines.__main__ import main
 from pipelines.cli.data import name_of
+from pipelines.execution.events import Shown
 from pipelines.training.progress import ProgressBar
 
 pytestmark = [
@@ -155,6 +156,11 @@ def test_a_word_stands_where_a_bar_would_at_nothing(project, monkeypatch, capsys
     shown = capsys.readouterr().err
     assert " 25%" in shown
     assert " 0%" not in shown  # nor does a bar begin at nothing that goes on from a checkpoint
+    evaluation = Shown("evaluate vae")
+    evaluation.progress("samples", 5, 10)
+    assert " 50%" in capsys.readouterr().err
+    evaluation.progress("samples", 10, 10)
+    assert capsys.readouterr().err.endswith(" \r")  # what is done leaves an empty line
     params = project / "params.yaml"
     params.write_text(params.read_text().replace("address: ", 'address: "127.0.0.1:1" '))
     assert main(["prepare"]) == 1
@@ -204,8 +210,9 @@ def test_models_lists_versions_and_who_holds_which_job(tiles, capsys):
         record = json.loads((root / "runs/tiles/registry.json").read_text())
         assert {entry["model"] for entry in found} == {"tiles"}
         assert {entry["family"] for entry in found} == set(record["versions"])
-        held = {job for entry in found for job in entry["aliases"]}
-        assert held == {job for job, decision in record["jobs"].items() if decision.get("version")}
+        held = {(job, entry["version"], entry["family"]) for entry in found for job in entry["aliases"]}
+        decided = record["jobs"].items()
+        assert held == {(job, said["version"], said["family"]) for job, said in decided if said.get("version")}
         assert main(["models", "tiels"]) == 1
         assert "there is no registered model 'tiels'; did you mean tiles?" in capsys.readouterr().err
 

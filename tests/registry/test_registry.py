@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import os
 import shutil
@@ -378,6 +379,11 @@ def test_pins_hold_and_rollbacks_last(project: Path, capsys: pytest.CaptureFixtu
     command("unpin", "digits@generation")
     assert "is not pinned" in command("unpin", "digits@generation")
     assert registered(project, "vae", "flow")["jobs"]["generation"]["family"] == "flow"
+    assert "back at version 5 (gan)" in command("rollback", "digits@generation")  # its pin ended that it was withdrawn
+    assert "back at version 2 (vae)" in command("rollback", "digits@generation")
+    kept = registered(project, "vae", "flow")["jobs"]["generation"]  # the first rollback is not forgotten
+    assert (kept["family"], kept["moved"]) == ("vae", False)
+    assert "was rolled back from" in kept["why"]
     gan = len(tracking.versions("digits"))
     assert "gan) was not measured for density" in command("pin", "digits@density", "4")
     assert "has no version 99" in command("pin", "digits@density", "99")
@@ -388,6 +394,17 @@ def test_pins_hold_and_rollbacks_last(project: Path, capsys: pytest.CaptureFixtu
     assert len(tracking.versions("digits")) == gan
     command("pin", "digits@density", "1")  # the version without a job: its sibling that has it
     assert (holder("density"), tracking.aliases("digits")["density"]) == ("vae", 3)
+    record = tracking.alias_records("digits")["density"]
+    long = dataclasses.replace(record, before=tuple(range(10, 1010)), withdrawn=tuple(map(str, range(1000))))
+    tracking.write_aliases("digits", {"density": long})
+    shortened = tracking.alias_records("digits")["density"]  # to the last, for a tag has a bound
+    assert shortened == dataclasses.replace(long, before=long.before[-40:], withdrawn=long.withdrawn[-40:])
+    named = [get_client().get_registered_model("digits").tags["turns"]]
+    for _ in range(2):  # a registry of before there were turns: whoever comes first, all wait at the same run
+        get_client().delete_registered_model_tag("digits", "turns")
+        with tracking.changing("digits", "look"):
+            named.append(get_client().get_registered_model("digits").tags["turns"])
+    assert named[0] != named[1] == named[2]
 
 
 def test_a_pin_makes_the_version_that_does_the_job(project: Path) -> None:
@@ -420,7 +437,7 @@ def test_an_alias_that_nobody_may_have_says_why(project: Path) -> None:
         sample.sample("digits", project / "a.png")
 
 
-def test_registering_twice_makes_one_version(project: Path) -> None:
+def test_registering_twice_makes_one_version(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     record = registered(project, "vae")
     assert record["jobs"]["generation"] | {"why": ""} == {
         "alias": "models:/digits@generation",
@@ -469,6 +486,12 @@ def test_registering_twice_makes_one_version(project: Path) -> None:
             "evaluate.frechet": (2.0, DIGEST[:36]),
             "evaluate.bits_per_dim_bound": (1.0, DIGEST[:36]),
         }
+    get_client().create_registered_model("other")
+    for search in ("search_registered_models", "search_model_versions"):  # MLflow answers page by page
+        whole = getattr(type(get_client()), search)
+        monkeypatch.setattr(type(get_client()), search, functools.partialmethod(whole, max_results=1))
+    assert tracking.model_names() == ["digits", "other"]
+    assert [version.number for version in tracking.versions("digits")] == [1, 2, 3]
 
 
 def test_other_code_makes_another_version_of_the_same_weights(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -534,15 +557,19 @@ def test_aliases_move_for_a_reason(project: Path) -> None:
 def test_the_same_weights_of_two_runs_are_measured_alike(project: Path) -> None:
     """What a version of either run says of its measurement is that of the last, what it says of its origin is not."""
     (project / "params.yaml").write_text("seed: 0")
-    first = registered(project, "vae")["versions"]["vae"]
     folder = project / "runs/digits/models/vae"
     model, facts = model_folder.load(folder)
-    model_folder.save(model, folder, facts | {"run_id": train("vae", 0, again="again")})
+    get_client().set_tag(facts["run_id"], "git_commit", "1" * 40)
+    first = registered(project, "vae")["versions"]["vae"]
+    again = train("vae", 0, again="again")
+    get_client().set_tag(again, "git_commit", "2" * 40)
+    model_folder.save(model, folder, facts | {"run_id": again})
     (project / "params.yaml").write_text("seed: 1")
     measure(project, "vae", yardstick="y2", frechet=5.0, bits_per_dim_bound=1.0, elsewhere=1.0)
     register.register("digits", ["vae"], root=project, jobs={**JOBS, "anomaly": ("elsewhere",)})
     found = tracking.versions("digits")
     assert [version.run_id == first["run_id"] for version in found] == [True, True, True, False]
+    assert [version.tags["git_commit"][0] for version in found] == list("1112")
     told = [(version.tags["yardstick_digest"], tracking.with_record(version).record) for version in found]
     assert [(digest, record["metrics"]["frechet"]["value"]) for digest, record in told] == [("y2", 5.0)] * 4
     assert [record["params_sha256"] == told[0][1]["params_sha256"] for _, record in told] == [True, True, True, False]
@@ -575,7 +602,7 @@ def test_a_record_that_cannot_be_read_moves_no_alias(project: Path, monkeypatch:
 def test_held_out_scores_come_by_evaluating_again(project: Path) -> None:
     """A version's files never change: other scores make other versions of the model, to which its aliases go."""
     jobs = {"anomaly": ("auroc",), **JOBS}
-    measured = {"frechet": 2.0, "auroc": -0.9}
+    measured = {"frechet": 2.0, "auroc": -0.9, "probe_accuracy": 0.75}
     held_out: list[list[float]] = []
     for scores in ([], [2.0, 1.0], [2.0, 1.0], [3.0]):
         measure(project, "vae", held_out=scores, **measured)
@@ -591,6 +618,7 @@ def test_held_out_scores_come_by_evaluating_again(project: Path) -> None:
     assert len({version.tags["model_digest"] for version in found}) == 1
     assert set(tracking.aliases("digits").values()) == {8, 9}
     pages = [get_client().get_model_version("digits", str(version.number)).description for version in found]
+    assert all("| representation | probe_accuracy | 0.75 |" in page for page in pages)  # after jobs it cannot do
     assert ["it has no held-out scores" in page for page in pages] == [True] * 3 + [False] * 6
     assert ["from 2 held-out rows" in page for page in pages] == [False] * 3 + [True] * 3 + [False] * 3
 
