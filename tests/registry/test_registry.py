@@ -798,6 +798,10 @@ def test_how_a_version_draws_is_asked_for_at_use(served: Callable[[str], Any]) -
             flow.predict(NO_ROWS, params=own | wrong)
     few, many = (served("diffusion").predict(NO_ROWS, params=own | steps) for steps in ({"steps": 3}, {"steps": 30}))
     assert not np.array_equal(few, many)
+    gaps = rows(2).astype(np.float32)
+    gaps[:, 3:] = np.nan
+    few, many = (served("diffusion").predict(gaps, params={"task": "impute", "steps": steps}) for steps in (3, 30))
+    assert not np.array_equal(few, many)
 
 
 def test_unlisted_tasks_are_refused_with_those_it_can(served: Callable[[str], Any]) -> None:
@@ -1009,6 +1013,8 @@ def test_sampling_into_files(project: Path) -> None:
         ({"guidance": 2.0}, r"this model \(vae\) has no setting guidance; it has draw_pixels"),
         ({"setting": ["draw_pixels=2"]}, "draw_pixels must be true or false, got 2"),
         ({"setting": ["draw_pixels"]}, "--set takes NAME=X"),
+        ({"setting": ["detail=0.5", "detail = 1"]}, "detail is set twice"),
+        ({"temperature": 0.5, "setting": ["temperature=1"]}, "temperature is set twice"),
     ):
         with pytest.raises(ValueError, match=told):
             sample.sample("digits", project / "b.npy", **wrong)
@@ -1076,7 +1082,20 @@ def test_broken_lineage_is_named(traced: Path) -> None:
     assert [line[:3] for line in said] == ["ok ", "BAD", "ok ", "ok ", "ok "]
     for weights in copies:
         weights.write_bytes(content)
+    (traced / "digits.npz").write_bytes(b"edited")
     card = traced / "data/catalog/digits.yaml"
+    stated = card.read_text()
+    card.write_text(stated.replace("  builtin: digits\n", "  path: digits.npz\n  format: npz\n"))
+    with pytest.raises(ValueError, match=r"source: .*, SHA-256 87ff.*digits.npz has changed since"):
+        verify("digits", "generation", root=traced, say=said.append)
+    card.write_text(stated)
+    number = str(tracking.aliases("digits")["generation"])
+    digest = json.loads((traced / "data/prepared/digits/manifest.json").read_text())["digest"]
+    get_client().set_model_version_tag("digits", number, "data_digest", DIGEST)
+    told = rf"run: .*was not given data {DIGEST[:12]}.* data: .*now holds data {digest[:12]}"
+    with pytest.raises(ValueError, match=told):
+        verify("digits", "generation", root=traced, say=said.append)
+    get_client().set_model_version_tag("digits", number, "data_digest", digest)
     card.write_text(card.read_text().replace("sha256: 87", "sha256: 99"))
     with pytest.raises(ValueError, match=r"source: digits, SHA-256 87ff.*: the card of digits says SHA-256 99ff"):
         verify("digits", "generation", root=traced, say=said.append)
