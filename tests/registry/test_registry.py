@@ -495,18 +495,20 @@ def test_registering_twice_makes_one_version(project: Path, monkeypatch: pytest.
     assert [version.number for version in tracking.versions("digits")] == [1, 2, 3]
 
 
+@pytest.mark.usefixtures("stand_ins")
 def test_other_code_makes_another_version_of_the_same_weights(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = registered(project, "vae")["versions"]["vae"]
     with monkeypatch.context() as patch:
-        patch.setattr(identity, "code_digest", lambda family, package: "c0de" * 16)
+        patch.setattr(identity, "code_digest", lambda family, package: "beef" * 16)
         second = registered(project, "vae")["versions"]["vae"]
     assert (first["version"], second["version"]) == (1, 4)  # 2 and 3 have the jobs
     assert first["model_digest"] == second["model_digest"]
     code = [version.tags["code_digest"] for version in tracking.versions("digits")]
-    assert code == [first["code_digest"]] * 3 + ["c0de" * 16]
+    assert code == [first["code_digest"]] * 3 + ["beef" * 16]
     assert registered(project, "vae")["versions"]["vae"] == first  # the code of before is the version of before
 
 
+@pytest.mark.usefixtures("stand_ins")
 @pytest.mark.parametrize("last_act", ["create_model_version", "finalize_logged_model", "log_model_artifacts"])
 def test_a_kill_while_registering_leaves_one_version(
     project: Path, monkeypatch: pytest.MonkeyPatch, last_act: str
