@@ -144,6 +144,8 @@ def test_a_log_that_is_no_terminal_has_times_and_says_what_was_written(project, 
     assert all(re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d \S", line) for line in lines)
     assert re.search(r"wrote data/prepared/digits: train 1,\d{3}, val \d+, test \d+ examples$", lines[-1])
     assert not re.search(r"\d\d:\d\d:\d\d", on_terminal("prepare", cwd=project))
+    assert main(["pipeline"]) == 0
+    assert "dvc.yaml has the stages of the one dataset that params.yaml names: nothing" in capsys.readouterr().out
 
 
 def test_a_word_stands_where_a_bar_would_at_nothing(project, monkeypatch, capsys):
