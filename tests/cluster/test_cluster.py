@@ -316,6 +316,21 @@ def test_an_unreachable_job_server_is_an_error_that_says_so(unused_port):
         JobServer(f"http://127.0.0.1:{unused_port}")
 
 
+def test_what_a_killed_process_left_is_removed_after_a_day(tmp_path, monkeypatch):
+    """And nothing else: not what was left an hour ago, of a process that lives, or by another name."""
+    from pipelines.cluster.connection import _private_session
+
+    dead, hour = 2**22 + 1, 3600  # more than Linux has processes
+    kept = {f"fivefold-{dead}-b": 23 * hour, f"fivefold-{os.getpid()}-c": 99 * hour, f"other-{dead}-d": 99 * hour}
+    for name, age in {f"fivefold-{dead}-a": 25 * hour, **kept}.items():
+        (tmp_path / name).mkdir()
+        os.utime(tmp_path / name, (time.time() - age,) * 2)
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    with _private_session(keep=False) as folder:
+        assert {path.name for path in tmp_path.iterdir()} == {*kept, Path(folder).parent.name}
+    assert {path.name for path in tmp_path.iterdir()} == {*kept}
+
+
 def test_an_unreachable_cluster_is_an_error_that_says_so(unused_port):
     code = "from pipelines import cluster\nwith cluster.connected(): pass"
     environment = {**os.environ, "RAY_ADDRESS": f"127.0.0.1:{unused_port}"}

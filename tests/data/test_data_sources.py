@@ -30,7 +30,7 @@ from data.readers.base import IngestReport, here
 from data.readers.image_decoding import Encoded, Fault, PlainJpeg, decode, decode_batch
 from data.readers.image_folder import scan_layout
 from data.sources.archive import members
-from pipelines.cli.data import add, show
+from pipelines.cli.data import add, facts_found, show
 from pipelines.stages.prepare import prepare
 
 
@@ -501,7 +501,9 @@ def test_values_label_split_and_place_of_every_example(
         monkeypatch.setattr(f"data.readers.{module}.{constant}", 7)
     write(tmp_path / name)
     table, left_out = name in ("csv", "jsonl", "parquet"), 25
-    card = inspect(name, "d", tmp_path, label="label" if table else "").card
+    inspection = inspect(name, "d", tmp_path, label="label" if table else "")
+    card, facts = inspection.card, facts_found(inspection)
+    assert (facts.columns, facts.classes) == (2 if table else 0, len(set(CODES)))  # of the label nothing is learned
     for file, cell, bad in (("csv/train.csv", "25.5,", "oops,"), ("jsonl/train.jsonl", ": 25.5,", ': "oops",')):
         if (path := tmp_path / file).exists():
             path.write_text(path.read_text().replace(cell, bad))

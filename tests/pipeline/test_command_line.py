@@ -18,6 +18,7 @@ import pytest
 
 from pipelines.__main__ import main
 from pipelines.cli.data import name_of
+from pipelines.execution.events import Shown
 from pipelines.training.progress import ProgressBar
 
 pytestmark = [
@@ -143,6 +144,8 @@ def test_a_log_that_is_no_terminal_has_times_and_says_what_was_written(project, 
     assert all(re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d \S", line) for line in lines)
     assert re.search(r"wrote data/prepared/digits: train 1,\d{3}, val \d+, test \d+ examples$", lines[-1])
     assert not re.search(r"\d\d:\d\d:\d\d", on_terminal("prepare", cwd=project))
+    assert main(["pipeline"]) == 0
+    assert "dvc.yaml has the stages of the one dataset that params.yaml names: nothing" in capsys.readouterr().out
 
 
 def test_a_word_stands_where_a_bar_would_at_nothing(project, monkeypatch, capsys):
@@ -152,7 +155,14 @@ def test_a_word_stands_where_a_bar_would_at_nothing(project, monkeypatch, capsys
         assert capsys.readouterr().err == ""
         monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
         bar.show(250, {"vae/loss": 2.0})
-    assert " 25%" in capsys.readouterr().err
+    shown = capsys.readouterr().err
+    assert " 25%" in shown
+    assert " 0%" not in shown  # nor does a bar begin at nothing that goes on from a checkpoint
+    evaluation = Shown("evaluate vae")
+    evaluation.progress("samples", 5, 10)
+    assert " 50%" in capsys.readouterr().err
+    evaluation.progress("samples", 10, 10)
+    assert capsys.readouterr().err.endswith(" \r")  # what is done leaves an empty line
     params = project / "params.yaml"
     params.write_text(params.read_text().replace("address: ", 'address: "127.0.0.1:1" '))
     assert main(["prepare"]) == 1
@@ -202,8 +212,9 @@ def test_models_lists_versions_and_who_holds_which_job(tiles, capsys):
         record = json.loads((root / "runs/tiles/registry.json").read_text())
         assert {entry["model"] for entry in found} == {"tiles"}
         assert {entry["family"] for entry in found} == set(record["versions"])
-        held = {job for entry in found for job in entry["aliases"]}
-        assert held == {job for job, decision in record["jobs"].items() if decision.get("version")}
+        held = {(job, entry["version"], entry["family"]) for entry in found for job in entry["aliases"]}
+        decided = record["jobs"].items()
+        assert held == {(job, said["version"], said["family"]) for job, said in decided if said.get("version")}
         assert main(["models", "tiels"]) == 1
         assert "there is no registered model 'tiels'; did you mean tiles?" in capsys.readouterr().err
 

@@ -66,7 +66,9 @@ def trial(score: float | None, *, examples: int = 100, written: bool = False, er
 
 def test_settings_as_written_stay_unless_beaten_by_the_margin():
     assert tune.select_best([trial(1.0, written=True), trial(0.95)], 100, 0.1)[0] == {}
-    assert tune.select_best([trial(1.0, written=True), trial(0.85)], 100, 0.1)[0] == {"lr": 0.85}
+    assert tune.select_best([trial(1.0, written=True), trial(0.89), trial(0.85), trial(0.87)], 100, 0.1)[0] == {
+        "lr": 0.85
+    }
 
 
 def test_a_trial_stopped_early_or_failed_is_not_chosen():

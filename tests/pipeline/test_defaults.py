@@ -16,6 +16,7 @@ from pipelines.defaults.layers import leaves
 from pipelines.execution.probe import Speed
 from pipelines.training import loop
 from pipelines.training.config import TrainingConfig
+from pipelines.training.durations import parse_duration
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 SIZES = [
@@ -220,6 +221,9 @@ def test_a_budget_is_start_evaluations_and_updates() -> None:
     assert speed.fitting(300, training) == (268_000, 2)
     assert speed.fitting(60, training) == (38_000, 1)
     assert speed.fitting(60, training, as_many=True) == (28_000, 2)
+    assert speed.fitting(300, TrainingConfig(evaluations=2)) == (1_046 * 256, 2)  # whole batches
+    said = ("90s", "90", "5m", "5 min", "1h30m", "1.5h")
+    assert [parse_duration(text) for text in said] == [90, 90, 300, 300, 5_400, 5_400]
     with pytest.raises(
         ValueError, match="budget  is too short: starting, 1 evaluations and 100 updates take 23 s here"
     ):

@@ -118,12 +118,13 @@ def test_a_table_of_experiments_fits_a_screen():
     wide = known(0.123456, diffusion={"model": {"width": 48, "blocks": 2}}, vae={"model": {"beta": 4, "latent": 24}})
     tried = [{"revs": [{"rev": "b" * 40, "name": "much-wider-and-bolder", "data": wide}]}]
     found = [
-        {"rev": "workspace", "data": known(1.5)},
+        {"rev": "workspace", "data": known(1.5, seed=7)},
         {"rev": "a" * 40, "name": "main", "data": known(1.5), "experiments": tried},
     ]
     lines = list(table(found, "generation↓", 100))
     assert max(map(len, lines)) <= 100
     assert lines[1].split()[:6] == ["experiment", *families]
+    assert lines[2].split() == ["workspace", "1.5", "2.5", "3.5", "4.5", "5.5", "seed=7"]
     assert lines[3].split() == ["main", "1.5", "2.5", "3.5", "4.5", "5.5"]
     assert lines[4].split()[:6] == ["much-wider-and-bolder", "0.1235", "1.123", "2.123", "3.123", "4.123"]
     told = " ".join([*lines[4].split()[6:], *lines[5:]]).split()

@@ -152,6 +152,16 @@ def test_a_faulty_file_of_the_data_is_told_by_who_needs_it(tmp_path, path, text)
     assert load(tmp_path).dataset == "digits"
 
 
+def test_settings_stay_those_of_the_machine_that_first_wrote_them(tmp_path):
+    load(tmp_path)
+    (tmp_path / "runs/digits").mkdir(parents=True)
+    for cuda, bf16 in ((True, False), (False, True), (False, False)):
+        written = f"measured: {{machine: {{cuda: {cuda}, bf16: {bf16}}}}}".lower()
+        (tmp_path / "runs/digits/settings.yaml").write_text(written)
+        facts = config.resolve(tmp_path / "params.yaml").facts
+        assert (facts.cuda, facts.bf16) == (cuda, bf16)
+
+
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="run from the project's root folder"):
         config.load(tmp_path / "params.yaml")

@@ -56,10 +56,10 @@ def test_a_version_does_its_job_unasked(loaded: Load, job: str, task: str) -> No
     assert outputs == [*given.columns, "income"][: len(outputs)]
 
 
-@pytest.mark.parametrize("job", ["", "generation"])
-def test_rows_without_a_task_are_not_answered_by_samples(loaded: Load, job: str) -> None:
+@pytest.mark.parametrize(("job", "why"), [("", "has no job"), ("generation", "is generation, which takes no rows")])
+def test_rows_without_a_task_are_not_answered_by_samples(loaded: Load, job: str, why: str) -> None:
     model = table(loaded, job=job)
-    with pytest.raises(ValueError, match=r"4 rows were given without a task.*one of sample, log_prob.*describe"):
+    with pytest.raises(ValueError, match=f"4 rows were given without a task, and .*{why}: .*one of sample, .*describe"):
         model.predict(examples("table", PAIRS))
     assert len(model.predict(pd.DataFrame())) == 16  # as every generator answers when it is given nothing
 
@@ -195,7 +195,12 @@ def test_seed_minus_one_is_new_every_time(loaded: Load) -> None:
 
 @pytest.mark.parametrize(
     ("params", "product"),
-    [({"n": 100}, 1200), ({"n": 10, "steps": 9}, 1080), ({"task": "impute", "draws": 25}, 1200)],
+    [
+        ({"n": 100}, 1200),
+        ({"n": 10, "steps": 9}, 1080),
+        ({"task": "impute", "draws": 25}, 1200),
+        ({"task": "elbo", "draws": 25}, 1200),
+    ],
 )
 def test_work_is_bounded_before_it_begins(
     loaded: Load, monkeypatch: pytest.MonkeyPatch, params: dict[str, Any], product: int

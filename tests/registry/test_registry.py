@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -33,6 +35,7 @@ from pipelines.registry.lineage import verify
 from pipelines.registry.package import vendored_code
 from pipelines.registry.promotion import Candidate, Decision, candidate_of, decide
 from pipelines.serving import artifact
+from pipelines.serving.params import checked
 from pipelines.stages import register
 from pipelines.storage import model_folder
 from pipelines.tracking import served_files, vouching
@@ -377,6 +380,11 @@ def test_pins_hold_and_rollbacks_last(project: Path, capsys: pytest.CaptureFixtu
     command("unpin", "digits@generation")
     assert "is not pinned" in command("unpin", "digits@generation")
     assert registered(project, "vae", "flow")["jobs"]["generation"]["family"] == "flow"
+    assert "back at version 5 (gan)" in command("rollback", "digits@generation")  # its pin ended that it was withdrawn
+    assert "back at version 2 (vae)" in command("rollback", "digits@generation")
+    kept = registered(project, "vae", "flow")["jobs"]["generation"]  # the first rollback is not forgotten
+    assert (kept["family"], kept["moved"]) == ("vae", False)
+    assert "was rolled back from" in kept["why"]
     gan = len(tracking.versions("digits"))
     assert "gan) was not measured for density" in command("pin", "digits@density", "4")
     assert "has no version 99" in command("pin", "digits@density", "99")
@@ -387,6 +395,17 @@ def test_pins_hold_and_rollbacks_last(project: Path, capsys: pytest.CaptureFixtu
     assert len(tracking.versions("digits")) == gan
     command("pin", "digits@density", "1")  # the version without a job: its sibling that has it
     assert (holder("density"), tracking.aliases("digits")["density"]) == ("vae", 3)
+    record = tracking.alias_records("digits")["density"]
+    long = dataclasses.replace(record, before=tuple(range(10, 1010)), withdrawn=tuple(map(str, range(1000))))
+    tracking.write_aliases("digits", {"density": long})
+    shortened = tracking.alias_records("digits")["density"]  # to the last, for a tag has a bound
+    assert shortened == dataclasses.replace(long, before=long.before[-40:], withdrawn=long.withdrawn[-40:])
+    named = [get_client().get_registered_model("digits").tags["turns"]]
+    for _ in range(2):  # a registry of before there were turns: whoever comes first, all wait at the same run
+        get_client().delete_registered_model_tag("digits", "turns")
+        with tracking.changing("digits", "look"):
+            named.append(get_client().get_registered_model("digits").tags["turns"])
+    assert named[0] != named[1] == named[2]
 
 
 def test_a_pin_makes_the_version_that_does_the_job(project: Path) -> None:
@@ -419,7 +438,7 @@ def test_an_alias_that_nobody_may_have_says_why(project: Path) -> None:
         sample.sample("digits", project / "a.png")
 
 
-def test_registering_twice_makes_one_version(project: Path) -> None:
+def test_registering_twice_makes_one_version(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     record = registered(project, "vae")
     assert record["jobs"]["generation"] | {"why": ""} == {
         "alias": "models:/digits@generation",
@@ -441,6 +460,13 @@ def test_registering_twice_makes_one_version(project: Path) -> None:
     assert [version.tags.get("job", "") for version in (found, *others)] == ["", "generation", "density"]
     assert len({version.tags["model_digest"] for version in (found, *others)}) == 1
     assert tracking.aliases("digits") == {"generation": 2, "density": 3}
+    experiment = get_client().get_experiment_by_name("digits")
+    assert experiment is not None
+    runs = get_client().search_runs([experiment.experiment_id])
+    (changes,) = (run.data for run in runs if run.info.run_name == "changes of digits")  # one run, whoever changes it
+    assert changes.tags["mlflow.source.name"] == "fivefold"
+    turns = [changes.params[f"turn.{number:05d}"] for number in (1, 2)]
+    assert all(who.startswith(f"register by {tracking.user()} on {socket.gethostname()} | ") for who in turns)
     page = get_client().get_model_version("digits", "2").description
     for said in (
         "for generation",
@@ -461,20 +487,28 @@ def test_registering_twice_makes_one_version(project: Path) -> None:
             "evaluate.frechet": (2.0, DIGEST[:36]),
             "evaluate.bits_per_dim_bound": (1.0, DIGEST[:36]),
         }
+    get_client().create_registered_model("other")
+    for search in ("search_registered_models", "search_model_versions"):  # MLflow answers page by page
+        whole = getattr(type(get_client()), search)
+        monkeypatch.setattr(type(get_client()), search, functools.partialmethod(whole, max_results=1))
+    assert tracking.model_names() == ["digits", "other"]
+    assert [version.number for version in tracking.versions("digits")] == [1, 2, 3]
 
 
+@pytest.mark.usefixtures("stand_ins")
 def test_other_code_makes_another_version_of_the_same_weights(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = registered(project, "vae")["versions"]["vae"]
     with monkeypatch.context() as patch:
-        patch.setattr(identity, "code_digest", lambda family, package: "c0de" * 16)
+        patch.setattr(identity, "code_digest", lambda family, package: "beef" * 16)
         second = registered(project, "vae")["versions"]["vae"]
     assert (first["version"], second["version"]) == (1, 4)  # 2 and 3 have the jobs
     assert first["model_digest"] == second["model_digest"]
     code = [version.tags["code_digest"] for version in tracking.versions("digits")]
-    assert code == [first["code_digest"]] * 3 + ["c0de" * 16]
+    assert code == [first["code_digest"]] * 3 + ["beef" * 16]
     assert registered(project, "vae")["versions"]["vae"] == first  # the code of before is the version of before
 
 
+@pytest.mark.usefixtures("stand_ins")
 @pytest.mark.parametrize("last_act", ["create_model_version", "finalize_logged_model", "log_model_artifacts"])
 def test_a_kill_while_registering_leaves_one_version(
     project: Path, monkeypatch: pytest.MonkeyPatch, last_act: str
@@ -526,15 +560,19 @@ def test_aliases_move_for_a_reason(project: Path) -> None:
 def test_the_same_weights_of_two_runs_are_measured_alike(project: Path) -> None:
     """What a version of either run says of its measurement is that of the last, what it says of its origin is not."""
     (project / "params.yaml").write_text("seed: 0")
-    first = registered(project, "vae")["versions"]["vae"]
     folder = project / "runs/digits/models/vae"
     model, facts = model_folder.load(folder)
-    model_folder.save(model, folder, facts | {"run_id": train("vae", 0, again="again")})
+    get_client().set_tag(facts["run_id"], "git_commit", "1" * 40)
+    first = registered(project, "vae")["versions"]["vae"]
+    again = train("vae", 0, again="again")
+    get_client().set_tag(again, "git_commit", "2" * 40)
+    model_folder.save(model, folder, facts | {"run_id": again})
     (project / "params.yaml").write_text("seed: 1")
     measure(project, "vae", yardstick="y2", frechet=5.0, bits_per_dim_bound=1.0, elsewhere=1.0)
     register.register("digits", ["vae"], root=project, jobs={**JOBS, "anomaly": ("elsewhere",)})
     found = tracking.versions("digits")
     assert [version.run_id == first["run_id"] for version in found] == [True, True, True, False]
+    assert [version.tags["git_commit"][0] for version in found] == list("1112")
     told = [(version.tags["yardstick_digest"], tracking.with_record(version).record) for version in found]
     assert [(digest, record["metrics"]["frechet"]["value"]) for digest, record in told] == [("y2", 5.0)] * 4
     assert [record["params_sha256"] == told[0][1]["params_sha256"] for _, record in told] == [True, True, True, False]
@@ -567,7 +605,7 @@ def test_a_record_that_cannot_be_read_moves_no_alias(project: Path, monkeypatch:
 def test_held_out_scores_come_by_evaluating_again(project: Path) -> None:
     """A version's files never change: other scores make other versions of the model, to which its aliases go."""
     jobs = {"anomaly": ("auroc",), **JOBS}
-    measured = {"frechet": 2.0, "auroc": -0.9}
+    measured = {"frechet": 2.0, "auroc": -0.9, "probe_accuracy": 0.75}
     held_out: list[list[float]] = []
     for scores in ([], [2.0, 1.0], [2.0, 1.0], [3.0]):
         measure(project, "vae", held_out=scores, **measured)
@@ -583,6 +621,7 @@ def test_held_out_scores_come_by_evaluating_again(project: Path) -> None:
     assert len({version.tags["model_digest"] for version in found}) == 1
     assert set(tracking.aliases("digits").values()) == {8, 9}
     pages = [get_client().get_model_version("digits", str(version.number)).description for version in found]
+    assert all("| representation | probe_accuracy | 0.75 |" in page for page in pages)  # after jobs it cannot do
     assert ["it has no held-out scores" in page for page in pages] == [True] * 3 + [False] * 6
     assert ["from 2 held-out rows" in page for page in pages] == [False] * 3 + [True] * 3 + [False] * 3
 
@@ -762,6 +801,10 @@ def test_how_a_version_draws_is_asked_for_at_use(served: Callable[[str], Any]) -
             flow.predict(NO_ROWS, params=own | wrong)
     few, many = (served("diffusion").predict(NO_ROWS, params=own | steps) for steps in ({"steps": 3}, {"steps": 30}))
     assert not np.array_equal(few, many)
+    own = {"sampler": "heun", "steps": 18}  # the model's steps are those of all it draws, as where it fills in rows
+    for asked, changed in ({"steps": 3}, {"steps": 3}), ({"steps": 0}, {}), ({"sampler": "ddim"}, {"sampler": "ddim"}):
+        assert checked(asked, (), 0, own)["sampling"] == changed
+    assert checked({"steps": 3}, (), 0)["sampling"] == {}
 
 
 def test_unlisted_tasks_are_refused_with_those_it_can(served: Callable[[str], Any]) -> None:
@@ -973,6 +1016,8 @@ def test_sampling_into_files(project: Path) -> None:
         ({"guidance": 2.0}, r"this model \(vae\) has no setting guidance; it has draw_pixels"),
         ({"setting": ["draw_pixels=2"]}, "draw_pixels must be true or false, got 2"),
         ({"setting": ["draw_pixels"]}, "--set takes NAME=X"),
+        ({"setting": ["detail=0.5", "detail = 1"]}, "detail is set twice"),
+        ({"temperature": 0.5, "setting": ["temperature=1"]}, "temperature is set twice"),
     ):
         with pytest.raises(ValueError, match=told):
             sample.sample("digits", project / "b.npy", **wrong)
@@ -1040,7 +1085,20 @@ def test_broken_lineage_is_named(traced: Path) -> None:
     assert [line[:3] for line in said] == ["ok ", "BAD", "ok ", "ok ", "ok "]
     for weights in copies:
         weights.write_bytes(content)
+    (traced / "digits.npz").write_bytes(b"edited")
     card = traced / "data/catalog/digits.yaml"
+    stated = card.read_text()
+    card.write_text(stated.replace("  builtin: digits\n", "  path: digits.npz\n  format: npz\n"))
+    with pytest.raises(ValueError, match=r"source: .*, SHA-256 87ff.*digits.npz has changed since"):
+        verify("digits", "generation", root=traced, say=said.append)
+    card.write_text(stated)
+    number = str(tracking.aliases("digits")["generation"])
+    digest = json.loads((traced / "data/prepared/digits/manifest.json").read_text())["digest"]
+    get_client().set_model_version_tag("digits", number, "data_digest", DIGEST)
+    told = rf"run: .*was not given data {DIGEST[:12]}.* data: .*now holds data {digest[:12]}"
+    with pytest.raises(ValueError, match=told):
+        verify("digits", "generation", root=traced, say=said.append)
+    get_client().set_model_version_tag("digits", number, "data_digest", digest)
     card.write_text(card.read_text().replace("sha256: 87", "sha256: 99"))
     with pytest.raises(ValueError, match=r"source: digits, SHA-256 87ff.*: the card of digits says SHA-256 99ff"):
         verify("digits", "generation", root=traced, say=said.append)

@@ -14,6 +14,7 @@ import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import buckets
 import pytest
@@ -315,6 +316,24 @@ def test_a_bucket_that_answers_500_resets_and_cuts_short_is_tried_again(server, 
             warnings.simplefilter("error")
             found = load_newest(storage)
     assert torch.equal(found.tensors["x"], torch.full((3_000_000,), 3.0))  # in several parts
+
+
+def test_an_object_that_is_always_cut_short_is_asked_for_again_after_longer_and_longer(server, tmp_path, monkeypatch):
+    use(monkeypatch, server)
+    storage = open_store(f"s3://bucket/{tmp_path.name}")
+    save(storage, made(1))
+    listed, pauses = storage.files.get_file_info, []
+
+    def cut(_: str) -> None:
+        raise OSError("cut short")
+
+    storage.files = SimpleNamespace(get_file_info=listed, open_input_stream=cut)
+    monkeypatch.setattr("data.s3.ATTEMPTS", 4)
+    monkeypatch.setattr("pipelines.storage.stores.time", SimpleNamespace(sleep=pauses.append))
+    with pytest.raises(OSError, match="cut short"):
+        load_newest(storage)
+    assert len(pauses) == 3
+    assert 0 < pauses[0] < pauses[1] < pauses[2]
 
 
 @pytest.mark.parametrize("sent", [0, 2])

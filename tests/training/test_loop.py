@@ -621,6 +621,15 @@ def test_rollbacks_are_bounded(tmp_path):
     assert checkpoint.load_newest(open_store(tmp_path)).step == 4  # nothing that was finished is lost
 
 
+@pytest.mark.parametrize("seen", [SPIKE_WARMUP_UPDATES - 1, SPIKE_WARMUP_UPDATES])
+def test_a_loss_may_leap_until_its_spread_is_known(seen):
+    progress = TrainingState(fresh("vae"), SETTINGS, WorkerContext())
+    watch = DivergenceGuard(WorkerContext(), DivergencePolicy(spike=8), lambda: False)
+    losses = [torch.tensor(5 + 0.1 * (n % 7)) for n in range(seen)] + [torch.tensor(20.0)]
+    reasons = [watch.rejection_reason(progress, progress.objectives[0], loss, torch.tensor(1.0)) for loss in losses]
+    assert [reason is not None for reason in reasons] == [False] * seen + [seen == SPIKE_WARMUP_UPDATES]
+
+
 def test_a_loss_that_leaps_diverges():
     progress = TrainingState(fresh("vae"), SETTINGS, WorkerContext())
     watch = DivergenceGuard(WorkerContext(), DivergencePolicy(spike=8), lambda: False)

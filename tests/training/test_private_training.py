@@ -232,6 +232,8 @@ def test_what_is_fitted_after_training_is_fitted_to_samples():
     known = set(data.x[:, 0][~data.x[:, 0].isnan()].tolist())
     for batch in fitted:
         assert not known & set(batch.x[:, 0].tolist())
+        assert batch.label is not None
+        assert set(batch.label.tolist()) == {0, 1}
 
 
 def test_what_cannot_be_private_is_refused():

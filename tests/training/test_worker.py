@@ -94,6 +94,17 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield root
 
 
+@pytest.mark.parametrize(
+    ("examples", "evaluations", "fitted"),
+    [(1_000, 2, 4_096), (100_000, 2, 15_000), (100_000, 4, 7_500), (10**7, 2, 65_536)],
+)
+def test_fitting_at_all_evaluations_sees_three_tenths_of_the_examples_within_bounds(
+    project: Path, examples: int, evaluations: int, fitted: int
+) -> None:
+    settings = TrainingConfig(total_examples=examples, evaluations=evaluations)
+    assert worker.TrainingData(Dataset.open(prepared_folder("digits")), settings, 0, "cpu").fitted == fitted
+
+
 def job(project: Path, state: Path, seed: int = 0, **training: Any) -> TrainingJob:
     plain = {"total_examples": 2 * ROWS, "batch_size": 34, "virtual_ranks": 2, "reports": 4, "evaluations": 2}
     domain = Dataset.open(project / "data/prepared/digits").domain

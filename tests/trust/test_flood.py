@@ -73,6 +73,9 @@ def test_the_models_own_steps_count_as_work(loaded: Any, monkeypatch: pytest.Mon
     assert len(model.predict(None, params={"n": 5})) == 5
     with pytest.raises(ValueError, match="6 examples x 1 draws x 10 steps x 12 values"):
         model.predict(None, params={"n": 6})
+    monkeypatch.setitem(model.unwrap_python_model().facts, "config", {"steps": 1, "density_steps": 16})
+    with pytest.raises(ValueError, match="4 examples x 1 draws x 16 steps x 12 values"):
+        model.predict(examples("table", PAIRS), params={"task": "log_prob"})
 
 
 def test_many_draws_are_made_a_few_at_a_time(loaded: Any, monkeypatch: pytest.MonkeyPatch) -> None:
