@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import math
 import os
@@ -150,7 +151,10 @@ def label_number(label: Any, classes: Sequence[str], n_classes: int) -> int:
         if text in classes:
             return list(classes).index(text)
         if not text.removeprefix("-").isdecimal():
-            raise ValueError(_label_rule(classes, n_classes) + f", got {label!r}.")
+            names = {str(name).casefold(): str(name) for name in classes}
+            near = difflib.get_close_matches(text.casefold(), names, 1)
+            hint = f"; did you mean {names[near[0]]!r}?" if near else "."
+            raise ValueError(_label_rule(classes, n_classes) + f", got {label!r}{hint}")
         number = int(text)
     elif isinstance(label, bool) or not isinstance(label, Integral):
         raise ValueError(f"label must be a class's name or a whole number of at least -1, got {label!r}.")

@@ -233,6 +233,7 @@ WRONG: list[tuple[Any, str, str]] = [
     ({"params": {"nn": 3}}, "application/json", "unknown params nn; known: task, n"),
     ({"params": {"seed": -2}}, "application/json", "seed must be a whole number of at least -1"),
     ({"params": {"label": ">51K"}}, "application/json", "label must be -1 (any) or 0 to 1 (<=50K, >50K), got '>51K'"),
+    ({"params": {"label": "<=50k"}}, "application/json", "(<=50K, >50K), got '<=50k'; did you mean '<=50K'?"),
     ({"params": {"label": 2}}, "application/json", "label must be -1 (any) or 0 to 1"),
     ({"params": {"label": [1]}}, "application/json", "label must be a class's name or a whole number"),
     ({"params": {"strength": 2}}, "application/json", "strength must lie between 0 and 1, got 2"),

@@ -231,7 +231,7 @@ def drawn_given(
 
 def scored(found: np.ndarray, task: str, broken: Sequence[str]) -> np.ndarray:
     """Scores of rows, those of rows that break a rule infinite: their density is 0, nothing is stranger."""
-    if not any(broken) or task == "encode":
+    if not any(broken):
         return found
     return np.where(np.array([bool(text) for text in broken]), np.inf if task == "anomaly_score" else -np.inf, found)
 
