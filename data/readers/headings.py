@@ -71,12 +71,15 @@ def _numeric(column: Sequence[str]) -> bool:
 
 
 def _counts(names: Sequence[str]) -> bool:
-    """Whether these are whole numbers in steps of one, as years are, or the names of columns that have none."""
+    """Whether these are whole numbers in steps of one, as years are, or the names of columns that have none; or
+    several years one after the other, of which some may be left out."""
     try:
         numbers = [int(name) for name in names if name]
     except ValueError:
         return False
-    return len(numbers) > 1 and all(b - a == 1 for a, b in itertools.pairwise(numbers))
+    steps = [after - before for before, after in itertools.pairwise(numbers)]
+    years = len(numbers) >= 5 and all(1500 <= number <= 2200 for number in numbers)
+    return bool(steps) and (set(steps) == {1} or (years and min(steps) > 0 and max(steps) <= 10))
 
 
 def rows_above(rows: Sequence[Sequence[str]]) -> int:

@@ -119,7 +119,9 @@ def sample(
     if table and out.suffix.lower() == ".csv":
         from pipelines.cli.spreadsheet import without_formulas
 
-        drawn = _as_source(drawn, model.predict(None, params={"task": "describe"})["columns"])
+        described = model.predict(None, params={"task": "describe"})
+        drawn, titles = _as_source(drawn, described["columns"]), described.get("titles", {})
+        drawn = drawn.set_axis([titles.get(name, name) for name in drawn.columns], axis=1)
         drawn = without_formulas(drawn) if safe_csv else drawn
     _write(drawn, out, table=table)
     print(f"wrote {out}{'/' if out.is_dir() else ''}: {n} {_unit(n, table=table)} of {name_or_uri}")

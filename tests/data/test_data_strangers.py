@@ -125,6 +125,13 @@ def test_a_file_without_header_is_recognized(tmp_path: Path) -> None:
     assert "its first row is like the others (1.5, 3)" in (tmp_path / "data/catalog/d.yaml").read_text()
 
 
+def test_years_of_which_some_are_left_out_name_columns(tmp_path: Path) -> None:
+    years = ["1990", "1991", "1992", "1994", "2000"]
+    rows = "".join(f"place {i % 9},{i % 5},{i % 7},{i % 13},{i % 11},{i % 4}\n" for i in range(60))
+    data = accepted(tmp_path, csv_at(tmp_path, f"where,{','.join(years)}\n{rows}"))
+    assert [column["name"] for column in data.domain["columns"]] == ["where", *years]
+
+
 def test_anomalies_unmarked_or_everywhere(tmp_path: Path) -> None:
     rows = "".join(f"{i},{('0', '1', '')[i % 3]}\n" for i in range(60))
     data = accepted(tmp_path, csv_at(tmp_path, "a,y\n" + rows), anomaly="y=1")

@@ -345,22 +345,24 @@ class Drawing:
         return self.tables.write(torch.tensor([[1.0, value] for value in self.values], dtype=torch.float64))
 
 
+@pytest.mark.parametrize("titled", [False, True])
 @pytest.mark.parametrize(
     ("pattern", "mark", "cells"),
     [("", "=9", ["3.0", "=9", "-2.5"]), ("0.00", "n/a", ["3.00", "n/a", "-2.50"]), ("", "", ["3.0", "", "-2.5"])],
 )
 def test_samples_as_csv_are_written_like_their_source(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pattern: str, mark: str, cells: list[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pattern: str, mark: str, cells: list[str], titled: bool
 ) -> None:
-    """With its decimals, its mark where a cell is missing, and no class unless one is asked for by name."""
+    """With its header and decimals, its mark where a cell is missing, and no class unless one is asked for by name."""
     learned = {"type": "continuous", "dtype": "float64"}
     model = Drawing(columns_of("number", "float64", learned, pattern=pattern, mark=mark), [3.0, math.nan, -2.5])
+    model.tables.table.written[1]["title"] = header = "c of this " * titled or "c"  # as its header has it
     monkeypatch.setattr(tracking, "load_served", lambda uri: model)
     monkeypatch.setattr("pipelines.cli.sample._check_registered", lambda uri: None)
     for label in ([], ["--label", "-1"], ["--label=1"]):
         assert main(["sample", "balance", "-o", str(tmp_path / "x.csv"), *label]) == 0
         written = (tmp_path / "x.csv").read_text().splitlines()
-        assert written == ["v,c", *(f"1,{cell}" for cell in cells)]
+        assert written == [f"v,{header}", *(f"1,{cell}" for cell in cells)]
     assert model.labels == [-1, 0, 1]  # any, the class "-1", the class "1"
     assert main(["sample", "balance", "-o", str(tmp_path / "x.csv"), "--safe-csv"]) == 0
     assert (tmp_path / "x.csv").read_text().count("'") == (mark == "=9")  # the source's mark may be a formula, too

@@ -75,8 +75,14 @@ class SourceTables(Tables):
         return {**super()._label_column, **({"dtype": self.label_dtype} if native else {})}
 
     def described(self) -> dict[str, Any]:
-        """The columns of the source: how they and missing cells are written, categories or range of those learned."""
+        """The columns of the source: how they and missing cells are written, categories or range of those learned.
+
+        `titles` are the names in the source's own header, of columns that are called otherwise: a name with blanks
+        about it, one that comes twice.
+        """
         columns = []
+        named = {str(entry["name"]): entry.get("title", entry["name"]) for entry in self.table.written}
+        titles = {name: title for name, title in named.items() if title != name}
         for entry in self.table.written:
             if entry["role"] == "label":
                 continue
@@ -91,7 +97,7 @@ class SourceTables(Tables):
                 learned = self.full[entry["columns"][0]]
                 found |= {key: learned[key] for key in ("categories", "min", "max") if key in learned}
             columns.append(found)
-        return {"columns": columns, "label": self.label if self.takes_labels else None}
+        return {"columns": columns, "titles": titles, "label": self.label if self.takes_labels else None}
 
     def _restored(self, answer: Any, frame: Any) -> Any:
         if set(self.names) <= set(answer.columns):  # identifiers and the like come back as they were given, or not
