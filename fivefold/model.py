@@ -114,7 +114,9 @@ class Model:
         if label is not None and not self.classes:
             raise ValueError(f"this model was trained without labels: label must be None, got {label!r}.")
         if given:
-            return self._sample_given(n, label, dict(given), seed)
+            called = dict(zip(self._rows.given, self._rows.order, strict=False))
+            columns = {called.get(name, str(name)): value for name, value in given.items()}
+            return self._sample_given(n, label, columns, seed)
         if label is None:
             streams = Streams.seeded(seed, "labels", device=self.network.label_frequencies.device)
             codes = self.network.draw_labels(n, None, streams)

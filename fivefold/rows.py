@@ -20,6 +20,7 @@ import torch
 
 from data import formats
 from data.readers.columns import type_name
+from data.readers.dialects import column_names
 from pipelines.serving.domains import conversion
 from pipelines.serving.domains.base import Rows as Read
 from pipelines.serving.domains.table import Tables
@@ -85,14 +86,20 @@ def _table_of(data: Any) -> Any:
     return data
 
 
-def _named(frame: pd.DataFrame) -> pd.DataFrame:
-    """A frame whose columns are called by texts, and whose periods are the moments at which they begin."""
+def _named(frame: pd.DataFrame, called: Mapping[str, str]) -> pd.DataFrame:
+    """A frame whose columns are called as the readers call them, and whose periods are the moments at which they begin.
+
+    Arguments:
+        frame: A caller's rows.
+        called: By a column's name as a text, what the readers call it where that is not the same.
+    """
     import pandas as pd
 
     frame = frame.set_axis([str(name) for name in frame.columns], axis=1)
     repeated = frame.columns[frame.columns.duplicated()]
     if len(repeated):
         raise ValueError(f"several columns are called {repeated[0]!r}. Give each a name of its own.")
+    frame = frame.set_axis([called.get(name, name) for name in frame.columns], axis=1)
     periods = [name for name in frame.columns if isinstance(frame[name].dtype, pd.PeriodDtype)]
     return frame.assign(**{name: frame[name].dt.to_timestamp() for name in periods})
 
@@ -105,15 +112,17 @@ def _written_table(data: Any, label: Any, folder: Path) -> tuple[Path, dict[str,
     names, levels = frame.columns.tolist(), list(frame.columns.names)
     if label is not None and label not in names:
         raise ValueError(f"label names no column: {label!r}; the columns are {', '.join(map(str, frame.columns))}.")
-    layout["label"] = "" if label is None else str(names[names.index(label)])
+    texts = [str(name) for name in names]
+    called = dict(zip(texts, column_names(texts)[0], strict=True))  # blanks about a name, line breaks within it
+    layout["label"] = "" if label is None else called[str(names[names.index(label)])]
     if not len(frame):
         raise ValueError("data has no rows. Give some to learn from.")
     if isinstance(data, pa.Table):
         layout["schema"] = base64.b64encode(data.schema.remove_metadata().serialize().to_pybytes()).decode()
-    if not all(isinstance(name, str) for name in names):
+    if names != list(called.values()):
         layout["names"], layout["levels"] = names, levels
     kinds = [str(kind) for kind in frame.dtypes]
-    frame = _named(frame)
+    frame = _named(frame, called)
     try:
         table = pa.Table.from_pandas(frame, preserve_index=False)
     except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
@@ -197,6 +206,9 @@ class Rows:
         self.frames = self.layout["container"] in ("pandas", "arrow")
         source = [entry["name"] for entry in facts.get("table") or () if entry["role"] != "skip"]
         self.order = [column["name"] for column in self.layout.get("columns", ())] or source
+        self.given = [tuple(name) if isinstance(name, list) else name for name in self.layout.get("names", ())]
+        self.called = dict(zip(map(str, self.given), self.order, strict=False))
+        """By a name of the caller's, as a text, that of the column, where they are not the same."""
 
     def read(self, data: Any, task: str) -> tuple[torch.Tensor, torch.Tensor, Read]:
         """A caller's rows as a tensor, which of its cells are known, and what else is known of them.
@@ -210,8 +222,8 @@ class Rows:
         data = _table_of(data)
         if isinstance(data, pa.Table):
             data = data.to_pandas()
-        elif self.frames and hasattr(data, "set_axis"):
-            data = _named(data)
+        if self.frames and hasattr(data, "set_axis"):
+            data = _named(data, self.called)
         if self.layout["container"] == "images" and self.layout.get("dimensions") == 3 and np.ndim(data) == 3:
             data = np.asarray(data)[..., None]
         rows = self.conversion.read(data, task)
@@ -280,11 +292,10 @@ class Rows:
         """A frame whose columns are called as in the rows of training, by numbers or on several levels, too."""
         import pandas as pd
 
-        given = [tuple(name) if isinstance(name, list) else name for name in self.layout.get("names", ())]
-        known = dict(zip(self.order, given, strict=False))
-        names = [known.get(name, name) for name in frame.columns]
-        if not given:
+        if not self.given:
             return frame
+        known = dict(zip(self.order, self.given, strict=False))
+        names = [known.get(name, name) for name in frame.columns]
         if all(isinstance(name, tuple) for name in names):
             return frame.set_axis(pd.MultiIndex.from_tuples(names, names=self.layout["levels"]), axis=1)
         return frame.set_axis(pd.Index(names, tupleize_cols=False, name=self.layout["levels"][0]), axis=1)
@@ -294,8 +305,9 @@ class Rows:
         first = [name for name in frame.columns[:1] if name in ("draw", "_draw") and name not in self.order]
         own = [name for name in self.order if name in frame.columns]
         frame = frame.reindex(columns=[*first, *own, *(name for name in frame.columns if name not in (*first, *own))])
+        frame = self._as_called(frame)
         if self.layout["container"] == "pandas":
-            return self._as_called(frame)
+            return frame
         table = pa.Table.from_pandas(frame, preserve_index=False)
         schema = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(self.layout["schema"])))
         fields = [schema.field(f.name) if f.name in schema.names else f for f in table.schema]

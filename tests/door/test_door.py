@@ -243,9 +243,9 @@ def test_densities_scores_and_gaps_are_those_of_a_gaussian() -> None:
     assert np.corrcoef(sample.T)[0, 1] == pytest.approx(0.9, abs=0.05)
 
 
-@pytest.mark.parametrize("levels", [1, 2])
-def test_columns_come_back_by_whatever_they_are_called(tmp_path: Path, levels: int) -> None:
-    """By numbers or on two levels: months, hashes near the end of their type, numbers whose squares are beyond it."""
+@pytest.mark.parametrize("names", ["numbers", "two levels", "blanks"])
+def test_columns_come_back_by_whatever_they_are_called(tmp_path: Path, names: str) -> None:
+    """By numbers, on two levels, with blanks: months, hashes near the end of their type, squares beyond that of floats."""
     random = np.random.default_rng(0)
     cells = [
         pd.period_range("2015-01", periods=120, freq="M"),
@@ -254,7 +254,9 @@ def test_columns_come_back_by_whatever_they_are_called(tmp_path: Path, levels: i
         np.array(["ash", "elm"])[random.integers(2, size=120)],
     ]
     frame = pd.DataFrame(dict(enumerate(cells)))
-    if levels == 2:
+    if names == "blanks":
+        frame.columns = [" a", "b\nc", "a", "kind "]
+    if names == "two levels":
         frame.columns = pd.MultiIndex.from_product([[2020, 2021], ["a", "b"]], names=["year", None])
     label = frame.columns[3]
     fivefold.fit(frame, "flow", label=label, examples=200, settings=SMALL).save(tmp_path / "m")
@@ -266,6 +268,7 @@ def test_columns_come_back_by_whatever_they_are_called(tmp_path: Path, levels: i
     assert set(drawn[label]) == {"elm"}
     assert drawn.iloc[:, 2].between(1e300, 9e300).all()
     assert model.impute(frame.head(3)).to_dict("list") == frame.head(3).to_dict("list")
+    assert set(model.sample(20, given={label: "ash"})[label]) == {"ash"}
 
 
 def test_tables_of_other_libraries_are_read_as_arrows(tmp_path: Path) -> None:
