@@ -245,7 +245,7 @@ def test_densities_scores_and_gaps_are_those_of_a_gaussian() -> None:
 
 @pytest.mark.parametrize("names", ["numbers", "two levels", "blanks"])
 def test_columns_come_back_by_whatever_they_are_called(tmp_path: Path, names: str) -> None:
-    """By numbers, on two levels, with blanks: months, hashes near the end of their type, squares beyond that of floats."""
+    """By numbers, on two levels, with blanks: months, hashes near the end of their type, squares beyond floats."""
     random = np.random.default_rng(0)
     cells = [
         pd.period_range("2015-01", periods=120, freq="M"),
