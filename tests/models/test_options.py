@@ -98,6 +98,8 @@ NUMBERS: dict[str, dict[str, Any]] = {
         "guidance": 2.0,
         "detail": 0.5,
         "principal": 5,
+        "attention": 8,
+        "heads": 2,
         "dropout": 0.3,
         "jumps": 0.5,
     },

@@ -135,6 +135,8 @@ AS_THEY_FIT: dict[str, tuple[Any, Any, Any]] = {
     "training.batch_size": (32, 64, 128),
     "training.virtual_ranks": (16, 8, 4),
     "training.accumulate": (1, 2, 4),
+    "training.augment.shift": (0.1, 0.2, 0.3),
+    "diffusion.model.heads": (2, 4, 8),
     "train.workers": (1, "auto", 1),
     "train.storage": ("a", "b", "c"),
     "features.components": ([4], [8], [12, 16]),
