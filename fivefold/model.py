@@ -159,7 +159,7 @@ class Model:
             return torch.cat([rows.cpu() for rows, _ in parts]), codes
 
         x, codes = drawn_given(known, self._rows.conversion, draw, labels, n, seed=seed)
-        return self._rows.write(x, codes, seed)
+        return self._rows.write(x, codes, seed, known.repeated(n))
 
     def log_density(self, rows: Data, *, draws: int = 16, seed: int = 0) -> np.ndarray:
         """Log-density of each row in nats: exact where the family knows it, else a lower bound.

@@ -251,15 +251,18 @@ class Rows:
             )
         return self.labels.read(pd.DataFrame({self.labels.names[0]: column}), "sample").x[:, 0].long()
 
-    def write(self, x: torch.Tensor, beside: torch.Tensor | Read | None = None, seed: int = 0) -> Any:
+    def write(
+        self, x: torch.Tensor, beside: torch.Tensor | Read | None = None, seed: int = 0, given: Any = None
+    ) -> Any:
         """Examples `[n, *event]` or `[draws, n, *event]` as rows like the caller's own, with the labels given.
 
         Arguments:
             x: In data space.
             beside: Codes of the labels, or what `read` returned to put the rest of the caller's rows back.
             seed: Selects fresh identifiers, where no rows were given.
+            given: What is known of these rows that is not in `x`, where `beside` does not say so.
         """
-        given = beside.given if isinstance(beside, Read) else None
+        given = beside.given if isinstance(beside, Read) else given
         written = self.conversion.write(x, seed=seed, given=given)
         if self.layout["container"] == "images":
             return written[..., 0] if self.layout.get("dimensions") == 3 else written

@@ -159,18 +159,7 @@ def vector_decoder(
 
 
 @register("denoiser", "vector")
-def vector_denoiser(
-    domain: Any,
-    *,
-    width: int,
-    embed: int,
-    blocks: int,
-    patch: int,
-    more: int,
-    attention: int,
-    heads: int,
-    dropout: float,
-) -> Perceptron:
+def vector_denoiser(domain: Any, *, width: int, embed: int, blocks: int, more: int, **of_grids: Any) -> Perceptron:
     """Example to example, conditional on a vector."""
     inputs, hidden = (1 + more) * domain.dimensions, hidden_units(domain.facts, width)
     return Perceptron(inputs, domain.dimensions, hidden=hidden, blocks=blocks + 2, embed=embed, zero=True)

@@ -68,7 +68,7 @@ from mlflow.pyfunc.model import PythonModel, PythonModelContext
 from . import artifact, deadline
 from .calibration import HeldOutScores
 from .domains import conversion
-from .domains.base import Rows, as_array, drawn_given, redrawn, refuse, scored
+from .domains.base import MOST_TRIED, Rows, as_array, drawn_given, redrawn, refuse, scored
 from .interpolation import spherical
 from .params import JOBS, LIMITS, check_rows, check_work, checked, limit, parameters
 from .scoring import Refused, answer_requests_ourselves
@@ -213,10 +213,16 @@ class ServedModel(PythonModel):
         check_work(
             task,
             count=numbers.get(task, count),
-            draws=options["draws"] if task in ("impute", "elbo", "log_density") else 1,
+            draws=options["draws"] if task in ("impute", "elbo", "log_density") else self._tries(task, options),
             steps=max(1, options["steps"] or self._own_steps(task)) if task in ITERATIVE else 1,
             values=self.rows.empty(1).numel(),
         )
+
+    @staticmethod
+    def _tries(task: str, options: Mapping[str, Any]) -> int:
+        """How often a row may be drawn until it lies in the ranges that are given."""
+        ranges = task == "sample" and any(isinstance(value, list) for value in options["given"].values())
+        return MOST_TRIED if ranges else 1
 
     def _own_steps(self, task: str) -> int:
         """Steps of the model's own sampler, or of what else it does several times for an example."""
@@ -287,8 +293,7 @@ class ServedModel(PythonModel):
             x, codes = drawn_given(given, self.rows, draw, labels, n, seed=seed)
         else:
             x, codes = self.rows.empty(), torch.zeros(0, dtype=torch.long)
-        known = given.known and {name: np.repeat(cells, n) for name, cells in given.known.items()}
-        drawn = self.rows.write(x, seed=seed, given=known)
+        drawn = self.rows.write(x, seed=seed, given=given.repeated(n))
         return self.rows.labelled(drawn, codes) if self.rows.takes_labels and codes is not None else drawn
 
     def _labels(self, n: int, options: Mapping[str, Any]) -> torch.Tensor | None:

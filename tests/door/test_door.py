@@ -91,6 +91,23 @@ def test_rows_are_drawn_given_columns_ranges_and_the_class(flow: fivefold.Model)
         flow.sample(2, given={"jobs": "a"})
 
 
+def test_rows_given_a_sum_have_it_and_its_terms_lie_in_their_ranges() -> None:
+    """`total = a + b` holds in all rows, so that the total is not learned: it is given, and the terms follow."""
+    random = np.random.default_rng(0)
+    a, b = random.integers(0, 60, (2, 600))
+    frame = pd.DataFrame({"a": a, "b": b, "total": a + b})
+    model = fivefold.fit(frame, "flow", examples=1_000, settings=SMALL)
+    for given, low, high in (({"total": 60}, 0, 60), ({"total": 60, "a": [10, 20]}, 10, 20)):
+        drawn = model.sample(100, given=given)
+        assert set(drawn["total"]) == {60}
+        assert (drawn["a"] + drawn["b"] == 60).all()
+        assert drawn["a"].between(low, high).all()
+        assert drawn["a"].nunique() > 5
+    drawn = model.sample(100, given={"total": [50, 55]})
+    assert drawn["total"].between(50, 55).all()
+    assert (drawn["a"] + drawn["b"] == drawn["total"]).all()
+
+
 @pytest.mark.parametrize("pipeline", [False, True], ids=["fitted", "of the pipeline"])
 def test_what_is_not_learned_comes_back_as_it_was_given(flow: fivefold.Model, pipeline: bool) -> None:
     """Index, identifiers, labels and columns that training did not have; of several draws once for each."""

@@ -46,6 +46,10 @@ class Given(NamedTuple):
     label: int | None = None
     fits: Callable[[torch.Tensor, int], torch.Tensor] | None = None
 
+    def repeated(self, n: int) -> Any:
+        """What is given, once for each of `n` rows."""
+        return self.known and {name: np.repeat(cells, n) for name, cells in self.known.items()}
+
 
 class Conversion(ABC):
     """Between what callers hold and what the model is given, for one kind of data.
@@ -195,7 +199,6 @@ def drawn_given(
     Raises:
         ValueError: If too few draws lie in the ranges, or obey the rules.
     """
-    known = given.known and {name: np.repeat(cells, n) for name, cells in given.known.items()}
 
     def within(labels: torch.Tensor | None, n: int) -> tuple[torch.Tensor, torch.Tensor | None]:
         x, codes = draw(given.x.expand(n, *given.x.shape[1:]).clone(), labels)
@@ -223,10 +226,11 @@ def drawn_given(
         return x, codes
 
     x, codes = within(labels, n)
-    x = redrawn(
-        x, conversion, lambda rows: within(None if codes is None else codes[rows], len(rows))[0], seed=seed, given=known
-    )
-    return x, codes
+
+    def again(rows: torch.Tensor) -> torch.Tensor:
+        return within(None if codes is None else codes[rows], len(rows))[0]
+
+    return redrawn(x, conversion, again, seed=seed, given=given.repeated(n)), codes
 
 
 def scored(found: np.ndarray, task: str, broken: Sequence[str]) -> np.ndarray:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from .base import Given, Rows, Shape
+from .base import Rows, Shape
 from .table import Tables, column_kind
 
 UNLEARNED = ("identifier", "text", "constant")
@@ -194,19 +194,17 @@ class SourceTables(Tables):
         x = torch.from_numpy(rules.forward(full))
         return rows._replace(x=x, observed=~torch.isnan(x), given=given, broken=broken)
 
-    def read_given(self, given: Mapping[str, Any]) -> Given:
-        found = super().read_given(given)
+    def _known(self, cells: np.ndarray) -> tuple[np.ndarray, Any]:
         rules = self.table.constraints
         if rules is None:
-            return found
-        full = found.x.numpy()
-        values = rules.involved(full)
+            return cells, None
+        values = rules.involved(cells)
         if broken := rules.broken(values)[0]:
             raise ValueError(f"given breaks a constraint of the data: {broken}. Give other values.")
-        return found._replace(x=torch.from_numpy(rules.forward(full)), known=values)
+        return rules.forward(cells), values
 
-    def _rows(self, x: torch.Tensor, seed: int) -> np.ndarray:
-        return self.table.rows(self._flat(x), None, seed)
+    def _rows(self, x: torch.Tensor, seed: int, given: Any) -> np.ndarray:
+        return self.table.rows(self._flat(x), given, seed)
 
     def _limit(self, name: str, values: list[Any]) -> Callable[[np.ndarray], np.ndarray]:
         import pandas as pd

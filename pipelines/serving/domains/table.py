@@ -123,17 +123,22 @@ class Tables(Conversion):
                 raise ValueError(f"given: column {self.label!r} is the label: give one class, not a list.")
             code = self._cells(cells[self.label], self._label_column, "fail")[0]
             label = None if np.isnan(code) else int(code)
-        x = torch.from_numpy(self._values(cells[self.names], "fail").astype(np.float64))
+        x, known = self._known(self._values(cells[self.names], "fail").astype(np.float64))
         limits = [self._limit(name, values) for name, values in listed.items()]
+        found = Given(torch.from_numpy(x), known, label)
 
         def fits(x: torch.Tensor, seed: int) -> torch.Tensor:
-            rows = self._rows(x, seed)
+            rows = self._rows(x, seed, found.repeated(len(x)))
             return torch.from_numpy(np.logical_and.reduce([limit(rows) for limit in limits]))
 
-        return Given(x, None, label, fits if limits else None)
+        return found._replace(fits=fits) if limits else found
 
-    def _rows(self, x: torch.Tensor, seed: int) -> np.ndarray:
-        """Examples as rows of cells, `[rows, columns]`."""
+    def _known(self, cells: np.ndarray) -> tuple[np.ndarray, Any]:
+        """A row of which some cells are given as the model has it, and what is given, for `write`."""
+        return cells, None
+
+    def _rows(self, x: torch.Tensor, seed: int, given: Any) -> np.ndarray:
+        """Examples as rows of cells, `[rows, columns]`; arguments as of `write`."""
         return x.cpu().numpy()
 
     def _limit(self, name: str, values: list[Any]) -> Callable[[np.ndarray], np.ndarray]:
