@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..networks.dropout import Drop, dropout, keep_all
 from ..networks.embeddings import full_precision
-from ..networks.transformer import CausalTransformer, Drop, Past, keep_all
+from ..networks.transformer import CausalTransformer, Past
 from ..rng import Streams
 from ..shapes import Bool, Float, Int, Num
 from .base import Domain
@@ -299,14 +300,7 @@ class RowNetwork(nn.Module):
             return total + torch.where((places.gap | counted) & self.lacks, mark, 0.0)
 
     def _drop(self, generator: Streams | None) -> Drop:
-        if generator is None or not self.dropout or not self.training:
-            return keep_all
-
-        def drop(h: Tensor) -> Tensor:
-            kept = generator.uniform(*h.shape) >= self.dropout
-            return h * kept.to(h.dtype) / (1 - self.dropout)
-
-        return drop
+        return dropout(self.dropout, generator if self.training else None)
 
     def _gap_probability(self, h: Float[Tensor, "batch width"], column: int) -> Float[Tensor, " batch"]:
         if self.lacking is None or column not in self.table.gap_shares:

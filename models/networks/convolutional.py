@@ -7,8 +7,7 @@ that modulates every block by a scale and a shift.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -18,6 +17,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from ..rng import Streams
 from ..shapes import Float
+from .dropout import Drop, dropout, keep_all
 from .principal import DecoderFromComponents, EncoderFromComponents
 from .registry import register
 
@@ -65,7 +65,7 @@ class Residual(nn.Module):
         self,
         x: Float[Tensor, "batch _ *size"],
         c: Float[Tensor, "batch _"] | None = None,
-        drop: Callable[[Tensor], Tensor] | None = None,
+        drop: Drop = keep_all,
     ) -> Tensor:
         """`drop` sets some of the values before the last convolution to zero."""
         h = self.conv1(F.silu(self.norm1(x)))
@@ -73,8 +73,7 @@ class Residual(nn.Module):
         if self.modulation is not None:
             scale, shift = self.modulation(c).reshape(len(c), -1, *[1] * (h.ndim - 2)).chunk(2, dim=1)
             h = h * (1 + scale) + shift
-        h = F.silu(h)
-        return self.skip(x) + self.conv2(h if drop is None else drop(h))
+        return self.skip(x) + self.conv2(drop(F.silu(h)))
 
 
 def pyramid(size: Sequence[int]) -> list[tuple[int, ...]]:
@@ -356,9 +355,7 @@ class UNet(nn.Module):
         generator: Streams | None = None,
     ) -> Float[Tensor, "batch channels *size"]:
         """`generator`, of a training, says which values are set to zero; without, none are."""
-        drop = None
-        if generator is not None and self.dropout:
-            drop = partial(dropped, part=self.dropout, generator=generator)
+        drop = dropout(self.dropout, generator)
         h = self.stem(self.patches.fold(x))
         skips = []
         for level, stack in enumerate(self.down):
@@ -372,12 +369,6 @@ class UNet(nn.Module):
             for block, attention in zip(stack, self.up_attention[level], strict=True):  # type: ignore[arg-type]
                 h = attention(block(torch.cat([h, skips.pop()], dim=1), c, drop))
         return self.patches.unfold(self.head(F.silu(self.norm(h))))
-
-
-def dropped(h: Float[Tensor, "batch *values"], part: float, generator: Streams) -> Float[Tensor, "batch *values"]:
-    """Values of which this part is set to zero at random, the others larger for it."""
-    kept = generator.uniform(*h.shape) >= part
-    return h * kept.to(h.dtype) / (1 - part)
 
 
 class Attention(nn.Module):

@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..shapes import Float
+from .dropout import Drop, keep_all
 
 Past = list[tuple[Tensor, Tensor]]
 """Keys and values of the places seen so far, one pair per block, empty before the first."""
-
-Drop = Callable[[Tensor], Tensor]
-"""Dropout, with random numbers of its own."""
-
-
-def keep_all(h: Tensor) -> Tensor:
-    """No dropout."""
-    return h
 
 
 class CausalBlock(nn.Module):

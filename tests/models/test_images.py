@@ -12,7 +12,8 @@ from torch import nn
 
 from models import Batch, Streams, build
 from models.domains.grid import Image
-from models.networks.convolutional import Attention, Residual, dropped
+from models.networks.convolutional import Attention, Residual
+from models.networks.dropout import dropout
 from models.networks.embeddings import LabelEmbedding
 
 
@@ -149,7 +150,7 @@ def test_dropout_of_a_denoiser_sets_its_share_to_zero_in_training_and_nothing_el
     assert zeros == pytest.approx(0.25, abs=0.005)
     assert torch.equal(loss(0)[1], loss(0)[1])
     assert not torch.equal(loss(0)[1] == 0, loss(1)[1] == 0)
-    kept = dropped(torch.full((1000, 4), 3.0), 0.25, Streams.seeded(0))
+    kept = dropout(0.25, Streams.seeded(0))(torch.full((1000, 4), 3.0))
     assert kept.unique().tolist() == [0, 4]
     entered.clear()
     model.sample(2, None, Streams.seeded(0), steps=2)
