@@ -182,8 +182,13 @@ def _native(values: NDArray[np.float64], form: Any, dtype: str) -> list[int | No
 
 
 def as_text(cells: Sequence[Any], entry: Mapping[str, Any]) -> list[str]:
-    """Cells of a column as a text file holds them, the missing ones by the column's own marks."""
-    marks, pattern = _spread(entry, sum(cell is None for cell in cells), bounds=False), entry.get("pattern", "")
+    """Cells of a column as a text file holds them, the missing ones by the column's own marks.
+
+    Bounds are among these marks, except where the cells are texts, which hold them already (`SourceTable.cells`).
+    """
+    numbers = entry["role"] == "number" and is_plain(entry.get("pattern") or "")
+    bounds = numbers and "string" not in str(entry.get("dtype", ""))
+    marks, pattern = _spread(entry, sum(cell is None for cell in cells), bounds=bounds), entry.get("pattern", "")
     if entry["role"] == "number" and pattern:
         form = NumberFormat(pattern)
         known = np.array([math.nan if cell is None or isinstance(cell, str) else cell for cell in cells], np.float64)

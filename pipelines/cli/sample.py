@@ -225,8 +225,8 @@ def _as_source(frame: Any, columns: Sequence[Mapping[str, Any]]) -> Any:
     from data.formats import as_text
 
     for column in columns:
-        entry = {"role": column["type"], "pattern": column.get("format", ""), "mark": column.get("missing", ""),
-                 "marks": column.get("marks", {})}  # fmt: skip
+        entry = {"role": column["type"], "dtype": column["dtype"], "pattern": column.get("format", ""),
+                 "mark": column.get("missing", ""), "marks": column.get("marks", {})}  # fmt: skip
         marked = entry["mark"] or entry["marks"]
         if column["name"] in frame and (marked or (entry["role"] == "number" and entry["pattern"])):
             cells = frame[column["name"]]

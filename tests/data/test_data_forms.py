@@ -232,6 +232,7 @@ BY_PROGRAMS: dict[str, tuple[str, Callable[[int], str]]] = {
     "narrow": ("datetime", lambda i: "########" if i % 5 == 0 else f"{moment(i):%d/%m/%Y}"),  # a column of Excel's
     "dump": ("category", lambda i: "\\N" if i % 5 == 0 else ("ash", "elm")[i % 2]),
     "bounds": ("number", lambda i: "<0.5" if i % 5 == 0 else ">90" if i % 15 == 1 else f"{i * 37 % 89 + 0.5}"),
+    "laboratory": ("number", lambda i: ("NA", "<2.0", "")[i % 3] if i % 4 == 0 else f"{i * 37 % 89 + 2.5}"),
     "telephone": ("identifier", lambda i: f"({200 + i * 7 % 90}) {100 + i * 13}-{i * 7919 % 9000 + 1000}"),
 }  # fmt: skip
 """Cells as programs write them, by name: what their column is, and the cell of a row."""
@@ -251,14 +252,20 @@ def test_what_programs_write_comes_back_as_they_write_it(tmp_path: Path) -> None
         places += dataset.split(split).sources.tolist()
     back = pd.concat(found).set_axis(places).sort_index()
     assert back["strand"].tolist() == cells["strand"]
-    assert np.isnan(dataset.split("train").all().x.numpy()).any(0).sum() == 5  # narrow: three parts; dump, bounds
-    for name in cells.keys() - {"telephone", "bounds", "Avogadro"}:
+    assert (
+        np.isnan(dataset.split("train").all().x.numpy()).any(0).sum() == 6
+    )  # narrow: three parts; dump, bounds, laboratory
+    for name in cells.keys() - {"telephone", "bounds", "laboratory", "Avogadro"}:
         assert back[name].tolist() == cells[name], name
     assert back["Avogadro"].astype(float).tolist() == [float(cell) for cell in cells["Avogadro"]]
     assert back["telephone"].str.fullmatch(r"\(\d{3}\) \d{3}-\d{4}").all()
     missing = pd.Series(cells["bounds"]).str.contains("[<>]")
     assert (back["bounds"].str.contains("[<>]") == missing).all()
     assert back["bounds"][missing].value_counts().to_dict() == pytest.approx({"<0.5": 12, ">90": 4}, abs=2)
+    missing = pd.Series(cells["laboratory"]).isin(["NA", "<2.0", ""])
+    assert back["laboratory"][~missing].tolist() == pd.Series(cells["laboratory"])[~missing].tolist()
+    expected = pd.Series(cells["laboratory"])[missing].value_counts().to_dict()
+    assert back["laboratory"][missing].value_counts().to_dict() == pytest.approx(expected, abs=2)
 
 
 def test_pandas_reads_its_own_types_and_index_again(tmp_path: Path) -> None:
