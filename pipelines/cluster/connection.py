@@ -58,7 +58,7 @@ def connected(address: str = "", *, verbose: bool = False) -> Iterator[None]:
                 address=address or "local",
                 log_to_driver=verbose,
                 logging_level=level,
-                include_dashboard=None if address else True,
+                include_dashboard=None if address else False,
                 dashboard_host="127.0.0.1",
                 _temp_dir=None if address else stack.enter_context(_private_session(keep=verbose)),
             )

@@ -53,16 +53,23 @@ class Watch:
         self.thread = threading.Thread(target=self.look)
 
     def look(self) -> None:
+        """Whose sockets they are costs processor time, so it is asked only when others listen than did before."""
         import psutil
 
-        while not self.ended.wait(0.2):  # what listens does so for longer; looking costs processor time
-            for process in [psutil.Process(), *psutil.Process().children(recursive=True)]:
-                with contextlib.suppress(psutil.Error):
-                    self.listening |= {
-                        (process.name(), connection.laddr.ip)
-                        for connection in process.net_connections("inet")
-                        if connection.status == psutil.CONN_LISTEN
-                    }
+        before: set[str] = set()
+        while not self.ended.wait(0.2):  # what listens does so for longer
+            files = [Path(f"/proc/net/{name}").read_text() for name in ("tcp", "tcp6")]
+            rows = [line.split() for text in files for line in text.splitlines()]
+            open_now = {row[9] for row in rows if row[3] == "0A"}
+            if open_now - before:
+                for process in [psutil.Process(), *psutil.Process().children(recursive=True)]:
+                    with contextlib.suppress(psutil.Error):
+                        self.listening |= {
+                            (process.name(), connection.laddr.ip)
+                            for connection in process.net_connections("inet")
+                            if connection.status == psutil.CONN_LISTEN
+                        }
+            before = open_now
             self.looks += 1
 
     def __enter__(self) -> Watch:
@@ -131,18 +138,24 @@ def test_a_search_listens_on_loopback_only(cluster, tmp_path):
 
 
 def test_a_local_session_is_closed_to_other_users(cluster):
-    """Its sockets lie in a folder of mode 700, its token in no file, and without the token its ports answer nobody."""
+    """Its sockets lie in a folder of mode 700, its token in no file; without it nobody joins, and no page is served."""
     import ray
-    import requests
 
-    session = Path(ray._private.worker.global_worker.node.get_session_dir_path())
+    node = ray._private.worker.global_worker.node
+    session = Path(node.get_session_dir_path())
     assert stat.S_IMODE(session.parents[1].stat().st_mode) == 0o700
     assert len(os.environ["RAY_AUTH_TOKEN"]) == 64
     readable = [path for path in session.parent.rglob("*") if path.is_file() and path.stat().st_size < 10**6]
     assert readable
     assert not [path for path in readable if os.environ["RAY_AUTH_TOKEN"].encode() in path.read_bytes()]
-    url = f"http://{ray._private.worker.global_worker.node.address_info['webui_url']}/api/jobs/"
-    assert requests.post(url, json={"entrypoint": "true"}, timeout=10).status_code in (401, 403)
+    assert not node.address_info["webui_url"]
+    look = f"from ray._raylet import GcsClient; print(GcsClient(address={node.gcs_address!r}).internal_kv_keys(b'', None))"
+    for token in (os.environ["RAY_AUTH_TOKEN"], "0" * 64, None):
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_AUTH")}
+        environment |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token} if token else {}
+        asked = subprocess.run([sys.executable, "-c", look], env=environment, capture_output=True, text=True, timeout=60)
+        assert (asked.returncode == 0) == (token == os.environ["RAY_AUTH_TOKEN"]), asked.stderr
+        assert asked.returncode == 0 or "nauthenticated" in asked.stderr, asked.stderr
 
 
 def test_tasks_return_in_order(cluster):

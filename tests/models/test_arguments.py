@@ -15,7 +15,6 @@ from typing import Any
 
 import pytest
 import torch
-from shape_checks import shape_checks
 from specs import spec_of
 from test_tables import seeded, table
 
@@ -120,7 +119,6 @@ class Case:
 
 
 @cache
-@shape_checks(on=False)
 def case(family: str, kind: str) -> Case:
     """A family after a short training."""
     x, label = data(kind, 2000, 0)
@@ -444,7 +442,6 @@ def test_every_argument_of_every_task_is_walked():
 
 
 @pytest.mark.parametrize(("family", "kind", "task", "name"), walk())
-@shape_checks(on=False)
 def test_an_argument_changes_what_it_must_and_only_that(family, kind, task, name):
     WALK[task, name](case(family, kind), task)
 
@@ -453,7 +450,6 @@ def test_an_argument_changes_what_it_must_and_only_that(family, kind, task, name
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@shape_checks(on=False)
 def test_answers_without_noise_depend_on_neither_order_nor_company(family):
     """Whole, in parts of 4 and of 1, and in another order: the same answers."""
     found = case(family, "table")

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
-from shape_checks import shape_checks
 
 from models import Batch, Streams, build
 from models.diffusion.consistency import jump
@@ -56,7 +55,6 @@ def test_jumps_leave_all_other_weights_as_they_are():
     assert any(weight.any() for weight in model.consistency.differences)
 
 
-@shape_checks(on=False)
 def test_one_evaluation_ends_where_the_ode_does():
     """Along the line of the two means the ODE keeps the order of examples, so it ends at the quantile of the data of
     which the noise is one (by scipy); across it, it scales. The denoiser ends at the mean instead."""

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from shape_checks import shape_checks
 
 from models import FAMILIES, Batch, Streams, build
 
@@ -33,7 +32,6 @@ def auroc(normal: torch.Tensor, odd: torch.Tensor) -> float:
     return float(above.mean())
 
 
-@shape_checks(on=False)
 def trained(family: str, x: torch.Tensor, *, steps: int, batch: int):
     """A model after so many steps with Adam."""
     torch.manual_seed(0)

@@ -7,7 +7,6 @@ import pytest
 import torch
 from scipy import stats
 from scipy.special import logsumexp
-from shape_checks import shape_checks
 from test_contract import DOMAINS, SMALL, examples
 from test_loop import SETTINGS, Data, Stop, digest
 from test_tables import seeded
@@ -37,7 +36,6 @@ def known_log_prob(z: np.ndarray, shares: np.ndarray) -> np.ndarray:
 
 
 @pytest.fixture(scope="module", params=KINDS)
-@shape_checks(on=False)
 def trained(request) -> LatentPrior:
     """A prior after a short training; its encoder is the identity."""
     torch.manual_seed(0)
@@ -65,7 +63,6 @@ def test_codes_are_drawn_from_their_class(trained):
             assert stats.ks_2samp(z[:, dimension], truth[:, dimension]).statistic < 0.12, (label, dimension)
 
 
-@shape_checks(on=False)
 def test_the_density_of_codes_is_normalized_and_near_the_known_one(trained):
     if not trained.has_density:
         with pytest.raises(AssertionError):
@@ -97,7 +94,6 @@ def test_the_prior_learns_and_does_not_teach_the_encoder(family, kind, domain, c
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@shape_checks(on=False)
 def test_a_training_with_a_prior_goes_on_bit_for_bit(kind, tmp_path):
     torch.set_num_threads(1)
 

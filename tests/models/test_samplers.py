@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 from scipy import optimize, stats
-from shape_checks import shape_checks
 from specs import spec_of
 from torch import nn
 
@@ -151,7 +150,6 @@ def test_ddim_is_eulers_method_on_the_straight_path():
 
 
 @objectives
-@shape_checks(on=False)
 def test_a_trained_denoiser_is_near_the_analytic_one(objective):
     """After 350 short steps on two Gaussians the error is below a tenth of the examples' variance, or 5 % worse
     than the least possible."""

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
-from shape_checks import shape_checks
 
 from models import FAMILIES, Batch, Streams, build
 from models.capabilities import Imputation

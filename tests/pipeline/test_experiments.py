@@ -16,7 +16,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from mlflow import MlflowClient
-from shape_checks import shape_checks
 from small_projects import SmallProject
 
 from data.image_grid import png
@@ -219,7 +218,7 @@ def test_without_a_search_nothing_is_trained_that_stays_the_same(desk: Desk):
     def trained_here(job: TrainingJob, *_: object, **__: object) -> None:
         run_worker(dataclasses.asdict(job), WorkerContext())  # without Ray
 
-    with SmallProject(root, "shop").entered(), pytest.MonkeyPatch.context() as patch, shape_checks(on=False):
+    with SmallProject(root, "shop").entered(), pytest.MonkeyPatch.context() as patch:
         patch.setattr(train_stage, "run_local", trained_here)
         assert main(["train", "--family", "flow"]) == 0
     run("dvc", "commit", "-q", "--force")

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from shape_checks import shape_checks
 from truth import GAPS, NAMES, Patterns, Rows
 
 from data.dataset import Dataset
@@ -70,7 +69,6 @@ class SmallProject:
             yield self.root
 
 
-@shape_checks(on=False)
 def made(root: Path, name: str) -> SmallProject:
     """A project in which a dataset went from its file to registry and report; `root` holds an empty MLflow store."""
     project = SmallProject(root, name)
