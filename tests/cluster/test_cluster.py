@@ -149,11 +149,12 @@ def test_a_local_session_is_closed_to_other_users(cluster):
     assert readable
     assert not [path for path in readable if os.environ["RAY_AUTH_TOKEN"].encode() in path.read_bytes()]
     assert not node.address_info["webui_url"]
-    look = f"from ray._raylet import GcsClient; print(GcsClient(address={node.gcs_address!r}).internal_kv_keys(b'', None))"
+    client = f"GcsClient(address={node.gcs_address!r})"
+    look = [sys.executable, "-c", f"from ray._raylet import GcsClient; {client}.internal_kv_keys(b'', None)"]
     for token in (os.environ["RAY_AUTH_TOKEN"], "0" * 64, None):
         environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_AUTH")}
         environment |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token} if token else {}
-        asked = subprocess.run([sys.executable, "-c", look], env=environment, capture_output=True, text=True, timeout=60)
+        asked = subprocess.run(look, env=environment, capture_output=True, text=True, timeout=60)
         assert (asked.returncode == 0) == (token == os.environ["RAY_AUTH_TOKEN"]), asked.stderr
         assert asked.returncode == 0 or "nauthenticated" in asked.stderr, asked.stderr
 
