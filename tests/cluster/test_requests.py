@@ -8,24 +8,30 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from data.dataset import Dataset
 from models import build
 from pipelines import cluster, config
 from pipelines.cluster.jobs import Outcome
 from pipelines.execution import local, on_nodes, remote
-from pipelines.execution.evaluation import RESULT, EvaluationJob
+from pipelines.execution.earlier import earlier, finished_before
+from pipelines.execution.evaluation import PICTURES, RESULT, YARDSTICK, EvaluationJob, ReferenceJob
 from pipelines.execution.events import Shown
+from pipelines.execution.measuring import run_evaluation, run_features
 from pipelines.execution.search import SearchJob
+from pipelines.serving import artifact
 from pipelines.storage import model_folder
 from pipelines.training.errors import Diverged, Interrupted
 from pipelines.training.job import FAILURE, TrainingJob
 
 ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning")  # MLflow's own
 SERVER = "http://127.0.0.1:8265"
 
 
@@ -236,3 +242,88 @@ def test_what_is_measured_arrives_as_it_was_asked_and_its_result_comes_back(tmp_
     )
     assert asked == [("evaluate", wanted, str(tmp_path / "there/state-of-it"))]
     assert json.loads((Path(job.state) / RESULT).read_text()) == {"figure": 3}
+
+
+def test_a_model_is_measured_there_and_its_pictures_come_back(tmp_path, settings, tiles, monkeypatch):
+    """What is sent has the bytes of what lies here, and the same folders are not sent twice."""
+    asked: list[EvaluationJob] = []
+
+    def measured(kind: str, what: dict[str, Any], place: str, state: Path) -> None:
+        asked.append(EvaluationJob(**what))
+        (state / PICTURES).mkdir()
+        (state / PICTURES / "samples.png").write_bytes(b"a picture")
+        (state / RESULT).write_text('{"figure": 3, "pictures": ["samples.png"]}')
+
+    monkeypatch.setattr(on_nodes, "run_on_node", measured)
+    monkeypatch.setattr(cluster, "connected", contextlib.nullcontext, raising=False)
+    monkeypatch.chdir(tiles.root)
+    here = {
+        "model": "runs/tiles/models/flow",
+        "prepared": "data/prepared/tiles",
+        "yardstick": "runs/tiles/yardstick",
+    }
+    numbers = {"samples": 8, "seed": 5, "bootstrap": 3, "bound_samples": 2}
+    wanted = EvaluationJob(dataset="tiles", family="flow", **here, **numbers)
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    assert run_evaluation(wanted, pictures, settings.cluster) == {"figure": 3, "pictures": ["samples.png"]}
+    assert (pictures / "samples.png").read_bytes() == b"a picture"
+    (there,) = asked
+    assert {name: getattr(there, name) for name in numbers} == numbers
+    for name, folder in here.items():
+        copy = Path(getattr(there, name))
+        assert copy.parent == tmp_path / "there"
+        for path in Path(folder).iterdir():
+            assert (copy / path.name).read_bytes() == path.read_bytes(), path
+    sent = [path for name in here for path in Path(getattr(there, name)).iterdir()]
+    before = {path: path.stat().st_mtime_ns for path in sent}
+    state = next(path for path in (tiles.root / "runs/tiles/state").glob("evaluate-flow-*"))
+    (state / RESULT).unlink()
+    shutil.rmtree(state / PICTURES)
+    shutil.rmtree(tmp_path / "there" / state.name)
+    run_evaluation(wanted, pictures, settings.cluster)
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_a_yardstick_is_made_there_of_the_data_that_lie_here(tmp_path, settings, tiles, monkeypatch):
+    asked: list[ReferenceJob] = []
+
+    def made(kind: str, what: dict[str, Any], place: str, state: Path) -> None:
+        asked.append(ReferenceJob(**what))
+        shutil.copytree(tiles.root / "runs/tiles/yardstick", state / YARDSTICK)
+        (state / on_nodes.MADE).write_text("")
+
+    monkeypatch.setattr(on_nodes, "run_on_node", made)
+    monkeypatch.setattr(cluster, "connected", contextlib.nullcontext, raising=False)
+    monkeypatch.chdir(tiles.root)
+    data = Dataset.open(tiles.root / "data/prepared/tiles")
+    how = dataclasses.replace(settings.features, bootstrap=17)
+    run_features(data, "tiles", tmp_path / "yardstick", seed=5, settings=how, where=settings.cluster)
+    ((there),) = asked
+    assert (there.name, there.seed, there.settings) == ("tiles", 5, json.loads(json.dumps(dataclasses.asdict(how))))
+    assert Dataset.open(Path(there.prepared)).digest == data.digest
+    assert Path(there.prepared).parent == tmp_path / "there"
+    names = {path.name for path in (tiles.root / "runs/tiles/yardstick").iterdir()}
+    assert {path.name for path in (tmp_path / "yardstick").iterdir()} == names
+
+
+def test_a_bar_goes_when_all_has_been_answered():
+    shown = Shown("evaluate flow")
+    shown.terminal = True
+    shown.progress("samples", 5, 10)
+    assert shown.bar is not None
+    assert (shown.bar.n, shown.bar.total) == (5, 10)
+    shown.progress("samples", 10, 10)
+    assert shown.bar is None
+
+
+def test_a_training_in_a_folder_that_was_moved_is_found_where_it_lies(tmp_path, job):
+    """Its record still names where it was."""
+    state = tmp_path / "moved" / "vae-1"
+    (state / "model").mkdir(parents=True)
+    (state / "model" / artifact.MANIFEST).write_text("{}")
+    (state / "job.json").write_text(json.dumps(dataclasses.asdict(job)))
+    again = dataclasses.replace(job, state=str(tmp_path / "moved" / "vae-2"))
+    (found,) = earlier(tmp_path / "moved", again)
+    assert (found.finished, found.job.state) == (True, str(state))
+    assert finished_before(tmp_path / "moved", again).state == str(state)
