@@ -404,18 +404,17 @@ def train(
     batch = Batch(x, label)
     model.initialize(batch, Streams.seeded("initialize"))
     optimizers = [torch.optim.Adam(objective.parameters(), lr, (0.5, 0.99)) for objective in model.objectives()]
-    with shape_checks(on=steps <= 20):
-        for step in range(steps):
-            rows = torch.randint(len(x), (256,), generator=seeded(step)) if len(x) > 256 else torch.arange(len(x))
-            for objective, optimizer in zip(model.objectives(), optimizers, strict=True):
-                optimizer.zero_grad()
-                part = Batch(x[rows], None if label is None else label[rows], seen=step * 256)
-                loss = objective(part, Streams.seeded(step)).total.mean()
-                assert torch.isfinite(loss), (family, step)
-                loss.backward()
-                for group in optimizer.param_groups:
-                    group["lr"] = objective.speed * lr * (1 - step / steps)
-                optimizer.step()
+    for step in range(steps):
+        rows = torch.randint(len(x), (256,), generator=seeded(step)) if len(x) > 256 else torch.arange(len(x))
+        for objective, optimizer in zip(model.objectives(), optimizers, strict=True):
+            optimizer.zero_grad()
+            part = Batch(x[rows], None if label is None else label[rows], seen=step * 256)
+            loss = objective(part, Streams.seeded(step)).total.mean()
+            assert torch.isfinite(loss), (family, step)
+            loss.backward()
+            for group in optimizer.param_groups:
+                group["lr"] = objective.speed * lr * (1 - step / steps)
+            optimizer.step()
     model.eval().finalize(batch, Streams.seeded("finalize"))
     return model
 
