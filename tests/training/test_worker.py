@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
+from PIL import Image
 
 import models
 from data.dataset import Dataset
@@ -343,3 +344,28 @@ def test_settings_are_handed_on_as_written(tmp_path: Path) -> None:
     changed = params.with_settings(FAMILY, {"model.size": 2.6, "model.tilt": 1, "training.lr": 1})
     assert changed.model == Probe.Config(size=3, tilt=1.0)
     assert (changed.training.lr, changed.training.total_examples) == (1.0, 5000)
+
+
+def test_samples_are_pictured_from_the_same_noise_at_every_evaluation(tmp_path):
+    """A file for each number of examples: a column per class, four rows, alike as long as the model is."""
+    spec = {
+        "family": "vae",
+        "config": {"latent": 2, "width": 8},
+        "domain": {"kind": "image", "channels": 1, "height": 8, "width": 8, "levels": 256},
+        "classes": 3,
+    }
+    training = dataclasses.asdict(TrainingConfig(total_examples=1000))
+    job = TrainingJob(spec=spec, training=training, seed=2, prepared="", yardstick="", state=str(tmp_path))
+    recorder, model = Recorder(job), worker.build_model(job).eval()
+    for examples in (500, 1000):
+        recorder.picture(model, examples)
+    torch.nn.init.normal_(next(model.decoder.parameters()), std=5.0)
+    recorder.picture(model, 1500)
+    files = sorted((tmp_path / "samples").iterdir())
+    assert [path.name for path in files] == ["000000000500.png", "000000001000.png", "000000001500.png"]
+    first, second, changed = (path.read_bytes() for path in files)
+    assert first == second != changed
+    with Image.open(files[0]) as picture:
+        width, height = picture.size
+    assert 3 * 8 <= width < height
+    assert height >= 4 * 8
