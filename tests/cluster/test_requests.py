@@ -8,7 +8,9 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -71,13 +73,15 @@ class Trials(list):
 
 
 @pytest.fixture
-def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> config.Params:
+def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[config.Params]:
     """Of a user whose cluster keeps its storage in `there`."""
     monkeypatch.setattr(cluster, "JobServer", Here, raising=False)
     monkeypatch.setenv("FIVEFOLD_UMASK", "022")
     loaded = config.load(ROOT / "params.yaml")
     where = dataclasses.replace(loaded.cluster, storage=str(tmp_path / "there"), address=SERVER)
-    return dataclasses.replace(loaded, cluster=where, train=dataclasses.replace(loaded.train, max_failures=7))
+    before = os.umask(0o022)  # a job sets it for its process
+    yield dataclasses.replace(loaded, cluster=where, train=dataclasses.replace(loaded.train, max_failures=7))
+    os.umask(before)
 
 
 @pytest.fixture
