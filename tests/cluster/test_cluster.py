@@ -138,8 +138,10 @@ def test_a_search_listens_on_loopback_only(cluster, tmp_path):
 
 
 def test_a_local_session_is_closed_to_other_users(cluster):
-    """Its sockets lie in a folder of mode 700, its token in no file; without it nobody joins, and no page is served."""
+    """Its sockets lie in a folder of mode 700, its token in no file; without it nobody joins, and nobody runs a job."""
+    import psutil
     import ray
+    import requests
 
     node = ray._private.worker.global_worker.node
     session = Path(node.get_session_dir_path())
@@ -157,6 +159,15 @@ def test_a_local_session_is_closed_to_other_users(cluster):
         asked = subprocess.run(look, env=environment, capture_output=True, text=True, timeout=60)
         assert (asked.returncode == 0) == (token == os.environ["RAY_AUTH_TOKEN"]), asked.stderr
         assert asked.returncode == 0 or "nauthenticated" in asked.stderr, asked.stderr
+    ours = [process.net_connections("inet") for process in psutil.Process().children(recursive=True)]
+    ports = {link.laddr.port for links in ours for link in links if link.status == psutil.CONN_LISTEN}
+    answers = []
+    for port in sorted(ports):
+        for path in ("api/jobs/", "api/job_agent/jobs/"):
+            with contextlib.suppress(requests.ConnectionError):  # no HTTP
+                url = f"http://127.0.0.1:{port}/{path}"
+                answers.append(requests.post(url, json={"entrypoint": "true"}, timeout=10).status_code)
+    assert {401} <= set(answers) <= {401, 403, 405}  # 405: a page of counters, which takes nothing
 
 
 def test_tasks_return_in_order(cluster):

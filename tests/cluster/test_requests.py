@@ -22,12 +22,10 @@ from models import build
 from pipelines import cluster, config
 from pipelines.cluster.jobs import Outcome
 from pipelines.execution import local, on_nodes, remote
-from pipelines.execution.earlier import earlier, finished_before
 from pipelines.execution.evaluation import PICTURES, RESULT, YARDSTICK, EvaluationJob, ReferenceJob
 from pipelines.execution.events import Shown
 from pipelines.execution.measuring import run_evaluation, run_features
 from pipelines.execution.search import SearchJob
-from pipelines.serving import artifact
 from pipelines.storage import model_folder
 from pipelines.training.errors import Diverged, Interrupted
 from pipelines.training.job import FAILURE, TrainingJob
@@ -319,15 +317,3 @@ def test_a_bar_goes_when_all_has_been_answered():
     assert (shown.bar.n, shown.bar.total) == (5, 10)
     shown.progress("samples", 10, 10)
     assert shown.bar is None
-
-
-def test_a_training_in_a_folder_that_was_moved_is_found_where_it_lies(tmp_path, job):
-    """Its record still names where it was."""
-    state = tmp_path / "moved" / "vae-1"
-    (state / "model").mkdir(parents=True)
-    (state / "model" / artifact.MANIFEST).write_text("{}")
-    (state / "job.json").write_text(json.dumps(dataclasses.asdict(job)))
-    again = dataclasses.replace(job, state=str(tmp_path / "moved" / "vae-2"))
-    (found,) = earlier(tmp_path / "moved", again)
-    assert (found.finished, found.job.state) == (True, str(state))
-    assert finished_before(tmp_path / "moved", again).state == str(state)

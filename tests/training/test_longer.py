@@ -14,6 +14,8 @@ from small_projects import SmallProject
 from torch import Tensor
 
 from pipelines.__main__ import main
+from pipelines.execution.earlier import earlier, finished_before
+from pipelines.serving import artifact
 from pipelines.stages import train as train_stage
 from pipelines.storage.stores import open_store
 from pipelines.training import checkpoint
@@ -106,3 +108,19 @@ def test_a_finished_training_is_not_made_again_to_be_watched_more_closely(
         assert "flow: trained already" in caplog.text
         assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
     assert train(total_examples=512, evaluations=2, lr=3e-3) == [0]
+
+
+def test_a_training_in_a_folder_that_was_moved_is_found_where_it_lies(tmp_path):
+    """Its record still names where it was."""
+    spec = {"family": "vae", "config": {}, "domain": {"kind": "image"}, "classes": 0}
+    job = TrainingJob(
+        spec=spec, training={"lr": 1e-3}, seed=1, prepared="p", yardstick="y", state="/before/vae-1", checkpoints="c"
+    )
+    state = tmp_path / "vae-1"
+    (state / "model").mkdir(parents=True)
+    (state / "model" / artifact.MANIFEST).write_text("{}")
+    (state / "job.json").write_text(json.dumps(dataclasses.asdict(job)))
+    again = dataclasses.replace(job, state=str(tmp_path / "vae-2"))
+    (found,) = earlier(tmp_path, again)
+    assert (found.finished, found.job.state) == (True, str(state))
+    assert finished_before(tmp_path, again).state == str(state)
