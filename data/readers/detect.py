@@ -256,7 +256,8 @@ class ColumnScan(CellScan):
             return self._constant(), notes
         if whole and self.distinct <= 10 and self.cells > 50:
             notes = [*notes, f"only {self.distinct} distinct whole numbers: perhaps `type: categorical`"]
-        kind = "integer" if whole and self.exact else "continuous"
+        written = self.whole and pattern == "0.0"  # 12.0, as pandas writes whole numbers among which one is missing
+        kind = "integer" if (whole or written) and self.exact else "continuous"
         return Column(name=self.name, type=kind, format=pattern if pattern != "0" else "", missing=marks), notes
 
     def as_number(self) -> Column:

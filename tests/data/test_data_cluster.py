@@ -35,6 +35,8 @@ def test_prepare_decodes_on_the_cluster_that_is_set(tmp_path: Path, monkeypatch:
 
     from pipelines import cluster
 
+    start = ray.init
+    monkeypatch.setattr(ray, "init", lambda **how: start(**how | {"include_dashboard": True}))  # which is asked below
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))  # of the workers
     with cluster.connected():

@@ -476,3 +476,19 @@ def test_ordinary_lines_are_not_rewritten(tmp_path: Path, text: str) -> None:
     dataset = prepared(tmp_path, "t.csv")
     assert [entry["name"] for entry in dataset.manifest["table"]] == text.partition("\n")[0].split(",")
     assert sum(map(len, map(dataset.split, dataset.splits))) == ROWS
+
+
+def test_whole_numbers_written_with_a_zero_after_the_point_are_whole(tmp_path: Path) -> None:
+    """As pandas writes them where one is missing; a single half among them makes them numbers of any size."""
+    weeks = ["" if i % 17 == 0 else f"{i * 7 % 400}.0" for i in range(ROWS)]
+    height = [f"{i * 7 % 400}.{5 if i == 40 else 0}" for i in range(ROWS)]
+    pd.DataFrame({"weeks": weeks, "height": height}).to_csv(tmp_path / "t.csv", index=False)
+    dataset = prepared(tmp_path, "t.csv")
+    card = (tmp_path / "data/catalog/d.yaml").read_text()
+    assert '{name: "weeks", type: integer, format: "0.0"' in card
+    assert '{name: "height", type: continuous, format: "0.0"' in card
+    export("d", Path("out"), "csv", root=tmp_path)
+    found = [pd.read_csv(tmp_path / f"out/{name}.csv", dtype=str, keep_default_na=False) for name in dataset.splits]
+    places = [place for name in dataset.splits for place in dataset.split(name).sources.tolist()]
+    back = pd.concat(found).set_axis(places).sort_index()
+    assert (back["weeks"].tolist(), back["height"].tolist()) == (weeks, height)
