@@ -7,6 +7,7 @@ from typing import Any
 
 from .autoencoder import Autoencoder
 from .capabilities import CAPABILITIES, tasks
+from .config import built
 from .contract import Batch, GenerativeModel, Losses, Objective
 from .diffusion import Diffusion
 from .domains import domain
@@ -41,6 +42,6 @@ def build(spec: Mapping[str, Any]) -> GenerativeModel:
     if family not in FAMILIES:
         raise ValueError(f"unknown family {family!r}; known: {', '.join(FAMILIES)}")
     cls = FAMILIES[family]
-    config, data = cls.Config(**spec["config"]), domain(spec["domain"])
+    config, data = built(cls.Config, spec["config"]), domain(spec["domain"])
     model = cls.variant(config, data)(config, data, spec["classes"])  # type: ignore[call-arg]
     return model.with_sampling(**spec.get("sampling", {}))

@@ -6,7 +6,9 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from numbers import Integral, Real
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+
+Config = TypeVar("Config")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,6 +79,17 @@ def with_values(config: Any, changes: Mapping[str, Any]) -> Any:
         raise ValueError(f"unknown settings of sampling: {', '.join(unknown)}; {known}")
     values = {name: _converted(name, value, kinds[name]) for name, value in changes.items()}
     return dataclasses.replace(config, **values)
+
+
+def built(kind: type[Config], values: Mapping[str, Any]) -> Config:
+    """Settings of their types and in range.
+
+    Raises:
+        ValueError: If a value is of another type or out of range.
+        TypeError: If there is no such setting.
+    """
+    kinds = get_type_hints(kind)
+    return kind(**{name: _converted(name, v, kinds[name]) if name in kinds else v for name, v in values.items()})
 
 
 def _converted(name: str, value: Any, kind: Any) -> Any:

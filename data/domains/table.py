@@ -16,6 +16,7 @@ from data.domains.source_table import as_array, fields, source_table, table_cell
 from data.grids import GridSearch
 from data.permutation import mixed
 from data.quoting import one_line, quoted
+from data.rounding import rounding_of
 from data.tails import MOST, tails_of
 
 
@@ -218,13 +219,18 @@ def _column(folder: Path, shards: list[dict[str, Any]], index: int, column: dict
             "quantiles": [],
             "tails": {},
             "grid": {},
+            "rounding": {},
         }
-    grid = np.quantile(np.concatenate(kept), np.linspace(0, 1, QUANTILES))
+    seen = np.concatenate(kept)
+    step = grid_search.found()
+    rounding = rounding_of(seen, step)
+    method = "inverted_cdf" if rounding else "linear"  # between two rounded numbers lies none
+    grid = np.quantile(seen, np.linspace(0, 1, QUANTILES), method=method)
     grid[0], grid[-1] = low, high
     return {
         "count": count, "missing": missing, "min": low, "max": high,
         "mean": mean, "std": float((spread / count) ** 0.5), "quantiles": grid.tolist(),
-        "tails": tails_of(ends[0], -ends[1], count), "grid": grid_search.found(),
+        "tails": tails_of(ends[0], -ends[1], count), "grid": {} if rounding else step, "rounding": rounding,
     }  # fmt: skip
 
 
@@ -245,8 +251,7 @@ def table_domain(columns: list[dict[str, Any]], statistics: dict[str, Any]) -> d
             entry["std"] = 1.0 if constant else found["std"]
             entry["quantiles"] = found["quantiles"] or [0.0] * QUANTILES
             entry["tails"] = found.get("tails", {})
-            if found.get("grid"):
-                entry["grid"] = found["grid"]
+            entry.update({key: found[key] for key in ("grid", "rounding") if found.get(key)})
         described.append(entry)
     return {"kind": "table", "columns": described}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from ..rng import Streams
 from ..shapes import Bool, Float, Num
 from .base import DequantizedPoint, Domain, Likelihood
 from .digits import category_of, corner_of, digits_of
+from .rounding import Rounding
 from .row_network import RowNetwork
 from .table_likelihood import MixedLikelihood
 from .table_quantiles import Cells, Knots, knots_of, stacked
@@ -29,10 +30,11 @@ class Table(Domain):
     Every column has the distribution :math:`F` of its training data, piecewise linear between some
     stored quantiles (the more rows, the more), and a value is a cell of it: a continuous one a
     point, unless it occurs in bulk, then all of its jump; an integer `k` all between k - ½ and
-    k + ½; a category its part of the whole. The probit of (a point in) the cell is standard normal
-    over the training data, whatever the column's scale, ties or tails. Beyond the training data's
-    range the scale goes on as :math:`\pm(3.29 + \ln(1 + e))`, `e` the excess in standard deviations,
-    so that outliers stay outliers, and finite.
+    k + ½; a number of a column that is rounded an interval as long as such numbers are frequent; a
+    category its part of the whole. The probit of (a point in) the cell is standard normal over the
+    training data, whatever the column's scale, ties or tails. Beyond the training data's range the
+    scale goes on as :math:`\pm(3.29 + \ln(1 + e))`, `e` the excess in standard deviations, so that
+    outliers stay outliers, and finite.
 
     Model space has one dimension for a number (the probit of its cell's middle; 0 if missing) and
     one per category (one-hot; all 0 if missing; NaN if drawn as missing). A category out of more than `MANY` is two
@@ -43,8 +45,9 @@ class Table(Domain):
     Arguments:
         columns: As a prepared dataset's manifest lists them: `name`, `type` (`continuous`, `integer`,
             `categorical`), `categories` and `frequencies`, or `count`, `min`, `max`, `mean`, `std`, `quantiles`,
-            `tails` where fitted, and `grid` (`start`, `step`, `parts`) where all are `(start + k * step) / parts` and
-            draws are, too; and how many training cells are `missing`.
+            `tails` where fitted, `grid` (`start`, `step`, `parts`) where all are `(start + k * step) / parts` and
+            draws are, too, or `rounding` (see `Rounding`) where many are rounded further than others; and how many
+            training cells are `missing`.
         missing: `model`: where training cells are missing, drawn ones may be; `fill`: every drawn cell has a value.
 
     References:
@@ -85,6 +88,10 @@ class Table(Domain):
         self.categorical = [i for i, kind in enumerate(kinds) if kind == "categorical"]
         self.grids = {i: column["grid"] for i, column in enumerate(self.columns) if column.get("grid")}
         """Steps of the columns of numbers whose values all are multiples of one."""
+        self.rounded = {
+            i: Rounding(column["rounding"]) for i, column in enumerate(self.columns) if column.get("rounding")
+        }
+        """Intervals of the numbers of columns that are rounded by hand."""
         self.whole = [i for i, kind in enumerate(kinds) if kind == "integer"]
         self.starts = [sum(self.sizes[:i]) for i in range(len(self.sizes))]
         shares = {i: _missing_share(column) for i, column in enumerate(self.columns)}
@@ -134,19 +141,22 @@ class Table(Domain):
         rows = self._rows(x)
         if self._checked:
             self._check_categories(rows)
-        return self._located(rows, self.knots(x.device))
+        return self._located(rows, self.knots(x.device), self.rounded)
 
     def cells_of(self, column: int, value: Float[Tensor, " batch"]) -> Cells:
         """The same of the values of one column."""
-        return self._located(value[:, None], self.knots(value.device).of(column))
+        return self._located(value[:, None], self.knots(value.device).of(column), _only(column, self.rounded))
 
-    def _located(self, rows: Float[Tensor, "batch columns"], k: Knots) -> Cells:
+    def _located(self, rows: Float[Tensor, "batch columns"], k: Knots, rounded: Mapping[int, Rounding]) -> Cells:
         observed = ~torch.isnan(rows)
         value = torch.where(observed, rows, k.low).T.contiguous()  # [columns, n]
         half, low, high = k.half[:, None], k.low[:, None], k.high[:, None]
         inside = value.clamp(low, high)
-        lower, _ = self._below(inside - half, k, right=False)
-        upper, log_slope = self._below(inside + half, k, right=True)
+        first, last = inside - half, inside + half
+        for column, rounding in rounded.items():
+            first[column], last[column] = rounding.ends(inside[column])
+        lower, _ = self._below(first, k, right=False)
+        upper, log_slope = self._below(last, k, right=True)
         lower = torch.minimum(lower, upper)
         point = (upper - lower < 1e-12) & (half == 0)
         lower = torch.where(point, upper, lower)
@@ -195,29 +205,33 @@ class Table(Domain):
         return (x0 + (x1 - x0) * part).T
 
     def from_probit(self, y: Float[Tensor, "batch columns"]) -> Float[Tensor, "batch columns"]:
-        """Standard normal scale to values: integers whole, categories indices, all in the columns' ranges and on their
-        grids."""
-        x = self._values(y, self.knots(y.device))
-        for column in self.grids:
-            x[:, column] = self._on_grid(column, x[:, column])
-        return x
+        """Standard normal scale to values: integers whole, categories indices, all in the columns' ranges, on their
+        grids and rounded as the data are."""
+        return self._values(y, self.knots(y.device), self.rounded, self.grids)
 
     def values_of(self, column: int, y: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
         """The same of one column."""
-        return self._on_grid(column, self._values(y[:, None], self.knots(y.device).of(column))[:, 0])
+        k = self.knots(y.device).of(column)
+        return self._values(y[:, None], k, _only(column, self.rounded), _only(column, self.grids))[:, 0]
 
-    def _on_grid(self, column: int, x: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
-        """Values of a column rounded to its grid, if it has one."""
-        if column not in self.grids:
-            return x
-        start, step, parts = (self.grids[column][key] for key in ("start", "step", "parts"))
-        return (start + step * ((x * parts - start) / step).round()) / parts
-
-    def _values(self, y: Float[Tensor, "batch columns"], k: Knots) -> Float[Tensor, "batch columns"]:
+    def _values(
+        self,
+        y: Float[Tensor, "batch columns"],
+        k: Knots,
+        rounded: Mapping[int, Rounding],
+        grids: Mapping[int, Mapping[str, int]],
+    ) -> Float[Tensor, "batch columns"]:
         y = torch.nan_to_num(y.double(), nan=0.0)
         u = ((torch.special.ndtr(y) - k.below) / (1 - k.below - k.above)).clamp(0, 1)
-        x = self._value(u, k)
-        return torch.where(k.half > 0, x.round(), x).clamp(k.low, k.high)
+        place = self._value(u, k)
+        x = torch.where(k.half > 0, place.round(), place)
+        for column, rounding in rounded.items():
+            x[:, column] = rounding.value(place[:, column])
+        x = x.clamp(k.low, k.high)
+        for column, grid in grids.items():
+            start, step, parts = (grid[key] for key in ("start", "step", "parts"))
+            x[:, column] = (start + step * ((x[:, column] * parts - start) / step).round()) / parts
+        return x
 
     # Spaces
 
@@ -396,6 +410,14 @@ class Table(Domain):
     def settler(self, classes: int, *, sigma: float, width: int, dropout: float = 0.0) -> Settler | None:
         hidden = hidden_units(self.facts, width)
         return Settler(self, classes, sigma=sigma, width=width, hidden=hidden, dropout=dropout) if sigma else None
+
+
+T = TypeVar("T")
+
+
+def _only(column: int, known: Mapping[int, T]) -> dict[int, T]:
+    """What is known of one column, as of the first of a table."""
+    return {0: known[column]} if column in known else {}
 
 
 def _missing_share(column: Mapping[str, Any]) -> float:

@@ -10,10 +10,14 @@ import torch
 from torch import Tensor
 
 from ..shapes import Bool, Float
+from .rounding import Rounding
 
 MARGIN = 5e-4
 """The unit interval of a column's distribution is shrunk at both ends before the probit, at most by so much: by half
 an observation's part, so that an extreme is never drawn more often than it occurs, or by what a fitted tail leaves."""
+
+BEYOND = 0.45
+"""Part of the data between two quantiles that a frequent number has of it; the rest is of the numbers between."""
 
 NOTHING = 1e-12
 """The same for categories, beyond which nothing lies: it keeps the probit of their ends finite."""
@@ -31,7 +35,8 @@ class Knots(NamedTuple):
         x: Places, never falling, `[columns, knots]`, infinity beyond a column's last.
         u: Part of the training data below, rising, `[columns, knots]`, 1 beyond the last.
         knots: Knots of each column, `[columns]`.
-        half: Half the width of a cell: 0.5 for whole numbers and categories, 0 for continuous values.
+        half: Half the width of a cell: 0.5 for whole numbers and categories, 0 for continuous values; above 0, too, for
+            rounded ones, whose cells differ in width.
         low: Smallest value, `[columns]`.
         high: Largest value, `[columns]`.
         scale: What excess over them is measured in, `[columns]`.
@@ -119,16 +124,47 @@ def knots_of(column: Mapping[str, Any], size: int) -> tuple[Tensor, Tensor, floa
         group = torch.cat([step.new_zeros(1), step])  # values that differ by rounding only are one
         first = torch.cat([step.new_ones(1, dtype=torch.bool), group.diff() > 0])
         grid = grid[first][group]
-    keep = kept(grid, count)
+    quantiles, keep = grid, kept(grid, count)
     grid, u, below, above = with_tails(grid[keep], u[keep], column.get("tails") or {}, margin)
     check_finite(column["name"], "tails", torch.cat([grid, u]))
     low, high = float(grid[0]), float(grid[-1])
+    if column.get("rounding"):
+        x, u, ends = rounded(grid, u, Rounding(column["rounding"]), BEYOND / (len(quantiles) - 1))
+        return x, u, 0.5, min(low, ends[0]), max(high, ends[1]), scale, below, above
     if column["type"] == "continuous":
         return grid, u, 0.0, low, high, scale, below, above
     low, high = math.floor(low), math.ceil(high)
     values = torch.cat([grid.floor(), grid.ceil()]).unique()
     x = torch.cat([values - 0.5, values + 0.5]).unique()
     return x, between(x, grid, u), 0.5, float(low), float(high), scale, below, above
+
+
+def rounded(
+    grid: Float[Tensor, " k"], u: Float[Tensor, " k"], rounding: Rounding, beyond: float
+) -> tuple[Tensor, Tensor, tuple[float, float]]:
+    """A distribution on the axis on which rounded numbers are spread: a frequent number has a knot at both ends of its
+    interval, another at its end; and the smallest and the largest number.
+
+    Arguments:
+        grid: Quantiles, never falling.
+        u: Part of the data below each.
+        rounding: The column's.
+        beyond: Part of the data that a frequent number has before the first and after the last quantile that it is.
+    """
+    first, last = rounding.ends(grid)
+    begins = torch.cat([first.new_ones(1, dtype=torch.bool), first.diff() > 0])
+    ends = begins.roll(-1)
+    single, starts, stops = begins & ends, begins & ~ends, ends & ~begins
+    single[0] = single[-1] = False
+    more = torch.cat([u.new_zeros(1), BEYOND * u.diff(), u.new_zeros(1)]).clamp(max=beyond)
+    u_first, u_last = u - more[:-1], u + more[1:]
+    x = torch.cat([first[:1], first[starts], last[stops], last[single], last[-1:]])
+    parts = torch.cat([u.new_zeros(1), u_first[starts], u_last[stops], u[single], u.new_ones(1)])
+    x, group = x.unique(return_inverse=True)
+    together = torch.zeros_like(x).scatter_add(0, group, parts) / torch.bincount(group)
+    together[0], together[-1] = 0.0, 1.0
+    extremes = rounding.value((first + last)[[0, -1]] / 2).tolist()
+    return x, together.cummax(0).values, (extremes[0], extremes[1])
 
 
 def check_finite(name: str, what: str, numbers: Float[Tensor, " k"]) -> None:

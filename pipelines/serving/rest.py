@@ -151,12 +151,15 @@ def _split(value: Any) -> Any:
         raise ValueError(f"{expected}; data must be a list of lists.")
     if columns is not None and not isinstance(columns, list):
         raise ValueError(f"{expected}; columns must be a list of names, got a {_kind(columns)}.")
+    if index is not None and (not isinstance(index, list) or len(index) != len(data)):
+        raise ValueError(f"index of dataframe_split must be a list of {len(data)} entries, one per row.")
+    for name, entries in (("columns", columns), ("index", index)):
+        if any(isinstance(entry, (dict, list)) for entry in entries or ()):
+            raise ValueError(f"{name} of dataframe_split must be texts or numbers, not objects or lists.")
     width = len(columns) if columns is not None else len(data[0]) if data else 0
     for number, row in enumerate(data):
         if len(row) != width:
             raise ValueError(f"row {number} of dataframe_split has {len(row)} cells, expected {width}.")
-    if index is not None and (not isinstance(index, list) or len(index) != len(data)):
-        raise ValueError(f"index of dataframe_split must be a list of {len(data)} entries, one per row.")
     return pd.DataFrame(data, columns=columns, index=index)
 
 

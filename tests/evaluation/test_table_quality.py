@@ -20,6 +20,7 @@ from pipelines.evaluation.metrics import (
     dates,
     describe,
     gaps,
+    last_digits,
     rules,
     sample_metrics,
     shapes_trends,
@@ -452,3 +453,45 @@ def test_dates_are_put_in_order_by_their_days():
     judged, wrong = rule.test(rows(np.where(np.arange(300) < 30, -3, 3)))
     assert judged.all()
     assert wrong.sum() == 30
+
+
+# Last digits
+
+
+def test_numbers_that_end_otherwise_are_seen_where_distances_do_not():
+    """Prices of which six of ten end in .99, and drawn ones that lie as near as a cent but end evenly."""
+    random = np.random.default_rng(0)
+    whole = np.floor(np.exp(random.normal(3.5, 0.8, (3, 5_000))))
+    prices = np.where(
+        random.random(whole.shape) < 0.6, whole + 0.99, whole + random.integers(0, 100, whole.shape) / 100
+    )
+    readings = np.round(random.normal(50, 9, (3, 5_000)), 1)
+    rows = np.stack([prices, readings], 2)
+
+    def distance(drawn: np.ndarray) -> Any:
+        return last_digits.measure(sample_set("nn", rows[0], rows[1][:2_000], drawn, resamples=200))
+
+    fresh = distance(rows[2])
+    assert fresh.metrics["last_digits"].value < 0.04  # by chance, of 30 endings of 5,000 rows each
+    near = rows[2].copy()
+    near[:, 0] = np.maximum(near[:, 0] + random.integers(-99, 100, 5_000) / 100, 0).round(2)
+    found = distance(near)
+    lost = 0.6 * 0.9  # of those that ended in 9 one in ten still does by chance
+    assert found.metrics["last_digits"].value == pytest.approx(lost / 2, abs=0.02)
+    assert fresh.metrics["last_digits"].high < found.metrics["last_digits"].low < found.metrics["last_digits"].value
+    assert [entry["columns"] for entry in found.details["last_digits"]] == [["n0"], ["n1"]]
+    assert ks_2samp(near[:, 0], rows[0][:, 0]).statistic < 0.05
+
+
+def test_decimals_and_zeros_count_as_endings():
+    """Salaries in thousands against salaries to the unit: one in a thousand of these is one of those."""
+    random = np.random.default_rng(0)
+    thousands, units = random.integers(10, 200, 4_000) * 1000.0, random.integers(10_000, 200_000, 4_000) * 1.0
+    found = last_digits.measure(sample_set("n", thousands[:, None], thousands[:100, None], units[:, None]))
+    assert found.metrics["last_digits"].value == pytest.approx(1.0, abs=0.01)
+    halved = last_digits.measure(sample_set("n", thousands[:, None], thousands[:100, None], thousands[:, None] / 1e4))
+    assert halved.metrics["last_digits"].value > 0.85  # 12.3 is no salary in thousands
+    measured = random.normal(size=(400, 1))
+    assert last_digits.measure(sample_set("n", measured, measured, measured)).metrics == {}
+    gone = np.full((400, 1), np.nan)
+    assert last_digits.measure(sample_set("n", thousands[:, None], thousands[:, None], gone)).metrics == {}

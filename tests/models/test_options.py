@@ -240,3 +240,19 @@ def test_every_option_trains(family, config, domain):
     if config is NUMBERS[family]:
         draws = model.impute(batch.x[:2], torch.rand(batch.x[:2].shape) < 0.5, Streams.seeded(0), draws=2)
         assert_valid(draws[1], DOMAINS[domain], 2)
+
+
+@pytest.mark.parametrize(
+    ("config", "sentence"),
+    [
+        ({"width": float("nan")}, "width must be a whole number, got nan"),
+        ({"width": 8.5}, "width must be a whole number, got 8.5"),
+        ({"latent": "4"}, "latent must be a whole number, got '4'"),
+        ({"beta": True}, "beta must be a number, got True"),
+        ({"prior": "none"}, "prior must be one of mixture, flow, diffusion, got 'none'"),
+    ],
+)
+def test_settings_of_another_type_build_nothing(config: dict[str, Any], sentence: str) -> None:
+    spec = {"family": "vae", "config": config, "domain": DOMAINS["table"], "classes": 0}
+    with pytest.raises(ValueError, match=sentence):
+        build(spec)

@@ -46,6 +46,7 @@ SAMPLE_METRICS = (
     SampleMetric(file="coherence", kind="table", floor="test"),
     SampleMetric(file="rules", kind="table", floor="test"),
     SampleMetric(file="dates", kind="table", floor="test"),
+    SampleMetric(file="last_digits", kind="table", floor="test"),
     SampleMetric(file="tails", kind="table"),
     SampleMetric(file="tree_c2st", kind="table"),
     SampleMetric(file="memorization", floor=None),

@@ -115,9 +115,10 @@ def told_apart(results: Mapping[str, Any]) -> str:
         ("impossible_pairs", "Impossible pairs of values, as shares of the samples:"),
         ("broken_rules", "Rules that training rows keep and samples break, as shares of the samples:"),
         ("outside_dates", "Dates before the first or after the last of the training rows, as shares of the samples:"),
+        ("last_digits", "Numbers end otherwise than those of the training rows, as distances:"),
     ):
         entries = [mapping(entry) for entry in sequence(results.get(key))]
-        part = "accuracy" if key == "told_apart" else "share"
+        part = {"told_apart": "accuracy", "last_digits": "distance"}.get(key, "share")
         texts = []
         for entry in entries:
             columns = [str(column) for column in sequence(entry.get("columns"))]
