@@ -11,12 +11,20 @@ from numpy.typing import NDArray
 MOST_DECIMALS = 8
 """Decimals from which on numbers are measured, not rounded."""
 LEAST = 100
-"""Numbers of one magnitude from which its rounding is learned, and distinct values from which on a column is looked at:
-where they are fewer, each is frequent, and drawn as often as it occurs."""
+"""Numbers of one magnitude from which its rounding is learned, and distinct values that a column has more than."""
 TELLING = 0.1
 """Share of numbers that must be rounded further than chance rounds them."""
 FREQUENT = 4.0
 """Standard deviations above the others by which the last two digits of numbers are frequent."""
+SEVERAL = 5
+"""Different numbers that share their last digits, for these to be frequent."""
+BULK, BULK_COUNT = 0.002, 8
+"""Share of a column, and times, from which on a number is drawn as often as it occurs; how it ends says nothing of the
+others."""
+UNSEEN = 0.001
+"""Share of numbers that may end in any way."""
+MOST_UNITS = 1e11
+"""Units of the largest number, so that the least interval is seen beside it in double precision."""
 EXCEPTIONS = 0.005
 """Share of numbers that may have more decimals than the others."""
 
@@ -36,15 +44,16 @@ def rounding_of(values: NDArray[np.float64], grid: Mapping[str, int] | None = No
         >>> [list(digits) for digits in rounding_of(prices)["ranges"][0]["last"]]
         [['99']]
     """
-    if len(np.unique(values)) <= LEAST:
+    distinct, place, counts = np.unique(values, return_inverse=True, return_counts=True)
+    values = values[(counts <= max(BULK * len(values), BULK_COUNT))[place]]
+    if len(values) < LEAST or len(distinct) <= LEAST:
         return {}
     if grid and not rounding_of(np.rint((values * grid["parts"] - grid["start"]) / grid["step"])):
         return {}
     decimals = decimals_of(values)
     if decimals is None:
         return {}
-    largest = float(np.abs(values).max())
-    if largest * 10**decimals >= 2**52:
+    if float(np.abs(values).max()) * 10**decimals >= MOST_UNITS:
         return {}
     units = np.rint(np.abs(values) * 10**decimals).astype(np.int64)
     common = 0
@@ -79,7 +88,8 @@ def _shares(units: NDArray[np.int64], period: int) -> tuple[list[float], list[di
     exactly.append(float((units % period == 0).sum()))
     last: list[dict[str, float]] = []
     for power in range(powers - 2):
-        counts = np.bincount(units[units % 10**power == 0] // 10**power % 100, minlength=100)
+        here = units[units % 10**power == 0] // 10**power
+        counts, values = (np.bincount(numbers % 100, minlength=100) for numbers in (here, np.unique(here)))
         last.append({})
         groups = {power: [k for k in range(100) if k % 10]}
         if power == powers - 3:
@@ -87,7 +97,7 @@ def _shares(units: NDArray[np.int64], period: int) -> tuple[list[float], list[di
         for zeros, group in groups.items():
             usual = float(np.median(counts[group]))
             for digits in group:
-                if counts[digits] > usual + FREQUENT * (usual + 1) ** 0.5:
+                if counts[digits] > usual + FREQUENT * (usual + 1) ** 0.5 and values[digits] >= SEVERAL:
                     last[power][f"{digits:02}"] = float(counts[digits] - usual)
                     exactly[zeros] -= float(counts[digits] - usual)
     multiples: list[float] = []
@@ -95,7 +105,7 @@ def _shares(units: NDArray[np.int64], period: int) -> tuple[list[float], list[di
         ended = 1.0 if power == powers - 1 else 0.9
         chance = sum(found * ended * 10.0 ** (i - power) for i, found in enumerate(multiples))
         multiples.append(max(0.0, count - chance) / ended)
-    multiples[0] += 1  # what has not been seen is possible
+    multiples[0] += max(1.0, UNSEEN * len(units))
     total = sum(multiples) + sum(sum(level.values()) for level in last)
     levels = [{digits: count / total for digits, count in level.items()} for level in last]
     return [count / total for count in multiples], levels

@@ -162,6 +162,7 @@ def row_hashes(x: NDArray[np.float64]) -> NDArray[np.uint64]:
 
 
 QUANTILES = 1001
+FEWEST_QUANTILES, APART = 101, 4
 SAMPLE = 1 << 18
 SQUARED = 1e150
 """Numbers whose squares may be beyond those of float64."""
@@ -224,14 +225,20 @@ def _column(folder: Path, shards: list[dict[str, Any]], index: int, column: dict
     seen = np.concatenate(kept)
     step = grid_search.found()
     rounding = rounding_of(seen, step)
-    method = "inverted_cdf" if rounding else "linear"  # between two rounded numbers lies none
-    grid = np.quantile(seen, np.linspace(0, 1, QUANTILES), method=method)
+    grid = rounded_quantiles(seen) if rounding else np.quantile(seen, np.linspace(0, 1, QUANTILES))
     grid[0], grid[-1] = low, high
     return {
         "count": count, "missing": missing, "min": low, "max": high,
         "mean": mean, "std": float((spread / count) ** 0.5), "quantiles": grid.tolist(),
         "tails": tails_of(ends[0], -ends[1], count), "grid": {} if rounding else step, "rounding": rounding,
     }  # fmt: skip
+
+
+def rounded_quantiles(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Quantiles that are numbers of the column, for between two rounded ones lies none; so many that at least `APART`
+    numbers lie from one to the next, and one that is several of them is frequent."""
+    count = min(QUANTILES, max(FEWEST_QUANTILES, len(values) // APART + 1))
+    return np.quantile(values, np.linspace(0, 1, count), method="inverted_cdf")
 
 
 def table_domain(columns: list[dict[str, Any]], statistics: dict[str, Any]) -> dict[str, Any]:

@@ -1,8 +1,10 @@
-"""Rounded numbers as cells of an axis on which they are spread evenly."""
+"""Rounded numbers of columns as cells of an axis on which they are spread evenly."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from typing import Any
 
 import torch
@@ -12,7 +14,7 @@ from ..shapes import Float, Int
 
 
 class Rounding:
-    r"""The numbers that a column can hold, each an interval as long as it is frequent among its neighbours.
+    r"""The numbers that columns can hold, each an interval as long as it is frequent among its neighbours.
 
     Within a period of :math:`M` units a number that ends in :math:`r` has the interval :math:`[C(r), C(r + 1))` of it,
 
@@ -24,65 +26,97 @@ class Rounding:
     training data's do, and no number moves by more than a period.
 
     Arguments:
-        rounding: What `data.rounding` found: the `unit` as a power of ten, and for each of the `ranges` of magnitudes
-            the units it begins at (`least`), its `period`, and the shares `zeros` and `last`.
+        roundings: Of each column what `data.rounding` found: the `unit` as a power of ten, and for each of the `ranges`
+            of magnitudes the units it begins at (`least`), its `period`, and the shares `zeros` and `last`.
     """
 
-    def __init__(self, rounding: Mapping[str, Any]) -> None:
-        power = int(rounding["unit"])
-        self._parts, self._units = 10 ** max(-power, 0), 10 ** max(power, 0)
-        ranges = rounding["ranges"]
-        self._least = torch.tensor([entry["least"] for entry in ranges[1:]], dtype=torch.float64)
-        self._period = torch.tensor([entry["period"] for entry in ranges], dtype=torch.int64)
-        steps = max(len(entry["zeros"]) for entry in ranges)
-        self._zeros = torch.zeros(len(ranges), steps, dtype=torch.float64)
-        self._below = torch.zeros(len(ranges), steps, 101, dtype=torch.float64)
+    def __init__(self, roundings: Sequence[Mapping[str, Any]]) -> None:
+        columns, ranges = len(roundings), max(len(rounding["ranges"]) for rounding in roundings)
+        powers = max(len(entry["zeros"]) for rounding in roundings for entry in rounding["ranges"])
+        exact = torch.float64
+        parts = [[10 ** max(-rounding["unit"], 0), 10 ** max(rounding["unit"], 0)] for rounding in roundings]
+        self._parts, self._units = torch.tensor(parts, dtype=exact).T[:, :, None]
+        self._least = torch.full((columns, ranges - 1), math.inf, dtype=exact)
+        self._period = torch.ones(columns, ranges, dtype=torch.int64)
+        self._zeros = torch.zeros(columns, ranges, powers, dtype=exact)
+        self._below = torch.zeros(columns, ranges, powers, 101, dtype=exact)
         """Share of the frequent digits below each of 0 to 100."""
-        for row, entry in enumerate(ranges):
-            self._zeros[row, : len(entry["zeros"])] = torch.tensor(entry["zeros"], dtype=torch.float64)
-            for power, level in enumerate(entry["last"]):
-                for digits, share in level.items():
-                    self._below[row, power, int(digits) + 1 :] += share
+        for column, rounding in enumerate(roundings):
+            for row, entry in enumerate(rounding["ranges"]):
+                self._least[column, row - 1 : row] = entry["least"]
+                self._period[column, row] = entry["period"]
+                self._zeros[column, row, : len(entry["zeros"])] = torch.tensor(entry["zeros"], dtype=exact)
+                for power, level in enumerate(entry["last"]):
+                    for digits, share in level.items():
+                        self._below[column, row, power, int(digits) + 1 :] += share
 
-    def ends(self, value: Float[Tensor, "*n"]) -> tuple[Float[Tensor, "*n"], Float[Tensor, "*n"]]:
+    def of(self, column: int) -> Rounding:
+        """The rounding of one column."""
+        one = copy(self)
+        for name, tensor in vars(self).items():
+            setattr(one, name, tensor[column : column + 1])
+        return one
+
+    def ends(self, value: Float[Tensor, "columns n"]) -> tuple[Float[Tensor, "columns n"], Float[Tensor, "columns n"]]:
         """Both ends of the numbers' intervals; a number between two that can be is taken for the nearer."""
-        unit = (value.abs() * self._parts / self._units).round()
-        within = self._range(unit)
-        period = self._period.to(value.device)[within]
-        whole = unit.long()
+        units = (value.abs() * self._on("parts", value) / self._on("units", value)).round()
+        within, period = self._range(units)
+        whole = units.long()
         start, rest = (whole - whole % period).double(), whole % period
-        below, above = (start + period * self._share(rest + more, within, period) for more in (0, 1))
-        lower = torch.where(value < 0, -above, torch.where(unit == 0, -above, below))
-        upper = torch.where(value < 0, torch.where(unit == 0, above, -below), above)
-        return lower * self._units / self._parts, upper * self._units / self._parts
+        share = self._share(within, period)
+        below, above = (start + period * share(rest + more) for more in (0, 1))
+        lower = torch.where(value < 0, -above, torch.where(units == 0, -above, below))
+        upper = torch.where(value < 0, torch.where(units == 0, above, -below), above)
+        scale = self._on("units", value) / self._on("parts", value)
+        return lower * scale, upper * scale
 
-    def value(self, place: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
+    def value(self, place: Float[Tensor, "columns n"]) -> Float[Tensor, "columns n"]:
         """The number in whose interval each place lies."""
-        units = place.abs() * self._parts / self._units
-        within = self._range(units)
-        period = self._period.to(place.device)[within]
+        units = place.abs() * self._on("parts", place) / self._on("units", place)
+        within, period = self._range(units)
+        share = self._share(within, period)
         start = torch.div(units, period, rounding_mode="floor")
         part = units / period - start
         low, high = torch.zeros_like(period), period
         while bool((high - low > 1).any()):  # `low` begins at or below the place, `high` beyond it
             middle = torch.div(low + high, 2, rounding_mode="floor")
-            right = self._share(middle, within, period) <= part
+            right = share(middle) <= part
             low, high = torch.where(right, middle, low), torch.where(right, high, middle)
         number = start * period + low
-        return torch.where(place < 0, -number, number) * self._units / self._parts
+        return torch.where(place < 0, -number, number) * self._on("units", place) / self._on("parts", place)
 
-    def _range(self, units: Float[Tensor, "*n"]) -> Int[Tensor, "*n"]:
-        return torch.bucketize(units, self._least.to(units.device), right=True)
+    def _on(self, name: str, beside: Tensor) -> Tensor:
+        return getattr(self, f"_{name}").to(beside.device)
+
+    def _range(self, units: Float[Tensor, "columns n"]) -> tuple[Int[Tensor, "columns n"], Int[Tensor, "columns n"]]:
+        """Which range each magnitude is in, and its period."""
+        within = torch.searchsorted(self._on("least", units), units.contiguous(), right=True)
+        return within, self._on("period", units).gather(1, within)
 
     def _share(
-        self, rest: Int[Tensor, "*n"], within: Int[Tensor, "*n"], period: Int[Tensor, "*n"]
-    ) -> Float[Tensor, "*n"]:
-        """The part of a period's numbers that end below `rest`."""
-        zeros, below = self._zeros.to(rest.device), self._below.to(rest.device)
-        total = torch.zeros(rest.shape, dtype=torch.float64, device=rest.device)
-        for power in range(zeros.shape[1]):
-            tens = torch.div(rest + (10**power - 1), 10**power, rounding_mode="floor")
-            frequent = torch.div(tens, 100, rounding_mode="floor") * below[within, power, 100]
-            frequent += below[within, power, tens % 100]
-            total += (zeros[within, power] * tens + 100 * frequent) * 10**power / period
-        return total
+        self, within: Int[Tensor, "columns n"], period: Int[Tensor, "columns n"]
+    ) -> Callable[[Int[Tensor, "columns n"]], Float[Tensor, "columns n"]]:
+        """Given what ends numbers, the part of their period's numbers that end below it."""
+        zeros, below = self._on("zeros", within), self._on("below", within)
+        column = torch.arange(len(within), device=within.device)[:, None]
+        place = (column * zeros.shape[1] + within) * zeros.shape[2]
+        weights = []
+        for power in range(zeros.shape[2]):
+            frequent = bool(below[:, :, power].any())
+            if frequent or bool(zeros[:, :, power].any()):
+                weights.append((power, zeros.flatten()[place + power] * 10**power / period, frequent))
+        scale, digits = 100 / period, below.flatten()
+
+        def share(rest: Int[Tensor, "columns n"]) -> Float[Tensor, "columns n"]:
+            total = torch.zeros(rest.shape, dtype=torch.float64, device=rest.device)
+            for power, weight, frequent in weights:
+                tens = torch.div(rest + (10**power - 1), 10**power, rounding_mode="floor")
+                total += weight * tens
+                if frequent:
+                    first = (place + power) * 101
+                    hundreds = torch.div(tens, 100, rounding_mode="floor")
+                    seen = digits[first + 100] * hundreds + digits[first + tens - 100 * hundreds]
+                    total += seen * (scale * 10**power)
+            return total
+
+        return share

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -88,10 +88,9 @@ class Table(Domain):
         self.categorical = [i for i, kind in enumerate(kinds) if kind == "categorical"]
         self.grids = {i: column["grid"] for i, column in enumerate(self.columns) if column.get("grid")}
         """Steps of the columns of numbers whose values all are multiples of one."""
-        self.rounded = {
-            i: Rounding(column["rounding"]) for i, column in enumerate(self.columns) if column.get("rounding")
-        }
-        """Intervals of the numbers of columns that are rounded by hand."""
+        self.rounded = [i for i, column in enumerate(self.columns) if column.get("rounding")]
+        """Columns of numbers that are rounded by hand."""
+        self.rounding = Rounding([self.columns[i]["rounding"] for i in self.rounded]) if self.rounded else None
         self.whole = [i for i, kind in enumerate(kinds) if kind == "integer"]
         self.starts = [sum(self.sizes[:i]) for i in range(len(self.sizes))]
         shares = {i: _missing_share(column) for i, column in enumerate(self.columns)}
@@ -141,20 +140,28 @@ class Table(Domain):
         rows = self._rows(x)
         if self._checked:
             self._check_categories(rows)
-        return self._located(rows, self.knots(x.device), self.rounded)
+        return self._located(rows, self.knots(x.device), self.rounded, self.rounding)
 
     def cells_of(self, column: int, value: Float[Tensor, " batch"]) -> Cells:
         """The same of the values of one column."""
-        return self._located(value[:, None], self.knots(value.device).of(column), _only(column, self.rounded))
+        return self._located(value[:, None], self.knots(value.device).of(column), *self._rounding_of(column))
 
-    def _located(self, rows: Float[Tensor, "batch columns"], k: Knots, rounded: Mapping[int, Rounding]) -> Cells:
+    def _rounding_of(self, column: int) -> tuple[list[int], Rounding | None]:
+        """Of one column, as of the first of a table: whether it is rounded, and how."""
+        if column not in self.rounded or self.rounding is None:
+            return [], None
+        return [0], self.rounding.of(self.rounded.index(column))
+
+    def _located(
+        self, rows: Float[Tensor, "batch columns"], k: Knots, rounded: list[int], rounding: Rounding | None
+    ) -> Cells:
         observed = ~torch.isnan(rows)
         value = torch.where(observed, rows, k.low).T.contiguous()  # [columns, n]
         half, low, high = k.half[:, None], k.low[:, None], k.high[:, None]
         inside = value.clamp(low, high)
         first, last = inside - half, inside + half
-        for column, rounding in rounded.items():
-            first[column], last[column] = rounding.ends(inside[column])
+        if rounding is not None:
+            first[rounded], last[rounded] = rounding.ends(inside[rounded])
         lower, _ = self._below(first, k, right=False)
         upper, log_slope = self._below(last, k, right=True)
         lower = torch.minimum(lower, upper)
@@ -207,26 +214,28 @@ class Table(Domain):
     def from_probit(self, y: Float[Tensor, "batch columns"]) -> Float[Tensor, "batch columns"]:
         """Standard normal scale to values: integers whole, categories indices, all in the columns' ranges, on their
         grids and rounded as the data are."""
-        return self._values(y, self.knots(y.device), self.rounded, self.grids)
+        return self._values(y, self.knots(y.device), self.rounded, self.rounding, self.grids)
 
     def values_of(self, column: int, y: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
         """The same of one column."""
         k = self.knots(y.device).of(column)
-        return self._values(y[:, None], k, _only(column, self.rounded), _only(column, self.grids))[:, 0]
+        grids = {0: self.grids[column]} if column in self.grids else {}
+        return self._values(y[:, None], k, *self._rounding_of(column), grids)[:, 0]
 
     def _values(
         self,
         y: Float[Tensor, "batch columns"],
         k: Knots,
-        rounded: Mapping[int, Rounding],
+        rounded: list[int],
+        rounding: Rounding | None,
         grids: Mapping[int, Mapping[str, int]],
     ) -> Float[Tensor, "batch columns"]:
         y = torch.nan_to_num(y.double(), nan=0.0)
         u = ((torch.special.ndtr(y) - k.below) / (1 - k.below - k.above)).clamp(0, 1)
         place = self._value(u, k)
         x = torch.where(k.half > 0, place.round(), place)
-        for column, rounding in rounded.items():
-            x[:, column] = rounding.value(place[:, column])
+        if rounding is not None:
+            x[:, rounded] = rounding.value(place[:, rounded].T).T
         x = x.clamp(k.low, k.high)
         for column, grid in grids.items():
             start, step, parts = (grid[key] for key in ("start", "step", "parts"))
@@ -410,14 +419,6 @@ class Table(Domain):
     def settler(self, classes: int, *, sigma: float, width: int, dropout: float = 0.0) -> Settler | None:
         hidden = hidden_units(self.facts, width)
         return Settler(self, classes, sigma=sigma, width=width, hidden=hidden, dropout=dropout) if sigma else None
-
-
-T = TypeVar("T")
-
-
-def _only(column: int, known: Mapping[int, T]) -> dict[int, T]:
-    """What is known of one column, as of the first of a table."""
-    return {0: known[column]} if column in known else {}
 
 
 def _missing_share(column: Mapping[str, Any]) -> float:

@@ -129,7 +129,7 @@ def knots_of(column: Mapping[str, Any], size: int) -> tuple[Tensor, Tensor, floa
     check_finite(column["name"], "tails", torch.cat([grid, u]))
     low, high = float(grid[0]), float(grid[-1])
     if column.get("rounding"):
-        x, u, ends = rounded(grid, u, Rounding(column["rounding"]), BEYOND / (len(quantiles) - 1))
+        x, u, ends = rounded(grid, u, Rounding([column["rounding"]]), BEYOND / (len(quantiles) - 1))
         return x, u, 0.5, min(low, ends[0]), max(high, ends[1]), scale, below, above
     if column["type"] == "continuous":
         return grid, u, 0.0, low, high, scale, below, above
@@ -151,7 +151,7 @@ def rounded(
         rounding: The column's.
         beyond: Part of the data that a frequent number has before the first and after the last quantile that it is.
     """
-    first, last = rounding.ends(grid)
+    first, last = (ends[0] for ends in rounding.ends(grid[None]))
     begins = torch.cat([first.new_ones(1, dtype=torch.bool), first.diff() > 0])
     ends = begins.roll(-1)
     single, starts, stops = begins & ends, begins & ~ends, ends & ~begins
@@ -163,7 +163,7 @@ def rounded(
     x, group = x.unique(return_inverse=True)
     together = torch.zeros_like(x).scatter_add(0, group, parts) / torch.bincount(group)
     together[0], together[-1] = 0.0, 1.0
-    extremes = rounding.value((first + last)[[0, -1]] / 2).tolist()
+    extremes = rounding.value((first + last)[None, [0, -1]] / 2)[0].tolist()
     return x, together.cummax(0).values, (extremes[0], extremes[1])
 
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import fivefold
+from data.domains.table import rounded_quantiles
 from data.rounding import rounding_of
 from models.domains.table import Table
 
@@ -45,7 +46,7 @@ def shares(values: np.ndarray) -> dict[str, float]:
 
 def table(values: np.ndarray, kind: str = "continuous") -> Table:
     """A table of one column, as preparing it describes it."""
-    quantiles = np.quantile(values, np.linspace(0, 1, 1001), method="inverted_cdf").tolist()
+    quantiles = rounded_quantiles(values).tolist()
     column = {
         "name": "x", "type": kind, "count": len(values), "min": values.min(), "max": values.max(), "missing": 0,
         "mean": values.mean(), "std": values.std(), "quantiles": quantiles, "rounding": rounding_of(values),
@@ -62,7 +63,7 @@ def test_standard_normal_numbers_become_numbers_that_end_as_the_data_do(values: 
     domain = table(values, kind)
     drawn = domain.quantize(torch.from_numpy(np.random.default_rng(1).standard_normal((20_000, 1)))).numpy()[:, 0]
     expected, found = shares(values), shares(drawn)
-    assert {name: found[name] == pytest.approx(share, abs=0.04) for name, share in expected.items()} == dict.fromkeys(
+    assert {name: found[name] == pytest.approx(share, abs=0.05) for name, share in expected.items()} == dict.fromkeys(
         expected, True
     ), (expected, found)
     quantiles = np.linspace(0.05, 0.95, 19)
@@ -85,11 +86,11 @@ def test_a_number_is_what_its_cell_says_and_cells_fill_the_range(values: np.ndar
 
 def test_all_numbers_that_can_be_have_probabilities_that_sum_to_one() -> None:
     """Every cent up to the largest price, whether seen or not."""
-    small = np.minimum(PRICES, 30.0)
+    small = PRICES[PRICES < 200]
     domain = table(small)
     every = torch.arange(int(small.max() * 100) + 1).double()[:, None] / 100
     cells = domain.cells(every)
-    assert float((cells.upper - cells.lower)[cells.excess == 0].sum()) == pytest.approx(1.0, abs=1e-9)
+    assert float((cells.upper - cells.lower)[cells.excess == 0].sum()) == pytest.approx(1.0, abs=1e-8)
     assert bool((cells.upper > cells.lower)[every > float(small.min())].all())
 
 
