@@ -40,25 +40,24 @@ def rounding_of(values: NDArray[np.float64], grid: Mapping[str, int] | None = No
         (`least`), the units after which its pattern repeats (`period`), the share of numbers that are multiples of 1,
         10, 100, … units (`zeros`) and nothing more, and of those with frequent digits before no zero, one, … (`last`).
     Example:
-        >>> prices = np.repeat(np.arange(10, 160) + 0.99, 20)
+        >>> prices = np.repeat(np.arange(10, 160) + 0.99, 2)
         >>> [list(digits) for digits in rounding_of(prices)["ranges"][0]["last"]]
         [['99']]
     """
     distinct, place, counts = np.unique(values, return_inverse=True, return_counts=True)
-    values = values[(counts <= max(BULK * len(values), BULK_COUNT))[place]]
-    if len(values) < LEAST or len(distinct) <= LEAST:
+    others = (counts <= max(BULK * len(values), BULK_COUNT))[place]
+    decimals = decimals_of(values)
+    if decimals is None or others.sum() < LEAST or len(distinct) <= LEAST:
         return {}
     if grid and not rounding_of(np.rint((values * grid["parts"] - grid["start"]) / grid["step"])):
-        return {}
-    decimals = decimals_of(values)
-    if decimals is None:
         return {}
     if float(np.abs(values).max()) * 10**decimals >= MOST_UNITS:
         return {}
     units = np.rint(np.abs(values) * 10**decimals).astype(np.int64)
     common = 0
-    while not (units % 10).any() and units.any():
+    while not (units % 10).any():
         units, common = units // 10, common + 1
+    units = units[others]
     magnitude = np.maximum(np.char.str_len(units.astype(str)) - 1, 2)
     found, telling = [], False
     for power in np.unique(magnitude).tolist():

@@ -230,7 +230,7 @@ def _column(folder: Path, shards: list[dict[str, Any]], index: int, column: dict
     return {
         "count": count, "missing": missing, "min": low, "max": high,
         "mean": mean, "std": float((spread / count) ** 0.5), "quantiles": grid.tolist(),
-        "tails": tails_of(ends[0], -ends[1], count), "grid": {} if rounding else step, "rounding": rounding,
+        "tails": tails_of(ends[0], -ends[1], count), "grid": step, "rounding": rounding,
     }  # fmt: skip
 
 

@@ -46,7 +46,7 @@ class Table(Domain):
         columns: As a prepared dataset's manifest lists them: `name`, `type` (`continuous`, `integer`,
             `categorical`), `categories` and `frequencies`, or `count`, `min`, `max`, `mean`, `std`, `quantiles`,
             `tails` where fitted, `grid` (`start`, `step`, `parts`) where all are `(start + k * step) / parts` and
-            draws are, too, or `rounding` (see `Rounding`) where many are rounded further than others; and how many
+            draws are, too, and `rounding` (see `Rounding`) where many are rounded further than others; and how many
             training cells are `missing`.
         missing: `model`: where training cells are missing, drawn ones may be; `fill`: every drawn cell has a value.
 

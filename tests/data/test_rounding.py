@@ -84,13 +84,14 @@ def test_a_number_is_what_its_cell_says_and_cells_fill_the_range(values: np.ndar
     assert domain.quantize(inside).numpy()[:, 0] == pytest.approx(every, rel=1e-12)
 
 
-def test_all_numbers_that_can_be_have_probabilities_that_sum_to_one() -> None:
+@pytest.mark.parametrize("prices", [PRICES, np.floor(PRICES) + 0.99], ids=["most", "all"])
+def test_all_numbers_that_can_be_have_probabilities_that_sum_to_one(prices: np.ndarray) -> None:
     """Every cent up to the largest price, whether seen or not."""
-    small = PRICES[PRICES < 200]
+    small = prices[prices < 200]
     domain = table(small)
     every = torch.arange(int(small.max() * 100) + 1).double()[:, None] / 100
     cells = domain.cells(every)
-    assert float((cells.upper - cells.lower)[cells.excess == 0].sum()) == pytest.approx(1.0, abs=1e-8)
+    assert float((cells.upper - cells.lower)[cells.excess == 0].sum()) == pytest.approx(1.0, abs=1e-6)
     assert bool((cells.upper > cells.lower)[every > float(small.min())].all())
 
 
@@ -101,6 +102,34 @@ def test_what_is_even_is_left_alone() -> None:
     assert rounding_of(RANDOM.choice([5.0, 9.99, 19.99, 100.0], N)) == {}  # of few values each is drawn as it occurs
     halves = RANDOM.integers(0, 400, N) * 0.5
     assert rounding_of(halves, {"start": 0, "step": 5, "parts": 10}) == {}  # its step says all
+
+
+def test_shares_are_those_of_the_mixture() -> None:
+    """A quarter to the unit, a quarter to hundreds, half to thousands; by chance alone one in ten of the second kind is of
+    the third."""
+    many = RANDOM.integers(1_000, 10_000_000, 40_000)
+    power = RANDOM.choice([1, 100, 1_000], len(many), p=[0.25, 0.25, 0.5])
+    (millions,) = (r for r in rounding_of(many // power * power * 1.0)["ranges"] if r["least"] == 1_000_000)
+    assert millions["zeros"] == pytest.approx([0.25, 0, 0.25, 0.5, 0, 0], abs=0.02)
+    assert not any(millions["last"])
+
+
+def test_a_frequent_number_says_nothing_of_how_others_end() -> None:
+    even = np.round(RANDOM.uniform(10, 90, N), 2)
+    assert rounding_of(np.where(RANDOM.random(N) < 0.7, 12.34, even)) == {}
+    hundreds = RANDOM.integers(10, 2_000, N) * 100.0
+    few = np.concatenate([hundreds, np.repeat([1207.0, 3407.0, 5607.0], 8)])  # as often as another: three numbers only
+    assert not any(any(entry["last"]) for entry in rounding_of(few)["ranges"])
+    several = np.concatenate([hundreds, np.repeat(np.arange(1_007.0, 9_007, 1_000), 8)])
+    assert "07" in rounding_of(several)["ranges"][0]["last"][0]
+
+
+def test_a_frequent_number_that_is_finer_than_the_others_stays() -> None:
+    values = np.where(RANDOM.random(N) < 0.2, 12.34, np.where(RANDOM.random(N) < 0.5, 100, 10) * RANDOM.integers(1, 900, N))
+    domain = table(values)
+    drawn = domain.quantize(torch.from_numpy(np.random.default_rng(1).standard_normal((5_000, 1)))).numpy()[:, 0]
+    assert np.mean(drawn == 12.34) == pytest.approx(0.2, abs=0.03)
+    assert np.mean(drawn % 100 == 0) == pytest.approx(np.mean(values % 100 == 0), abs=0.04)
 
 
 def test_a_few_numbers_with_more_decimals_are_exceptions() -> None:
