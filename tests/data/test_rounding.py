@@ -125,7 +125,9 @@ def test_a_frequent_number_says_nothing_of_how_others_end() -> None:
 
 
 def test_a_frequent_number_that_is_finer_than_the_others_stays() -> None:
-    values = np.where(RANDOM.random(N) < 0.2, 12.34, np.where(RANDOM.random(N) < 0.5, 100, 10) * RANDOM.integers(1, 900, N))
+    values = np.where(
+        RANDOM.random(N) < 0.2, 12.34, np.where(RANDOM.random(N) < 0.5, 100, 10) * RANDOM.integers(1, 900, N)
+    )
     domain = table(values)
     drawn = domain.quantize(torch.from_numpy(np.random.default_rng(1).standard_normal((5_000, 1)))).numpy()[:, 0]
     assert np.mean(drawn == 12.34) == pytest.approx(0.2, abs=0.03)
