@@ -60,7 +60,7 @@ def image_columns(path: Path) -> ImageColumns | None:
             schema = opened.schema_arrow
             held = [field.name for field in schema if _bytes_of(field.type)]
             first = next(opened.iter_batches(8, columns=held), None) if held else None
-    except (pa.ArrowInvalid, OSError):
+    except (pa.ArrowInvalid, OSError, UnicodeDecodeError):
         return None  # what is wrong is said by whoever reads it as a table
     for name in held:
         cells = [cell for cell in (_blobs(first[name]) if first is not None else []) if cell]

@@ -27,7 +27,7 @@ def _parquet_schema(file: Path) -> pa.Schema:
     try:
         with pq.ParquetFile(file) as opened:
             return opened.schema_arrow
-    except (pa.ArrowInvalid, OSError) as error:
+    except (pa.ArrowInvalid, OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{file} is not a Parquet file, or is truncated or damaged: {one_line(error)}") from None
 
 
@@ -35,5 +35,5 @@ def _parquet_batches(file: Path, names: list[str]) -> Iterator[pa.RecordBatch]:
     try:
         with pq.ParquetFile(file, page_checksum_verification=True, memory_map=False, pre_buffer=False) as opened:
             yield from opened.iter_batches(PARQUET_ROWS, columns=names, use_threads=False)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{file} is damaged: {one_line(error)} Fetch it again.") from None

@@ -208,6 +208,13 @@ def test_45_truncated_parquet(tmp_path: Path) -> None:
     refused(tmp_path, tmp_path / "p.parquet", "p.parquet", "truncated or damaged")
 
 
+def test_a_parquet_file_whose_names_are_no_text(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"height": [1.0, 2.0] * 20, "b": [1, 2] * 20}), tmp_path / "p.parquet", compression="none")
+    content = (tmp_path / "p.parquet").read_bytes()
+    (tmp_path / "p.parquet").write_bytes(content.replace(b"height", b"h\xa2ight"))
+    refused(tmp_path, tmp_path / "p.parquet", "p.parquet", "truncated or damaged")
+
+
 def test_45_truncated_gzip(tmp_path: Path) -> None:
     (tmp_path / "t.csv.gz").write_bytes(gzip.compress(os.urandom(1 << 12).hex().encode())[:-300])
     refused(tmp_path, tmp_path / "t.csv.gz", "t.csv.gz ends early")

@@ -105,8 +105,7 @@ def test_what_is_even_is_left_alone() -> None:
 
 
 def test_shares_are_those_of_the_mixture() -> None:
-    """A quarter to the unit, a quarter to hundreds, half to thousands; by chance alone one in ten of the second kind is of
-    the third."""
+    """A quarter to the unit, a quarter to hundreds, half to thousands; one in ten of the second is of the third."""
     many = RANDOM.integers(1_000, 10_000_000, 40_000)
     power = RANDOM.choice([1, 100, 1_000], len(many), p=[0.25, 0.25, 0.5])
     (millions,) = (r for r in rounding_of(many // power * power * 1.0)["ranges"] if r["least"] == 1_000_000)

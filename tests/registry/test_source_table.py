@@ -29,6 +29,7 @@ from pipelines.cli.data import add, export
 from pipelines.registry.model_card import model_card
 from pipelines.registry.package import vendored_code
 from pipelines.serving.domains import conversion
+from pipelines.serving.domains.base import as_array
 from pipelines.serving.domains.source_table import SourceTables
 from pipelines.serving.params import checked, label_number
 from pipelines.serving.rest import parse
@@ -514,6 +515,8 @@ def test_numbers_beyond_all_floats_are_refused(cell: int) -> None:
     for name in ("sigma", "strength", "rate"):
         with pytest.raises(ValueError, match=f"{name} must be .*too large"):
             checked({name: cell}, [], 0)
+    with pytest.raises(ValueError, match="expected a numpy array of uint8 images"):
+        as_array([[cell]], "uint8 images")
 
 
 def test_rows_as_csv_keep_codes_and_words_for_nothing() -> None:

@@ -247,7 +247,7 @@ def as_array(model_input: Any, expected: str) -> np.ndarray:
     try:
         array = np.asarray(model_input)
         return array.astype(np.float64) if array.dtype == object else array
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OverflowError) as error:
         raise ValueError(f"expected a numpy array of {expected}, got rows of unequal or unknown form.") from error
 
 
