@@ -240,7 +240,7 @@ class Table(Domain):
         for column, grid in grids.items():
             start, step, parts = (grid[key] for key in ("start", "step", "parts"))
             x[:, column] = (start + step * ((x[:, column] * parts - start) / step).round()) / parts
-        return x
+        return x + 0.0  # no negative zeros
 
     # Spaces
 

@@ -133,6 +133,20 @@ def test_a_frequent_number_that_is_finer_than_the_others_stays() -> None:
     assert np.mean(drawn % 100 == 0) == pytest.approx(np.mean(values % 100 == 0), abs=0.04)
 
 
+@pytest.mark.parametrize("kind", ["rounded", "halves", "whole"])
+def test_no_zero_is_below_zero(kind: str) -> None:
+    """Amounts to either side of zero: none is written -0.0."""
+    amounts = np.where(RANDOM.random(N) < 0.3, 0.0, SIGNED)
+    halves = RANDOM.integers(-60, 60, N) / 2
+    values = {"rounded": amounts, "halves": halves, "whole": np.round(halves)}[kind]
+    domain = table(values, "integer" if kind == "whole" else "continuous")
+    if kind == "halves":
+        domain.grids[0] = {"start": 0, "step": 5, "parts": 10}
+    drawn = domain.quantize(torch.from_numpy(np.random.default_rng(1).standard_normal((5_000, 1)))).numpy()[:, 0]
+    assert (drawn == 0).sum() > 20
+    assert not np.signbit(drawn[drawn == 0]).any()
+
+
 def test_a_few_numbers_with_more_decimals_are_exceptions() -> None:
     """0.1 + 0.2 has one decimal, and two readings in a thousand with nine are not drawn."""
     noisy = np.where(RANDOM.random(N) < 0.002, PRICES + 1.23e-7, PRICES)
