@@ -10,17 +10,17 @@ from numpy.typing import NDArray
 
 MOST_DECIMALS = 8
 """Decimals from which on numbers are measured, not rounded."""
-LEAST = 100
-"""Numbers of one magnitude from which its rounding is learned, and distinct values that a column has more than."""
+LEAST, FEWEST = 100, 20
+"""Numbers of one magnitude from which they show that a column is rounded, and distinct values that it has more than;
+and numbers from which a magnitude of such a column has a pattern of its own."""
 TELLING = 0.1
 """Share of numbers that must be rounded further than chance rounds them."""
 FREQUENT = 4.0
 """Standard deviations above the others by which the last two digits of numbers are frequent."""
 SEVERAL = 5
 """Different numbers that share their last digits, for these to be frequent."""
-BULK, BULK_COUNT = 0.002, 8
-"""Share of a column, and times, from which on a number is drawn as often as it occurs; how it ends says nothing of the
-others."""
+ALONE = 10
+"""Times the median of the numbers with its ending that one of them counts at most."""
 UNSEEN = 0.001
 """Share of numbers that may end in any way."""
 MOST_UNITS = 1e11
@@ -44,10 +44,8 @@ def rounding_of(values: NDArray[np.float64], grid: Mapping[str, int] | None = No
         >>> [list(digits) for digits in rounding_of(prices)["ranges"][0]["last"]]
         [['99']]
     """
-    distinct, place, counts = np.unique(values, return_inverse=True, return_counts=True)
-    others = (counts <= max(BULK * len(values), BULK_COUNT))[place]
-    decimals = decimals_of(values)
-    if decimals is None or others.sum() < LEAST or len(distinct) <= LEAST:
+    decimals, distinct = decimals_of(values), len(np.unique(values))
+    if decimals is None or len(values) < LEAST or distinct <= LEAST:
         return {}
     if grid and not rounding_of(np.rint((values * grid["parts"] - grid["start"]) / grid["step"])):
         return {}
@@ -57,16 +55,16 @@ def rounding_of(values: NDArray[np.float64], grid: Mapping[str, int] | None = No
     common = 0
     while not (units % 10).any():
         units, common = units // 10, common + 1
-    units = units[others]
+    units, counts = np.unique(units, return_counts=True)
     magnitude = np.maximum(np.char.str_len(units.astype(str)) - 1, 2)
     found, telling = [], False
     for power in np.unique(magnitude).tolist():
-        inside = units[magnitude == power]
-        if len(inside) < LEAST:
+        here = magnitude == power
+        if counts[here].sum() < FEWEST:
             continue
         period = 10 ** (power - 1) if power > 2 else 100
-        zeros, last = _shares(inside, period)
-        telling |= 1 - zeros[0] > TELLING
+        zeros, last = _shares(units[here], counts[here], period)
+        telling |= counts[here].sum() >= LEAST and 1 - zeros[0] > TELLING
         found.append({"least": 10**power if found else 0, "period": period, "zeros": zeros, "last": last})
     return {"unit": common - decimals, "ranges": found} if telling else {}
 
@@ -80,31 +78,45 @@ def decimals_of(values: NDArray[np.float64]) -> int | None:
     return None
 
 
-def _shares(units: NDArray[np.int64], period: int) -> tuple[list[float], list[dict[str, float]]]:
-    """Shares of numbers by the power of ten that they are multiples of, and of frequent digits before their zeros."""
+def _shares(
+    units: NDArray[np.int64], counts: NDArray[np.int64], period: int
+) -> tuple[list[float], list[dict[str, float]]]:
+    """Shares of numbers by the power of ten that they are multiples of, and of frequent digits before their zeros.
+
+    Arguments:
+        units: Different numbers.
+        counts: How often each occurs.
+        period: After which the pattern repeats.
+    """
     powers = len(str(period))
-    exactly = [float(((units % 10**p == 0) & (units % 10 ** (p + 1) != 0)).sum()) for p in range(powers - 1)]
-    exactly.append(float((units % period == 0).sum()))
+    zeros = sum((units % 10**power == 0).astype(int) for power in range(1, powers))
+    ending = 100 * zeros + units // 10**zeros % 100
+    weights = np.zeros(len(units))
+    for group in np.unique(ending):  # a number that is frequent by itself says little of how others end
+        same = ending == group
+        weights[same] = np.minimum(counts[same], ALONE * np.median(counts[same]))
+    exactly = np.bincount(zeros, weights, powers)
     last: list[dict[str, float]] = []
     for power in range(powers - 2):
-        here = units[units % 10**power == 0] // 10**power
-        counts, values = (np.bincount(numbers % 100, minlength=100) for numbers in (here, np.unique(here)))
+        multiple = zeros >= power
+        digits_of = units[multiple] // 10**power % 100
+        seen, values = np.bincount(digits_of, weights[multiple], 100), np.bincount(digits_of, minlength=100)
         last.append({})
         groups = {power: [k for k in range(100) if k % 10]}
         if power == powers - 3:
             groups[power + 1] = list(range(10, 100, 10))
-        for zeros, group in groups.items():
-            usual = float(np.median(counts[group]))
+        for place, group in groups.items():
+            usual = float(np.median(seen[group]))
             for digits in group:
-                if counts[digits] > usual + FREQUENT * (usual + 1) ** 0.5 and values[digits] >= SEVERAL:
-                    last[power][f"{digits:02}"] = float(counts[digits] - usual)
-                    exactly[zeros] -= float(counts[digits] - usual)
+                if seen[digits] > usual + FREQUENT * (usual + 1) ** 0.5 and values[digits] >= SEVERAL:
+                    last[power][f"{digits:02}"] = float(seen[digits] - usual)
+                    exactly[place] -= float(seen[digits] - usual)
     multiples: list[float] = []
-    for power, count in enumerate(exactly):  # of the multiples of 10^i one in 10^(k-i) is one of 10^k
+    for power, count in enumerate(exactly.tolist()):  # of the multiples of 10^i one in 10^(k-i) is one of 10^k
         ended = 1.0 if power == powers - 1 else 0.9
         chance = sum(found * ended * 10.0 ** (i - power) for i, found in enumerate(multiples))
         multiples.append(max(0.0, count - chance) / ended)
-    multiples[0] += max(1.0, UNSEEN * len(units))
+    multiples[0] += max(1.0, UNSEEN * counts.sum())
     total = sum(multiples) + sum(sum(level.values()) for level in last)
     levels = [{digits: count / total for digits, count in level.items()} for level in last]
     return [count / total for count in multiples], levels

@@ -123,6 +123,28 @@ def test_a_frequent_number_says_nothing_of_how_others_end() -> None:
     assert "07" in rounding_of(several)["ranges"][0]["last"][0]
 
 
+def test_the_expensive_end_ends_as_the_cheap_one() -> None:
+    """Cheap prices are frequent, each by itself, dear ones are not: .99 is as common among these."""
+    domain = table(PRICES)
+    drawn = domain.quantize(torch.from_numpy(np.random.default_rng(1).standard_normal((40_000, 1)))).numpy()[:, 0]
+    for low, high in ((0, 10), (10, 50), (50, 100), (100, 1_000)):
+        there = [side[(side > low) & (side <= high)] for side in (PRICES, drawn)]
+        assert shares(there[1])["99 cents"] == pytest.approx(shares(there[0])["99 cents"], abs=0.07), (low, high)
+
+
+def test_a_magnitude_of_few_numbers_has_its_own_decimals() -> None:
+    """Two decimals below ten, where one in fifty lies, one below a hundred, none above."""
+    near = np.exp(RANDOM.normal(4.3, 1, N))
+    values = np.where(near < 10, near.round(2), np.where(near < 100, near.round(1), near.round()))
+    drawn = (
+        table(values).quantize(torch.from_numpy(np.random.default_rng(1).standard_normal((40_000, 1)))).numpy()[:, 0]
+    )
+    small, middle, large = (drawn[(drawn >= low) & (drawn < high)] for low, high in ((0, 10), (10, 100), (100, 9e9)))
+    assert np.mean(small.round(1) != small) > 0.8
+    assert np.mean(middle.round(1) == middle) > 0.98
+    assert np.mean(large.round() == large) > 0.97
+
+
 def test_a_frequent_number_that_is_finer_than_the_others_stays() -> None:
     values = np.where(
         RANDOM.random(N) < 0.2, 12.34, np.where(RANDOM.random(N) < 0.5, 100, 10) * RANDOM.integers(1, 900, N)
