@@ -20,7 +20,8 @@ FREQUENT = 4.0
 SEVERAL = 5
 """Different numbers that share their last digits, for these to be frequent."""
 ALONE = 10
-"""Times the median of the numbers with its ending that one of them counts at most."""
+"""Times the median of the numbers with its ending that one of them counts at most; where these are not `SEVERAL`, it
+counts at most as the median of all."""
 UNSEEN = 0.001
 """Share of numbers that may end in any way."""
 MOST_UNITS = 1e11
@@ -63,8 +64,8 @@ def rounding_of(values: NDArray[np.float64], grid: Mapping[str, int] | None = No
         if counts[here].sum() < FEWEST:
             continue
         period = 10 ** (power - 1) if power > 2 else 100
-        zeros, last = _shares(units[here], counts[here], period)
-        telling |= counts[here].sum() >= LEAST and 1 - zeros[0] > TELLING
+        zeros, last, weight = _shares(units[here], counts[here], period)
+        telling |= weight >= LEAST and 1 - zeros[0] > TELLING
         found.append({"least": 10**power if found else 0, "period": period, "zeros": zeros, "last": last})
     return {"unit": common - decimals, "ranges": found} if telling else {}
 
@@ -80,8 +81,9 @@ def decimals_of(values: NDArray[np.float64]) -> int | None:
 
 def _shares(
     units: NDArray[np.int64], counts: NDArray[np.int64], period: int
-) -> tuple[list[float], list[dict[str, float]]]:
-    """Shares of numbers by the power of ten that they are multiples of, and of frequent digits before their zeros.
+) -> tuple[list[float], list[dict[str, float]], float]:
+    """Shares of numbers by the power of ten that they are multiples of, and of frequent digits before their zeros; and
+    of how many numbers they are.
 
     Arguments:
         units: Different numbers.
@@ -90,11 +92,12 @@ def _shares(
     """
     powers = len(str(period))
     zeros = sum((units % 10**power == 0).astype(int) for power in range(1, powers))
-    ending = 100 * zeros + units // 10**zeros % 100
+    ending = 100 * zeros + np.where(zeros < powers - 2, units // 10**zeros % 100, 0)
     weights = np.zeros(len(units))
     for group in np.unique(ending):  # a number that is frequent by itself says little of how others end
         same = ending == group
-        weights[same] = np.minimum(counts[same], ALONE * np.median(counts[same]))
+        usual = ALONE * np.median(counts[same]) if same.sum() >= SEVERAL else np.median(counts)
+        weights[same] = np.minimum(counts[same], usual)
     exactly = np.bincount(zeros, weights, powers)
     last: list[dict[str, float]] = []
     for power in range(powers - 2):
@@ -119,4 +122,4 @@ def _shares(
     multiples[0] += max(1.0, UNSEEN * counts.sum())
     total = sum(multiples) + sum(sum(level.values()) for level in last)
     levels = [{digits: count / total for digits, count in level.items()} for level in last]
-    return [count / total for count in multiples], levels
+    return [count / total for count in multiples], levels, total
