@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 MOST_DECIMALS = 8
 """Decimals from which on numbers are measured, not rounded."""
 LEAST, FEWEST = 100, 20
-"""Numbers of one magnitude from which they show that a column is rounded, and distinct values that it has more than;
+"""Numbers of one magnitude from which they show that a column is rounded, and different ones that it has more than;
 and numbers from which a magnitude of such a column has a pattern of its own."""
 TELLING = 0.1
 """Share of numbers that must be rounded further than chance rounds them."""
@@ -26,8 +26,8 @@ UNSEEN = 0.001
 """Share of numbers that may end in any way."""
 MOST_UNITS = 1e11
 """Units of the largest number, so that the least interval is seen beside it in double precision."""
-EXCEPTIONS = 0.005
-"""Share of numbers that may have more decimals than the others."""
+EXCEPTIONS, DIFFERENT = 0.005, 0.05
+"""Share of numbers that may have more decimals than the others, and share of the different ones that these may be."""
 
 
 def rounding_of(values: NDArray[np.float64], grid: Mapping[str, int] | None = None) -> dict[str, Any]:
@@ -45,8 +45,8 @@ def rounding_of(values: NDArray[np.float64], grid: Mapping[str, int] | None = No
         >>> [list(digits) for digits in rounding_of(prices)["ranges"][0]["last"]]
         [['99']]
     """
-    decimals, distinct = decimals_of(values), len(np.unique(values))
-    if decimals is None or len(values) < LEAST or distinct <= LEAST:
+    decimals = decimals_of(values)
+    if decimals is None or len(np.unique(values)) <= LEAST:
         return {}
     if grid and not rounding_of(np.rint((values * grid["parts"] - grid["start"]) / grid["step"])):
         return {}
@@ -54,7 +54,7 @@ def rounding_of(values: NDArray[np.float64], grid: Mapping[str, int] | None = No
         return {}
     units = np.rint(np.abs(values) * 10**decimals).astype(np.int64)
     common = 0
-    while not (units % 10).any():
+    while units.any() and not (units % 10).any():
         units, common = units // 10, common + 1
     units, counts = np.unique(units, return_counts=True)
     magnitude = np.maximum(np.char.str_len(units.astype(str)) - 1, 2)
@@ -71,10 +71,12 @@ def rounding_of(values: NDArray[np.float64], grid: Mapping[str, int] | None = No
 
 
 def decimals_of(values: NDArray[np.float64]) -> int | None:
-    """Decimals that all but a few of the numbers have at most; `None` where they are measured."""
+    """Decimals that all but a few of the numbers have at most, and of the different ones; `None` if measured."""
+    values, counts = np.unique(values, return_counts=True)
     spacing = 4 * np.spacing(np.abs(values))  # 0.1 + 0.2 has one decimal
     for decimals in range(MOST_DECIMALS + 1):
-        if (np.abs(np.round(values, decimals) - values) > spacing).mean() <= EXCEPTIONS:
+        finer = np.abs(np.round(values, decimals) - values) > spacing
+        if finer.mean() <= DIFFERENT and counts[finer].sum() <= EXCEPTIONS * counts.sum():
             return decimals
     return None
 

@@ -163,6 +163,7 @@ def row_hashes(x: NDArray[np.float64]) -> NDArray[np.uint64]:
 
 QUANTILES = 1001
 FEWEST_QUANTILES, APART = 101, 4
+"""Quantiles of a column of rounded numbers at least, and rows that otherwise lie from one of them to the next."""
 SAMPLE = 1 << 18
 SQUARED = 1e150
 """Numbers whose squares may be beyond those of float64."""
@@ -171,7 +172,7 @@ SQUARED = 1e150
 def table_statistics(folder: Path, splits: dict[str, Any], columns: list[dict[str, Any]]) -> dict[str, Any]:
     """Statistics of every column over the training split, one column at a time.
 
-    Quantiles are exact up to 2^18 rows, beyond that those of the first so many (rows are shuffled).
+    Quantiles and rounding are exact up to 2^18 rows, beyond that those of the first so many (rows are shuffled).
     """
     shards = splits.get("train", {"shards": []})["shards"]
     return {"columns": {column["name"]: _column(folder, shards, index, column) for index, column in enumerate(columns)}}
@@ -235,8 +236,8 @@ def _column(folder: Path, shards: list[dict[str, Any]], index: int, column: dict
 
 
 def rounded_quantiles(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Quantiles that are numbers of the column, for between two rounded ones lies none; so many that at least `APART`
-    numbers lie from one to the next, and one that is several of them is frequent."""
+    """Quantiles that are numbers of the column, for between two rounded ones may lie none; so few that one which is
+    several of them is frequent."""
     count = min(QUANTILES, max(FEWEST_QUANTILES, len(values) // APART + 1))
     return np.quantile(values, np.linspace(0, 1, count), method="inverted_cdf")
 

@@ -129,7 +129,7 @@ def knots_of(column: Mapping[str, Any], size: int) -> tuple[Tensor, Tensor, floa
     check_finite(column["name"], "tails", torch.cat([grid, u]))
     low, high = float(grid[0]), float(grid[-1])
     if column.get("rounding"):
-        x, u, ends = rounded(grid, u, Rounding([column["rounding"]]), BEYOND / (len(quantiles) - 1))
+        x, u, ends = rounded(grid, u, Rounding([column["rounding"]]), 1 / (len(quantiles) - 1))
         return x, u, 0.5, min(low, ends[0]), max(high, ends[1]), scale, below, above
     if column["type"] == "continuous":
         return grid, u, 0.0, low, high, scale, below, above
@@ -140,7 +140,7 @@ def knots_of(column: Mapping[str, Any], size: int) -> tuple[Tensor, Tensor, floa
 
 
 def rounded(
-    grid: Float[Tensor, " k"], u: Float[Tensor, " k"], rounding: Rounding, beyond: float
+    grid: Float[Tensor, " k"], u: Float[Tensor, " k"], rounding: Rounding, step: float
 ) -> tuple[Tensor, Tensor, tuple[float, float]]:
     """A distribution on the axis on which rounded numbers are spread: a frequent number has a knot at both ends of its
     interval, another at its end; and the smallest and the largest number.
@@ -149,14 +149,14 @@ def rounded(
         grid: Quantiles, never falling.
         u: Part of the data below each.
         rounding: The column's.
-        beyond: Part of the data that a frequent number has before the first and after the last quantile that it is.
+        step: Part of the data between two quantiles.
     """
     first, last = (ends[0] for ends in rounding.ends(grid[None]))
     begins = torch.cat([first.new_ones(1, dtype=torch.bool), first.diff() > 0])
     ends = begins.roll(-1)
     single, starts, stops = begins & ends, begins & ~ends, ends & ~begins
     single[0] = single[-1] = False
-    more = torch.cat([u.new_zeros(1), BEYOND * u.diff(), u.new_zeros(1)]).clamp(max=beyond)
+    more = torch.cat([u.new_zeros(1), BEYOND * u.diff().clamp(max=step), u.new_zeros(1)])
     u_first, u_last = u - more[:-1], u + more[1:]
     x = torch.cat([first[:1], first[starts], last[stops], last[single], last[-1:]])
     parts = torch.cat([u.new_zeros(1), u_first[starts], u_last[stops], u[single], u.new_ones(1)])

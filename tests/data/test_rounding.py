@@ -169,6 +169,18 @@ def test_no_zero_is_below_zero(kind: str) -> None:
     assert not np.signbit(drawn[drawn == 0]).any()
 
 
+def test_what_is_seldom_not_zero_keeps_its_decimals() -> None:
+    """Of claims nearly all are zero: the amounts of the others are prices, and what is measured is not rounded."""
+    claims = np.concatenate([np.zeros(200 * N), PRICES[:600]])
+    found = rounding_of(claims)
+    assert found["unit"] == -2
+    assert rounding_of(np.concatenate([np.zeros(200 * N), RANDOM.uniform(0, 0.4, 600)])) == {}
+    domain = table(claims[-20_000:])
+    drawn = domain.quantize(torch.from_numpy(np.random.default_rng(1).standard_normal((40_000, 1)))).numpy()[:, 0]
+    assert np.mean(drawn == 0) == pytest.approx(0.97, abs=0.005)
+    assert shares(drawn[drawn > 0])["99 cents"] == pytest.approx(shares(PRICES[:600])["99 cents"], abs=0.06)
+
+
 def test_a_few_numbers_with_more_decimals_are_exceptions() -> None:
     """0.1 + 0.2 has one decimal, and two readings in a thousand with nine are not drawn."""
     noisy = np.where(RANDOM.random(N) < 0.002, PRICES + 1.23e-7, PRICES)

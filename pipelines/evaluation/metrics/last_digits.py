@@ -29,6 +29,7 @@ LEAST = 20
 """Distinct values that a column of numbers has at least; of fewer, its distance sees each."""
 MOST_ZEROS = 9
 """Zeros at the end of a number that are told apart."""
+ENDINGS = 10 * (MOST_ZEROS + 1)
 
 
 def measure(samples: SampleSet) -> Findings:
@@ -57,9 +58,6 @@ def measure(samples: SampleSet) -> Findings:
         metrics={LAST_DIGITS.name: LAST_DIGITS.of(value, interval(value, np.mean(spread, 0), least=0.0))},
         details={LAST_DIGITS.name: [{"columns": [name], "distance": round(far, 6)} for name, far in farthest]},
     )
-
-
-ENDINGS = 10 * (MOST_ZEROS + 1)
 
 
 def endings(values: Float[np.ndarray, " n"], decimals: int) -> Int[np.ndarray, " n"]:
