@@ -455,6 +455,29 @@ def test_dates_are_put_in_order_by_their_days():
     assert wrong.sum() == 30
 
 
+def test_linear_functions_of_one_column_or_two_are_rules():
+    """Fahrenheit from Celsius, a decimal date from year and month; a third number has nothing to do with them."""
+    random = np.random.default_rng(0)
+
+    def rows(n: int) -> np.ndarray:
+        celsius, year, month = (
+            random.normal(12, 8, n).round(1),
+            random.integers(2000, 2016, n),
+            random.integers(1, 13, n),
+        )
+        date = (year + (month - 1) / 12).round(6)
+        return np.stack([celsius, (1.8 * celsius + 32).round(1), year, month, date, random.normal(size=n)], 1)
+
+    train, drawn = rows(400), rows(100)
+    drawn[:20, 1] += 1.0  # a degree off
+    drawn[10:40, 4] += 0.5  # half a year off
+    found = rules.measure(sample_set("nnnnnn", train, rows(100), drawn))
+    assert found.metrics["broken_rules"].value == pytest.approx(0.4)
+    shares = {entry["rule"]: entry["share"] for entry in found.details["broken_rules"]}
+    assert shares == {"n1 is linear in n0": 0.2, "n4 is linear in n2 and n3": 0.3}
+    assert rules.measure(sample_set("nnnnnn", train, rows(100), rows(100))).metrics["broken_rules"].value == 0
+
+
 # Last digits
 
 

@@ -7,6 +7,7 @@ Rules between columns, found in the training rows and kept by all of them:
 | `b` follows from `a` | `b` is the one value that training rows with this `a` have |
 | `a` is at most `b` | of numbers, or of dates |
 | `c` is `a + b`, `c` is `a × b` | up to the rounding of `c` and half a percent |
+| `c` is linear in `a`, or in `a` and `b` | up to the rounding of all and half a percent of the spread of `c` |
 
 A rule counts only if at least `TELLING` of the rows would break it with the column `b` shuffled, and a row only where
 all of the rule's cells are known. No pair of values need be rare for a rule to be broken: so this sees what impossible
@@ -18,6 +19,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -30,7 +32,7 @@ from pipelines.evaluation.metrics.samples import Findings, SampleSet, faulty
 BROKEN_RULES = Description(
     name="broken_rules",
     title="Broken rules",
-    sentence="Rows that break what every training row keeps: a value follows from another, an order, a sum, a product.",
+    sentence="Rows that break what every training row keeps: one follows from another, an order, a sum, a product, a line.",
     group=SAMPLES,
     unit="share",
     better="lower",
@@ -47,6 +49,9 @@ MOST_NUMBERS = 24
 """Columns of numbers among which orders, sums and products are looked for; of more, the first."""
 PRODUCT_TOLERANCE = 0.005
 """Relative error of a sum or product in a drawn row: draws are not rounded as their source is."""
+
+FINE = 0.05
+"""Standard deviations that a linear function is rounded to at most: else nearly every column is one."""
 
 Test = Callable[[Float[np.ndarray, "n columns"]], tuple[Bool[np.ndarray, " n"], Bool[np.ndarray, " n"]]]
 
@@ -75,7 +80,9 @@ def measure(samples: SampleSet) -> Findings:
 
 def rules(train: Float[np.ndarray, "n columns"], columns: Sequence[Mapping[str, Any]]) -> list[Rule]:
     """The rules that all training rows keep."""
-    return [*_determined(train, columns), *_ordered(train, columns), *_computed(train, columns)]
+    return [
+        *_determined(train, columns), *_ordered(train, columns), *_computed(train, columns), *_linear(train, columns)
+    ]  # fmt: skip
 
 
 # A value that follows from another
@@ -152,12 +159,18 @@ def _at_most(x: Callable[[np.ndarray], np.ndarray], y: Callable[[np.ndarray], np
     return test
 
 
-# A sum, a product
+# A sum, a product, a linear function
+
+
+def _roundings(train: Float[np.ndarray, "n columns"], columns: Sequence[Mapping[str, Any]]) -> dict[int, float]:
+    """Half of the last decimal of each column of numbers that are not all alike."""
+    numbers = [i for i in _numbers(columns) if len(np.unique(train[~np.isnan(train[:, i]), i])) > 1]
+    return {i: 0.5 * 10.0 ** -_decimals(train[:, i]) for i in numbers}
 
 
 def _computed(train: Float[np.ndarray, "n columns"], columns: Sequence[Mapping[str, Any]]) -> Iterator[Rule]:
-    numbers = [i for i in _numbers(columns) if len(np.unique(train[~np.isnan(train[:, i]), i])) > 1]
-    rounding = {i: 0.5 * 10.0 ** -_decimals(train[:, i]) for i in numbers}
+    rounding = _roundings(train, columns)
+    numbers = list(rounding)
     for c in numbers:
         for a, b in itertools.combinations([i for i in numbers if i != c], 2):
             known = np.flatnonzero(~np.isnan(train[:, [a, b, c]]).any(1))
@@ -191,6 +204,62 @@ def _computes(a: int, b: int, c: int, function: Callable[[Any, Any], np.ndarray]
         return judged, np.abs(rows[:, c] - right) > near + PRODUCT_TOLERANCE * np.abs(right)
 
     return test
+
+
+def _linear(train: Float[np.ndarray, "n columns"], columns: Sequence[Mapping[str, Any]]) -> Iterator[Rule]:
+    """Degrees Fahrenheit from Celsius, a decimal date from year and month; plain sums are found before."""
+    rounding = _roundings(train, columns)
+    coarse = {i: rounding[i] / float(np.nanstd(train[:, i])) for i in rounding}
+    found: list[set[int]] = []
+    for c in sorted((i for i in rounding if coarse[i] <= FINE), key=coarse.__getitem__):  # the finest tells most
+        others = [i for i in rounding if i != c]
+        for chosen in ((a,) for a in others), itertools.combinations(others, 2):
+            for places in map(list, chosen):
+                if any(known <= {c, *places} for known in found):
+                    continue
+                rows = train[~np.isnan(train[:, [c, *places]]).any(1)]
+                if len(rows) < LEAST_ROWS:
+                    continue
+                if _fitted(rows[:LEAST_ROWS], c, places, rounding) is None:
+                    continue
+                fit = _fitted(rows, c, places, rounding)
+                if fit is None or (len(places) == 2 and np.allclose(fit[0], [1, 1, 0])):
+                    continue
+                off = partial(_off, c=c, places=places, fit=fit)
+                if min(_chance(lambda z, r=rows, k=k, o=off: o(_with(r, k, z)), rows[:, k]) for k in places) < TELLING:
+                    continue
+                found.append({c, *places})
+                names = " and ".join(str(columns[i]["name"]) for i in places)
+                near = fit[1] + PRODUCT_TOLERANCE * float(np.nanstd(train[:, c]))
+                test = partial(_off, c=c, places=places, fit=(fit[0], near))
+                yield Rule(
+                    f"{columns[c]['name']} is linear in {names}",
+                    lambda rows, all_of=[c, *places], test=test: (~np.isnan(rows[:, all_of]).any(1), test(rows)),
+                )
+
+
+Fit = tuple[Float[np.ndarray, " k"], float]
+
+
+def _fitted(
+    rows: Float[np.ndarray, "n columns"], c: int, places: list[int], rounding: Mapping[int, float]
+) -> Fit | None:
+    """Factors and constant of column `c` in others, and how far rounding takes a row from them; `None` if one lies
+    farther.
+
+    What others are rounded to counts as far as it is about what `c` is rounded to: a year is exact beside a date.
+    """
+    factors = np.linalg.lstsq(np.c_[rows[:, places], np.ones(len(rows))], rows[:, c])[0]
+    slack = rounding[c] + sum(
+        rounding[i] * abs(f) for i, f in zip(places, factors, strict=False) if rounding[i] * abs(f) <= 2 * rounding[c]
+    )
+    fit = factors, 1.01 * slack
+    return None if _off(rows, c, places, fit).any() else fit
+
+
+def _off(rows: Float[np.ndarray, "n columns"], c: int, places: list[int], fit: Fit) -> Bool[np.ndarray, " n"]:
+    """Which rows lie farther from a linear function than rounding takes them."""
+    return np.abs(rows[:, places] @ fit[0][:-1] + fit[0][-1] - rows[:, c]) > fit[1]
 
 
 def _decimals(values: np.ndarray) -> int:
