@@ -32,7 +32,7 @@ from pipelines.evaluation.metrics.samples import Findings, SampleSet, faulty
 BROKEN_RULES = Description(
     name="broken_rules",
     title="Broken rules",
-    sentence="Rows that break what every training row keeps: one follows from another, an order, a sum, a product, a line.",
+    sentence="Rows that break what all training rows keep: values that follow from others, orders, sums, products.",
     group=SAMPLES,
     unit="share",
     better="lower",
